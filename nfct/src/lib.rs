@@ -1,1 +1,62 @@
-//! x
+//! Safe, typed access to Linux connection tracking (conntrack) through
+//! libnetfilter_conntrack.
+//!
+//! The kernel keeps one entry a connection: the *original* tuple as the first
+//! packet had it before NAT, and the *reply* tuple that answers must carry.
+//! Behind a source NAT the reply tuple's destination is the public address
+//! and port. This crate reads those entries in three ways:
+//!
+//! * [`Events`] follows what the kernel says as it happens;
+//! * [`Query`] asks: all entries ([`Query::dump`]), exactly one
+//!   ([`Query::get_by_reply`]), make one ([`Query::create`]), empty the table
+//!   ([`Query::flush`]);
+//! * [`Handle`] is the C library's own way, a callback for each entry, made
+//!   safe.
+//!
+//! [`Events`] and [`Query`] hand out a [`Flow`], a plain value. [`Conntrack`]
+//! is the C library's object, for building entries.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), nfct::Error> {
+//! // Every connection, with its address before and after NAT.
+//! let mut query = nfct::Query::open()?;
+//! for flow in query.dump(nfct::Family::Any)? {
+//!     let flow = flow?;
+//!     println!("{} -> seen outside as {}", flow.original, flow.reply.dst);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is needed
+//!
+//! Reading and following need CAP_NET_ADMIN in the user namespace that owns
+//! the network namespace, and the kernel's `nf_conntrack_netlink`. A socket
+//! belongs to the network namespace of the thread that opened it.
+//!
+//! # How it is cut
+//!
+//! `wire` reads and writes netlink attributes in safe code over byte slices;
+//! `socket` holds the system calls; `handle` and `conntrack` wrap the C
+//! library. Only those last three contain `unsafe`, one operation a block.
+
+mod conntrack;
+mod error;
+mod events;
+mod flow;
+mod handle;
+mod query;
+mod socket;
+mod tuple;
+pub mod wire;
+
+pub use conntrack::{Conntrack, ConntrackRef};
+pub use error::Error;
+pub use events::{Event, EventKind, Events, Groups, Received};
+pub use flow::{Flow, Status};
+pub use handle::{Handle, Next};
+pub use query::{Dump, Family, Query};
+pub use tuple::{Layer4, Protocol, Tuple};
+
+/// Version of the C library whose headers this crate was built against.
+pub const LIBRARY_VERSION: &str = env!("NFCT_LIBRARY_VERSION");

@@ -1,0 +1,168 @@
+//! The system calls on a netlink socket that the C library opened.
+
+use std::io;
+use std::mem::{MaybeUninit, size_of, size_of_val, zeroed};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::null_mut;
+
+use libc::{c_int, c_void, iovec, mmsghdr, sockaddr_nl, socklen_t};
+
+/// Room for one event. The kernel sizes an event by what the entry holds, some
+/// hundred bytes; with labels, a helper's data and a security context it stays
+/// below one page.
+pub(crate) const EVENT_ROOM: usize = 4096;
+/// Events taken with one system call.
+pub(crate) const BATCH: usize = 64;
+
+/// Receives many datagrams with one system call, into memory it keeps.
+pub(crate) struct Batch {
+    rooms: Box<[[u8; EVENT_ROOM]]>,
+    lengths: [u32; BATCH],
+    received: usize,
+}
+
+impl Batch {
+    pub(crate) fn new() -> Self {
+        Self { rooms: vec![[0; EVENT_ROOM]; BATCH].into_boxed_slice(), lengths: [0; BATCH], received: 0 }
+    }
+
+    /// Takes what waits, at most [`BATCH`] datagrams, without blocking.
+    /// Datagrams that are not the kernel's are left out.
+    ///
+    /// # Errors
+    /// `EAGAIN` when nothing waits, `ENOBUFS` when the kernel dropped some, and
+    /// `EMSGSIZE` when one did not fit [`EVENT_ROOM`].
+    pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.received = 0;
+        // SAFETY: all-zero is a valid value of this plain C structure.
+        let mut senders: [sockaddr_nl; BATCH] = unsafe { zeroed() };
+        let mut rooms: [iovec; BATCH] = std::array::from_fn(|at| iovec {
+            iov_base: self.rooms[at].as_mut_ptr().cast::<c_void>(),
+            iov_len: EVENT_ROOM,
+        });
+        // SAFETY: all-zero is a valid value of this plain C structure.
+        let mut headers: [mmsghdr; BATCH] = unsafe { zeroed() };
+        for ((header, room), sender) in headers.iter_mut().zip(&mut rooms).zip(&mut senders) {
+            header.msg_hdr.msg_iov = room;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_name = (sender as *mut sockaddr_nl).cast::<c_void>();
+            header.msg_hdr.msg_namelen = size_of::<sockaddr_nl>() as socklen_t;
+        }
+        // SAFETY: `headers` holds BATCH headers, each with one room of EVENT_ROOM
+        // bytes and one address, all of which live until the call returns.
+        let taken = unsafe {
+            libc::recvmmsg(fd.as_raw_fd(), headers.as_mut_ptr(), BATCH as u32, libc::MSG_DONTWAIT, null_mut())
+        };
+        let taken = usize::try_from(taken).map_err(|_| io::Error::last_os_error())?;
+        for (at, header) in headers.iter().take(taken).enumerate() {
+            if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
+                return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+            }
+            self.lengths[at] = if senders[at].nl_pid == 0 { header.msg_len } else { 0 };
+        }
+        self.received = taken;
+        Ok(())
+    }
+
+    /// What the last [`receive`](Self::receive) took.
+    pub(crate) fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
+        self.rooms.iter().zip(self.lengths).take(self.received).map(|(room, length)| &room[..length as usize])
+    }
+}
+
+/// Sends one message to the kernel.
+pub(crate) fn send(fd: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
+    // SAFETY: the pointer and the length are those of a live slice. Without an
+    // address a netlink socket sends to the kernel.
+    let sent = unsafe { libc::send(fd.as_raw_fd(), message.as_ptr().cast::<c_void>(), message.len(), 0) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Waits for one datagram of the kernel and returns its length; `buffer` is
+/// large enough for the kernel's answers (it fills at most 32 KiB of a dump).
+pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        let mut sender = MaybeUninit::<sockaddr_nl>::zeroed();
+        let mut size = size_of::<sockaddr_nl>() as socklen_t;
+        // SAFETY: the buffer's pointer and length belong together, and so do
+        // those of the address, which the kernel fills.
+        let length = unsafe {
+            libc::recvfrom(
+                fd.as_raw_fd(),
+                buffer.as_mut_ptr().cast::<c_void>(),
+                buffer.len(),
+                libc::MSG_TRUNC,
+                sender.as_mut_ptr().cast::<libc::sockaddr>(),
+                &mut size,
+            )
+        };
+        // SAFETY: it was zeroed, and every bit pattern is a valid address.
+        let sender = unsafe { sender.assume_init() };
+        match usize::try_from(length) {
+            Ok(_) if sender.nl_pid != 0 => continue,
+            Ok(length) if length > buffer.len() => return Err(io::Error::from_raw_os_error(libc::EMSGSIZE)),
+            Ok(length) => return Ok(length),
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => continue,
+                error => return Err(error),
+            },
+        }
+    }
+}
+
+/// Sets the receive buffer, past `net.core.rmem_max` where the process may,
+/// and returns what the kernel says is in force (it doubles what it is given,
+/// to count its own bookkeeping).
+pub(crate) fn set_receive_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<usize> {
+    let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
+    if set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes).is_err() {
+        set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes)?;
+    }
+    receive_buffer(fd)
+}
+
+/// The receive buffer in force, in bytes as the kernel counts them.
+pub(crate) fn receive_buffer(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut value: c_int = 0;
+    let mut size = size_of::<c_int>() as socklen_t;
+    // SAFETY: value and size are live and of the size that this option has.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUF,
+            (&raw mut value).cast::<c_void>(),
+            &mut size,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(usize::try_from(value).unwrap_or(0)) }
+}
+
+/// Sets an option whose value is an integer.
+pub(crate) fn set_option(fd: BorrowedFd<'_>, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
+    // SAFETY: the value is a live integer, its size is given with it.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast::<c_void>(),
+            size_of_val(&value) as socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Waits until the socket can be read or has an error, or for `timeout`.
+pub(crate) fn wait(fd: BorrowedFd<'_>, timeout: Option<std::time::Duration>) -> io::Result<()> {
+    let mut watched = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // Rounded up, so that a wait is never shorter than asked for.
+    let milliseconds = timeout
+        .map_or(-1, |timeout| c_int::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX));
+    // SAFETY: one live structure, and its count.
+    let result = unsafe { libc::poll(&mut watched, 1, milliseconds) };
+    match io::Error::last_os_error() {
+        error if result < 0 && error.kind() != io::ErrorKind::Interrupted => Err(error),
+        _ => Ok(()),
+    }
+}
