@@ -32,7 +32,11 @@ fn main() {
         .allowlist_type("nf(ct|exp|_conntrack|_expect)_.*|cntl_msg_types|ctnl_exp_msg_types|ctattr_.*")
         .allowlist_type("(tcp|sctp|dccp)_.*|ip_conntrack_.*|nfgenmsg|nlmsghdr|nfnetlink_groups|nf_nat_.*")
         .allowlist_var("NF(CT|EXP)_.*|ATTR_.*|NFNL_SUBSYS_CTNETLINK.*|NFNLGRP_.*|NF_CT_.*|IPS?_CT_.*|IPS_.*")
-        .allowlist_var("CTA_.*|NLM(SG)?_.*|NLA_F_.*|NETLINK_.*|__NFCT_.*")
+        .allowlist_var("CTA_.*|NLM(SG)?_.*|NLA_F_.*|__NFCT_.*")
+        // Of netlink itself the family that speaks of connections and the socket's options, not the other
+        // families' numbers.
+        .allowlist_var("NETLINK_(NETFILTER|ADD_MEMBERSHIP|DROP_MEMBERSHIP|LIST_MEMBERSHIPS|LISTEN_ALL_NSID)")
+        .allowlist_var("NETLINK_(PKTINFO|BROADCAST_ERROR|NO_ENOBUFS|CAP_ACK|EXT_ACK|GET_STRICT_CHK)")
         // The kernel's and the library's names, unchanged: `sys::ATTR_MARK`, not an enum's variant.
         .default_enum_style(bindgen::EnumVariation::Consts)
         .prepend_enum_name(false)
