@@ -1,0 +1,126 @@
+//! Access lists: addresses and networks, read as Python's `ipaddress` reads them but for host bits, which
+//! are masked rather than refused.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnetwork::IpNetwork;
+
+use super::{
+    dialect::Value,
+    error::Quoted,
+    values::{Expected, Notes, Written},
+};
+
+/// Reads a list, or a single entry without a comma.
+pub(super) fn networks(value: &Value, notes: &mut Notes) -> Result<Vec<IpNetwork>, Expected> {
+    let entries = match value {
+        Value::Text(entry) => std::slice::from_ref(entry),
+        Value::List(entries) => entries,
+    };
+    if entries.is_empty() {
+        notes.push("the list is empty, so nobody may ask".to_owned());
+    }
+    entries.iter().map(|entry| network(entry, notes)).collect()
+}
+
+fn network(entry: &str, notes: &mut Notes) -> Result<IpNetwork, Expected> {
+    let entry = entry.trim();
+    let expected = || {
+        let form = "IP addresses, or networks like 10.0.0.0/8 or 2001:db8::/32, with commas between";
+        if entry.is_empty() { form.to_owned() } else { format!("{form} ({} is none)", Quoted(entry)) }
+    };
+    let (address, mask) = match entry.split_once('/') {
+        Some((address, mask)) => (address, Some(mask)),
+        None => (entry, None),
+    };
+    let address: IpAddr = address.parse().map_err(|_| expected())?;
+    let prefix = match mask {
+        None => Some(if address.is_ipv4() { 32 } else { 128 }),
+        Some(mask) => prefix_length(mask, address.is_ipv4()),
+    };
+    let network = prefix.and_then(|prefix| IpNetwork::new(address, prefix).ok()).ok_or_else(expected)?;
+    let masked = IpNetwork::new(network.network(), network.prefix()).map_err(|_| expected())?;
+    if masked != network {
+        notes.push(format!("{} has host bits, read as {masked}", Quoted(entry)));
+    }
+    Ok(masked)
+}
+
+/// The length that stands after the slash: digits or, for IPv4, a netmask or its complement.
+fn prefix_length(mask: &str, v4: bool) -> Option<u8> {
+    if !mask.is_empty() && mask.bytes().all(|byte| byte.is_ascii_digit()) {
+        return mask.parse().ok();
+    }
+    let mask = u32::from(mask.parse::<Ipv4Addr>().ok().filter(|_| v4)?);
+    let length_of =
+        |mask: u32| (mask.leading_ones() + mask.trailing_zeros() >= 32).then(|| mask.leading_ones());
+    length_of(mask).or_else(|| length_of(!mask)).and_then(|length| u8::try_from(length).ok())
+}
+
+impl Written for Vec<IpNetwork> {
+    fn written(&self) -> Option<String> {
+        Some(match self.as_slice() {
+            [] => ",".to_owned(),
+            // The comma keeps it a list for every reader of the dialect.
+            [only] => format!("{only},"),
+            several => several.iter().map(IpNetwork::to_string).collect::<Vec<_>>().join(", "),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(entry: &str) -> Option<String> {
+        network(entry, &mut Notes::new()).ok().map(|network| network.to_string())
+    }
+
+    #[test]
+    fn entries_have_many_forms() {
+        for (entry, expected) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.0.0.0/255.0.0.0", "10.0.0.0/8"),
+            ("10.0.0.0/0.255.255.255", "10.0.0.0/8"),
+            ("0.0.0.0/0.0.0.0", "0.0.0.0/0"),
+            ("10.0.0.1/255.255.255.255", "10.0.0.1/32"),
+            ("10.0.0.0/08", "10.0.0.0/8"),
+            (" 10.0.0.1 ", "10.0.0.1/32"),
+            ("::1", "::1/128"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(read(entry).as_deref(), Some(expected), "{entry}");
+        }
+    }
+
+    #[test]
+    fn other_forms_are_refused() {
+        for entry in [
+            "",
+            "10.0.0",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "10.0.0.0/-1",
+            "10.0.0.0/+8",
+            "10.0.0.0/255.0.255.0",
+            "10.0.0.0 /8",
+            "10.0.0.0/8/8",
+            "::/129",
+            "::/255.0.0.0",
+            "fe80::1%eth0",
+            "localhost",
+        ] {
+            assert_eq!(read(entry), None, "{entry}");
+        }
+    }
+
+    #[test]
+    fn host_bits_are_masked_with_a_warning() {
+        let mut notes = Notes::new();
+        assert_eq!(network("127.0.0.1/8", &mut notes).unwrap().to_string(), "127.0.0.0/8");
+        assert_eq!(network("2001:db8::1/64", &mut notes).unwrap().to_string(), "2001:db8::/64");
+        assert_eq!(notes[0], "\"127.0.0.1/8\" has host bits, read as 127.0.0.0/8");
+        assert_eq!(notes.len(), 2);
+    }
+}

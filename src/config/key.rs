@@ -1,0 +1,77 @@
+//! The six parts of a translated flow that a filter can set and a table can be keyed by.
+
+use std::{fmt, str::FromStr};
+
+use super::error::Unknown;
+
+/// One part of a flow: an address or a port of one of its three ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// The inside host's address.
+    SrcIp,
+    /// The inside host's port.
+    SrcPort,
+    /// The public address after translation.
+    NatIp,
+    /// The public port after translation.
+    NatPort,
+    /// The outside host's address.
+    DstIp,
+    /// The outside host's port.
+    DstPort,
+}
+
+impl Key {
+    /// All of them, in the order that documents name them.
+    pub const ALL: [Key; 6] = [Key::SrcIp, Key::SrcPort, Key::NatIp, Key::NatPort, Key::DstIp, Key::DstPort];
+
+    pub(super) const EXPECTED: &str = "one of src_ip, src_port, nat_ip, nat_port, dst_ip, dst_port";
+
+    /// The name in files, questions and answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Key::SrcIp => "src_ip",
+            Key::SrcPort => "src_port",
+            Key::NatIp => "nat_ip",
+            Key::NatPort => "nat_port",
+            Key::DstIp => "dst_ip",
+            Key::DstPort => "dst_port",
+        }
+    }
+
+    /// Whether values are ports; otherwise they are addresses.
+    pub const fn is_port(self) -> bool {
+        matches!(self, Key::SrcPort | Key::NatPort | Key::DstPort)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Key {
+    type Err = Unknown;
+
+    fn from_str(name: &str) -> Result<Key, Unknown> {
+        let key = Key::ALL.into_iter().find(|key| key.as_str() == name);
+        key.ok_or_else(|| Unknown::new(name, Key::EXPECTED))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_back() {
+        for key in Key::ALL {
+            assert_eq!(key.as_str().parse::<Key>().unwrap(), key);
+            assert_eq!(key.is_port(), key.to_string().ends_with("_port"));
+            assert!(Key::EXPECTED.contains(key.as_str()));
+        }
+        let error = "NAT_PORT".parse::<Key>().unwrap_err();
+        assert_eq!(error.to_string(), format!("found \"NAT_PORT\", expected {}", Key::EXPECTED));
+    }
+}
