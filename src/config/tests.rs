@@ -145,6 +145,26 @@ fn known_keys_have_defaults_that_read() {
 }
 
 #[test]
+fn the_sample_file_shows_every_key_with_its_default() {
+    let sample = include_str!("../../pynatconnd.conf");
+    // Settings are commented out without a space after the '#', prose has one.
+    let shown = sample.lines().map(|line| match line.strip_prefix('#') {
+        Some(setting) if !setting.starts_with(' ') => setting,
+        _ => line,
+    });
+    let all = shown.collect::<Vec<_>>().join("\n");
+    for (section, key, _) in known_keys() {
+        assert!(all.lines().any(|line| line.starts_with(&format!("{key} = "))), "[{section}] {key}");
+    }
+    let defaults = loaded("[data]\nkey_name = nat_port\n");
+    assert_eq!(loaded(sample), defaults);
+    let mut all = loaded(&all);
+    assert_eq!(all.config.syslog.take(), Some(Syslog { local_facility: 0 }));
+    all.config.filter = Filter::default();
+    assert_eq!(all, defaults);
+}
+
+#[test]
 fn what_is_in_force_is_written_as_a_file() {
     let text = loaded("[filter]\ndst_port = 0443\n[data]\nkey_name = nat_port\n").config.to_ini();
     assert_eq!(
