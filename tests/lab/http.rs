@@ -1,0 +1,199 @@
+//! A small blocking HTTP/1.1 client: one kept-alive connection, made in the namespace of choice, with
+//! everything bounded in time. It is strict: what is no HTTP/1.1 answer is an error.
+
+use std::io::{self, BufRead, BufReader, Error, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use super::{Netns, PATIENCE, traffic};
+
+/// An answer, whole.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// The status, such as 200.
+    pub status: u16,
+    /// The fields in their order, names as they came.
+    pub headers: Vec<(String, String)>,
+    /// The body without its transfer coding.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// The first field of this name, whatever its case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("the body is UTF-8")
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {:?}", self.text()))
+    }
+
+    fn has_token(&self, name: &str, token: &str) -> bool {
+        self.header(name)
+            .is_some_and(|value| value.split(',').any(|one| one.trim().eq_ignore_ascii_case(token)))
+    }
+}
+
+/// One question on a connection of its own.
+pub fn get(netns: &Netns, address: SocketAddr, path: &str) -> Response {
+    Client::connect(netns, address).request("GET", path, &[("Connection", "close")], b"")
+}
+
+/// A connection to a server.
+pub struct Client {
+    stream: BufReader<TcpStream>,
+    address: SocketAddr,
+}
+
+impl Client {
+    /// Connects from a namespace; panics when the server can't be reached.
+    pub fn connect(netns: &Netns, address: SocketAddr) -> Self {
+        Self::try_connect(netns, address)
+            .unwrap_or_else(|error| panic!("cannot reach http://{address}: {error}"))
+    }
+
+    /// Connects from a namespace.
+    pub fn try_connect(netns: &Netns, address: SocketAddr) -> io::Result<Self> {
+        let stream = netns.enter(|| TcpStream::connect_timeout(&address, PATIENCE))?;
+        traffic::bound(&stream)?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream: BufReader::new(stream), address })
+    }
+
+    /// Asks for a path; panics when no answer comes.
+    pub fn get(&mut self, path: &str) -> Response {
+        self.request("GET", path, &[], b"")
+    }
+
+    /// Asks; panics when no answer comes.
+    pub fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        self.try_request(method, path, headers, body)
+            .unwrap_or_else(|error| panic!("{method} http://{}{path}: {error}", self.address))
+    }
+
+    /// Asks. `Host` and, with a body, `Content-Length` are added to the headers.
+    pub fn try_request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<Response> {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        if !body.is_empty() {
+            head += &format!("Content-Length: {}\r\n", body.len());
+        }
+        self.send(&[head.as_bytes(), b"\r\n", body].concat())?;
+        self.read_response(method)
+    }
+
+    /// Sends bytes as they are, for questions that are none.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
+    /// Whether the server has closed the connection; waits for it.
+    pub fn is_closed(&mut self) -> bool {
+        match self.stream.fill_buf() {
+            Ok(rest) => rest.is_empty(),
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        }
+    }
+
+    /// The socket, for a time-out of the test's own.
+    pub fn stream(&self) -> &TcpStream {
+        self.stream.get_ref()
+    }
+
+    /// Reads the answer to a question of this method; interim ones (1xx) are passed over.
+    pub fn read_response(&mut self, method: &str) -> io::Result<Response> {
+        loop {
+            let mut response = self.read_head()?;
+            if response.status < 200 {
+                continue;
+            }
+            if method != "HEAD" && !matches!(response.status, 204 | 304) {
+                response.body = self.read_body(&response)?;
+            }
+            return Ok(response);
+        }
+    }
+
+    fn read_head(&mut self) -> io::Result<Response> {
+        let line = self.read_line()?;
+        let status = line
+            .strip_prefix("HTTP/1.1 ")
+            .and_then(|rest| rest.get(..3))
+            .and_then(|code| code.parse().ok())
+            .ok_or_else(|| malformed("status line", &line))?;
+        let mut headers = Vec::new();
+        loop {
+            let line = self.read_line()?;
+            if line.is_empty() {
+                return Ok(Response { status, headers, body: Vec::new() });
+            }
+            let (name, value) = line.split_once(':').ok_or_else(|| malformed("header", &line))?;
+            headers.push((name.to_owned(), value.trim().to_owned()));
+        }
+    }
+
+    fn read_body(&mut self, response: &Response) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        if response.has_token("Transfer-Encoding", "chunked") {
+            loop {
+                let line = self.read_line()?;
+                let size = line.split(';').next().unwrap_or_default().trim();
+                let size = usize::from_str_radix(size, 16).map_err(|_| malformed("chunk size", &line))?;
+                self.read_exactly(size, &mut body)?;
+                // After the last chunk: trailers, of which none are kept, and an empty line.
+                while !self.read_line()?.is_empty() {
+                    if size > 0 {
+                        return Err(malformed("chunk", "longer than its size"));
+                    }
+                }
+                if size == 0 {
+                    return Ok(body);
+                }
+            }
+        }
+        match response.header("Content-Length") {
+            Some(length) => {
+                let length = length.parse().map_err(|_| malformed("Content-Length", length))?;
+                self.read_exactly(length, &mut body)?;
+            }
+            None => {
+                self.stream.read_to_end(&mut body)?;
+            }
+        }
+        Ok(body)
+    }
+
+    fn read_exactly(&mut self, length: usize, body: &mut Vec<u8>) -> io::Result<()> {
+        let read = self.stream.by_ref().take(length as u64).read_to_end(body)?;
+        if read == length { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
+    }
+
+    fn read_line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        match line.strip_suffix("\r\n") {
+            Some(text) => Ok(text.to_owned()),
+            None if line.is_empty() => {
+                Err(Error::new(ErrorKind::UnexpectedEof, "the server closed the connection"))
+            }
+            None => Err(malformed("line", &line)),
+        }
+    }
+}
+
+fn malformed(what: &str, text: &str) -> Error {
+    Error::new(ErrorKind::InvalidData, format!("malformed {what}: {text:?}"))
+}
