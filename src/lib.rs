@@ -1,3 +1,31 @@
-//! x
+//! pynatconnd: which inside host is behind a NAT gateway's public address and
+//! port?
+//!
+//! The kernel's NAT mappings flow in one direction, through the floors of this
+//! crate, each of which uses only those below it:
+//!
+//! ```text
+//! 6  daemon                       wires it up; signals, exit codes
+//! 5  http                         listener, limits, one file a family of routes
+//! 4  tracker                      keeps the table equal to the kernel
+//! 3  table                        the mappings and their indexes, behind a mutex
+//! 2  mapping, filter              one mapping and its life; what is tracked
+//! 1  config, acl, stats, logging, clock, proc, error
+//! 0  the crates nfct and nfct-sys
+//! ```
+#![forbid(unsafe_code)]
 
+pub mod acl;
+pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod daemon;
+pub mod error;
+pub mod filter;
+pub mod http;
+pub mod logging;
+pub mod mapping;
+pub mod proc;
+pub mod stats;
+pub mod table;
+pub mod tracker;

@@ -1,1 +1,6 @@
-fn main() {}
+//! The daemon's program; everything is in the library.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    pynatconnd::daemon::main()
+}

@@ -1,7 +1,8 @@
 //! Following what the kernel says as connections come and go.
 
 use std::ops::BitOr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nfct_sys as sys;
 
@@ -204,10 +205,39 @@ impl Events {
     ///
     /// # Errors
     /// As the system says; a signal ends the wait without an error.
-    pub fn wait(&self, timeout: Option<std::time::Duration>) -> Result<(), Error> {
-        socket::wait(self.handle.as_fd(), timeout)
-            .map_err(|source| Error::from_io("waiting for conntrack events", source))
+    pub fn wait(&self, timeout: Option<Duration>) -> Result<(), Error> {
+        wait(self.handle.as_fd(), timeout)
     }
+
+    /// Something to wait with while another thread receives.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor left.
+    pub fn waiter(&self) -> Result<Waiter, Error> {
+        let socket = self.handle.as_fd().try_clone_to_owned();
+        let socket = socket.map_err(|source| Error::from_io("sharing the conntrack socket", source))?;
+        Ok(Waiter { socket })
+    }
+}
+
+/// Waits for events without a hold on their [`Events`].
+#[derive(Debug)]
+pub struct Waiter {
+    socket: OwnedFd,
+}
+
+impl Waiter {
+    /// Waits until something can be received, or for at most `timeout`.
+    ///
+    /// # Errors
+    /// As the system says; a signal ends the wait without an error.
+    pub fn wait(&self, timeout: Option<Duration>) -> Result<(), Error> {
+        wait(self.socket.as_fd(), timeout)
+    }
+}
+
+fn wait(socket: BorrowedFd<'_>, timeout: Option<Duration>) -> Result<(), Error> {
+    socket::wait(socket, timeout).map_err(|source| Error::from_io("waiting for conntrack events", source))
 }
 
 /// The socket, to be watched together with others.

@@ -52,7 +52,7 @@ pub mod wire;
 
 pub use conntrack::{Conntrack, ConntrackRef};
 pub use error::Error;
-pub use events::{Event, EventKind, Events, Groups, Received};
+pub use events::{Event, EventKind, Events, Groups, Received, Waiter};
 pub use flow::{Flow, Status};
 pub use handle::{Handle, Next};
 pub use query::{Dump, Family, Query};

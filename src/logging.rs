@@ -1,0 +1,126 @@
+//! Where log lines go: standard error always, syslog when the configuration
+//! has a `[syslog]` section.
+
+use std::io::Write;
+use std::os::linux::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use syslog::{Facility, Formatter3164, LoggerBackend};
+
+/// The system's log socket.
+const DEV_LOG: &str = "/dev/log";
+
+/// Starts logging. Lines of other crates show only as warnings and worse.
+///
+/// Under systemd lines carry the priority prefixes that journald reads
+/// (`sd-daemon(3)`) in place of a time and a level.
+pub fn start(level: LevelFilter, local_facility: Option<u8>) {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level.min(LevelFilter::Warn)).filter_module("pynatconnd", level);
+    if stderr_is_journal() {
+        builder.format(|out, record| writeln!(out, "<{}>{}", priority(record.level()), record.args()));
+    }
+    let stderr = builder.build();
+    let most = stderr.filter();
+    let syslog = local_facility.filter(|_| Path::new(DEV_LOG).exists()).map(Syslog::new);
+    let missing = local_facility.is_some() && syslog.is_none();
+    if log::set_boxed_logger(Box::new(Both { stderr, syslog })).is_ok() {
+        log::set_max_level(most);
+    }
+    if missing {
+        log::warn!("[syslog] is set, but there is no {DEV_LOG}: logging to standard error only");
+    }
+}
+
+struct Both {
+    stderr: env_logger::Logger,
+    syslog: Option<Syslog>,
+}
+
+impl Log for Both {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.stderr.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.stderr.matches(record) {
+            return;
+        }
+        self.stderr.log(record);
+        if let Some(syslog) = &self.syslog {
+            syslog.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.stderr.flush();
+    }
+}
+
+/// Connects when there is something to say, and anew after the log daemon was restarted.
+struct Syslog {
+    facility: Facility,
+    connection: Mutex<Option<syslog::Logger<LoggerBackend, Formatter3164>>>,
+}
+
+impl Syslog {
+    fn new(local_facility: u8) -> Self {
+        let local = [
+            Facility::LOG_LOCAL0,
+            Facility::LOG_LOCAL1,
+            Facility::LOG_LOCAL2,
+            Facility::LOG_LOCAL3,
+            Facility::LOG_LOCAL4,
+            Facility::LOG_LOCAL5,
+            Facility::LOG_LOCAL6,
+            Facility::LOG_LOCAL7,
+        ];
+        Self { facility: local[usize::from(local_facility) % local.len()], connection: Mutex::new(None) }
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..2 {
+            if connection.is_none() {
+                let formatter = Formatter3164 {
+                    facility: self.facility,
+                    hostname: None,
+                    process: "pynatconnd".to_owned(),
+                    pid: std::process::id(),
+                };
+                *connection = syslog::unix(formatter).ok();
+            }
+            let Some(logger) = connection.as_mut() else { return };
+            let line = record.args();
+            let sent = match record.level() {
+                Level::Error => logger.err(line),
+                Level::Warn => logger.warning(line),
+                Level::Info => logger.info(line),
+                Level::Debug | Level::Trace => logger.debug(line),
+            };
+            match sent {
+                Ok(()) => return,
+                Err(_) => *connection = None,
+            }
+        }
+    }
+}
+
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+/// systemd names the device and inode of the stream it gave; a redirection to
+/// somewhere else keeps the variable but is another file.
+fn stderr_is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };
+    stream == format!("{}:{}", stderr.st_dev(), stderr.st_ino())
+}

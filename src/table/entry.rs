@@ -1,0 +1,217 @@
+//! A mapping as the table stores it: flat, of one size, without pointers.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use nfct::{Flow, Layer4, Protocol, Tuple};
+
+use crate::clock::Stamp;
+use crate::mapping::{Learnt, Mapping};
+
+/// A [`Tuple`] in 40 bytes. IPv4 addresses are stored mapped into IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Packed {
+    pub(super) src: [u8; 16],
+    pub(super) dst: [u8; 16],
+    /// Source port or key, or the ICMP identifier.
+    near: u16,
+    /// Destination port or key, or ICMP type and code.
+    far: u16,
+    zone: u16,
+    protocol: u8,
+    is_v4: bool,
+}
+
+impl From<&Tuple> for Packed {
+    fn from(tuple: &Tuple) -> Self {
+        let (near, far) = match tuple.layer4 {
+            Layer4::Ports { src, dst } | Layer4::Keys { src, dst } => (src, dst),
+            Layer4::Icmp { id, kind, code } => (id, u16::from_be_bytes([kind, code])),
+            Layer4::None => (0, 0),
+        };
+        Packed {
+            src: pack_address(tuple.src),
+            dst: pack_address(tuple.dst),
+            near,
+            far,
+            zone: tuple.zone,
+            protocol: tuple.protocol.number(),
+            is_v4: tuple.src.is_ipv4(),
+        }
+    }
+}
+
+impl Packed {
+    fn unpack(&self) -> Tuple {
+        let protocol = Protocol::from(self.protocol);
+        let layer4 = match protocol {
+            Protocol::Icmp | Protocol::Icmpv6 => {
+                let [kind, code] = self.far.to_be_bytes();
+                Layer4::Icmp { id: self.near, kind, code }
+            }
+            Protocol::Gre => Layer4::Keys { src: self.near, dst: self.far },
+            Protocol::Other(_) => Layer4::None,
+            _ => Layer4::Ports { src: self.near, dst: self.far },
+        };
+        let address = |octets| {
+            let address = Ipv6Addr::from(octets);
+            match address.to_ipv4_mapped().filter(|_| self.is_v4) {
+                Some(v4) => IpAddr::V4(v4),
+                None => IpAddr::V6(address),
+            }
+        };
+        Tuple { src: address(self.src), dst: address(self.dst), protocol, layer4, zone: self.zone }
+    }
+
+    fn is_icmp(&self) -> bool {
+        matches!(Protocol::from(self.protocol), Protocol::Icmp | Protocol::Icmpv6)
+    }
+}
+
+/// An address as keys and entries hold it.
+pub(super) fn pack_address(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// A [`Stamp`] in twelve bytes: 48 bits of milliseconds last 8,900 years.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PackedStamp {
+    high: [u16; 2],
+    low: [u32; 2],
+}
+
+impl From<Stamp> for PackedStamp {
+    fn from(Stamp { monotonic, wall }: Stamp) -> Self {
+        PackedStamp {
+            high: [(monotonic >> 32) as u16, (wall >> 32) as u16],
+            low: [monotonic as u32, wall as u32],
+        }
+    }
+}
+
+impl From<PackedStamp> for Stamp {
+    fn from(PackedStamp { high, low }: PackedStamp) -> Self {
+        let join = |at: usize| u64::from(high[at]) << 32 | u64::from(low[at]);
+        Stamp { monotonic: join(0), wall: join(1) }
+    }
+}
+
+/// Whether a slot is in use, and by what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Free,
+    Live,
+    Closed,
+    /// Closed, and not to be answered any more.
+    Dropped,
+}
+
+/// No slot.
+pub(super) const NONE: u32 = u32::MAX;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    pub(super) original: Packed,
+    pub(super) reply: Packed,
+    pub(super) opened: PackedStamp,
+    /// Meaningless while it lives.
+    pub(super) closed: PackedStamp,
+    pub(super) id: u32,
+    pub(super) mark: u32,
+    /// The slot that closed after this one, or the next free one.
+    pub(super) next: u32,
+    /// The dump during which it was last seen, or opened.
+    pub(super) epoch: u16,
+    pub(super) state: State,
+    pub(super) learnt: Learnt,
+}
+
+impl Entry {
+    /// What free slots hold.
+    pub(super) const FREE: Entry = {
+        let nothing =
+            Packed { src: [0; 16], dst: [0; 16], near: 0, far: 0, zone: 0, protocol: 0, is_v4: false };
+        Entry {
+            original: nothing,
+            reply: nothing,
+            opened: PackedStamp { high: [0; 2], low: [0; 2] },
+            closed: PackedStamp { high: [0; 2], low: [0; 2] },
+            id: 0,
+            mark: 0,
+            next: NONE,
+            epoch: 0,
+            state: State::Free,
+            learnt: Learnt::Event,
+        }
+    };
+
+    pub(super) fn new(flow: &Flow, learnt: Learnt, epoch: u16, now: Stamp) -> Self {
+        let opened = match flow.start {
+            Some(nanoseconds) => now.back_to_wall(nanoseconds / 1_000_000),
+            None => now,
+        };
+        Entry {
+            original: Packed::from(&flow.original),
+            reply: Packed::from(&flow.reply),
+            opened: opened.into(),
+            closed: opened.into(),
+            id: flow.id,
+            mark: flow.mark,
+            next: NONE,
+            epoch,
+            state: State::Live,
+            learnt,
+        }
+    }
+
+    pub(super) fn mapping(&self) -> Mapping {
+        Mapping {
+            original: self.original.unpack(),
+            reply: self.reply.unpack(),
+            id: self.id,
+            mark: self.mark,
+            opened: self.opened.into(),
+            closed: (self.state != State::Live).then(|| self.closed.into()),
+            learnt: self.learnt,
+        }
+    }
+
+    pub(super) fn src_port(&self) -> u16 {
+        self.original.near
+    }
+
+    pub(super) fn dst_port(&self) -> u16 {
+        if self.original.is_icmp() { 0 } else { self.original.far }
+    }
+
+    pub(super) fn nat_port(&self) -> u16 {
+        if self.reply.is_icmp() { self.reply.near } else { self.reply.far }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tuples_survive_packing() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        for (src, dst) in [("10.0.0.1", "255.255.255.255"), ("::1", "ffff::"), ("::ffff:10.0.0.1", "::")] {
+            for protocol in 0..=255_u8 {
+                let protocol = Protocol::from(protocol);
+                let layer4 = match protocol {
+                    Protocol::Icmp | Protocol::Icmpv6 => Layer4::Icmp { id: 65535, kind: 8, code: 255 },
+                    Protocol::Gre => Layer4::Keys { src: 1, dst: 65535 },
+                    Protocol::Other(_) => Layer4::None,
+                    _ => Layer4::Ports { src: 65535, dst: 1 },
+                };
+                let tuple = Tuple { src: address(src), dst: address(dst), protocol, layer4, zone: 65535 };
+                assert_eq!(Packed::from(&tuple).unpack(), tuple);
+            }
+        }
+        assert_eq!(size_of::<Packed>(), 40);
+        assert_eq!(size_of::<Entry>(), 120);
+    }
+}

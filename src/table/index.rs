@@ -1,0 +1,209 @@
+//! Indexes of the table, by slot number.
+//!
+//! An index is cut into many small hash tables: one that grows moves only its
+//! own few thousand slots, so that no insertion holds the table's lock long.
+
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use super::entry::{Entry, NONE, Packed, State, pack_address};
+use super::slab::Chunks;
+use crate::config::Key;
+use crate::mapping::KeyValue;
+
+/// Small tables an index is cut into.
+const SHARDS: usize = 1024;
+
+#[derive(Debug)]
+struct Shards {
+    tables: Box<[HashTable<u32>]>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Shards {
+    fn new() -> Self {
+        Self {
+            tables: (0..SHARDS).map(|_| HashTable::new()).collect(),
+            hasher: DefaultHashBuilder::default(),
+        }
+    }
+
+    /// Neither the bits that choose a bucket (the lowest) nor those that the
+    /// hash table compares first (the highest) choose the shard.
+    fn of(&mut self, hash: u64) -> &mut HashTable<u32> {
+        &mut self.tables[(hash >> 40) as usize % SHARDS]
+    }
+}
+
+/// Live mappings by reply tuple, protocol and zone: what makes one unique.
+#[derive(Debug)]
+pub(super) struct Identities {
+    shards: Shards,
+}
+
+impl Identities {
+    pub(super) fn new() -> Self {
+        Self { shards: Shards::new() }
+    }
+
+    pub(super) fn hash(&self, reply: &Packed) -> u64 {
+        self.shards.hasher.hash_one(reply)
+    }
+
+    pub(super) fn find(&mut self, reply: &Packed, entries: &Chunks<Entry>) -> Option<u32> {
+        let hash = self.hash(reply);
+        self.shards.of(hash).find(hash, |slot| entries.get(*slot).reply == *reply).copied()
+    }
+
+    /// Adds a slot whose reply tuple is not there yet.
+    pub(super) fn insert(&mut self, slot: u32, entries: &Chunks<Entry>) {
+        let hasher = self.shards.hasher.clone();
+        let hash_of = |slot: &u32| hasher.hash_one(entries.get(*slot).reply);
+        let hash = hash_of(&slot);
+        self.shards.of(hash).insert_unique(hash, slot, hash_of);
+    }
+
+    pub(super) fn remove(&mut self, slot: u32, entries: &Chunks<Entry>) {
+        let hash = self.hash(&entries.get(slot).reply);
+        if let Ok(found) = self.shards.of(hash).find_entry(hash, |candidate| *candidate == slot) {
+            found.remove();
+        }
+    }
+}
+
+/// What an index is by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    NatPort,
+    NatIpAndPort,
+    SrcIp,
+    SrcIpAndPort,
+    NatIp,
+    SrcPort,
+    DstIp,
+    DstPort,
+}
+
+impl By {
+    /// The index that answers for one of the six keys.
+    pub(super) fn key(key: Key) -> Self {
+        match key {
+            Key::SrcIp => By::SrcIp,
+            Key::SrcPort => By::SrcPort,
+            Key::NatIp => By::NatIp,
+            Key::NatPort => By::NatPort,
+            Key::DstIp => By::DstIp,
+            Key::DstPort => By::DstPort,
+        }
+    }
+
+    fn of(self, entry: &Entry) -> IndexKey {
+        let none = [0; 16];
+        match self {
+            By::NatPort => IndexKey(none, entry.nat_port()),
+            By::NatIpAndPort => IndexKey(entry.reply.dst, entry.nat_port()),
+            By::SrcIp => IndexKey(entry.original.src, 0),
+            By::SrcIpAndPort => IndexKey(entry.original.src, entry.src_port()),
+            By::NatIp => IndexKey(entry.reply.dst, 0),
+            By::SrcPort => IndexKey(none, entry.src_port()),
+            By::DstIp => IndexKey(entry.original.dst, 0),
+            By::DstPort => IndexKey(none, entry.dst_port()),
+        }
+    }
+}
+
+/// What a chain has in common: an address, a port, or both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct IndexKey([u8; 16], u16);
+
+impl IndexKey {
+    pub(super) fn of_address(address: std::net::IpAddr, port: u16) -> Self {
+        Self(pack_address(address), port)
+    }
+
+    pub(super) fn of_port(port: u16) -> Self {
+        Self([0; 16], port)
+    }
+}
+
+impl From<KeyValue> for IndexKey {
+    fn from(value: KeyValue) -> Self {
+        match value {
+            KeyValue::Ip(address) => Self::of_address(address, 0),
+            KeyValue::Port(port) => Self::of_port(port),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    newer: u32,
+    older: u32,
+}
+
+/// Mappings that share a key, in chains that begin with the newest.
+#[derive(Debug)]
+pub(super) struct Chains {
+    pub(super) by: By,
+    newest: Shards,
+    links: Chunks<Link>,
+}
+
+impl Chains {
+    pub(super) fn new(by: By) -> Self {
+        Self { by, newest: Shards::new(), links: Chunks::new() }
+    }
+
+    pub(super) fn insert(&mut self, slot: u32, entries: &Chunks<Entry>) {
+        let by = self.by;
+        let key = by.of(entries.get(slot));
+        let hasher = self.newest.hasher.clone();
+        let hash = hasher.hash_one(key);
+        self.links.reach(slot, Link { newer: NONE, older: NONE });
+        let shard = self.newest.of(hash);
+        let older = match shard.find_mut(hash, |slot| by.of(entries.get(*slot)) == key) {
+            Some(newest) => std::mem::replace(newest, slot),
+            None => {
+                shard.insert_unique(hash, slot, |slot| hasher.hash_one(by.of(entries.get(*slot))));
+                NONE
+            }
+        };
+        *self.links.get_mut(slot) = Link { newer: NONE, older };
+        if older != NONE {
+            self.links.get_mut(older).newer = slot;
+        }
+    }
+
+    pub(super) fn remove(&mut self, slot: u32, entries: &Chunks<Entry>) {
+        let Link { newer, older } = *self.links.get(slot);
+        if older != NONE {
+            self.links.get_mut(older).newer = newer;
+        }
+        if newer != NONE {
+            self.links.get_mut(newer).older = older;
+            return;
+        }
+        let hash = self.newest.hasher.hash_one(self.by.of(entries.get(slot)));
+        if let Ok(mut found) = self.newest.of(hash).find_entry(hash, |candidate| *candidate == slot) {
+            if older == NONE {
+                found.remove();
+            } else {
+                *found.get_mut() = older;
+            }
+        }
+    }
+
+    /// The slots whose key is `key`, newest first.
+    pub(super) fn walk<'a>(
+        &'a self,
+        key: IndexKey,
+        entries: &'a Chunks<Entry>,
+    ) -> impl Iterator<Item = u32> + 'a {
+        let hash = self.newest.hasher.hash_one(key);
+        let shard = &self.newest.tables[(hash >> 40) as usize % SHARDS];
+        let newest = shard.find(hash, |slot| self.by.of(entries.get(*slot)) == key).copied();
+        std::iter::successors(newest, |slot| Some(self.links.get(*slot).older).filter(|older| *older != NONE))
+            .inspect(|slot| debug_assert!(entries.get(*slot).state != State::Free))
+    }
+}

@@ -1,0 +1,393 @@
+//! The table of NAT mappings, and its indexes.
+//!
+//! One entry is one life of one mapping. A live one is unique by reply tuple,
+//! protocol and zone, as in the kernel; those that closed a moment ago stand
+//! beside it until their time is over. The table knows nothing of netlink and
+//! nothing of HTTP; whoever uses it guards it with a mutex, so every method
+//! here takes a bounded, short time or works in slices.
+//!
+//! `slab` is the storage, `entry` what is stored, `index` how it is found.
+
+mod entry;
+mod index;
+mod slab;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use nfct::{Flow, Protocol, Tuple};
+
+use crate::clock::Stamp;
+use crate::config::Key;
+use crate::mapping::{KeyValue, Learnt, Mapping};
+use entry::{Entry, NONE, Packed, State};
+use index::{By, Chains, Identities, IndexKey};
+use slab::Chunks;
+
+/// Slots looked at under one hold of the lock; well below a millisecond.
+const SLICE: u32 = 4096;
+/// The longest chain that is walked in one go.
+const LONGEST_WALK: usize = 4096;
+
+/// A change to the table that listeners may want to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// A mapping began.
+    Opened(Mapping),
+    /// A mapping ended.
+    Closed(Mapping),
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Table {
+    entries: Chunks<Entry>,
+    /// The first of the free slots, which are linked, and the first that was
+    /// never used.
+    free: u32,
+    unused: u32,
+    live: usize,
+    closed: usize,
+    /// Closed entries are linked in the order in which they closed, which is
+    /// the order in which their time is over.
+    first_closed: u32,
+    last_closed: u32,
+    identities: Identities,
+    chains: Vec<Chains>,
+    /// How long a closed mapping is still answered.
+    del_delay: Duration,
+    /// Counts dumps; an entry carries the number of the last that saw it.
+    epoch: u16,
+    /// Lives that ended while a dump runs, which may show them all the same.
+    ended_during_dump: Option<Ended>,
+    changes: Option<Vec<Change>>,
+}
+
+impl Table {
+    /// An empty table. `key` is the key that the legacy interface answers to;
+    /// it gets an index of its own where none of the usual ones serves it.
+    pub fn new(key: Key, del_delay: Duration) -> Self {
+        let mut by = vec![By::NatPort, By::NatIpAndPort, By::SrcIp, By::SrcIpAndPort];
+        if !by.contains(&By::key(key)) {
+            by.push(By::key(key));
+        }
+        Self {
+            entries: Chunks::new(),
+            free: NONE,
+            unused: 0,
+            live: 0,
+            closed: 0,
+            first_closed: NONE,
+            last_closed: NONE,
+            identities: Identities::new(),
+            chains: by.into_iter().map(Chains::new).collect(),
+            del_delay,
+            epoch: 0,
+            ended_during_dump: None,
+            changes: None,
+        }
+    }
+
+    /// Mappings that live.
+    pub fn live(&self) -> usize {
+        self.live
+    }
+
+    /// Mappings that closed and are still kept.
+    pub fn closed(&self) -> usize {
+        self.closed
+    }
+
+    /// Whether changes are collected for [`take_changes`](Self::take_changes).
+    pub fn collect_changes(&mut self, collect: bool) {
+        if collect != self.changes.is_some() {
+            self.changes = collect.then(Vec::new);
+        }
+    }
+
+    /// The changes since the last call, if they are collected.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        self.changes.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// A connection began, or a look-up found it in the kernel. Returns whether
+    /// it was not known as live before.
+    pub fn open(&mut self, flow: &Flow, learnt: Learnt, now: Stamp) -> bool {
+        let reply = Packed::from(&flow.reply);
+        if let Some(slot) = self.identities.find(&reply, &self.entries) {
+            let entry = self.entries.get_mut(slot);
+            if entry.id == flow.id && entry.original == Packed::from(&flow.original) {
+                entry.mark = flow.mark;
+                entry.epoch = self.epoch;
+                return false;
+            }
+            // The kernel gives a reply tuple to one connection at a time: the
+            // end of the one before was not told.
+            self.close_slot(slot, now);
+        } else if flow.status.is_dying() && self.knows_as_closed(flow) {
+            // The word of its end overtook the word of its beginning.
+            return false;
+        }
+        self.insert(Entry::new(flow, learnt, self.epoch, now));
+        true
+    }
+
+    /// A connection ended. Closes the life that it names and no other; one that
+    /// was never heard of is kept as closed all the same. Returns whether
+    /// anything changed.
+    pub fn close(&mut self, flow: &Flow, now: Stamp) -> bool {
+        let reply = Packed::from(&flow.reply);
+        if let Some(ended) = &mut self.ended_during_dump {
+            ended.insert(self.identities.hash(&reply), flow.id);
+        }
+        match self.identities.find(&reply, &self.entries) {
+            Some(slot) if self.entries.get(slot).id == flow.id => self.close_slot(slot, now),
+            _ if self.knows_as_closed(flow) => return false,
+            _ => {
+                let slot = self.place(Entry::new(flow, Learnt::Event, self.epoch, now));
+                self.queue_closed(slot, now);
+            }
+        }
+        true
+    }
+
+    /// Removes closed mappings whose time is over, at most `most` of them, and
+    /// returns how many. Look-ups never see them, removed or not.
+    pub fn expire(&mut self, now: Stamp, most: usize) -> usize {
+        let mut removed = 0;
+        while removed < most && self.first_closed != NONE {
+            let slot = self.first_closed;
+            let entry = self.entries.get(slot);
+            if now.since(entry.closed.into()) < self.del_delay {
+                break;
+            }
+            if entry.state == State::Closed {
+                self.closed -= 1;
+            }
+            self.first_closed = entry.next;
+            if self.first_closed == NONE {
+                self.last_closed = NONE;
+            }
+            self.free_slot(slot);
+            removed += 1;
+        }
+        removed
+    }
+
+    /// How long until [`expire`](Self::expire) has something to do.
+    pub fn next_expiry(&self, now: Stamp) -> Option<Duration> {
+        let first = (self.first_closed != NONE).then(|| self.entries.get(self.first_closed))?;
+        Some(self.del_delay.saturating_sub(now.since(first.closed.into())))
+    }
+
+    /// A dump of the kernel's table begins: from now on the table remembers
+    /// what it must not believe the dump about.
+    pub fn begin_dump(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.ended_during_dump = Some(Ended::new());
+    }
+
+    /// The dump shows a connection. Returns whether it was not known.
+    pub fn merge(&mut self, flow: &Flow, now: Stamp) -> bool {
+        if flow.status.is_dying() {
+            return false;
+        }
+        let reply = Packed::from(&flow.reply);
+        if let Some(slot) = self.identities.find(&reply, &self.entries) {
+            let entry = self.entries.get_mut(slot);
+            if entry.id == flow.id {
+                entry.mark = flow.mark;
+                entry.epoch = self.epoch;
+                return false;
+            }
+            if entry.epoch == self.epoch {
+                // It began while the dump ran: the dump shows the life before.
+                return false;
+            }
+            self.close_slot(slot, now);
+        }
+        let hash = self.identities.hash(&reply);
+        if self.ended_during_dump.as_ref().is_some_and(|ended| ended.contains(hash, flow.id)) {
+            return false;
+        }
+        self.insert(Entry::new(flow, Learnt::Dump, self.epoch, now));
+        true
+    }
+
+    /// The dump is whole: closes live mappings that it did not show and that
+    /// did not begin meanwhile. Works from `slot` on, a slice at a time; returns
+    /// where to go on, or `None` at the end, and how many were closed.
+    pub fn close_unseen(&mut self, slot: u32, now: Stamp) -> (Option<u32>, usize) {
+        let (slice, next) = self.slice(slot);
+        let mut gone = 0;
+        for slot in slice {
+            let entry = self.entries.get(slot);
+            if entry.state == State::Live && entry.epoch != self.epoch {
+                self.close_slot(slot, now);
+                gone += 1;
+            }
+        }
+        (next, gone)
+    }
+
+    /// The dump is over, whole or not.
+    pub fn end_dump(&mut self) {
+        self.ended_during_dump = None;
+    }
+
+    /// Drops closed mappings that opened more than `life_span` ago, from `slot`
+    /// on, a slice at a time, as [`close_unseen`](Self::close_unseen) does.
+    pub fn drop_old(&mut self, slot: u32, life_span: Duration, now: Stamp) -> (Option<u32>, usize) {
+        let (slice, next) = self.slice(slot);
+        let mut dropped = 0;
+        for slot in slice {
+            let entry = self.entries.get(slot);
+            if entry.state == State::Closed && now.since(entry.opened.into()) > life_span {
+                self.entries.get_mut(slot).state = State::Dropped;
+                self.closed -= 1;
+                dropped += 1;
+            }
+        }
+        (next, dropped)
+    }
+
+    /// The best answer to a question by one key: a live mapping before a closed
+    /// one, TCP before UDP, then the newest. `protocol` narrows it; other
+    /// protocols than these two are no answer.
+    pub fn best(&self, key: Key, value: KeyValue, protocol: Option<Protocol>, now: Stamp) -> Option<Mapping> {
+        let chains = self.chains(By::key(key))?;
+        chains
+            .walk(value.into(), &self.entries)
+            .take(LONGEST_WALK)
+            .filter_map(|slot| self.visible(slot, now))
+            .filter(|mapping| matches!(mapping.original.protocol, Protocol::Tcp | Protocol::Udp))
+            .filter(|mapping| protocol.is_none_or(|protocol| mapping.original.protocol == protocol))
+            .filter(|mapping| mapping.key(key) == Some(value))
+            .reduce(|best, other| if other.rank() > best.rank() { other } else { best })
+    }
+
+    /// The live mapping with this reply tuple.
+    pub fn by_reply(&mut self, reply: &Tuple, now: Stamp) -> Option<Mapping> {
+        let slot = self.identities.find(&Packed::from(reply), &self.entries)?;
+        self.visible(slot, now)
+    }
+
+    /// The mappings from `slot` on, a slice at a time: where to go on, or
+    /// `None` at the end. Mappings that live all the while show exactly once.
+    pub fn scan(&self, slot: u32, now: Stamp, mut on: impl FnMut(Mapping)) -> Option<u32> {
+        let (slice, next) = self.slice(slot);
+        slice.filter_map(|slot| self.visible(slot, now)).for_each(&mut on);
+        next
+    }
+
+    fn chains(&self, by: By) -> Option<&Chains> {
+        self.chains.iter().find(|chains| chains.by == by)
+    }
+
+    fn slice(&self, from: u32) -> (std::ops::Range<u32>, Option<u32>) {
+        let end = from.saturating_add(SLICE).min(self.unused);
+        (from..end, (end < self.unused).then_some(end))
+    }
+
+    /// A mapping, unless the slot is free or its time is over.
+    fn visible(&self, slot: u32, now: Stamp) -> Option<Mapping> {
+        let entry = self.entries.get(slot);
+        let shown = match entry.state {
+            State::Live => true,
+            State::Closed => now.since(entry.closed.into()) < self.del_delay,
+            State::Free | State::Dropped => false,
+        };
+        shown.then(|| entry.mapping())
+    }
+
+    /// Whether a closed entry is this very life.
+    fn knows_as_closed(&self, flow: &Flow) -> bool {
+        let reply = Packed::from(&flow.reply);
+        let key = IndexKey::of_address(flow.reply.dst, Entry::new(flow, Learnt::Event, 0, NEVER).nat_port());
+        self.chains(By::NatIpAndPort).is_some_and(|chains| {
+            chains.walk(key, &self.entries).take(LONGEST_WALK).any(|slot| {
+                let entry = self.entries.get(slot);
+                entry.state == State::Closed && entry.id == flow.id && entry.reply == reply
+            })
+        })
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        let slot = self.place(entry);
+        self.identities.insert(slot, &self.entries);
+        self.live += 1;
+        if let Some(changes) = &mut self.changes {
+            changes.push(Change::Opened(entry.mapping()));
+        }
+    }
+
+    /// Stores an entry and enters it into the chains.
+    fn place(&mut self, entry: Entry) -> u32 {
+        let slot = if self.free == NONE {
+            self.unused += 1;
+            self.unused - 1
+        } else {
+            self.free
+        };
+        self.entries.reach(slot, Entry::FREE);
+        self.free = self.entries.get(slot).next;
+        *self.entries.get_mut(slot) = entry;
+        for chains in &mut self.chains {
+            chains.insert(slot, &self.entries);
+        }
+        slot
+    }
+
+    fn close_slot(&mut self, slot: u32, now: Stamp) {
+        self.identities.remove(slot, &self.entries);
+        self.live -= 1;
+        self.queue_closed(slot, now);
+        if let Some(changes) = &mut self.changes {
+            changes.push(Change::Closed(self.entries.get(slot).mapping()));
+        }
+    }
+
+    fn queue_closed(&mut self, slot: u32, now: Stamp) {
+        let entry = self.entries.get_mut(slot);
+        entry.state = State::Closed;
+        entry.closed = now.into();
+        entry.next = NONE;
+        self.closed += 1;
+        match self.last_closed {
+            NONE => self.first_closed = slot,
+            last => self.entries.get_mut(last).next = slot,
+        }
+        self.last_closed = slot;
+    }
+
+    fn free_slot(&mut self, slot: u32) {
+        for chains in &mut self.chains {
+            chains.remove(slot, &self.entries);
+        }
+        *self.entries.get_mut(slot) = Entry { next: self.free, ..Entry::FREE };
+        self.free = slot;
+    }
+}
+
+/// Lives that ended while a dump runs, by hash of the reply tuple and id; cut
+/// into parts, so that none takes long to grow.
+#[derive(Debug)]
+struct Ended {
+    parts: Vec<HashSet<(u64, u32)>>,
+}
+
+impl Ended {
+    fn new() -> Self {
+        Self { parts: vec![HashSet::new(); 256] }
+    }
+
+    fn insert(&mut self, hash: u64, id: u32) {
+        self.parts[hash as usize % 256].insert((hash, id));
+    }
+
+    fn contains(&self, hash: u64, id: u32) -> bool {
+        self.parts[hash as usize % 256].contains(&(hash, id))
+    }
+}
+
+const NEVER: Stamp = Stamp { monotonic: 0, wall: 0 };

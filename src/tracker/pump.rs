@@ -1,0 +1,78 @@
+//! Draining the event socket into the table.
+
+use std::convert::Infallible;
+
+use nfct::{Error, EventKind, Received, Waiter};
+
+use super::{State, Tracker};
+use crate::mapping::Learnt;
+
+/// System calls under one hold of the lock: at most some hundred events.
+const RECEIVES: usize = 8;
+/// Closed mappings removed under one hold of the lock.
+const EXPIRIES: usize = 1024;
+
+impl Tracker {
+    /// Takes in some of what waits, and removes mappings whose time is over.
+    /// Returns whether nothing is left to do.
+    pub(super) fn pump(&self, state: &mut State) -> Result<bool, Error> {
+        let now = self.clock.now();
+        let mut empty = false;
+        for _ in 0..RECEIVES {
+            let State { events, table, .. } = state;
+            let mut created = 0;
+            let received = events.receive(|event| {
+                if !self.settings.filter.matches(&event.flow) {
+                    return;
+                }
+                match event.kind {
+                    EventKind::New => created += usize::from(table.open(&event.flow, Learnt::Event, now)),
+                    EventKind::Destroy => {
+                        table.close(&event.flow, now);
+                    }
+                    EventKind::Update => {}
+                }
+            })?;
+            self.stats.created.add(created);
+            match received {
+                Received::Some { bytes, malformed } => {
+                    state.bytes += bytes as u64;
+                    self.stats.malformed.add(malformed);
+                }
+                Received::Nothing => {
+                    state.drained += 1;
+                    empty = true;
+                    break;
+                }
+                Received::Overrun => self.note_overrun(state),
+            }
+        }
+        let deleted = state.table.expire(now, EXPIRIES);
+        self.stats.deleted.add(deleted);
+        Ok(empty && deleted < EXPIRIES)
+    }
+
+    fn note_overrun(&self, state: &mut State) {
+        self.stats.overruns.increment();
+        state.overruns += 1;
+        if state.complete {
+            log::warn!("the kernel dropped events, the receive buffer was full: reading its table anew");
+        }
+        state.complete = false;
+        self.complete.send_replace(false);
+        self.requests.after_loss();
+    }
+
+    /// Drains the socket while nobody asks.
+    pub(super) fn pump_forever(&self, waiter: &Waiter) -> Result<Infallible, Error> {
+        loop {
+            let next_expiry = loop {
+                let mut state = self.lock();
+                if self.pump(&mut state)? {
+                    break state.table.next_expiry(self.clock.now());
+                }
+            };
+            waiter.wait(next_expiry)?;
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Reading the kernel's whole table: at the start, after a loss, and from time
+//! to time, because a connection may end without a word (the kernel tells of
+//! the end only of those that began while somebody listened).
+//!
+//! The order is what makes it exact. The socket is read empty first: after an
+//! overrun the kernel drops all further events until then. Then the dump
+//! runs, while events go on. What began meanwhile is not closed for being
+//! missing in it, what ended meanwhile is not opened by it. If the socket
+//! overran again while it ran, it proves nothing and is done again.
+
+use std::convert::Infallible;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nfct::{Error, Family, Flow, Query};
+
+use super::{State, Tracker};
+use crate::clock::Stamp;
+
+/// How often the table is compared with the kernel's when nothing was lost.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
+/// After a loss the next dump begins no sooner after the last one than this,
+/// and no sooner than that one took.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+/// Entries merged under one hold of the lock.
+const MERGED_AT_ONCE: usize = 256;
+
+/// Asks the thread for a dump.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    lost: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Requests {
+    /// Events were lost: the kernel's table must be read as soon as may be.
+    pub(super) fn after_loss(&self) {
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_one();
+    }
+
+    /// A dump that begins now covers what was asked for.
+    fn clear(&self) {
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = false;
+    }
+
+    /// Waits until events were lost (true) or the time has come (false).
+    fn wait_until(&self, deadline: Instant) -> bool {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if *lost || left.is_zero() {
+                return *lost;
+            }
+            lost = self.changed.wait_timeout(lost, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Tracker {
+    /// Reads the kernel's table whenever there is a reason to.
+    pub(super) fn resync_forever(&self, mut query: Query) -> Result<Infallible, Error> {
+        let mut next_cleaning = Instant::now() + self.settings.garbage_cleaner_interval;
+        loop {
+            let begun = Instant::now();
+            let whole = self.resync(&mut query)?;
+            let ended = Instant::now();
+            if whole && ended >= next_cleaning {
+                self.clean();
+                next_cleaning = ended + self.settings.garbage_cleaner_interval;
+            }
+            let lost = !whole || self.requests.wait_until(next_cleaning.min(ended + SWEEP_INTERVAL));
+            if lost {
+                let pause = SHORTEST_PAUSE.max(ended - begun);
+                std::thread::sleep((ended + pause).saturating_duration_since(Instant::now()));
+            }
+        }
+    }
+
+    /// Makes the table equal to the kernel's. Returns whether it is; if not,
+    /// events were lost again meanwhile.
+    fn resync(&self, query: &mut Query) -> Result<bool, Error> {
+        let begun = Instant::now();
+        let overruns = self.drain(|state| {
+            self.requests.clear();
+            state.table.begin_dump();
+            state.overruns
+        })?;
+        let merged = self.merge_dump(query);
+        let whole = merged.is_ok() && self.drain(|state| state.overruns)? == overruns;
+        let gone =
+            if whole { self.in_slices(|state, slot, now| state.table.close_unseen(slot, now)) } else { 0 };
+        let mut state = self.lock();
+        state.table.end_dump();
+        let seen = merged?;
+        self.stats.dumps.increment();
+        self.stats.swept.add(gone);
+        if !whole || state.overruns != overruns {
+            return Ok(false);
+        }
+        if !state.complete {
+            log::info!(
+                "the table equals the kernel's: {} mappings of {seen} connections, read in {} ms",
+                state.table.live(),
+                begun.elapsed().as_millis()
+            );
+            state.complete = true;
+            self.complete.send_replace(true);
+        } else if gone > 0 {
+            log::info!("closed {gone} mappings that had ended without an event");
+        }
+        Ok(true)
+    }
+
+    /// Reads the dump into the table and returns how many entries it had.
+    fn merge_dump(&self, query: &mut Query) -> Result<usize, Error> {
+        let mut seen = 0;
+        let mut flows: Vec<Flow> = Vec::with_capacity(MERGED_AT_ONCE);
+        let merge = |flows: &mut Vec<Flow>| {
+            let mut state = self.lock();
+            let now = self.clock.now();
+            let created = flows.drain(..).filter(|flow| state.table.merge(flow, now)).count();
+            self.stats.created.add(created);
+        };
+        for flow in query.dump(Family::Any)? {
+            match flow {
+                Ok(flow) => {
+                    seen += 1;
+                    if self.settings.filter.matches(&flow) {
+                        flows.push(flow);
+                    }
+                }
+                Err(Error::Malformed { .. }) => self.stats.malformed.increment(),
+                Err(error) => return Err(error),
+            }
+            if flows.len() == MERGED_AT_ONCE {
+                merge(&mut flows);
+            }
+        }
+        merge(&mut flows);
+        Ok(seen)
+    }
+
+    /// Drops old mappings that the kernel no longer has.
+    fn clean(&self) {
+        let life_span = self.settings.life_span;
+        let dropped = self.in_slices(|state, slot, now| state.table.drop_old(slot, life_span, now));
+        self.stats.expired.add(dropped);
+    }
+
+    /// Reads the socket empty, then does `then` before anything else can come.
+    fn drain<T>(&self, then: impl FnOnce(&mut State) -> T) -> Result<T, Error> {
+        loop {
+            let mut state = self.lock();
+            if self.pump(&mut state)? {
+                return Ok(then(&mut state));
+            }
+        }
+    }
+
+    /// Works through the whole table, a slice under each hold of the lock, and
+    /// adds up what the slices count.
+    fn in_slices(&self, mut work: impl FnMut(&mut State, u32, Stamp) -> (Option<u32>, usize)) -> usize {
+        let (mut slot, mut sum) = (Some(0), 0);
+        while let Some(from) = slot {
+            let mut state = self.lock();
+            let (next, count) = work(&mut state, from, self.clock.now());
+            slot = next;
+            sum += count;
+        }
+        sum
+    }
+}
