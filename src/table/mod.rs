@@ -137,9 +137,6 @@ impl Table {
     /// anything changed.
     pub fn close(&mut self, flow: &Flow, now: Stamp) -> bool {
         let reply = Packed::from(&flow.reply);
-        if let Some(ended) = &mut self.ended_during_dump {
-            ended.insert(self.identities.hash(&reply), flow.id);
-        }
         match self.identities.find(&reply, &self.entries) {
             Some(slot) if self.entries.get(slot).id == flow.id => self.close_slot(slot, now),
             _ if self.knows_as_closed(flow) => return false,
@@ -349,6 +346,9 @@ impl Table {
 
     fn queue_closed(&mut self, slot: u32, now: Stamp) {
         let entry = self.entries.get_mut(slot);
+        if let Some(ended) = &mut self.ended_during_dump {
+            ended.insert(self.identities.hash(&entry.reply), entry.id);
+        }
         entry.state = State::Closed;
         entry.closed = now.into();
         entry.next = NONE;
@@ -391,3 +391,6 @@ impl Ended {
 }
 
 const NEVER: Stamp = Stamp { monotonic: 0, wall: 0 };
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! The table against a plain model of it, over generated histories.
+
+use std::time::Duration;
+
+use nfct::{Flow, Layer4, Protocol, Status, Tuple};
+use proptest::prelude::*;
+
+use super::*;
+
+const DEL_DELAY: u64 = 10_000;
+
+fn stamp(milliseconds: u64) -> Stamp {
+    Stamp { monotonic: 1_000_000 + milliseconds, wall: 1_700_000_000_000 + milliseconds }
+}
+
+/// Few hosts and ports, so that everything collides with everything.
+fn flow(host: u8, port: u16, server: u8, udp: bool, id: u32) -> Flow {
+    let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+    let address = |text: String| text.parse().unwrap();
+    let server = address(format!("198.51.100.{server}"));
+    let tuple = |src, dst, layer4| Tuple { src, dst, protocol, layer4, zone: 0 };
+    Flow {
+        original: tuple(
+            address(format!("192.168.7.{host}")),
+            server,
+            Layer4::Ports { src: port + 100 * u16::from(host), dst: 443 },
+        ),
+        reply: tuple(server, address("100.64.2.1".into()), Layer4::Ports { src: 443, dst: port }),
+        id,
+        status: Status::default(),
+        mark: 0,
+        timeout: None,
+        start: None,
+        stop: None,
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Open(Flow),
+    Close(Flow),
+    Wait(u64),
+    Expire(usize),
+    /// A dump that shows what really lives, and misses nothing.
+    Dump,
+    /// A dump that was asked for before these events came in.
+    LateDump(Vec<Step>),
+}
+
+fn flows() -> impl Strategy<Value = Flow> {
+    (1..4_u8, 1..4_u16, 1..3_u8, any::<bool>(), 1..6_u32)
+        .prop_map(|(host, port, server, udp, id)| flow(host, port, server, udp, id))
+}
+
+fn events() -> impl Strategy<Value = Step> {
+    prop_oneof![4 => flows().prop_map(Step::Open), 3 => flows().prop_map(Step::Close)]
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        8 => events(),
+        3 => (0..6_000_u64).prop_map(Step::Wait),
+        1 => (1..4_usize).prop_map(Step::Expire),
+        1 => Just(Step::Dump),
+        1 => prop::collection::vec(events(), 0..6).prop_map(Step::LateDump),
+    ];
+    prop::collection::vec(step, 0..60)
+}
+
+/// The same history, kept naively: what lives, and what closed when.
+#[derive(Default)]
+struct Model {
+    live: Vec<(Flow, u64)>,
+    closed: Vec<(Flow, u64, u64)>,
+    /// Counts openings: of two at the same moment the later is the newer.
+    now: u64,
+}
+
+impl Model {
+    fn open(&mut self, flow: Flow) {
+        if let Some(at) = self.live.iter().position(|(known, _)| known.reply == flow.reply) {
+            let (known, opened) = self.live[at];
+            if known.id == flow.id && known.original == flow.original {
+                return;
+            }
+            self.live.remove(at);
+            self.closed.push((known, opened, self.now));
+        }
+        self.live.push((flow, self.now));
+    }
+
+    fn close(&mut self, flow: Flow) {
+        match self.live.iter().position(|(known, _)| known.reply == flow.reply && known.id == flow.id) {
+            Some(at) => {
+                let (known, opened) = self.live.remove(at);
+                self.closed.push((known, opened, self.now));
+            }
+            None if self.closed.iter().any(|(known, _, closed)| {
+                known.reply == flow.reply && known.id == flow.id && self.now - closed < DEL_DELAY
+            }) => {}
+            None => self.closed.push((flow, self.now, self.now)),
+        }
+    }
+
+    fn visible(&self) -> Vec<(Flow, bool)> {
+        let live = self.live.iter().map(|(flow, _)| (*flow, true));
+        let closed = self.closed.iter().filter(|(.., closed)| self.now - closed < DEL_DELAY);
+        live.chain(closed.map(|(flow, ..)| (*flow, false))).collect()
+    }
+}
+
+fn apply(table: &mut Table, model: &mut Model, step: &Step) {
+    // Each step takes a moment, so that no two lives begin at the same one.
+    model.now += 1;
+    let now = stamp(model.now);
+    match step {
+        Step::Open(flow) => {
+            model.open(*flow);
+            table.open(flow, Learnt::Event, now);
+        }
+        Step::Close(flow) => {
+            // Expired entries are forgotten, so that a late word of their end is news.
+            table.expire(now, usize::MAX);
+            model.close(*flow);
+            table.close(flow, now);
+        }
+        Step::Wait(milliseconds) => model.now += milliseconds,
+        Step::Expire(most) => {
+            table.expire(now, *most);
+        }
+        Step::Dump | Step::LateDump(_) => {
+            table.begin_dump();
+            let shown: Vec<Flow> = model.live.iter().map(|(flow, _)| *flow).collect();
+            if let Step::LateDump(meanwhile) = step {
+                for step in meanwhile {
+                    apply(table, model, step);
+                }
+            }
+            for flow in &shown {
+                table.merge(flow, now);
+            }
+            let mut slot = Some(0);
+            while let Some(from) = slot {
+                slot = table.close_unseen(from, now).0;
+            }
+            table.end_dump();
+        }
+    }
+}
+
+fn all(table: &Table, now: Stamp) -> Vec<Mapping> {
+    let (mut all, mut slot) = (Vec::new(), Some(0));
+    while let Some(from) = slot {
+        slot = table.scan(from, now, |mapping| all.push(mapping));
+    }
+    all
+}
+
+proptest! {
+    #[test]
+    fn the_table_is_the_model(steps in steps()) {
+        let mut table = Table::new(Key::DstIp, Duration::from_millis(DEL_DELAY));
+        let mut model = Model::default();
+        for step in &steps {
+            apply(&mut table, &mut model, step);
+            let now = stamp(model.now);
+            prop_assert_eq!(table.live(), model.live.len());
+
+            let sorted = |mut rows: Vec<(String, u32, bool)>| { rows.sort(); rows };
+            let theirs = sorted(all(&table, now).iter()
+                .map(|mapping| (mapping.original.to_string() + &mapping.reply.to_string(), mapping.id, mapping.is_live()))
+                .collect());
+            let ours = sorted(model.visible().iter()
+                .map(|(flow, live)| (flow.original.to_string() + &flow.reply.to_string(), flow.id, *live))
+                .collect());
+            prop_assert_eq!(theirs, ours);
+
+            for port in 1..4 {
+                let best = table.best(Key::NatPort, KeyValue::Port(port), None, now);
+                let expected = all(&table, now).into_iter()
+                    .filter(|mapping| mapping.nat_port() == Some(port))
+                    .map(|mapping| mapping.rank()).max();
+                prop_assert_eq!(best.map(|mapping| mapping.rank()), expected);
+            }
+            for server in 1..3 {
+                let address = format!("198.51.100.{server}").parse().unwrap();
+                let best = table.best(Key::DstIp, KeyValue::Ip(address), Some(Protocol::Udp), now);
+                let expected = all(&table, now).into_iter()
+                    .filter(|mapping| mapping.dst_ip() == address && mapping.original.protocol == Protocol::Udp)
+                    .map(|mapping| mapping.rank()).max();
+                prop_assert_eq!(best.map(|mapping| mapping.rank()), expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_closed_mapping_is_answered_for_its_time_and_not_longer() {
+    let mut table = Table::new(Key::NatPort, Duration::from_millis(DEL_DELAY));
+    let flow = flow(2, 1, 1, false, 7);
+    table.open(&flow, Learnt::Event, stamp(0));
+    table.close(&flow, stamp(5));
+    let best = |table: &Table, at| table.best(Key::NatPort, KeyValue::Port(1), None, stamp(at));
+    assert!(best(&table, 5 + DEL_DELAY - 1).is_some_and(|mapping| !mapping.is_live()));
+    assert_eq!(best(&table, 5 + DEL_DELAY), None, "whether removed yet or not");
+    assert_eq!(table.next_expiry(stamp(6)), Some(Duration::from_millis(DEL_DELAY - 1)));
+    assert_eq!(table.expire(stamp(5 + DEL_DELAY), 10), 1);
+    assert_eq!((table.live(), table.closed(), table.next_expiry(stamp(0))), (0, 0, None));
+}
+
+#[test]
+fn an_older_life_s_end_does_not_hurt_the_newer_one() {
+    let mut table = Table::new(Key::NatPort, Duration::from_millis(DEL_DELAY));
+    let (old, new) = (flow(2, 1, 1, false, 7), flow(3, 1, 1, false, 8));
+    table.open(&old, Learnt::Event, stamp(0));
+    table.open(&new, Learnt::Event, stamp(1));
+    table.close(&old, stamp(2));
+    let best = table.best(Key::NatPort, KeyValue::Port(1), None, stamp(3)).unwrap();
+    assert_eq!((best.src_ip(), best.is_live()), (new.original.src, true));
+}
+
+#[test]
+fn the_end_that_overtakes_the_beginning_wins() {
+    let mut table = Table::new(Key::NatPort, Duration::from_millis(DEL_DELAY));
+    let alive = flow(2, 1, 1, false, 7);
+    // IPS_DYING, as the kernel numbers it.
+    let dying = Flow { status: Status(1 << 9), ..alive };
+    table.close(&dying, stamp(0));
+    assert!(!table.open(&dying, Learnt::Event, stamp(1)));
+    assert_eq!(table.live(), 0);
+    assert!(table.open(&alive, Learnt::Event, stamp(2)), "the kernel may use an id again");
+}
+
+#[test]
+fn a_dump_neither_revives_what_ended_nor_closes_what_began_meanwhile() {
+    let mut table = Table::new(Key::NatPort, Duration::ZERO);
+    let (ended, began) = (flow(2, 1, 1, false, 7), flow(2, 2, 1, false, 8));
+    table.open(&ended, Learnt::Event, stamp(0));
+    table.begin_dump();
+    table.close(&ended, stamp(1));
+    table.expire(stamp(1), 10);
+    table.open(&began, Learnt::Event, stamp(2));
+    assert!(!table.merge(&ended, stamp(3)));
+    assert_eq!(table.close_unseen(0, stamp(4)), (None, 0));
+    table.end_dump();
+    assert_eq!(table.live(), 1);
+}
