@@ -1,0 +1,70 @@
+# Everything that one does with a checkout; `make` lists it. Not root: what needs root goes through sudo.
+
+# A rustup that was installed a minute ago is in no shell's PATH yet; nft and ip may not be in a user's.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
+
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+RUST_MIN := 1.85
+
+# What the build, the daemon's demo and the tests need beside Rust.
+PACKAGES := libnetfilter-conntrack-dev libclang-dev pkg-config build-essential \
+	nftables iproute2 conntrack curl python3 procps
+SCRIPTS := demo/run.sh .ci/run
+
+.PHONY: help setup rust build demo test run clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do \
+		printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+setup: rust ## install what is missing to build, test and try it (Debian, Ubuntu)
+	@set -e; missing=; \
+	if ! command -v apt-get >/dev/null; then \
+		for tool in cc make pkg-config nft ip conntrack curl python3 sysctl; do \
+			command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+		pkg-config --exists libnetfilter_conntrack 2>/dev/null || missing="$$missing libnetfilter_conntrack(headers)"; \
+		if [ -n "$$missing" ]; then \
+			echo "setup: this is no Debian or Ubuntu: install these, and libclang, by hand:$$missing" >&2; exit 1; fi; \
+		echo "setup: nothing to install that could be checked here; the build needs libclang too"; exit 0; \
+	fi; \
+	for package in $(PACKAGES); do \
+		dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
+	done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	echo "setup: installing$$missing"; \
+	if [ -n "$(SUDO)" ] && ! command -v sudo >/dev/null; then \
+		echo "setup: needs root or sudo to install them" >&2; exit 1; fi; \
+	$(SUDO) apt-get update -q; \
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing
+
+rust:
+	@command -v cargo >/dev/null || { \
+		echo "needs Rust $(RUST_MIN) or newer, and there is no cargo: https://rustup.rs installs it" >&2; exit 1; }
+	@version=$$(cargo --version | cut -d ' ' -f 2); \
+	test "$$(printf '%s\n' $(RUST_MIN) "$$version" | sort -V | head -n 1)" = $(RUST_MIN) || { \
+		echo "needs Rust $(RUST_MIN) or newer, this is $$version: \`rustup update\`, or https://rustup.rs" >&2; exit 1; }
+
+build: rust ## build target/release/pynatconnd
+	cargo build --release --locked
+
+demo: setup ## show it at work: real NAT between network namespaces, one question, one answer
+	@demo/run.sh
+
+test: PACKAGES += shellcheck
+test: setup ## everything that CI runs
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+	shellcheck $(SCRIPTS)
+	@# The end-to-end tests need root: cargo builds as the user, and starts what it has built through sudo.
+	@if [ -n "$(SUDO)" ] && command -v sudo >/dev/null; then \
+		host=$$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_'); \
+		set -- env "CARGO_TARGET_$${host}_RUNNER=sudo -E"; \
+	fi; \
+	echo "$$* cargo test --workspace --locked"; "$$@" cargo test --workspace --locked
+
+run: build ## follow the NAT of this machine itself, with pynatconnd.conf
+	$(SUDO) target/release/pynatconnd -c pynatconnd.conf
+
+clean: ## remove what was built
+	cargo clean
