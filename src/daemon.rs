@@ -104,13 +104,7 @@ async fn serve(config: Config) -> Result<(), Fatal> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let stats = Arc::new(Stats::default());
     let (failed, mut failure) = mpsc::unbounded_channel();
-    let settings = Settings {
-        filter,
-        key: config.data.key_name,
-        del_delay: config.data.del_delay,
-        garbage_cleaner_interval: config.data.garbage_cleaner_interval,
-        life_span: config.data.life_span,
-    };
+    let settings = Settings::from(&config);
     let tracker = Tracker::start(settings, clock.clone(), stats.clone(), move |error| {
         let _ = failed.send(error);
     })?;

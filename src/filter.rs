@@ -1,6 +1,8 @@
 //! Which connections are tracked: those that meet every condition of
 //! `[filter]`.
 
+use std::net::IpAddr;
+
 use nfct::Flow;
 
 use crate::clock::Stamp;
@@ -11,6 +13,7 @@ use crate::mapping::{KeyValue, Learnt, Mapping};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Filter {
     conditions: Vec<(config::Key, KeyValue)>,
+    nat_only: bool,
 }
 
 impl Filter {
@@ -29,16 +32,50 @@ impl Filter {
             .filter_map(|(key, address)| Some((key, KeyValue::Ip(address?))))
             .chain(ports.into_iter().filter_map(|(key, port)| Some((key, KeyValue::Port(port?)))))
             .collect();
-        Self { conditions }
+        Self { conditions, nat_only: config.nat_only }
+    }
+
+    /// The public address that every tracked connection has, if one is set.
+    pub fn nat_ip(&self) -> Option<IpAddr> {
+        self.address(config::Key::NatIp)
+    }
+
+    /// The public port that every tracked connection has, if one is set.
+    pub fn nat_port(&self) -> Option<u16> {
+        self.port(config::Key::NatPort)
+    }
+
+    /// The destination address that every tracked connection has, if one is set.
+    pub fn dst_ip(&self) -> Option<IpAddr> {
+        self.address(config::Key::DstIp)
+    }
+
+    /// The destination port that every tracked connection has, if one is set.
+    pub fn dst_port(&self) -> Option<u16> {
+        self.port(config::Key::DstPort)
+    }
+
+    fn address(&self, key: config::Key) -> Option<IpAddr> {
+        self.conditions.iter().find(|(known, _)| *known == key).and_then(|(_, value)| match value {
+            KeyValue::Ip(address) => Some(*address),
+            KeyValue::Port(_) => None,
+        })
+    }
+
+    fn port(&self, key: config::Key) -> Option<u16> {
+        self.conditions.iter().find(|(known, _)| *known == key).and_then(|(_, value)| match value {
+            KeyValue::Port(port) => Some(*port),
+            KeyValue::Ip(_) => None,
+        })
     }
 
     /// Whether a connection is tracked.
     pub fn matches(&self, flow: &Flow) -> bool {
-        if self.conditions.is_empty() {
+        if self.conditions.is_empty() && !self.nat_only {
             return true;
         }
         let never = Stamp { monotonic: 0, wall: 0 };
-        let mapping = Mapping {
+        self.matches_mapping(&Mapping {
             original: flow.original,
             reply: flow.reply,
             id: flow.id,
@@ -46,8 +83,14 @@ impl Filter {
             opened: never,
             closed: None,
             learnt: Learnt::Event,
-        };
-        self.conditions.iter().all(|(key, value)| mapping.key(*key) == Some(*value))
+            silent: false,
+        })
+    }
+
+    /// Whether a mapping in the table is still one to be tracked.
+    pub fn matches_mapping(&self, mapping: &Mapping) -> bool {
+        (!self.nat_only || mapping.is_source_nat() || mapping.is_destination_nat())
+            && self.conditions.iter().all(|(key, value)| mapping.key(*key) == Some(*value))
     }
 }
 
@@ -55,7 +98,7 @@ impl Filter {
 impl std::fmt::Display for Filter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.conditions.is_empty() {
-            return f.write_str("everything");
+            f.write_str("everything")?;
         }
         for (at, (key, value)) in self.conditions.iter().enumerate() {
             let space = if at == 0 { "" } else { " " };
@@ -64,6 +107,6 @@ impl std::fmt::Display for Filter {
                 KeyValue::Port(port) => write!(f, "{space}{key}={port}")?,
             }
         }
-        Ok(())
+        if self.nat_only { f.write_str(" that is translated") } else { Ok(()) }
     }
 }

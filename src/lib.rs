@@ -9,7 +9,7 @@
 //! 5  http                         listener, limits, one file a family of routes
 //! 4  tracker                      keeps the table equal to the kernel
 //! 3  table                        the mappings and their indexes, behind a mutex
-//! 2  mapping, filter              one mapping and its life; what is tracked
+//! 2  mapping, filter, question    one mapping and its life; what is tracked; what is asked
 //! 1  config, acl, stats, logging, clock, proc, error
 //! 0  the crates nfct and nfct-sys
 //! ```
@@ -26,6 +26,7 @@ pub mod http;
 pub mod logging;
 pub mod mapping;
 pub mod proc;
+pub mod question;
 pub mod stats;
 pub mod table;
 pub mod tracker;

@@ -53,6 +53,10 @@ pub struct Mapping {
     pub closed: Option<Stamp>,
     /// How it was learnt.
     pub learnt: Learnt,
+    /// Whether it may end without an event: it began when nobody listened, or
+    /// when the kernel told of nothing. Before it is given as live the kernel
+    /// is asked.
+    pub silent: bool,
 }
 
 /// The value of one of the six keys.

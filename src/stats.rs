@@ -46,6 +46,8 @@ pub struct Stats {
     pub overruns: Counter,
     /// Kernel messages that could not be read.
     pub malformed: Counter,
+    /// Single connections that the kernel was asked for.
+    pub kernel_questions: Counter,
     /// Times that the kernel's table was read whole.
     pub dumps: Counter,
     /// Mappings that a dump showed to be gone without an event.

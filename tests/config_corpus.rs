@@ -65,7 +65,7 @@ fn recorded_files_mean_the_same() {
 
 /// The values that both have. The Python program kept unknown keys and said nothing, here they are warned about.
 fn same_values(name: &str, loaded: &Loaded, case: &Value) {
-    let Config { syslog, log_level, filter, data, join_timeout, http } = &loaded.config;
+    let Config { syslog, log_level, filter, data, join_timeout, http, netlink: _ } = &loaded.config;
     let recorded = |section: &str, key: &str| {
         let value = &case["values"][section][key];
         assert!(!case["values"][section].is_null(), "{name}: no [{section}] was recorded");

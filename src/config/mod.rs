@@ -31,6 +31,7 @@ mod write;
 pub use error::{Error, Unknown};
 pub use key::Key;
 pub use level::LogLevel;
+pub use values::Bytes;
 
 /// Where the file is looked for unless the command line names another.
 pub const DEFAULT_PATH: &str = "/etc/pynatconnd.conf";
@@ -46,6 +47,8 @@ pub struct Config {
     pub filter: Filter,
     /// What is kept of them, under which key and for how long.
     pub data: Data,
+    /// How the kernel is followed.
+    pub netlink: Netlink,
     /// `[threading] join_timeout`: how long shutting down may take.
     pub join_timeout: Duration,
     /// Where questions are taken, and from whom.
@@ -75,6 +78,8 @@ pub struct Filter {
     pub dst_ip: Option<IpAddr>,
     /// The outside host's port.
     pub dst_port: Option<u16>,
+    /// Whether flows that are not translated at all are left out.
+    pub nat_only: bool,
 }
 
 /// The `[data]` section.
@@ -84,10 +89,23 @@ pub struct Data {
     pub key_name: Key,
     /// How long a flow is still known after its end.
     pub del_delay: Duration,
-    /// Time between two searches for flows that outlived `life_span`; one second at least.
+    /// Time between two searches for flows older than `life_span`; one second at least.
     pub garbage_cleaner_interval: Duration,
-    /// How long a flow whose end was never seen is known.
+    /// How old a flow that the kernel no longer has must be to be forgotten then.
     pub life_span: Duration,
+    /// Time between two comparisons of the table with the kernel's; one second at least.
+    pub sweep_interval: Duration,
+}
+
+/// The `[netlink]` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Netlink {
+    /// The event socket's receive buffer to begin with.
+    pub receive_buffer: Bytes,
+    /// What it may grow to when it was too small.
+    pub receive_buffer_max: Bytes,
+    /// Whether the kernel is to hold packets back rather than to lose an event.
+    pub reliable: bool,
 }
 
 /// The `[http_server]` section.

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use super::{
-    Config, Data, Filter, Http, Key, LogLevel,
+    Config, Data, Filter, Http, Key, LogLevel, Netlink,
     acl::networks,
     defaults,
     dialect::Value,
     values::{
-        Expected, Notes, Written, address, cleaner_interval, facility, host, key_name, listening_port,
-        log_level, port, seconds,
+        Bytes, Expected, Notes, Written, address, boolean, buffer, facility, host, interval, key_name,
+        listening_port, log_level, port, seconds,
     },
 };
 
@@ -79,11 +79,17 @@ pub(super) const ROWS: &[Row] = &[
     row!("filter" "nat_port" (Unset) = port => filter.nat_port),
     row!("filter" "dst_ip" (Unset) = address => filter.dst_ip),
     row!("filter" "dst_port" (Unset) = port => filter.dst_port),
+    row!("filter" "nat_only" (Means(defaults::NAT_ONLY)) = boolean => filter.nat_only),
     row!("data" "key_name" (Refused(Key::EXPECTED)) = key_name => data.key_name),
     row!("data" "del_delay" (Means(defaults::DEL_DELAY)) = seconds => data.del_delay),
     row!("data" "garbage_cleaner_interval" (Means(defaults::GARBAGE_CLEANER_INTERVAL))
-        = cleaner_interval => data.garbage_cleaner_interval),
+        = interval => data.garbage_cleaner_interval),
     row!("data" "life_span" (Means(defaults::LIFE_SPAN)) = seconds => data.life_span),
+    row!("data" "sweep_interval" (Means(defaults::SWEEP_INTERVAL)) = interval => data.sweep_interval),
+    row!("netlink" "receive_buffer" (Means(defaults::RECEIVE_BUFFER)) = buffer => netlink.receive_buffer),
+    row!("netlink" "receive_buffer_max" (Means(defaults::RECEIVE_BUFFER_MAX))
+        = buffer => netlink.receive_buffer_max),
+    row!("netlink" "reliable" (Means(defaults::RELIABLE)) = boolean => netlink.reliable),
     row!("threading" "join_timeout" (Means(defaults::JOIN_TIMEOUT)) = seconds => join_timeout),
     row!("http_server" "host" (Means(defaults::HOST)) = host => http.host),
     row!("http_server" "port" (Means(defaults::PORT)) = listening_port => http.port),
@@ -110,7 +116,9 @@ pub(super) fn blank() -> Config {
             del_delay: Duration::ZERO,
             garbage_cleaner_interval: Duration::ZERO,
             life_span: Duration::ZERO,
+            sweep_interval: Duration::ZERO,
         },
+        netlink: Netlink { receive_buffer: Bytes(0), receive_buffer_max: Bytes(0), reliable: false },
         join_timeout: Duration::ZERO,
         http: Http { host: String::new(), port: 0, ip_acl: Vec::new() },
     }

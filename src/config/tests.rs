@@ -169,8 +169,9 @@ fn what_is_in_force_is_written_as_a_file() {
     let text = loaded("[filter]\ndst_port = 0443\n[data]\nkey_name = nat_port\n").config.to_ini();
     assert_eq!(
         text,
-        "[filter]\ndst_port = 443\n\n[data]\nkey_name = nat_port\ndel_delay = 10\n\
-         garbage_cleaner_interval = 3600\nlife_span = 3600\n\n[threading]\njoin_timeout = 5\n\n\
+        "[filter]\ndst_port = 443\nnat_only = no\n\n[data]\nkey_name = nat_port\ndel_delay = 10\n\
+         garbage_cleaner_interval = 3600\nlife_span = 3600\nsweep_interval = 300\n\n\
+         [netlink]\nreceive_buffer = 64M\nreceive_buffer_max = 512M\nreliable = no\n\n[threading]\njoin_timeout = 5\n\n\
          [http_server]\nhost = 127.0.0.1\nport = 8080\nip_acl = 127.0.0.0/8, ::1/128\n"
     );
 }
@@ -193,37 +194,52 @@ fn networks() -> impl Strategy<Value = IpNetwork> {
 
 fn filters() -> impl Strategy<Value = Filter> {
     let (address, port) = (any::<Option<IpAddr>>, any::<Option<u16>>);
-    (address(), port(), address(), port(), address(), port()).prop_map(
-        |(src_ip, src_port, nat_ip, nat_port, dst_ip, dst_port)| Filter {
+    (address(), port(), address(), port(), address(), port(), any::<bool>()).prop_map(
+        |(src_ip, src_port, nat_ip, nat_port, dst_ip, dst_port, nat_only)| Filter {
             src_ip,
             src_port,
             nat_ip,
             nat_port,
             dst_ip,
             dst_port,
+            nat_only,
         },
     )
 }
 
 fn configs() -> impl Strategy<Value = Config> {
     let syslog = prop::option::of((0..=7u8, 0..=LogLevel::MAX));
-    let data = (prop::sample::select(Key::ALL.to_vec()), times(), times(), times());
+    let data = (prop::sample::select(Key::ALL.to_vec()), times(), times(), times(), times());
+    let buffers = || (4096..(1023_usize << 20)).prop_map(Bytes);
+    let netlink =
+        (buffers(), buffers(), any::<bool>()).prop_map(|(receive_buffer, receive_buffer_max, reliable)| {
+            Netlink { receive_buffer, receive_buffer_max, reliable }
+        });
     let hosts = prop_oneof!["[a-z0-9.:_%-]{1,20}", any::<IpAddr>().prop_map(|address| address.to_string())];
     let http = (hosts, any::<u16>(), prop::collection::vec(networks(), 0..4));
-    (syslog, filters(), data, times(), http).prop_map(|(syslog, filter, data, join_timeout, http)| {
-        let (key_name, del_delay, interval, life_span) = data;
-        let (host, port, ip_acl) = http;
-        let default_level = defaults::DEBUG_LEVEL.parse().unwrap();
-        let garbage_cleaner_interval = interval.max(Duration::from_secs(1));
-        Config {
-            syslog: syslog.map(|(local_facility, _)| Syslog { local_facility }),
-            log_level: syslog.map_or(default_level, |(_, step)| LogLevel::new(step).unwrap()),
-            filter,
-            data: Data { key_name, del_delay, garbage_cleaner_interval, life_span },
-            join_timeout,
-            http: Http { host, port, ip_acl },
-        }
-    })
+    (syslog, filters(), data, netlink, times(), http).prop_map(
+        |(syslog, filter, data, netlink, join_timeout, http)| {
+            let (key_name, del_delay, interval, life_span, sweep) = data;
+            let (host, port, ip_acl) = http;
+            let default_level = defaults::DEBUG_LEVEL.parse().unwrap();
+            let garbage_cleaner_interval = interval.max(Duration::from_secs(1));
+            Config {
+                syslog: syslog.map(|(local_facility, _)| Syslog { local_facility }),
+                log_level: syslog.map_or(default_level, |(_, step)| LogLevel::new(step).unwrap()),
+                filter,
+                data: Data {
+                    key_name,
+                    del_delay,
+                    garbage_cleaner_interval,
+                    life_span,
+                    sweep_interval: sweep.max(Duration::from_secs(1)),
+                },
+                netlink,
+                join_timeout,
+                http: Http { host, port, ip_acl },
+            }
+        },
+    )
 }
 
 proptest! {

@@ -17,8 +17,8 @@ pub(super) type Notes = Vec<String>;
 /// nanoseconds can be added to any clock.
 const LONGEST: Duration = Duration::from_secs(1_000_000_000);
 
-/// Cleaning more often than this would do nothing else.
-const SHORTEST_CLEANER_INTERVAL: Duration = Duration::from_secs(1);
+/// Reading the whole table more often than this would leave time for nothing else.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The one text of a value that is no list.
 pub(super) fn text(value: &Value) -> Option<&str> {
@@ -94,12 +94,53 @@ pub(super) fn seconds(value: &Value, notes: &mut Notes) -> Result<Duration, Expe
     Ok(Duration::from_secs_f64(number))
 }
 
-pub(super) fn cleaner_interval(value: &Value, notes: &mut Notes) -> Result<Duration, Expected> {
+pub(super) fn interval(value: &Value, notes: &mut Notes) -> Result<Duration, Expected> {
     let interval = seconds(value, notes)?;
-    if interval < SHORTEST_CLEANER_INTERVAL {
+    if interval < SHORTEST_INTERVAL {
         notes.push("read as 1 second, the shortest interval there is".to_owned());
     }
-    Ok(interval.max(SHORTEST_CLEANER_INTERVAL))
+    Ok(interval.max(SHORTEST_INTERVAL))
+}
+
+/// A yes or no in the words that the Python program's reader knows.
+pub(super) fn boolean(value: &Value, _: &mut Notes) -> Result<bool, Expected> {
+    match text(value).unwrap_or_default().to_ascii_lowercase().as_str() {
+        "yes" | "true" | "on" | "1" => Ok(true),
+        "no" | "false" | "off" | "0" => Ok(false),
+        _ => Err("yes or no".to_owned()),
+    }
+}
+
+/// A number of bytes, written with `K` or `M` where it is whole ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bytes(pub usize);
+
+impl std::fmt::Display for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            bytes if bytes >= MEBI && bytes % MEBI == 0 => write!(f, "{}M", bytes / MEBI),
+            bytes if bytes >= KIBI && bytes % KIBI == 0 => write!(f, "{}K", bytes / KIBI),
+            bytes => bytes.fmt(f),
+        }
+    }
+}
+
+const KIBI: usize = 1 << 10;
+const MEBI: usize = 1 << 20;
+/// The kernel counts buffers in a signed integer, and doubles what it is given.
+const LARGEST_BUFFER: usize = MEBI * 1023;
+
+pub(super) fn buffer(value: &Value, _: &mut Notes) -> Result<Bytes, Expected> {
+    let expected = || "a number of bytes from 4K to 1023M, such as 8388608, 8192K or 8M".to_owned();
+    let text = text(value).ok_or_else(expected)?.trim();
+    let (number, unit) = match text.strip_suffix(['K', 'k']) {
+        Some(number) => (number, KIBI),
+        None => text.strip_suffix(['M', 'm']).map_or((text, 1), |number| (number, MEBI)),
+    };
+    let number: usize =
+        without_underscores(number).and_then(|number| number.parse().ok()).ok_or_else(expected)?;
+    let bytes = number.checked_mul(unit).filter(|bytes| (4 * KIBI..=LARGEST_BUFFER).contains(bytes));
+    bytes.map(Bytes).ok_or_else(expected)
 }
 
 /// A value as a file has it.
@@ -117,7 +158,13 @@ macro_rules! written_as_shown {
         }
     )*};
 }
-written_as_shown!(u8, u16, LogLevel, IpAddr, Key, String);
+written_as_shown!(u8, u16, LogLevel, IpAddr, Key, String, Bytes);
+
+impl Written for bool {
+    fn written(&self) -> Option<String> {
+        Some(if *self { "yes" } else { "no" }.to_owned())
+    }
+}
 
 impl Written for Duration {
     fn written(&self) -> Option<String> {
@@ -177,12 +224,43 @@ mod tests {
     }
 
     #[test]
-    fn the_cleaner_rests_for_a_second() {
+    fn intervals_are_a_second_at_least() {
         let mut notes = Notes::new();
-        assert_eq!(cleaner_interval(&value("0"), &mut notes), Ok(Duration::from_secs(1)));
+        assert_eq!(interval(&value("0"), &mut notes), Ok(Duration::from_secs(1)));
         assert_eq!(notes.len(), 1);
-        assert_eq!(cleaner_interval(&value("1"), &mut notes), Ok(Duration::from_secs(1)));
+        assert_eq!(interval(&value("1"), &mut notes), Ok(Duration::from_secs(1)));
         assert_eq!(notes.len(), 1);
+    }
+
+    #[test]
+    fn buffers_have_units_and_bounds() {
+        let buffer = |text: &str| buffer(&value(text), &mut Notes::new()).ok();
+        for (text, bytes, written) in [
+            ("64M", 64 << 20, "64M"),
+            (" 8192k ", 8 << 20, "8M"),
+            ("4096", 4096, "4K"),
+            ("4_097", 4097, "4097"),
+        ] {
+            assert_eq!(buffer(text), Some(Bytes(bytes)), "{text:?}");
+            assert_eq!(Bytes(bytes).to_string(), written);
+        }
+        for text in
+            ["", "M", "-1", "4095", "1024M", "1G", "8 MB", "99999999999999999999M", "18446744073709551615K"]
+        {
+            assert_eq!(buffer(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn yes_and_no_have_many_names() {
+        let boolean = |text: &str| boolean(&value(text), &mut Notes::new()).ok();
+        for (text, meant) in
+            [("yes", true), ("On", true), ("TRUE", true), ("1", true), ("no", false), ("0", false)]
+        {
+            assert_eq!(boolean(text), Some(meant), "{text:?}");
+        }
+        assert_eq!(boolean("maybe"), None);
+        assert_eq!(boolean(""), None);
     }
 
     #[test]

@@ -91,8 +91,7 @@ async fn look_up(app: &App, key: Option<&str>, value: &str, query: Option<&str>)
     let Some(value) = value else { return not_found(app) };
     let mut waited = false;
     loop {
-        let key = app.key;
-        match app.tracker.ask(|table, now| table.best(key, value, protocol, now)).await {
+        match app.tracker.best(app.key, value, protocol).await {
             Err(error) => {
                 log::error!("{error}");
                 return response::line(

@@ -126,6 +126,8 @@ pub(super) struct Entry {
     pub(super) epoch: u16,
     pub(super) state: State,
     pub(super) learnt: Learnt,
+    /// It may end without an event.
+    pub(super) silent: bool,
 }
 
 impl Entry {
@@ -144,6 +146,7 @@ impl Entry {
             epoch: 0,
             state: State::Free,
             learnt: Learnt::Event,
+            silent: false,
         }
     };
 
@@ -163,6 +166,7 @@ impl Entry {
             epoch,
             state: State::Live,
             learnt,
+            silent: false,
         }
     }
 
@@ -175,6 +179,7 @@ impl Entry {
             opened: self.opened.into(),
             closed: (self.state != State::Live).then(|| self.closed.into()),
             learnt: self.learnt,
+            silent: self.silent,
         }
     }
 
@@ -212,6 +217,6 @@ mod tests {
             }
         }
         assert_eq!(size_of::<Packed>(), 40);
-        assert_eq!(size_of::<Entry>(), 120);
+        assert_eq!(size_of::<Entry>(), 124);
     }
 }

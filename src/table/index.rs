@@ -4,6 +4,7 @@
 //! own few thousand slots, so that no insertion holds the table's lock long.
 
 use std::hash::BuildHasher;
+use std::net::IpAddr;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -118,7 +119,7 @@ impl By {
 pub(super) struct IndexKey([u8; 16], u16);
 
 impl IndexKey {
-    pub(super) fn of_address(address: std::net::IpAddr, port: u16) -> Self {
+    pub(super) fn of_address(address: IpAddr, port: u16) -> Self {
         Self(pack_address(address), port)
     }
 
@@ -148,14 +149,44 @@ pub(super) struct Chains {
     pub(super) by: By,
     newest: Shards,
     links: Chunks<Link>,
+    /// Slots from here on are not in it yet: an index that is made while the
+    /// table is in use grows by slices.
+    built: u32,
 }
 
 impl Chains {
     pub(super) fn new(by: By) -> Self {
-        Self { by, newest: Shards::new(), links: Chunks::new() }
+        Self { by, newest: Shards::new(), links: Chunks::new(), built: u32::MAX }
+    }
+
+    /// An index of a table that has entries already, none of which is in it.
+    pub(super) fn unbuilt(by: By) -> Self {
+        Self { built: 0, ..Self::new(by) }
+    }
+
+    /// Enters the used slots from where it stopped up to `end`; `last` says
+    /// that there are none beyond.
+    pub(super) fn build(&mut self, end: u32, last: bool, entries: &Chunks<Entry>) {
+        let begin = std::mem::replace(&mut self.built, end);
+        for slot in begin..end {
+            if entries.get(slot).state != State::Free {
+                self.insert(slot, entries);
+            }
+        }
+        if last {
+            self.built = u32::MAX;
+        }
+    }
+
+    /// Where [`build`](Self::build) goes on, or `None` when it is whole.
+    pub(super) fn unbuilt_from(&self) -> Option<u32> {
+        (self.built != u32::MAX).then_some(self.built)
     }
 
     pub(super) fn insert(&mut self, slot: u32, entries: &Chunks<Entry>) {
+        if slot >= self.built {
+            return;
+        }
         let by = self.by;
         let key = by.of(entries.get(slot));
         let hasher = self.newest.hasher.clone();
@@ -176,6 +207,9 @@ impl Chains {
     }
 
     pub(super) fn remove(&mut self, slot: u32, entries: &Chunks<Entry>) {
+        if slot >= self.built {
+            return;
+        }
         let Link { newer, older } = *self.links.get(slot);
         if older != NONE {
             self.links.get_mut(older).newer = newer;

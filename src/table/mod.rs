@@ -15,11 +15,12 @@ mod slab;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use nfct::{Flow, Protocol, Tuple};
+use nfct::{Flow, Protocol};
 
 use crate::clock::Stamp;
 use crate::config::Key;
 use crate::mapping::{KeyValue, Learnt, Mapping};
+use crate::question::{Question, one_address};
 use entry::{Entry, NONE, Packed, State};
 use index::{By, Chains, Identities, IndexKey};
 use slab::Chunks;
@@ -28,6 +29,11 @@ use slab::Chunks;
 const SLICE: u32 = 4096;
 /// The longest chain that is walked in one go.
 const LONGEST_WALK: usize = 4096;
+/// Changes kept for listeners until they are taken.
+const MOST_CHANGES: usize = 65_536;
+
+/// Indexes that every table has.
+const ALWAYS: [By; 4] = [By::NatPort, By::NatIpAndPort, By::SrcIp, By::SrcIpAndPort];
 
 /// A change to the table that listeners may want to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +66,12 @@ pub struct Table {
     epoch: u16,
     /// Lives that ended while a dump runs, which may show them all the same.
     ended_during_dump: Option<Ended>,
+    /// Whether what the dump shows may end without an event.
+    dump_is_silent: bool,
+    /// How many changes there were; the number of the first that is kept, and
+    /// those that are, if they are collected.
+    sequence: u64,
+    first_kept: u64,
     changes: Option<Vec<Change>>,
 }
 
@@ -67,7 +79,7 @@ impl Table {
     /// An empty table. `key` is the key that the legacy interface answers to;
     /// it gets an index of its own where none of the usual ones serves it.
     pub fn new(key: Key, del_delay: Duration) -> Self {
-        let mut by = vec![By::NatPort, By::NatIpAndPort, By::SrcIp, By::SrcIpAndPort];
+        let mut by = ALWAYS.to_vec();
         if !by.contains(&By::key(key)) {
             by.push(By::key(key));
         }
@@ -84,6 +96,9 @@ impl Table {
             del_delay,
             epoch: 0,
             ended_during_dump: None,
+            dump_is_silent: false,
+            sequence: 0,
+            first_kept: 0,
             changes: None,
         }
     }
@@ -99,15 +114,38 @@ impl Table {
     }
 
     /// Whether changes are collected for [`take_changes`](Self::take_changes).
-    pub fn collect_changes(&mut self, collect: bool) {
+    /// Returns the number of the next change.
+    pub fn collect_changes(&mut self, collect: bool) -> u64 {
         if collect != self.changes.is_some() {
             self.changes = collect.then(Vec::new);
         }
+        self.sequence
     }
 
-    /// The changes since the last call, if they are collected.
-    pub fn take_changes(&mut self) -> Vec<Change> {
-        self.changes.as_mut().map(std::mem::take).unwrap_or_default()
+    /// Whether changes wait to be taken.
+    pub fn has_changes(&self) -> bool {
+        self.changes.as_ref().is_some_and(|changes| !changes.is_empty())
+    }
+
+    /// The changes since the last call, and the number of the first of them.
+    /// Those that were too many to keep are missing at their end, which the
+    /// next one's number shows.
+    pub fn take_changes(&mut self) -> (u64, Vec<Change>) {
+        let changes = self.changes.as_mut().map(std::mem::take).unwrap_or_default();
+        (self.first_kept, changes)
+    }
+
+    fn note(&mut self, change: impl FnOnce() -> Change) {
+        if let Some(changes) = &mut self.changes {
+            if changes.is_empty() {
+                self.first_kept = self.sequence;
+            }
+            // Only changes without a gap before them are kept.
+            if changes.len() < MOST_CHANGES && self.first_kept + changes.len() as u64 == self.sequence {
+                changes.push(change());
+            }
+        }
+        self.sequence += 1;
     }
 
     /// A connection began, or a look-up found it in the kernel. Returns whether
@@ -119,6 +157,8 @@ impl Table {
             if entry.id == flow.id && entry.original == Packed::from(&flow.original) {
                 entry.mark = flow.mark;
                 entry.epoch = self.epoch;
+                // Whose beginning is told, its end is told too.
+                entry.silent = false;
                 return false;
             }
             // The kernel gives a reply tuple to one connection at a time: the
@@ -178,8 +218,10 @@ impl Table {
     }
 
     /// A dump of the kernel's table begins: from now on the table remembers
-    /// what it must not believe the dump about.
-    pub fn begin_dump(&mut self) {
+    /// what it must not believe the dump about. `silent` says that what it shows
+    /// may end without an event.
+    pub fn begin_dump(&mut self, silent: bool) {
+        self.dump_is_silent = silent;
         self.epoch = self.epoch.wrapping_add(1);
         self.ended_during_dump = Some(Ended::new());
     }
@@ -207,8 +249,17 @@ impl Table {
         if self.ended_during_dump.as_ref().is_some_and(|ended| ended.contains(hash, flow.id)) {
             return false;
         }
-        self.insert(Entry::new(flow, Learnt::Dump, self.epoch, now));
+        let entry = Entry::new(flow, Learnt::Dump, self.epoch, now);
+        self.insert(Entry { silent: self.dump_is_silent, ..entry });
         true
+    }
+
+    /// The kernel no longer has the life that `mapping` is.
+    pub fn close_life(&mut self, mapping: &Mapping, now: Stamp) {
+        let found = self.identities.find(&Packed::from(&mapping.reply), &self.entries);
+        if let Some(slot) = found.filter(|slot| self.entries.get(*slot).id == mapping.id) {
+            self.close_slot(slot, now);
+        }
     }
 
     /// The dump is whole: closes live mappings that it did not show and that
@@ -252,8 +303,7 @@ impl Table {
     /// one, TCP before UDP, then the newest. `protocol` narrows it; other
     /// protocols than these two are no answer.
     pub fn best(&self, key: Key, value: KeyValue, protocol: Option<Protocol>, now: Stamp) -> Option<Mapping> {
-        let chains = self.chains(By::key(key))?;
-        chains
+        self.chains(By::key(key))?
             .walk(value.into(), &self.entries)
             .take(LONGEST_WALK)
             .filter_map(|slot| self.visible(slot, now))
@@ -263,10 +313,78 @@ impl Table {
             .reduce(|best, other| if other.rank() > best.rank() { other } else { best })
     }
 
-    /// The live mapping with this reply tuple.
-    pub fn by_reply(&mut self, reply: &Tuple, now: Stamp) -> Option<Mapping> {
-        let slot = self.identities.find(&Packed::from(reply), &self.entries)?;
-        self.visible(slot, now)
+    /// The answers to a question that an index serves (by public port, by
+    /// public address and port, by inside address, by inside address and port),
+    /// newest first. `None` where no index does, or where the answer is too
+    /// long to be collected in one go: [`scan`](Self::scan) then.
+    pub fn find(&self, question: &Question, now: Stamp) -> Option<Vec<Mapping>> {
+        let nat_ip = one_address(question.nat_ip);
+        let src_ip = one_address(question.src_ip);
+        let (by, key) = match (nat_ip, question.nat_port, src_ip, question.src_port) {
+            (Some(address), Some(port), ..) => (By::NatIpAndPort, IndexKey::of_address(address, port)),
+            (_, _, Some(address), Some(port)) => (By::SrcIpAndPort, IndexKey::of_address(address, port)),
+            (_, Some(port), ..) => (By::NatPort, IndexKey::of_port(port)),
+            (_, _, Some(address), _) => (By::SrcIp, IndexKey::of_address(address, 0)),
+            _ => return None,
+        };
+        let mut walked = 0;
+        let found = self
+            .chains(by)?
+            .walk(key, &self.entries)
+            .take(LONGEST_WALK)
+            .inspect(|_| walked += 1)
+            .filter_map(|slot| self.visible(slot, now))
+            .filter(|mapping| question.matches(mapping))
+            .collect();
+        (walked < LONGEST_WALK).then_some(found)
+    }
+
+    /// Makes the legacy interface's key another one: from now on it has an
+    /// index, which [`build_index`](Self::build_index) fills.
+    pub fn set_key(&mut self, key: Key) {
+        let by = By::key(key);
+        self.chains.retain(|chains| ALWAYS.contains(&chains.by) || chains.by == by);
+        if self.chains(by).is_none() {
+            self.chains.push(Chains::unbuilt(by));
+        }
+    }
+
+    /// Fills an index that was added, a slice at a time. Returns whether there
+    /// is more to do.
+    pub fn build_index(&mut self) -> bool {
+        for at in 0..self.chains.len() {
+            if let Some(from) = self.chains[at].unbuilt_from() {
+                let (slice, next) = self.slice(from);
+                self.chains[at].build(slice.end, next.is_none(), &self.entries);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Sets how long a closed mapping is still answered.
+    pub fn set_del_delay(&mut self, del_delay: Duration) {
+        self.del_delay = del_delay;
+    }
+
+    /// Drops mappings that `keep` does not want, live ones too, from `slot` on,
+    /// a slice at a time, as [`close_unseen`](Self::close_unseen) does.
+    pub fn retain(&mut self, slot: u32, now: Stamp, keep: impl Fn(&Mapping) -> bool) -> (Option<u32>, usize) {
+        let (slice, next) = self.slice(slot);
+        let mut dropped = 0;
+        for slot in slice {
+            let entry = self.entries.get(slot);
+            if matches!(entry.state, State::Free | State::Dropped) || keep(&entry.mapping()) {
+                continue;
+            }
+            if entry.state == State::Live {
+                self.close_slot(slot, now);
+            }
+            self.entries.get_mut(slot).state = State::Dropped;
+            self.closed -= 1;
+            dropped += 1;
+        }
+        (next, dropped)
     }
 
     /// The mappings from `slot` on, a slice at a time: where to go on, or
@@ -313,9 +431,7 @@ impl Table {
         let slot = self.place(entry);
         self.identities.insert(slot, &self.entries);
         self.live += 1;
-        if let Some(changes) = &mut self.changes {
-            changes.push(Change::Opened(entry.mapping()));
-        }
+        self.note(|| Change::Opened(entry.mapping()));
     }
 
     /// Stores an entry and enters it into the chains.
@@ -339,9 +455,8 @@ impl Table {
         self.identities.remove(slot, &self.entries);
         self.live -= 1;
         self.queue_closed(slot, now);
-        if let Some(changes) = &mut self.changes {
-            changes.push(Change::Closed(self.entries.get(slot).mapping()));
-        }
+        let entry = *self.entries.get(slot);
+        self.note(|| Change::Closed(entry.mapping()));
     }
 
     fn queue_closed(&mut self, slot: u32, now: Stamp) {

@@ -129,7 +129,7 @@ fn apply(table: &mut Table, model: &mut Model, step: &Step) {
             table.expire(now, *most);
         }
         Step::Dump | Step::LateDump(_) => {
-            table.begin_dump();
+            table.begin_dump(false);
             let shown: Vec<Flow> = model.live.iter().map(|(flow, _)| *flow).collect();
             if let Step::LateDump(meanwhile) = step {
                 for step in meanwhile {
@@ -236,7 +236,7 @@ fn a_dump_neither_revives_what_ended_nor_closes_what_began_meanwhile() {
     let mut table = Table::new(Key::NatPort, Duration::ZERO);
     let (ended, began) = (flow(2, 1, 1, false, 7), flow(2, 2, 1, false, 8));
     table.open(&ended, Learnt::Event, stamp(0));
-    table.begin_dump();
+    table.begin_dump(false);
     table.close(&ended, stamp(1));
     table.expire(stamp(1), 10);
     table.open(&began, Learnt::Event, stamp(2));

@@ -3,37 +3,37 @@
 //! The kernel queues the event of a new connection on the listening socket
 //! before the connection's first packet leaves the gateway. So whoever asks
 //! first drains that queue, under the lock that guards the table, and reads
-//! then: the answer is never older than the question. [`Tracker::ask`] is the
-//! one way to read the table, so that nobody can forget.
+//! then: the answer is never older than the question. `caught_up` is the one
+//! way to the table for a question, so that nobody can forget.
 //!
 //! Two threads work beside the questions: `pump` drains the socket while
 //! nobody asks, `resync` reads the kernel's whole table at the start, after a
-//! loss and from time to time.
+//! loss and from time to time. `lookup` is what can be asked, `changes` what
+//! can be listened to, `reload` puts another configuration into force.
 
+mod changes;
+mod lookup;
 mod pump;
+mod reload;
 mod resync;
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use nfct::{Error, Events, Groups};
+use nfct::{Error, Events, Groups, Query};
 use tokio::sync::watch;
 
-use crate::clock::{Clock, Stamp};
-use crate::config::Key;
+use crate::clock::Clock;
+use crate::config::{Config, Key, Netlink};
 use crate::filter::Filter;
-use crate::mapping::Mapping;
 use crate::stats::Stats;
 use crate::table::Table;
-use resync::Requests;
-
-/// Receive buffer of the event socket: room for some hundred thousand events.
-/// Only what waits in it costs memory.
-const RECEIVE_BUFFER: usize = 64 << 20;
+pub use changes::{Batch, Listener};
+pub use lookup::Answer;
 
 /// What the tracker needs to know of the configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// What is tracked.
     pub filter: Filter,
@@ -45,41 +45,54 @@ pub struct Settings {
     pub garbage_cleaner_interval: Duration,
     /// How old they must be.
     pub life_span: Duration,
+    /// How often the table is compared with the kernel's.
+    pub sweep_interval: Duration,
+    /// How the kernel is followed.
+    pub netlink: Netlink,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        Self {
+            filter: Filter::new(&config.filter),
+            key: config.data.key_name,
+            del_delay: config.data.del_delay,
+            garbage_cleaner_interval: config.data.garbage_cleaner_interval,
+            life_span: config.data.life_span,
+            sweep_interval: config.data.sweep_interval,
+            netlink: config.netlink.clone(),
+        }
+    }
 }
 
 /// See the module's text.
 pub struct Tracker {
     state: Mutex<State>,
-    settings: Settings,
     clock: Arc<dyn Clock>,
     stats: Arc<Stats>,
-    requests: Requests,
+    requests: resync::Requests,
     /// Whether the table is known to equal the kernel's.
     complete: watch::Sender<bool>,
-    /// The receive buffer in force, in bytes as the kernel counts them.
-    receive_buffer: usize,
+    changes: changes::Publisher,
 }
 
-/// What the mutex guards: the table, and the socket that feeds it.
+/// What the mutex guards: the table, and the sockets that feed it.
 struct State {
     events: Events,
+    /// For questions about single connections.
+    query: Query,
     table: Table,
-    /// How often the socket was seen empty.
+    settings: Settings,
+    /// How often the event socket was seen empty.
     drained: u64,
-    /// How often it had overrun.
-    overruns: u64,
     /// Bytes read from it.
     bytes: u64,
+    /// Its receive buffer in force, as the kernel counts it.
+    receive_buffer: usize,
+    /// Counts what makes a dump that runs meanwhile worthless: events lost,
+    /// another filter.
+    disturbances: u64,
     complete: bool,
-}
-
-/// What a question gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer<T> {
-    /// What was read from the table.
-    pub value: T,
-    /// Whether the table was known to equal the kernel's.
-    pub complete: bool,
 }
 
 impl Tracker {
@@ -97,30 +110,33 @@ impl Tracker {
         failed: impl Fn(Error) + Send + Sync + 'static,
     ) -> Result<Arc<Self>, Error> {
         let events = Events::subscribe(Groups::NEW | Groups::DESTROY)?;
-        let receive_buffer = events.set_receive_buffer(RECEIVE_BUFFER)?;
+        let receive_buffer = events.set_receive_buffer(settings.netlink.receive_buffer.0)?;
+        events.set_reliable(settings.netlink.reliable)?;
         let waiter = events.waiter()?;
         // Opened here, in the caller's network namespace.
-        let query = nfct::Query::open()?;
+        let dumps = Query::open()?;
         let state = State {
             events,
+            query: Query::open()?,
             table: Table::new(settings.key, settings.del_delay),
+            settings,
             drained: 0,
-            overruns: 0,
             bytes: 0,
+            receive_buffer,
+            disturbances: 0,
             complete: false,
         };
         let tracker = Arc::new(Self {
             state: Mutex::new(state),
-            settings,
             clock,
             stats,
-            requests: Requests::default(),
+            requests: resync::Requests::default(),
             complete: watch::Sender::new(false),
-            receive_buffer,
+            changes: changes::Publisher::new(),
         });
         let failed: Arc<dyn Fn(Error) + Send + Sync> = Arc::new(failed);
         tracker.spawn("netfilter", failed.clone(), move |tracker| tracker.pump_forever(&waiter))?;
-        tracker.spawn("resync", failed, move |tracker| tracker.resync_forever(query))?;
+        tracker.spawn("resync", failed, move |tracker| tracker.resync_forever(dumps))?;
         Ok(tracker)
     }
 
@@ -142,46 +158,12 @@ impl Tracker {
     /// The receive buffer of the event socket, in bytes as the kernel counts
     /// them: more than a kilobyte an event.
     pub fn receive_buffer(&self) -> usize {
-        self.receive_buffer
+        self.lock().receive_buffer
     }
 
-    /// Reads the table as it is now: first takes in what the kernel has queued
-    /// until this moment.
-    ///
-    /// A flood of new events can't hold the answer up: it comes when the socket
-    /// was seen empty after the question, or when as much was read as its
-    /// buffer can hold.
-    ///
-    /// # Errors
-    /// When the kernel can't be followed any more.
-    pub async fn ask<T>(&self, read: impl FnOnce(&mut Table, Stamp) -> T) -> Result<Answer<T>, Error> {
-        let mut start = None;
-        loop {
-            {
-                let mut state = self.lock();
-                let (drained, bytes) = *start.get_or_insert((state.drained, state.bytes));
-                self.pump(&mut state)?;
-                if state.drained > drained || state.bytes - bytes > self.receive_buffer as u64 {
-                    let value = read(&mut state.table, self.clock.now());
-                    return Ok(Answer { value, complete: state.complete });
-                }
-            }
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Hands every mapping to `on`, a slice of the table under each hold of the
-    /// lock. Mappings that live all the while show exactly once.
-    ///
-    /// # Errors
-    /// When the kernel can't be followed any more.
-    pub async fn scan(&self, mut on: impl FnMut(Mapping)) -> Result<(), Error> {
-        let mut next = self.ask(|table, now| table.scan(0, now, &mut on)).await?.value;
-        while let Some(slot) = next {
-            tokio::task::yield_now().await;
-            next = self.lock().table.scan(slot, self.clock.now(), &mut on);
-        }
-        Ok(())
+    /// Whether the table is known to equal the kernel's.
+    pub fn is_complete(&self) -> bool {
+        *self.complete.borrow()
     }
 
     /// Waits until the table equals the kernel's, or for at most `timeout`;
@@ -190,6 +172,15 @@ impl Tracker {
         let mut complete = self.complete.subscribe();
         let reached = tokio::time::timeout(timeout, complete.wait_for(|complete| *complete)).await;
         reached.is_ok_and(|state| state.is_ok())
+    }
+
+    /// Something made the table unequal to the kernel's: says so, and asks for
+    /// a dump.
+    fn disturb(&self, state: &mut State) {
+        state.disturbances += 1;
+        state.complete = false;
+        self.complete.send_replace(false);
+        self.requests.soon();
     }
 
     /// The guard of the table. A thread that panicked while it held it may have

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use nfct::{Error, EventKind, Received, Waiter};
 
 use super::{State, Tracker};
+use crate::config::Netlink;
 use crate::mapping::Learnt;
 
 /// System calls under one hold of the lock: at most some hundred events.
@@ -19,10 +20,10 @@ impl Tracker {
         let now = self.clock.now();
         let mut empty = false;
         for _ in 0..RECEIVES {
-            let State { events, table, .. } = state;
+            let State { events, table, settings, .. } = state;
             let mut created = 0;
             let received = events.receive(|event| {
-                if !self.settings.filter.matches(&event.flow) {
+                if !settings.filter.matches(&event.flow) {
                     return;
                 }
                 match event.kind {
@@ -49,18 +50,29 @@ impl Tracker {
         }
         let deleted = state.table.expire(now, EXPIRIES);
         self.stats.deleted.add(deleted);
+        self.note_changes(state);
         Ok(empty && deleted < EXPIRIES)
     }
 
+    /// Events were lost. The next burst gets more room.
     fn note_overrun(&self, state: &mut State) {
         self.stats.overruns.increment();
-        state.overruns += 1;
         if state.complete {
             log::warn!("the kernel dropped events, the receive buffer was full: reading its table anew");
         }
-        state.complete = false;
-        self.complete.send_replace(false);
-        self.requests.after_loss();
+        let Netlink { receive_buffer_max, .. } = state.settings.netlink;
+        // The kernel doubles what it is given.
+        let wanted = state.receive_buffer.min(receive_buffer_max.0);
+        if wanted > state.receive_buffer / 2 {
+            match state.events.set_receive_buffer(wanted) {
+                Ok(bytes) => {
+                    log::info!("the receive buffer is {} KiB now", bytes >> 10);
+                    state.receive_buffer = bytes;
+                }
+                Err(error) => log::warn!("{error}"),
+            }
+        }
+        self.disturb(state);
     }
 
     /// Drains the socket while nobody asks.

@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use nfct::{Error, Family, Flow, Query};
 
-use super::{State, Tracker};
+use super::{Settings, State, Tracker};
 use crate::clock::Stamp;
+use crate::filter::Filter;
+use crate::proc;
 
-/// How often the table is compared with the kernel's when nothing was lost.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
 /// After a loss the next dump begins no sooner after the last one than this,
 /// and no sooner than that one took.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
@@ -28,31 +28,31 @@ const MERGED_AT_ONCE: usize = 256;
 /// Asks the thread for a dump.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    lost: Mutex<bool>,
+    wanted: Mutex<bool>,
     changed: Condvar,
 }
 
 impl Requests {
-    /// Events were lost: the kernel's table must be read as soon as may be.
-    pub(super) fn after_loss(&self) {
-        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    /// The kernel's table is to be read as soon as may be.
+    pub(super) fn soon(&self) {
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.changed.notify_one();
     }
 
     /// A dump that begins now covers what was asked for.
     fn clear(&self) {
-        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = false;
     }
 
-    /// Waits until events were lost (true) or the time has come (false).
+    /// Waits until one is wanted (true) or the time has come (false).
     fn wait_until(&self, deadline: Instant) -> bool {
-        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            if *lost || left.is_zero() {
-                return *lost;
+            if *wanted || left.is_zero() {
+                return *wanted;
             }
-            lost = self.changed.wait_timeout(lost, left).unwrap_or_else(PoisonError::into_inner).0;
+            wanted = self.changed.wait_timeout(wanted, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -60,17 +60,23 @@ impl Requests {
 impl Tracker {
     /// Reads the kernel's table whenever there is a reason to.
     pub(super) fn resync_forever(&self, mut query: Query) -> Result<Infallible, Error> {
-        let mut next_cleaning = Instant::now() + self.settings.garbage_cleaner_interval;
+        let mut cleaned = Instant::now();
+        let mut first = true;
         loop {
             let begun = Instant::now();
-            let whole = self.resync(&mut query)?;
+            // Connections that began before the daemon listened, or while the
+            // kernel told of none, end without a word.
+            let silent = first || proc::conntrack_events() == Some(0);
+            let whole = self.resync(&mut query, silent)?;
+            first &= !whole;
             let ended = Instant::now();
-            if whole && ended >= next_cleaning {
+            let Settings { garbage_cleaner_interval, sweep_interval, .. } = self.lock().settings;
+            if whole && ended >= cleaned + garbage_cleaner_interval {
                 self.clean();
-                next_cleaning = ended + self.settings.garbage_cleaner_interval;
+                cleaned = ended;
             }
-            let lost = !whole || self.requests.wait_until(next_cleaning.min(ended + SWEEP_INTERVAL));
-            if lost {
+            let next = (cleaned + garbage_cleaner_interval).min(ended + sweep_interval);
+            if !whole || self.requests.wait_until(next) {
                 let pause = SHORTEST_PAUSE.max(ended - begun);
                 std::thread::sleep((ended + pause).saturating_duration_since(Instant::now()));
             }
@@ -79,15 +85,15 @@ impl Tracker {
 
     /// Makes the table equal to the kernel's. Returns whether it is; if not,
     /// events were lost again meanwhile.
-    fn resync(&self, query: &mut Query) -> Result<bool, Error> {
+    fn resync(&self, query: &mut Query, silent: bool) -> Result<bool, Error> {
         let begun = Instant::now();
-        let overruns = self.drain(|state| {
+        let (disturbances, filter) = self.drain(|state| {
             self.requests.clear();
-            state.table.begin_dump();
-            state.overruns
+            state.table.begin_dump(silent);
+            (state.disturbances, state.settings.filter.clone())
         })?;
-        let merged = self.merge_dump(query);
-        let whole = merged.is_ok() && self.drain(|state| state.overruns)? == overruns;
+        let merged = self.merge_dump(query, &filter);
+        let whole = merged.is_ok() && self.drain(|state| state.disturbances)? == disturbances;
         let gone =
             if whole { self.in_slices(|state, slot, now| state.table.close_unseen(slot, now)) } else { 0 };
         let mut state = self.lock();
@@ -95,7 +101,8 @@ impl Tracker {
         let seen = merged?;
         self.stats.dumps.increment();
         self.stats.swept.add(gone);
-        if !whole || state.overruns != overruns {
+        self.note_changes(&state);
+        if !whole || state.disturbances != disturbances {
             return Ok(false);
         }
         if !state.complete {
@@ -113,7 +120,7 @@ impl Tracker {
     }
 
     /// Reads the dump into the table and returns how many entries it had.
-    fn merge_dump(&self, query: &mut Query) -> Result<usize, Error> {
+    fn merge_dump(&self, query: &mut Query, filter: &Filter) -> Result<usize, Error> {
         let mut seen = 0;
         let mut flows: Vec<Flow> = Vec::with_capacity(MERGED_AT_ONCE);
         let merge = |flows: &mut Vec<Flow>| {
@@ -121,12 +128,13 @@ impl Tracker {
             let now = self.clock.now();
             let created = flows.drain(..).filter(|flow| state.table.merge(flow, now)).count();
             self.stats.created.add(created);
+            self.note_changes(&state);
         };
         for flow in query.dump(Family::Any)? {
             match flow {
                 Ok(flow) => {
                     seen += 1;
-                    if self.settings.filter.matches(&flow) {
+                    if filter.matches(&flow) {
                         flows.push(flow);
                     }
                 }
@@ -143,7 +151,7 @@ impl Tracker {
 
     /// Drops old mappings that the kernel no longer has.
     fn clean(&self) {
-        let life_span = self.settings.life_span;
+        let life_span = self.lock().settings.life_span;
         let dropped = self.in_slices(|state, slot, now| state.table.drop_old(slot, life_span, now));
         self.stats.expired.add(dropped);
     }
@@ -160,7 +168,10 @@ impl Tracker {
 
     /// Works through the whole table, a slice under each hold of the lock, and
     /// adds up what the slices count.
-    fn in_slices(&self, mut work: impl FnMut(&mut State, u32, Stamp) -> (Option<u32>, usize)) -> usize {
+    pub(super) fn in_slices(
+        &self,
+        mut work: impl FnMut(&mut State, u32, Stamp) -> (Option<u32>, usize),
+    ) -> usize {
         let (mut slot, mut sum) = (Some(0), 0);
         while let Some(from) = slot {
             let mut state = self.lock();

@@ -1,0 +1,213 @@
+//! What can be asked of the tracker.
+
+use nfct::{Error, Protocol};
+
+use super::{State, Tracker};
+use crate::clock::Stamp;
+use crate::config::Key;
+use crate::mapping::{KeyValue, Learnt, Mapping};
+use crate::question::{Lives, Question};
+use crate::table::Table;
+
+/// Mappings of one answer of which the kernel is asked whether they still live.
+const MOST_VERIFIED: usize = 64;
+
+/// What a question gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// What was read from the table.
+    pub value: T,
+    /// Whether the table was known to equal the kernel's.
+    pub complete: bool,
+}
+
+impl Tracker {
+    /// Takes in what the kernel has queued until this moment, and lets `read`
+    /// read then.
+    ///
+    /// A flood of new events can't hold the answer up: it comes when the socket
+    /// was seen empty after the question, or when as much was read as its
+    /// buffer can hold.
+    async fn caught_up<T>(&self, read: impl FnOnce(&mut State, Stamp) -> T) -> Result<Answer<T>, Error> {
+        let mut start = None;
+        loop {
+            {
+                let mut state = self.lock();
+                let (drained, bytes) = *start.get_or_insert((state.drained, state.bytes));
+                self.pump(&mut state)?;
+                if state.drained > drained || state.bytes - bytes > state.receive_buffer as u64 {
+                    let value = read(&mut state, self.clock.now());
+                    return Ok(Answer { value, complete: state.complete });
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Reads the table as it is now.
+    ///
+    /// # Errors
+    /// When the kernel can't be followed any more.
+    pub async fn ask<T>(&self, read: impl FnOnce(&Table, Stamp) -> T) -> Result<Answer<T>, Error> {
+        self.caught_up(|state, now| read(&state.table, now)).await
+    }
+
+    /// The best answer to a question by one key; see [`Table::best`].
+    ///
+    /// # Errors
+    /// When the kernel can't be followed any more.
+    pub async fn best(
+        &self,
+        key: Key,
+        value: KeyValue,
+        protocol: Option<Protocol>,
+    ) -> Result<Answer<Option<Mapping>>, Error> {
+        let best = self.caught_up(|state, now| {
+            loop {
+                let best = state.table.best(key, value, protocol, now);
+                if !self.close_dead(state, best.as_slice(), now) {
+                    return best;
+                }
+            }
+        });
+        let mut best = best.await?;
+        if best.value.is_none() {
+            let question = Question::by_key(key, value, protocol);
+            let asked = self.caught_up(|state, now| self.ask_kernel(state, &question, now)).await?;
+            best.value = asked.value.into_iter().max_by_key(Mapping::rank);
+        }
+        Ok(best)
+    }
+
+    /// All answers to a question, newest first, but not more than `most` of
+    /// them, and at least one more where there are more.
+    ///
+    /// # Errors
+    /// When the kernel can't be followed any more.
+    pub async fn find(&self, question: &Question, most: usize) -> Result<Answer<Vec<Mapping>>, Error> {
+        let indexed = self.caught_up(|state, now| {
+            loop {
+                let found = state.table.find(question, now);
+                if !self.close_dead(state, found.as_deref().unwrap_or_default(), now) {
+                    return found;
+                }
+            }
+        });
+        let Answer { value, complete } = indexed.await?;
+        let mut found = match value {
+            Some(found) => found,
+            None => {
+                let mut found = Vec::new();
+                self.scan(|mapping| {
+                    if found.len() <= most && question.matches(&mapping) {
+                        found.push(mapping);
+                    }
+                })
+                .await?;
+                found
+            }
+        };
+        if found.is_empty() || (!complete && !found.iter().any(Mapping::is_live)) {
+            let asked = self.caught_up(|state, now| self.ask_kernel(state, question, now)).await?;
+            found.extend(asked.value);
+        }
+        found.sort_by_key(|mapping| std::cmp::Reverse(mapping.opened.monotonic));
+        Ok(Answer { value: found, complete })
+    }
+
+    /// Hands every mapping to `on`, a slice of the table under each hold of the
+    /// lock. Mappings that live all the while show exactly once.
+    ///
+    /// # Errors
+    /// When the kernel can't be followed any more.
+    pub async fn scan(&self, mut on: impl FnMut(Mapping)) -> Result<(), Error> {
+        let mut next = Some(0);
+        while let Some(from) = next {
+            next = self.scan_slice(from, &mut on).await?;
+        }
+        Ok(())
+    }
+
+    /// One slice of [`scan`](Self::scan): from a slot on, the first of which is
+    /// 0; returns where to go on.
+    ///
+    /// # Errors
+    /// When the kernel can't be followed any more.
+    pub async fn scan_slice(&self, from: u32, mut on: impl FnMut(Mapping)) -> Result<Option<u32>, Error> {
+        if from == 0 {
+            return Ok(self.ask(|table, now| table.scan(0, now, &mut on)).await?.value);
+        }
+        tokio::task::yield_now().await;
+        Ok(self.lock().table.scan(from, self.clock.now(), &mut on))
+    }
+
+    /// Of mappings that may have ended without a word, closes those that the
+    /// kernel no longer has. Returns whether there were any.
+    fn close_dead(&self, state: &mut State, mappings: &[Mapping], now: Stamp) -> bool {
+        let doubtful = mappings.iter().filter(|mapping| mapping.silent && mapping.is_live());
+        let mut any = false;
+        for mapping in doubtful.take(MOST_VERIFIED) {
+            self.stats.kernel_questions.increment();
+            match state.query.get_by_reply(&mapping.reply) {
+                Ok(Some(flow)) if flow.id == mapping.id && !flow.status.is_dying() => {}
+                Ok(_) => {
+                    state.table.close_life(mapping, now);
+                    any = true;
+                }
+                Err(error) => log::debug!("{error}"),
+            }
+        }
+        self.note_changes(state);
+        any
+    }
+
+    /// Asks the kernel for what the question and the filter name wholly, where
+    /// the table knows nothing of it. The answer is not put into the table:
+    /// nobody could say when it ends.
+    fn ask_kernel(&self, state: &mut State, question: &Question, now: Stamp) -> Vec<Mapping> {
+        let mut found = Vec::new();
+        for reply in question.reply_tuples(&state.settings.filter) {
+            self.stats.kernel_questions.increment();
+            match state.query.get_by_reply(&reply) {
+                Ok(Some(flow)) if !flow.status.is_dying() && state.settings.filter.matches(&flow) => {
+                    let opened =
+                        flow.start.map_or(now, |nanoseconds| now.back_to_wall(nanoseconds / 1_000_000));
+                    found.push(Mapping {
+                        original: flow.original,
+                        reply: flow.reply,
+                        id: flow.id,
+                        mark: flow.mark,
+                        opened,
+                        closed: None,
+                        learnt: Learnt::Kernel,
+                        silent: true,
+                    });
+                }
+                Ok(_) => {}
+                Err(error) => log::debug!("{error}"),
+            }
+        }
+        found.retain(|mapping| question.matches(mapping));
+        found
+    }
+}
+
+impl Question {
+    /// The question that a look-up by one key is.
+    fn by_key(key: Key, value: KeyValue, protocol: Option<Protocol>) -> Self {
+        let (address, port) = match value {
+            KeyValue::Ip(address) => (Some(address.into()), None),
+            KeyValue::Port(port) => (None, Some(port)),
+        };
+        let mut question = Question { protocol, lives: Lives::Live, ..Question::default() };
+        match key {
+            Key::SrcIp => question.src_ip = address,
+            Key::SrcPort => question.src_port = port,
+            Key::NatIp => question.nat_ip = address,
+            Key::NatPort => question.nat_port = port,
+            Key::DstIp => question.dst_ip = address,
+            Key::DstPort => question.dst_port = port,
+        }
+        question
+    }
+}

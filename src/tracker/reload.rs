@@ -1,0 +1,41 @@
+//! Putting another configuration into force while the table stays.
+
+use nfct::Error;
+
+use super::{Settings, Tracker};
+
+impl Tracker {
+    /// Puts other settings into force. The table stays; another filter drops
+    /// what it doesn't want and has the kernel's table read for what it does,
+    /// another key gets its index before this returns.
+    ///
+    /// # Errors
+    /// When the event socket refuses its new options; nothing is changed then.
+    pub fn reload(&self, settings: Settings) -> Result<(), Error> {
+        let mut state = self.lock();
+        if settings == state.settings {
+            return Ok(());
+        }
+        state.events.set_reliable(settings.netlink.reliable)?;
+        if settings.netlink.receive_buffer != state.settings.netlink.receive_buffer {
+            state.receive_buffer = state.events.set_receive_buffer(settings.netlink.receive_buffer.0)?;
+        }
+        state.table.set_del_delay(settings.del_delay);
+        state.table.set_key(settings.key);
+        let filter = settings.filter.clone();
+        let other_filter = filter != state.settings.filter;
+        state.settings = settings;
+        if other_filter {
+            self.disturb(&mut state);
+        }
+        self.requests.soon();
+        drop(state);
+        while self.lock().table.build_index() {}
+        if other_filter {
+            self.in_slices(|state, slot, now| {
+                state.table.retain(slot, now, |mapping| filter.matches_mapping(mapping))
+            });
+        }
+        Ok(())
+    }
+}
