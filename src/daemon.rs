@@ -1,19 +1,20 @@
 //! Wires the floors together: configuration, logging, tracker, HTTP, signals.
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, RwLock};
 
 use clap::Parser;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::acl::Acl;
 use crate::cli::Cli;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, LogLevel};
 use crate::error::{Cause, Fatal};
-use crate::filter::Filter;
-use crate::http::{App, listener};
+use crate::http::listener::{self, Server};
+use crate::http::{App, Rules};
 use crate::stats::Stats;
 use crate::tracker::{Settings, Tracker};
 use crate::{logging, proc};
@@ -55,7 +56,7 @@ fn run(cli: &Cli) -> Result<(), Fatal> {
         print!("{}", config.to_ini());
         return Ok(());
     }
-    logging::start(config.log_level.to_filter(), config.syslog.as_ref().map(|syslog| syslog.local_facility));
+    start_logging(&config);
     for warning in warnings {
         log::warn!("{warning}");
     }
@@ -63,7 +64,7 @@ fn run(cli: &Cli) -> Result<(), Fatal> {
         .enable_all()
         .build()
         .map_err(|error| Fatal::new(Cause::System, format!("cannot start threads: {error}")))?
-        .block_on(serve(config))
+        .block_on(serve(cli, config))
 }
 
 /// The configuration in force: the file, overridden by the command line.
@@ -76,7 +77,10 @@ fn load(cli: &Cli) -> Result<(Config, Vec<String>), Fatal> {
             .map_err(|error| Fatal::new(Cause::Usage, format!("--log-level: {error}")))?;
     }
     if let Some(host) = &cli.ip {
-        config.http.host.clone_from(host);
+        let checked = config.http.set_host(host);
+        checked.map_err(|expected| {
+            Fatal::new(Cause::Usage, format!("--ip: found \"{host}\", expected {expected}"))
+        })?;
     }
     if let Some(port) = cli.port {
         config.http.port = port;
@@ -84,67 +88,113 @@ fn load(cli: &Cli) -> Result<(Config, Vec<String>), Fatal> {
     Ok((config, loaded.warnings))
 }
 
-async fn serve(config: Config) -> Result<(), Fatal> {
-    let filter = Filter::new(&config.filter);
+async fn serve(cli: &Cli, config: Config) -> Result<(), Fatal> {
+    let mut terminate = on_signal(SignalKind::terminate())?;
+    let mut interrupt = on_signal(SignalKind::interrupt())?;
+    let mut hangup = on_signal(SignalKind::hangup())?;
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let stats = Arc::new(Stats::default());
+    let (failed, mut failure) = mpsc::unbounded_channel();
+    let settings = Settings::from(&config);
     log::info!(
-        "pynatconnd {} (libnetfilter_conntrack {}) tracks {filter}, answers by {}",
+        "pynatconnd {} (libnetfilter_conntrack {}) tracks {}, answers by {}",
         env!("CARGO_PKG_VERSION"),
         nfct::LIBRARY_VERSION,
-        config.data.key_name
+        settings.filter,
+        settings.key
     );
+    let tracker = Tracker::start(settings, clock.clone(), stats.clone(), move |error| {
+        let _ = failed.send(error);
+    })?;
+    log::info!("following the kernel with a receive buffer of {} KiB", tracker.receive_buffer() >> 10);
     if proc::conntrack_events() == Some(0) {
         log::warn!(
             "net.netfilter.nf_conntrack_events is 0, so the kernel tells of no connection: \
              set it to 1 (`sysctl -w net.netfilter.nf_conntrack_events=1`)"
         );
     }
-    let mut terminate = on_signal(SignalKind::terminate())?;
-    let mut interrupt = on_signal(SignalKind::interrupt())?;
+    let publisher = tracker.clone();
+    tokio::spawn(async move { publisher.publish().await });
 
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let stats = Arc::new(Stats::default());
-    let (failed, mut failure) = mpsc::unbounded_channel();
-    let settings = Settings::from(&config);
-    let tracker = Tracker::start(settings, clock.clone(), stats.clone(), move |error| {
-        let _ = failed.send(error);
-    })?;
-    log::info!("following the kernel with a receive buffer of {} KiB", tracker.receive_buffer() >> 10);
-
-    let listeners = listener::bind(&config.http.host, config.http.port).await.map_err(|error| {
-        let Config { http, .. } = &config;
-        let hint = "set host and port in [http_server] to an address of this machine that is free";
-        Fatal::new(
-            Cause::System,
-            format!("cannot listen on {} port {}: {error}; {hint}", http.host, http.port),
-        )
-    })?;
-    for listener in &listeners {
-        if let Ok(address) = listener.local_addr() {
-            log::info!("listening on http://{address}");
+    let listeners = bind(&config).await?;
+    let (stop, stopping) = watch::channel(false);
+    let app = Arc::new(App {
+        rules: RwLock::new(Arc::new(Rules::from(&config))),
+        tracker,
+        stats,
+        started: clock.now(),
+        clock,
+        stopping,
+        refusal_logged: AtomicU64::new(0),
+    });
+    let mut server = Server::new(app.clone());
+    server.listen(listeners).await;
+    let mut config = config;
+    let ended = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Ok("SIGTERM"),
+            _ = interrupt.recv() => break Ok("SIGINT"),
+            error = failure.recv() => break Err(error),
+            _ = hangup.recv() => match reload(cli, &config, &app, &mut server).await {
+                Ok(new) => {
+                    config = new;
+                    log::info!("{} is in force", cli.config.display());
+                }
+                Err(fatal) => log::error!("{fatal}; the configuration stays as it was"),
+            },
         }
-    }
-    let started = clock.now();
-    let app =
-        App { acl: Acl::new(config.http.ip_acl), key: config.data.key_name, tracker, stats, clock, started };
-    let (stop, stopped) = watch::channel(false);
-    let server = tokio::spawn(listener::serve(listeners, Arc::new(app), stopped, config.join_timeout));
-
-    let ended = tokio::select! {
-        _ = terminate.recv() => Ok("SIGTERM"),
-        _ = interrupt.recv() => Ok("SIGINT"),
-        error = failure.recv() => Err(error),
     };
     match ended {
         Ok(name) => {
             log::info!("{name}: ending");
             let _ = stop.send(true);
-            let _ = server.await;
+            server.shut_down(config.join_timeout).await;
             Ok(())
         }
         // Nothing may be answered from a table that nobody feeds.
         Err(Some(error)) => Err(error.into()),
         Err(None) => Err(Fatal::new(Cause::Software, "the threads that follow the kernel are gone")),
     }
+}
+
+/// Puts the file as it is now into force: the table and the connections stay.
+/// Whatever can fail comes first, so that it is all or nothing.
+async fn reload(cli: &Cli, old: &Config, app: &Arc<App>, server: &mut Server) -> Result<Config, Fatal> {
+    let (config, warnings) = load(cli)?;
+    for warning in warnings {
+        log::warn!("{warning}");
+    }
+    let moved = (&config.http.host, config.http.port) != (&old.http.host, old.http.port);
+    let listeners = if moved { Some(bind(&config).await?) } else { None };
+    let (tracker, settings) = (app.tracker.clone(), Settings::from(&config));
+    tokio::task::spawn_blocking(move || tracker.reload(settings))
+        .await
+        .map_err(|error| Fatal::new(Cause::Software, error))??;
+    start_logging(&config);
+    app.set_rules(Rules::from(&config));
+    if let Some(listeners) = listeners {
+        server.listen(listeners).await;
+    }
+    Ok(config)
+}
+
+async fn bind(config: &Config) -> Result<Vec<TcpListener>, Fatal> {
+    let (host, port) = (&config.http.host, config.http.port);
+    let listeners = listener::bind(host, port).await.map_err(|error| {
+        let hint = "set host and port in [http_server] to an address of this machine that is free";
+        Fatal::new(Cause::System, format!("cannot listen on {host} port {port}: {error}; {hint}"))
+    })?;
+    for listener in &listeners {
+        if let Ok(address) = listener.local_addr() {
+            log::info!("listening on http://{address}");
+        }
+    }
+    Ok(listeners)
+}
+
+fn start_logging(config: &Config) {
+    logging::start(config.log_level.to_filter(), config.syslog.as_ref().map(|syslog| syslog.local_facility));
 }
 
 fn on_signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Fatal> {

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::os::linux::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, Formatter3164, LoggerBackend};
@@ -12,51 +12,67 @@ use syslog::{Facility, Formatter3164, LoggerBackend};
 /// The system's log socket.
 const DEV_LOG: &str = "/dev/log";
 
-/// Starts logging. Lines of other crates show only as warnings and worse.
+/// Starts logging, or puts other settings into force. Lines of other crates
+/// show only as warnings and worse.
 ///
 /// Under systemd lines carry the priority prefixes that journald reads
 /// (`sd-daemon(3)`) in place of a time and a level.
 pub fn start(level: LevelFilter, local_facility: Option<u8>) {
-    let mut builder = env_logger::Builder::new();
-    builder.filter_level(level.min(LevelFilter::Warn)).filter_module("pynatconnd", level);
-    if stderr_is_journal() {
-        builder.format(|out, record| writeln!(out, "<{}>{}", priority(record.level()), record.args()));
-    }
-    let stderr = builder.build();
-    let most = stderr.filter();
     let syslog = local_facility.filter(|_| Path::new(DEV_LOG).exists()).map(Syslog::new);
     let missing = local_facility.is_some() && syslog.is_none();
-    if log::set_boxed_logger(Box::new(Both { stderr, syslog })).is_ok() {
-        log::set_max_level(most);
-    }
+    *LOGGER.outputs.write().unwrap_or_else(PoisonError::into_inner) =
+        Some(Outputs { level, stderr: stderr(), syslog });
+    // Set already where this is a change.
+    let _ = log::set_logger(&LOGGER);
+    log::set_max_level(level.max(LevelFilter::Warn));
     if missing {
         log::warn!("[syslog] is set, but there is no {DEV_LOG}: logging to standard error only");
     }
 }
 
-struct Both {
+fn stderr() -> env_logger::Logger {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(LevelFilter::Trace);
+    if stderr_is_journal() {
+        builder.format(|out, record| writeln!(out, "<{}>{}", priority(record.level()), record.args()));
+    }
+    builder.build()
+}
+
+static LOGGER: Logger = Logger { outputs: RwLock::new(None) };
+
+struct Logger {
+    outputs: RwLock<Option<Outputs>>,
+}
+
+struct Outputs {
+    level: LevelFilter,
     stderr: env_logger::Logger,
     syslog: Option<Syslog>,
 }
 
-impl Log for Both {
+impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.stderr.enabled(metadata)
+        let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(outputs) = outputs.as_ref() else { return false };
+        let ours = metadata.target().starts_with("pynatconnd");
+        metadata.level() <= if ours { outputs.level } else { outputs.level.min(LevelFilter::Warn) }
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.stderr.matches(record) {
+        if !self.enabled(record.metadata()) {
             return;
         }
-        self.stderr.log(record);
-        if let Some(syslog) = &self.syslog {
-            syslog.log(record);
+        let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(outputs) = outputs.as_ref() {
+            outputs.stderr.log(record);
+            if let Some(syslog) = &outputs.syslog {
+                syslog.log(record);
+            }
         }
     }
 
-    fn flush(&self) {
-        self.stderr.flush();
-    }
+    fn flush(&self) {}
 }
 
 /// Connects when there is something to say, and anew after the log daemon was restarted.

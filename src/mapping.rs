@@ -144,14 +144,16 @@ impl Mapping {
     }
 
     /// Orders answers to the same question: a live mapping before a closed one,
-    /// TCP before UDP before the rest, then the newest. The greatest is best.
-    pub fn rank(&self) -> (bool, u8, u64) {
+    /// TCP before UDP before the rest, one that is translated before one that
+    /// is not (a connection to the gateway itself has a port there, but nobody
+    /// behind it), then the newest. The greatest is best.
+    pub fn rank(&self) -> (bool, u8, bool, u64) {
         let protocol = match self.original.protocol {
             Protocol::Tcp => 2,
             Protocol::Udp => 1,
             _ => 0,
         };
-        (self.is_live(), protocol, self.opened.monotonic)
+        (self.is_live(), protocol, self.is_source_nat(), self.opened.monotonic)
     }
 }
 

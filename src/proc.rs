@@ -6,3 +6,8 @@
 pub fn conntrack_events() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_events").ok()?.trim().parse().ok()
 }
+
+/// How many buckets the kernel's table has; somebody may change it at any time.
+pub fn conntrack_buckets() -> Option<u32> {
+    std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_buckets").ok()?.trim().parse().ok()
+}

@@ -178,7 +178,7 @@ impl Events {
     pub fn receive(&mut self, mut on: impl FnMut(Event)) -> Result<Received, Error> {
         if let Err(error) = self.batch.receive(self.handle.as_fd()) {
             return match error.raw_os_error() {
-                Some(libc::EAGAIN | libc::EINTR) => Ok(Received::Nothing),
+                Some(libc::EAGAIN) => Ok(Received::Nothing),
                 Some(libc::ENOBUFS | libc::EMSGSIZE) => Ok(Received::Overrun),
                 _ => Err(Error::from_io("receiving conntrack events", error)),
             };

@@ -175,7 +175,11 @@ struct CallbackState<'a> {
 }
 
 /// Called by the C library for each entry.
-extern "C" fn trampoline(
+///
+/// # Safety
+/// `data` is null or points to a live [`CallbackState`] that nothing else
+/// refers to, and `entry` is null or a live object.
+unsafe extern "C" fn trampoline(
     kind: sys::nf_conntrack_msg_type,
     entry: *mut sys::nf_conntrack,
     data: *mut c_void,
@@ -213,7 +217,8 @@ mod tests {
         entry: *mut sys::nf_conntrack,
     ) -> (c_int, bool) {
         let mut state = CallbackState { callback, panic: None, stopped: false };
-        let answer = trampoline(sys::NFCT_T_NEW, entry, (&raw mut state).cast());
+        // SAFETY: a live state, and an object of the library or null.
+        let answer = unsafe { trampoline(sys::NFCT_T_NEW, entry, (&raw mut state).cast()) };
         (answer, state.panic.is_some())
     }
 
@@ -247,7 +252,9 @@ mod tests {
         assert_eq!(answer, sys::NFCT_CB_CONTINUE as c_int);
         assert!(!called);
         let entry = Conntrack::new().unwrap();
-        assert_eq!(trampoline(sys::NFCT_T_NEW, entry.as_ptr(), std::ptr::null_mut()), sys::NFCT_CB_FAILURE);
+        // SAFETY: a live object, and no state.
+        let answer = unsafe { trampoline(sys::NFCT_T_NEW, entry.as_ptr(), std::ptr::null_mut()) };
+        assert_eq!(answer, sys::NFCT_CB_FAILURE);
     }
 
     #[test]

@@ -62,7 +62,8 @@ impl Query {
 
     /// Reads all entries, in constant memory: the kernel is asked for more as
     /// the iterator is read. An entry that begins or ends meanwhile may or may
-    /// not show; one that lives all the time does.
+    /// not show; one that lives all the time does, unless the kernel's hash
+    /// table is resized meanwhile (`nf_conntrack_buckets`).
     ///
     /// # Errors
     /// [`Error::Permission`] without CAP_NET_ADMIN (from here or from the

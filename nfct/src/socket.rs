@@ -48,12 +48,27 @@ impl Batch {
             header.msg_hdr.msg_name = (sender as *mut sockaddr_nl).cast::<c_void>();
             header.msg_hdr.msg_namelen = size_of::<sockaddr_nl>() as socklen_t;
         }
-        // SAFETY: `headers` holds BATCH headers, each with one room of EVENT_ROOM
-        // bytes and one address, all of which live until the call returns.
-        let taken = unsafe {
-            libc::recvmmsg(fd.as_raw_fd(), headers.as_mut_ptr(), BATCH as u32, libc::MSG_DONTWAIT, null_mut())
+        let taken = loop {
+            // SAFETY: `headers` holds BATCH headers, each with one room of
+            // EVENT_ROOM bytes and one address, all of which live until the call
+            // returns.
+            let taken = unsafe {
+                libc::recvmmsg(
+                    fd.as_raw_fd(),
+                    headers.as_mut_ptr(),
+                    BATCH as u32,
+                    libc::MSG_DONTWAIT,
+                    null_mut(),
+                )
+            };
+            match usize::try_from(taken) {
+                Ok(taken) => break taken,
+                Err(_) => match io::Error::last_os_error() {
+                    error if error.kind() == io::ErrorKind::Interrupted => {}
+                    error => return Err(error),
+                },
+            }
         };
-        let taken = usize::try_from(taken).map_err(|_| io::Error::last_os_error())?;
         for (at, header) in headers.iter().take(taken).enumerate() {
             if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
                 return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));

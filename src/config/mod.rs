@@ -119,6 +119,17 @@ pub struct Http {
     pub ip_acl: Vec<IpNetwork>,
 }
 
+impl Http {
+    /// Sets the host as the file's key does; brackets around IPv6 are dropped.
+    ///
+    /// # Errors
+    /// With what was expected.
+    pub fn set_host(&mut self, host: &str) -> Result<(), String> {
+        self.host = values::host(&dialect::Value::Text(host.to_owned()), &mut Vec::new())?;
+        Ok(())
+    }
+}
+
 /// A configuration that can be used, and what about its file may not be as meant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {

@@ -47,7 +47,7 @@ impl Route {
     }
 }
 
-pub(super) async fn answer<B: Body>(app: &App, request: &Request<B>) -> Response {
+pub(super) async fn answer<B: Body>(app: &App, key: Key, request: &Request<B>) -> Response {
     let Some(route) = Route::of(request.uri().path()) else {
         return response::json_text(StatusCode::NOT_FOUND, r#"{"title": "404 Not Found"}"#);
     };
@@ -64,18 +64,21 @@ pub(super) async fn answer<B: Body>(app: &App, request: &Request<B>) -> Response
         return response::line(StatusCode::PAYLOAD_TOO_LARGE, "a request here has no body");
     }
     match route {
-        Route::LookUp { key, value } => look_up(app, key.as_deref(), &value, request.uri().query()).await,
-        Route::Debug => debug(app).await,
+        Route::LookUp { key: asked, value } => {
+            if asked.is_some_and(|asked| asked != key.as_str()) {
+                app.stats.requests.increment();
+                app.stats.bad.increment();
+                return response::html(StatusCode::BAD_REQUEST, "Mismatch");
+            }
+            look_up(app, key, &value, request.uri().query()).await
+        }
+        Route::Debug => debug(app, key).await,
         Route::Nagios => nagios(app).await,
     }
 }
 
-async fn look_up(app: &App, key: Option<&str>, value: &str, query: Option<&str>) -> Response {
+async fn look_up(app: &App, key: Key, value: &str, query: Option<&str>) -> Response {
     app.stats.requests.increment();
-    if key.is_some_and(|key| key != app.key.as_str()) {
-        app.stats.bad.increment();
-        return response::html(StatusCode::BAD_REQUEST, "Mismatch");
-    }
     let bad = |text: &str| {
         app.stats.bad.increment();
         response::line(StatusCode::BAD_REQUEST, text)
@@ -84,14 +87,14 @@ async fn look_up(app: &App, key: Option<&str>, value: &str, query: Option<&str>)
         Ok(protocol) => protocol,
         Err(text) => return bad(&text),
     };
-    let value = match read_value(app.key, value) {
+    let value = match read_value(key, value) {
         Ok(value) => value,
         Err(text) => return bad(&text),
     };
     let Some(value) = value else { return not_found(app) };
     let mut waited = false;
     loop {
-        match app.tracker.best(app.key, value, protocol).await {
+        match app.tracker.best(key, value, protocol).await {
             Err(error) => {
                 log::error!("{error}");
                 return response::line(
@@ -199,9 +202,9 @@ fn local_time(milliseconds: u64) -> String {
 }
 
 /// The whole table: for each value of the key the answer that a look-up gets.
-async fn debug(app: &App) -> Response {
+async fn debug(app: &App, key: Key) -> Response {
+    app.tracker.wait_complete(PATIENCE).await;
     let mut best: BTreeMap<KeyValue, Mapping> = BTreeMap::new();
-    let key = app.key;
     let collected = app
         .tracker
         .scan(|mapping| {

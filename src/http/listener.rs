@@ -12,20 +12,23 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio_io_timeout::TimeoutStream;
 
-use super::App;
+use super::{App, MOST_HEADER_BYTES, MOST_HEADERS};
 
 /// A request's header must be there within this time, and so must the next one
 /// on a connection that is kept.
 const HEADER_TIME: Duration = Duration::from_secs(5);
-/// Lines of a request's header.
-const MOST_HEADERS: usize = 32;
-/// Bytes of a request's header.
-const MOST_HEADER_BYTES: usize = 16 * 1024;
+/// What hyper takes of a request's header. Above the bounds that `App` holds,
+/// and answers with words; past these hyper says 431 without any.
+const HARD_MOST_HEADERS: usize = 4 * MOST_HEADERS;
+const HARD_MOST_HEADER_BYTES: usize = 2 * MOST_HEADER_BYTES;
 /// Connections at a time; more wait in the kernel's queue.
 const MOST_CONNECTIONS: usize = 1024;
+/// Connections at a time of clients outside `ip_acl`; more are closed at once.
+const MOST_STRANGERS: usize = 64;
 /// A client must take something of its answer within this time.
 const WRITE_TIME: Duration = Duration::from_secs(10);
 /// After an error of `accept`, such as no descriptor left.
@@ -49,46 +52,74 @@ pub async fn bind(host: &str, port: u16) -> io::Result<Vec<TcpListener>> {
     }
 }
 
-/// Serves until `stop` says so, then lets connections finish what they are at,
-/// for at most `patience`.
-pub async fn serve(
-    listeners: Vec<TcpListener>,
+/// Accepts on any number of addresses, which may change while it runs.
+pub struct Server {
     app: Arc<App>,
-    mut stop: watch::Receiver<bool>,
-    patience: Duration,
-) {
-    let graceful = Arc::new(GracefulShutdown::new());
-    let permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    let accepting: Vec<_> = listeners
-        .into_iter()
-        .map(|listener| tokio::spawn(accept(listener, app.clone(), graceful.clone(), permits.clone())))
-        .collect();
-    let _ = stop.wait_for(|stop| *stop).await;
-    for task in accepting {
-        task.abort();
-        let _ = task.await;
+    graceful: Arc<GracefulShutdown>,
+    places: Places,
+    accepting: Vec<JoinHandle<()>>,
+}
+
+/// Who may connect is known before the request is, who may not gets a refusal
+/// all the same; it must not cost those who may their place.
+#[derive(Clone)]
+struct Places {
+    clients: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+}
+
+impl Server {
+    /// A server that accepts nowhere yet.
+    pub fn new(app: Arc<App>) -> Self {
+        let places = Places {
+            clients: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+            strangers: Arc::new(Semaphore::new(MOST_STRANGERS)),
+        };
+        Self { app, graceful: Arc::new(GracefulShutdown::new()), places, accepting: Vec::new() }
     }
-    if let Some(graceful) = Arc::into_inner(graceful) {
-        let _ = tokio::time::timeout(patience, graceful.shutdown()).await;
+
+    /// Accepts on these from now on, and nowhere else. Connections stay.
+    pub async fn listen(&mut self, listeners: Vec<TcpListener>) {
+        self.stop_accepting().await;
+        for listener in listeners {
+            let accepting = accept(listener, self.app.clone(), self.graceful.clone(), self.places.clone());
+            self.accepting.push(tokio::spawn(accepting));
+        }
+    }
+
+    /// Accepts no more, and lets connections finish what they are at, for at
+    /// most `patience`.
+    pub async fn shut_down(mut self, patience: Duration) {
+        self.stop_accepting().await;
+        if let Some(graceful) = Arc::into_inner(self.graceful) {
+            let _ = tokio::time::timeout(patience, graceful.shutdown()).await;
+        }
+    }
+
+    async fn stop_accepting(&mut self) {
+        for task in self.accepting.drain(..) {
+            task.abort();
+            let _ = task.await;
+        }
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    app: Arc<App>,
-    graceful: Arc<GracefulShutdown>,
-    permits: Arc<Semaphore>,
-) {
+async fn accept(listener: TcpListener, app: Arc<App>, graceful: Arc<GracefulShutdown>, places: Places) {
     loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, client)) => {
+                let place = if app.rules().acl.allows(client.ip()) {
+                    places.clients.clone().acquire_owned().await.ok()
+                } else {
+                    places.strangers.clone().try_acquire_owned().ok()
+                };
+                let Some(place) = place else { continue };
                 let connection = graceful.watch(connection(stream, client, app.clone()));
                 tokio::spawn(async move {
                     if let Err(error) = connection.await {
                         log::debug!("{client}: {error}");
                     }
-                    drop(permit);
+                    drop(place);
                 });
             }
             // The client went away before it was accepted: nothing is amiss.
@@ -121,7 +152,7 @@ fn connection(
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
-        .max_headers(MOST_HEADERS)
-        .max_buf_size(MOST_HEADER_BYTES)
+        .max_headers(HARD_MOST_HEADERS)
+        .max_buf_size(HARD_MOST_HEADER_BYTES)
         .serve_connection(TokioIo::new(Box::pin(stream)), service)
 }

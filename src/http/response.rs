@@ -3,14 +3,18 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{Either, Full};
-use hyper::body::{Body, Bytes, Frame, SizeHint};
+use hyper::StatusCode;
+use hyper::body::{Body, Bytes, Frame};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::{StatusCode, body};
 use serde::Serialize;
 
 /// An answer: short ones whole, long ones made as they are sent.
-pub(super) type Response = hyper::Response<Either<Full<Bytes>, Stream>>;
+pub(super) type Response = hyper::Response<Either<Full<Bytes>, UnsyncBoxBody<Bytes, BodyError>>>;
+
+/// Why a body that is made while the client reads breaks off.
+pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const HTML: HeaderValue = HeaderValue::from_static("text/html");
@@ -31,6 +35,13 @@ pub(super) fn html(status: StatusCode, body: &'static str) -> Response {
 /// One line that says what is wrong. Plain text, since it may quote the request.
 pub(super) fn line(status: StatusCode, line: &str) -> Response {
     whole(status, TEXT, format!("{line}\n"))
+}
+
+/// An answer without a body.
+pub(super) fn empty(status: StatusCode) -> Response {
+    let mut response = Response::new(Either::Left(Full::default()));
+    *response.status_mut() = status;
+    response
 }
 
 /// JSON that is written already.
@@ -73,36 +84,42 @@ pub(super) fn allowing(mut response: Response, methods: &'static str) -> Respons
     response
 }
 
-/// Adds a header.
-pub(super) fn with_header(mut response: Response, name: HeaderName, value: &'static str) -> Response {
-    response.headers_mut().insert(name, HeaderValue::from_static(value));
+/// Adds a header; a value that no header can have is left out.
+pub(super) fn with_header(mut response: Response, name: HeaderName, value: &str) -> Response {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
     response
 }
 
 /// JSON made piece by piece while the client reads.
-pub(super) fn json_stream(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Response {
-    let mut response = Response::new(Either::Right(Stream { pieces: Box::new(pieces) }));
-    response.headers_mut().insert(CONTENT_TYPE, JSON);
+pub(super) fn json_stream(pieces: impl Iterator<Item = Bytes> + Unpin + Send + 'static) -> Response {
+    stream(JSON, Pieces { pieces })
+}
+
+/// A body that goes on while the client reads, of this type.
+pub(super) fn stream(
+    content_type: HeaderValue,
+    body: impl Body<Data = Bytes, Error = BodyError> + Send + 'static,
+) -> Response {
+    let mut response = Response::new(Either::Right(UnsyncBoxBody::new(body)));
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
 }
 
 /// A body whose pieces are at hand one after the other.
-pub(super) struct Stream {
-    pieces: Box<dyn Iterator<Item = Bytes> + Send>,
+struct Pieces<I> {
+    pieces: I,
 }
 
-impl Body for Stream {
+impl<I: Iterator<Item = Bytes> + Unpin> Body for Pieces<I> {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Poll::Ready(self.pieces.next().map(|piece| Ok(body::Frame::data(piece))))
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Poll::Ready(self.pieces.next().map(|piece| Ok(Frame::data(piece))))
     }
 }

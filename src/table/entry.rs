@@ -183,6 +183,10 @@ impl Entry {
         }
     }
 
+    pub(super) fn protocol(&self) -> Protocol {
+        Protocol::from(self.original.protocol)
+    }
+
     pub(super) fn src_port(&self) -> u16 {
         self.original.near
     }

@@ -7,6 +7,7 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
+use nfct::Protocol;
 
 use super::entry::{Entry, NONE, Packed, State, pack_address};
 use super::slab::Chunks;
@@ -101,38 +102,64 @@ impl By {
 
     fn of(self, entry: &Entry) -> IndexKey {
         let none = [0; 16];
-        match self {
-            By::NatPort => IndexKey(none, entry.nat_port()),
-            By::NatIpAndPort => IndexKey(entry.reply.dst, entry.nat_port()),
-            By::SrcIp => IndexKey(entry.original.src, 0),
-            By::SrcIpAndPort => IndexKey(entry.original.src, entry.src_port()),
-            By::NatIp => IndexKey(entry.reply.dst, 0),
-            By::SrcPort => IndexKey(none, entry.src_port()),
-            By::DstIp => IndexKey(entry.original.dst, 0),
-            By::DstPort => IndexKey(none, entry.dst_port()),
+        let (address, port) = match self {
+            By::NatPort => (none, entry.nat_port()),
+            By::NatIpAndPort => (entry.reply.dst, entry.nat_port()),
+            By::SrcIp => (entry.original.src, 0),
+            By::SrcIpAndPort => (entry.original.src, entry.src_port()),
+            By::NatIp => (entry.reply.dst, 0),
+            By::SrcPort => (none, entry.src_port()),
+            By::DstIp => (entry.original.dst, 0),
+            By::DstPort => (none, entry.dst_port()),
+        };
+        IndexKey { address, port, class: Class::of(entry.protocol()) }
+    }
+}
+
+/// Protocols have chains of their own, so that thousands of UDP flows from one
+/// port don't hide the TCP connection that shares it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Class {
+    Tcp,
+    Udp,
+    Other,
+}
+
+impl Class {
+    pub(super) fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Class::Tcp,
+            Protocol::Udp => Class::Udp,
+            _ => Class::Other,
         }
     }
+
+    /// The classes that answers of this protocol are in.
+    pub(super) fn all_of(protocol: Option<Protocol>) -> impl Iterator<Item = Class> {
+        let only = protocol.map(Class::of);
+        [Class::Tcp, Class::Udp, Class::Other]
+            .into_iter()
+            .filter(move |class| only.is_none_or(|only| only == *class))
+    }
 }
 
-/// What a chain has in common: an address, a port, or both.
+/// What a chain has in common: an address, a port, or both, and the protocol's class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct IndexKey([u8; 16], u16);
+pub(super) struct IndexKey {
+    address: [u8; 16],
+    port: u16,
+    class: Class,
+}
 
 impl IndexKey {
-    pub(super) fn of_address(address: IpAddr, port: u16) -> Self {
-        Self(pack_address(address), port)
+    pub(super) fn new(address: Option<IpAddr>, port: Option<u16>, class: Class) -> Self {
+        Self { address: address.map_or([0; 16], pack_address), port: port.unwrap_or(0), class }
     }
 
-    pub(super) fn of_port(port: u16) -> Self {
-        Self([0; 16], port)
-    }
-}
-
-impl From<KeyValue> for IndexKey {
-    fn from(value: KeyValue) -> Self {
+    pub(super) fn of_value(value: KeyValue, class: Class) -> Self {
         match value {
-            KeyValue::Ip(address) => Self::of_address(address, 0),
-            KeyValue::Port(port) => Self::of_port(port),
+            KeyValue::Ip(address) => Self::new(Some(address), None, class),
+            KeyValue::Port(port) => Self::new(None, Some(port), class),
         }
     }
 }

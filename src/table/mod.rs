@@ -22,7 +22,7 @@ use crate::config::Key;
 use crate::mapping::{KeyValue, Learnt, Mapping};
 use crate::question::{Question, one_address};
 use entry::{Entry, NONE, Packed, State};
-use index::{By, Chains, Identities, IndexKey};
+use index::{By, Chains, Class, Identities, IndexKey};
 use slab::Chunks;
 
 /// Slots looked at under one hold of the lock; well below a millisecond.
@@ -42,6 +42,21 @@ pub enum Change {
     Opened(Mapping),
     /// A mapping ended.
     Closed(Mapping),
+}
+
+/// More mappings share a value than are looked at in one go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMany;
+
+/// What an end was to the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The end of a mapping that lived.
+    OfKnown,
+    /// The first word of a mapping, kept as closed.
+    OfUnknown,
+    /// No news.
+    Stale,
 }
 
 /// See the module's text.
@@ -168,31 +183,40 @@ impl Table {
             // The word of its end overtook the word of its beginning.
             return false;
         }
-        self.insert(Entry::new(flow, learnt, self.epoch, now));
+        let entry = Entry::new(flow, learnt, self.epoch, now);
+        self.insert(Entry { silent: learnt == Learnt::Kernel, ..entry });
         true
     }
 
     /// A connection ended. Closes the life that it names and no other; one that
-    /// was never heard of is kept as closed all the same. Returns whether
-    /// anything changed.
-    pub fn close(&mut self, flow: &Flow, now: Stamp) -> bool {
+    /// was never heard of is kept as closed all the same.
+    pub fn close(&mut self, flow: &Flow, now: Stamp) -> End {
         let reply = Packed::from(&flow.reply);
+        if let Some(ended) = &mut self.ended_during_dump {
+            ended.insert(self.identities.hash(&reply), flow.id);
+        }
         match self.identities.find(&reply, &self.entries) {
-            Some(slot) if self.entries.get(slot).id == flow.id => self.close_slot(slot, now),
-            _ if self.knows_as_closed(flow) => return false,
+            Some(slot) if self.entries.get(slot).id == flow.id => {
+                self.close_slot(slot, now);
+                End::OfKnown
+            }
+            _ if self.knows_as_closed(flow) => End::Stale,
             _ => {
                 let slot = self.place(Entry::new(flow, Learnt::Event, self.epoch, now));
                 self.queue_closed(slot, now);
+                End::OfUnknown
             }
         }
-        true
     }
 
     /// Removes closed mappings whose time is over, at most `most` of them, and
     /// returns how many. Look-ups never see them, removed or not.
     pub fn expire(&mut self, now: Stamp, most: usize) -> usize {
         let mut removed = 0;
-        while removed < most && self.first_closed != NONE {
+        for _ in 0..most {
+            if self.first_closed == NONE {
+                break;
+            }
             let slot = self.first_closed;
             let entry = self.entries.get(slot);
             if now.since(entry.closed.into()) < self.del_delay {
@@ -200,13 +224,13 @@ impl Table {
             }
             if entry.state == State::Closed {
                 self.closed -= 1;
+                removed += 1;
             }
             self.first_closed = entry.next;
             if self.first_closed == NONE {
                 self.last_closed = NONE;
             }
             self.free_slot(slot);
-            removed += 1;
         }
         removed
     }
@@ -299,18 +323,42 @@ impl Table {
         (next, dropped)
     }
 
-    /// The best answer to a question by one key: a live mapping before a closed
-    /// one, TCP before UDP, then the newest. `protocol` narrows it; other
-    /// protocols than these two are no answer.
-    pub fn best(&self, key: Key, value: KeyValue, protocol: Option<Protocol>, now: Stamp) -> Option<Mapping> {
-        self.chains(By::key(key))?
-            .walk(value.into(), &self.entries)
-            .take(LONGEST_WALK)
-            .filter_map(|slot| self.visible(slot, now))
-            .filter(|mapping| matches!(mapping.original.protocol, Protocol::Tcp | Protocol::Udp))
-            .filter(|mapping| protocol.is_none_or(|protocol| mapping.original.protocol == protocol))
-            .filter(|mapping| mapping.key(key) == Some(value))
-            .reduce(|best, other| if other.rank() > best.rank() { other } else { best })
+    /// The best answer to a question by one key, as [`Mapping::rank`] has it.
+    /// `protocol` narrows it; other protocols than TCP and UDP are no answer.
+    ///
+    /// # Errors
+    /// When so many mappings share the value that the best can't be told in one
+    /// go: [`scan`](Self::scan) tells then.
+    pub fn best(
+        &self,
+        key: Key,
+        value: KeyValue,
+        protocol: Option<Protocol>,
+        now: Stamp,
+    ) -> Result<Option<Mapping>, TooMany> {
+        let Some(chains) = self.chains(By::key(key)) else { return Err(TooMany) };
+        let mut best: Option<Mapping> = None;
+        for class in Class::all_of(protocol).filter(|class| *class != Class::Other) {
+            let mut walked = 0;
+            let better = chains
+                .walk(IndexKey::of_value(value, class), &self.entries)
+                .take(LONGEST_WALK)
+                .inspect(|_| walked += 1)
+                .filter_map(|slot| self.visible(slot, now))
+                .filter(|mapping| mapping.key(key) == Some(value))
+                .chain(best)
+                .reduce(|best, other| if other.rank() > best.rank() { other } else { best });
+            best = better;
+            let surely = best.is_some_and(|best| best.is_live() && best.is_source_nat());
+            if surely {
+                // What was not walked began earlier, or is of a class that ranks lower.
+                break;
+            }
+            if walked == LONGEST_WALK {
+                return Err(TooMany);
+            }
+        }
+        Ok(best)
     }
 
     /// The answers to a question that an index serves (by public port, by
@@ -318,19 +366,18 @@ impl Table {
     /// newest first. `None` where no index does, or where the answer is too
     /// long to be collected in one go: [`scan`](Self::scan) then.
     pub fn find(&self, question: &Question, now: Stamp) -> Option<Vec<Mapping>> {
-        let nat_ip = one_address(question.nat_ip);
-        let src_ip = one_address(question.src_ip);
-        let (by, key) = match (nat_ip, question.nat_port, src_ip, question.src_port) {
-            (Some(address), Some(port), ..) => (By::NatIpAndPort, IndexKey::of_address(address, port)),
-            (_, _, Some(address), Some(port)) => (By::SrcIpAndPort, IndexKey::of_address(address, port)),
-            (_, Some(port), ..) => (By::NatPort, IndexKey::of_port(port)),
-            (_, _, Some(address), _) => (By::SrcIp, IndexKey::of_address(address, 0)),
+        let (nat_ip, src_ip) = (one_address(question.nat_ip), one_address(question.src_ip));
+        let (by, address, port) = match (nat_ip, question.nat_port, src_ip, question.src_port) {
+            (Some(_), Some(_), ..) => (By::NatIpAndPort, nat_ip, question.nat_port),
+            (_, _, Some(_), Some(_)) => (By::SrcIpAndPort, src_ip, question.src_port),
+            (_, Some(_), ..) => (By::NatPort, None, question.nat_port),
+            (_, _, Some(_), _) => (By::SrcIp, src_ip, None),
             _ => return None,
         };
+        let chains = self.chains(by)?;
         let mut walked = 0;
-        let found = self
-            .chains(by)?
-            .walk(key, &self.entries)
+        let found = Class::all_of(question.protocol)
+            .flat_map(|class| chains.walk(IndexKey::new(address, port, class), &self.entries))
             .take(LONGEST_WALK)
             .inspect(|_| walked += 1)
             .filter_map(|slot| self.visible(slot, now))
@@ -418,7 +465,9 @@ impl Table {
     /// Whether a closed entry is this very life.
     fn knows_as_closed(&self, flow: &Flow) -> bool {
         let reply = Packed::from(&flow.reply);
-        let key = IndexKey::of_address(flow.reply.dst, Entry::new(flow, Learnt::Event, 0, NEVER).nat_port());
+        let entry = Entry::new(flow, Learnt::Event, 0, NEVER);
+        let class = Class::of(entry.protocol());
+        let key = IndexKey::new(Some(flow.reply.dst), Some(entry.nat_port()), class);
         self.chains(By::NatIpAndPort).is_some_and(|chains| {
             chains.walk(key, &self.entries).take(LONGEST_WALK).any(|slot| {
                 let entry = self.entries.get(slot);

@@ -176,7 +176,7 @@ proptest! {
             prop_assert_eq!(theirs, ours);
 
             for port in 1..4 {
-                let best = table.best(Key::NatPort, KeyValue::Port(port), None, now);
+                let best = table.best(Key::NatPort, KeyValue::Port(port), None, now).unwrap();
                 let expected = all(&table, now).into_iter()
                     .filter(|mapping| mapping.nat_port() == Some(port))
                     .map(|mapping| mapping.rank()).max();
@@ -184,7 +184,7 @@ proptest! {
             }
             for server in 1..3 {
                 let address = format!("198.51.100.{server}").parse().unwrap();
-                let best = table.best(Key::DstIp, KeyValue::Ip(address), Some(Protocol::Udp), now);
+                let best = table.best(Key::DstIp, KeyValue::Ip(address), Some(Protocol::Udp), now).unwrap();
                 let expected = all(&table, now).into_iter()
                     .filter(|mapping| mapping.dst_ip() == address && mapping.original.protocol == Protocol::Udp)
                     .map(|mapping| mapping.rank()).max();
@@ -200,7 +200,7 @@ fn a_closed_mapping_is_answered_for_its_time_and_not_longer() {
     let flow = flow(2, 1, 1, false, 7);
     table.open(&flow, Learnt::Event, stamp(0));
     table.close(&flow, stamp(5));
-    let best = |table: &Table, at| table.best(Key::NatPort, KeyValue::Port(1), None, stamp(at));
+    let best = |table: &Table, at| table.best(Key::NatPort, KeyValue::Port(1), None, stamp(at)).unwrap();
     assert!(best(&table, 5 + DEL_DELAY - 1).is_some_and(|mapping| !mapping.is_live()));
     assert_eq!(best(&table, 5 + DEL_DELAY), None, "whether removed yet or not");
     assert_eq!(table.next_expiry(stamp(6)), Some(Duration::from_millis(DEL_DELAY - 1)));
@@ -215,7 +215,7 @@ fn an_older_life_s_end_does_not_hurt_the_newer_one() {
     table.open(&old, Learnt::Event, stamp(0));
     table.open(&new, Learnt::Event, stamp(1));
     table.close(&old, stamp(2));
-    let best = table.best(Key::NatPort, KeyValue::Port(1), None, stamp(3)).unwrap();
+    let best = table.best(Key::NatPort, KeyValue::Port(1), None, stamp(3)).unwrap().unwrap();
     assert_eq!((best.src_ip(), best.is_live()), (new.original.src, true));
 }
 
@@ -244,4 +244,32 @@ fn a_dump_neither_revives_what_ended_nor_closes_what_began_meanwhile() {
     assert_eq!(table.close_unseen(0, stamp(4)), (None, 0));
     table.end_dump();
     assert_eq!(table.live(), 1);
+}
+
+#[test]
+fn thousands_of_udp_flows_do_not_hide_the_tcp_connection_on_their_port() {
+    let mut table = Table::new(Key::NatPort, Duration::from_millis(DEL_DELAY));
+    let tcp = flow(2, 7, 1, false, 1);
+    table.open(&tcp, Learnt::Event, stamp(0));
+    for number in 0..10_000_u32 {
+        let mut udp = flow(3, 7, 2, true, number + 10);
+        udp.reply.src = std::net::Ipv4Addr::from(0x0a00_0000 + number).into();
+        table.open(&udp, Learnt::Event, stamp(1));
+    }
+    let best = |protocol| table.best(Key::NatPort, KeyValue::Port(7), protocol, stamp(2));
+    assert_eq!(best(None).unwrap().unwrap().original, tcp.original);
+    assert_eq!(best(Some(Protocol::Tcp)).unwrap().unwrap().original, tcp.original);
+    assert_eq!(best(Some(Protocol::Udp)).unwrap().unwrap().original.protocol, Protocol::Udp);
+    let question = Question { nat_port: Some(7), ..Question::default() };
+    assert_eq!(table.find(&question, stamp(2)), None, "too long for one go");
+
+    let mut closed = Table::new(Key::NatPort, Duration::from_millis(DEL_DELAY));
+    closed.open(&tcp, Learnt::Event, stamp(0));
+    for number in 0..10_000_u32 {
+        let mut gone = flow(3, 7, 2, false, number + 10);
+        gone.reply.src = std::net::Ipv4Addr::from(0x0a00_0000 + number).into();
+        closed.open(&gone, Learnt::Event, stamp(1));
+        closed.close(&gone, stamp(1));
+    }
+    assert_eq!(closed.best(Key::NatPort, KeyValue::Port(7), None, stamp(2)), Err(TooMany));
 }

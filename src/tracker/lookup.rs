@@ -7,7 +7,7 @@ use crate::clock::Stamp;
 use crate::config::Key;
 use crate::mapping::{KeyValue, Learnt, Mapping};
 use crate::question::{Lives, Question};
-use crate::table::Table;
+use crate::table::{Table, TooMany};
 
 /// Mappings of one answer of which the kernel is asked whether they still live.
 const MOST_VERIFIED: usize = 64;
@@ -65,17 +65,45 @@ impl Tracker {
         let best = self.caught_up(|state, now| {
             loop {
                 let best = state.table.best(key, value, protocol, now);
-                if !self.close_dead(state, best.as_slice(), now) {
+                if !self.close_dead(state, best.unwrap_or_default().as_slice(), now) {
                     return best;
                 }
             }
         });
-        let mut best = best.await?;
-        if best.value.is_none() {
+        let Answer { value: best, complete } = best.await?;
+        let mut best = match best {
+            Ok(best) => best,
+            Err(TooMany) => self.best_of_all(key, value, protocol).await?,
+        };
+        if best.is_none() {
             let question = Question::by_key(key, value, protocol);
             let asked = self.caught_up(|state, now| self.ask_kernel(state, &question, now)).await?;
-            best.value = asked.value.into_iter().max_by_key(Mapping::rank);
+            best = asked.value.into_iter().max_by_key(Mapping::rank);
         }
+        Ok(Answer { value: best, complete })
+    }
+
+    /// [`best`](Self::best) where it takes a walk through the whole table.
+    async fn best_of_all(
+        &self,
+        key: Key,
+        value: KeyValue,
+        protocol: Option<Protocol>,
+    ) -> Result<Option<Mapping>, Error> {
+        let mut best: Option<Mapping> = None;
+        self.scan(|mapping| {
+            let asked = match protocol {
+                Some(protocol) => mapping.original.protocol == protocol,
+                None => matches!(mapping.original.protocol, Protocol::Tcp | Protocol::Udp),
+            };
+            if asked
+                && mapping.key(key) == Some(value)
+                && best.is_none_or(|best| mapping.rank() > best.rank())
+            {
+                best = Some(mapping);
+            }
+        })
+        .await?;
         Ok(best)
     }
 
@@ -142,20 +170,30 @@ impl Tracker {
     }
 
     /// Of mappings that may have ended without a word, closes those that the
-    /// kernel no longer has. Returns whether there were any.
+    /// kernel no longer has. While a loss is being mended that is any of them;
+    /// where another life has the same reply tuple by now, it is put in its
+    /// place until the dump tells more. Returns whether anything changed.
     fn close_dead(&self, state: &mut State, mappings: &[Mapping], now: Stamp) -> bool {
-        let doubtful = mappings.iter().filter(|mapping| mapping.silent && mapping.is_live());
+        let complete = state.complete;
+        let doubtful = mappings.iter().filter(|mapping| mapping.is_live() && (mapping.silent || !complete));
         let mut any = false;
         for mapping in doubtful.take(MOST_VERIFIED) {
             self.stats.kernel_questions.increment();
-            match state.query.get_by_reply(&mapping.reply) {
-                Ok(Some(flow)) if flow.id == mapping.id && !flow.status.is_dying() => {}
-                Ok(_) => {
-                    state.table.close_life(mapping, now);
-                    any = true;
+            let flow = match state.query.get_by_reply(&mapping.reply) {
+                Ok(flow) => flow.filter(|flow| !flow.status.is_dying()),
+                Err(error) => {
+                    log::debug!("{error}");
+                    continue;
                 }
-                Err(error) => log::debug!("{error}"),
+            };
+            match flow {
+                Some(flow) if flow.id == mapping.id => continue,
+                Some(flow) if state.settings.filter.matches(&flow) => {
+                    state.table.open(&flow, Learnt::Kernel, now);
+                }
+                _ => state.table.close_life(mapping, now),
             }
+            any = true;
         }
         self.note_changes(state);
         any

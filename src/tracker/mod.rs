@@ -18,6 +18,7 @@ mod reload;
 mod resync;
 
 use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -148,8 +149,11 @@ impl Tracker {
     ) -> Result<(), Error> {
         let tracker = Arc::clone(self);
         let thread = move || {
-            let Err(error) = work(&tracker);
-            failed(error);
+            let ended = catch_unwind(AssertUnwindSafe(|| work(&tracker)));
+            failed(match ended {
+                Ok(Err(error)) => error,
+                Err(_) => Error::System { doing: name, source: std::io::Error::other("the thread died") },
+            });
         };
         let started = std::thread::Builder::new().name(name.to_owned()).spawn(thread);
         started.map(|_| ()).map_err(|source| Error::System { doing: "starting a thread", source })

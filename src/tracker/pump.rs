@@ -7,6 +7,7 @@ use nfct::{Error, EventKind, Received, Waiter};
 use super::{State, Tracker};
 use crate::config::Netlink;
 use crate::mapping::Learnt;
+use crate::table::End;
 
 /// System calls under one hold of the lock: at most some hundred events.
 const RECEIVES: usize = 8;
@@ -29,7 +30,7 @@ impl Tracker {
                 match event.kind {
                     EventKind::New => created += usize::from(table.open(&event.flow, Learnt::Event, now)),
                     EventKind::Destroy => {
-                        table.close(&event.flow, now);
+                        created += usize::from(table.close(&event.flow, now) == End::OfUnknown);
                     }
                     EventKind::Update => {}
                 }
@@ -58,7 +59,9 @@ impl Tracker {
     fn note_overrun(&self, state: &mut State) {
         self.stats.overruns.increment();
         if state.complete {
-            log::warn!("the kernel dropped events, the receive buffer was full: reading its table anew");
+            log::warn!(
+                "the kernel dropped events because it was not read fast enough: reading its table anew"
+            );
         }
         let Netlink { receive_buffer_max, .. } = state.settings.netlink;
         // The kernel doubles what it is given.
@@ -83,6 +86,9 @@ impl Tracker {
                 if self.pump(&mut state)? {
                     break state.table.next_expiry(self.clock.now());
                 }
+                drop(state);
+                // Under a flood, questions get their turn.
+                std::thread::yield_now();
             };
             waiter.wait(next_expiry)?;
         }

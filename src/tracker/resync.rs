@@ -25,6 +25,18 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// Entries merged under one hold of the lock.
 const MERGED_AT_ONCE: usize = 256;
 
+/// While the kernel tells of nothing, its table is read this often.
+const DEAF_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What one dump was like.
+#[derive(Debug, Default)]
+struct Dumped {
+    entries: usize,
+    malformed: usize,
+    /// The kernel says that the dump may lack entries.
+    interrupted: bool,
+}
+
 /// Asks the thread for a dump.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
@@ -66,7 +78,8 @@ impl Tracker {
             let begun = Instant::now();
             // Connections that began before the daemon listened, or while the
             // kernel told of none, end without a word.
-            let silent = first || proc::conntrack_events() == Some(0);
+            let deaf = proc::conntrack_events() == Some(0);
+            let silent = first || deaf;
             let whole = self.resync(&mut query, silent)?;
             first &= !whole;
             let ended = Instant::now();
@@ -75,6 +88,7 @@ impl Tracker {
                 self.clean();
                 cleaned = ended;
             }
+            let sweep_interval = if deaf { DEAF_INTERVAL.min(sweep_interval) } else { sweep_interval };
             let next = (cleaned + garbage_cleaner_interval).min(ended + sweep_interval);
             if !whole || self.requests.wait_until(next) {
                 let pause = SHORTEST_PAUSE.max(ended - begun);
@@ -87,27 +101,45 @@ impl Tracker {
     /// events were lost again meanwhile.
     fn resync(&self, query: &mut Query, silent: bool) -> Result<bool, Error> {
         let begun = Instant::now();
+        let buckets = proc::conntrack_buckets();
         let (disturbances, filter) = self.drain(|state| {
             self.requests.clear();
             state.table.begin_dump(silent);
             (state.disturbances, state.settings.filter.clone())
         })?;
-        let merged = self.merge_dump(query, &filter);
-        let whole = merged.is_ok() && self.drain(|state| state.disturbances)? == disturbances;
-        let gone =
-            if whole { self.in_slices(|state, slot, now| state.table.close_unseen(slot, now)) } else { 0 };
+        let dump = self.merge_dump(query, &filter);
+        // While the kernel resizes its table a dump may miss entries.
+        let resized = proc::conntrack_buckets() != buckets;
+        let whole = matches!(dump, Ok(Dumped { interrupted: false, .. }))
+            && !resized
+            && self.drain(|state| state.disturbances)? == disturbances;
+        // An entry that can't be read may be any: nothing is closed for missing.
+        let readable = matches!(dump, Ok(Dumped { malformed: 0, .. }));
+        let gone = if whole && readable {
+            self.in_slices(|state, slot, now| state.table.close_unseen(slot, now))
+        } else {
+            0
+        };
         let mut state = self.lock();
         state.table.end_dump();
-        let seen = merged?;
+        let Dumped { entries, malformed, .. } = dump?;
         self.stats.dumps.increment();
         self.stats.swept.add(gone);
+        self.stats.malformed.add(malformed);
         self.note_changes(&state);
+        if malformed > 0 {
+            log::warn!("{malformed} of the kernel's connections can't be read");
+        }
         if !whole || state.disturbances != disturbances {
             return Ok(false);
         }
-        if !state.complete {
+        if proc::conntrack_events() == Some(0) {
+            // Nobody tells of what begins from now on.
+            state.complete = false;
+            self.complete.send_replace(false);
+        } else if !state.complete {
             log::info!(
-                "the table equals the kernel's: {} mappings of {seen} connections, read in {} ms",
+                "the table equals the kernel's: {} mappings of {entries} connections, read in {} ms",
                 state.table.live(),
                 begun.elapsed().as_millis()
             );
@@ -119,9 +151,9 @@ impl Tracker {
         Ok(true)
     }
 
-    /// Reads the dump into the table and returns how many entries it had.
-    fn merge_dump(&self, query: &mut Query, filter: &Filter) -> Result<usize, Error> {
-        let mut seen = 0;
+    /// Reads a dump into the table.
+    fn merge_dump(&self, query: &mut Query, filter: &Filter) -> Result<Dumped, Error> {
+        let mut dumped = Dumped::default();
         let mut flows: Vec<Flow> = Vec::with_capacity(MERGED_AT_ONCE);
         let merge = |flows: &mut Vec<Flow>| {
             let mut state = self.lock();
@@ -130,15 +162,16 @@ impl Tracker {
             self.stats.created.add(created);
             self.note_changes(&state);
         };
-        for flow in query.dump(Family::Any)? {
+        let mut dump = query.dump(Family::Any)?;
+        for flow in &mut dump {
             match flow {
                 Ok(flow) => {
-                    seen += 1;
+                    dumped.entries += 1;
                     if filter.matches(&flow) {
                         flows.push(flow);
                     }
                 }
-                Err(Error::Malformed { .. }) => self.stats.malformed.increment(),
+                Err(Error::Malformed { .. }) => dumped.malformed += 1,
                 Err(error) => return Err(error),
             }
             if flows.len() == MERGED_AT_ONCE {
@@ -146,7 +179,8 @@ impl Tracker {
             }
         }
         merge(&mut flows);
-        Ok(seen)
+        dumped.interrupted = dump.was_interrupted();
+        Ok(dumped)
     }
 
     /// Drops old mappings that the kernel no longer has.

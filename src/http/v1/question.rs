@@ -1,0 +1,189 @@
+//! Reading questions, from a query string or from JSON.
+
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use serde_json::Value;
+
+use super::Failure;
+use crate::question::{Lives, Question};
+
+/// The longest `wait`.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// What a question may name.
+const FIELDS: [&str; 12] = [
+    "nat_ip",
+    "nat_port",
+    "protocol",
+    "dst_ip",
+    "dst_port",
+    "src_ip",
+    "src_port",
+    "server_ip",
+    "server_port",
+    "zone",
+    "state",
+    "wait",
+];
+
+/// A question, and how long its answer may wait for a match.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Asked {
+    pub(super) question: Question,
+    pub(super) wait: Option<Duration>,
+}
+
+impl Asked {
+    /// Reads `nat_ip=100.64.2.1&nat_port=40001`; no field at all asks for everything.
+    pub(super) fn from_query(query: Option<&str>) -> Result<Self, Failure> {
+        let mut asked = Reader::default();
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            asked.set(&name, &value)?;
+        }
+        Ok(asked.asked)
+    }
+
+    /// Reads `{"nat_ip": "100.64.2.1", "nat_port": 40001}`; numbers may be text.
+    pub(super) fn from_json(value: &Value) -> Result<Self, Failure> {
+        let Value::Object(fields) = value else {
+            return Err(Failure::bad("a question is no JSON object", r#"write {"nat_port": 40001}"#));
+        };
+        let mut asked = Reader::default();
+        for (name, value) in fields {
+            match value {
+                Value::String(text) => asked.set(name, text)?,
+                Value::Number(number) => asked.set(name, &number.to_string())?,
+                _ => return Err(wrong(name, &value.to_string(), "text or a number")),
+            }
+        }
+        Ok(asked.asked)
+    }
+}
+
+#[derive(Default)]
+struct Reader {
+    asked: Asked,
+    seen: Vec<&'static str>,
+}
+
+impl Reader {
+    fn set(&mut self, name: &str, value: &str) -> Result<(), Failure> {
+        let Some(known) = FIELDS.iter().find(|field| **field == name) else { return Err(unknown(name)) };
+        if self.seen.contains(known) {
+            return Err(Failure::bad(format!("{known} is there twice"), "name each field once"));
+        }
+        self.seen.push(known);
+        let question = &mut self.asked.question;
+        match *known {
+            "nat_ip" => question.nat_ip = Some(network(known, value)?),
+            "dst_ip" => question.dst_ip = Some(network(known, value)?),
+            "src_ip" => question.src_ip = Some(network(known, value)?),
+            "server_ip" => question.server_ip = Some(network(known, value)?),
+            "nat_port" => question.nat_port = Some(number(known, value)?),
+            "dst_port" => question.dst_port = Some(number(known, value)?),
+            "src_port" => question.src_port = Some(number(known, value)?),
+            "server_port" => question.server_port = Some(number(known, value)?),
+            "zone" => question.zone = Some(number(known, value)?),
+            "protocol" => {
+                let protocol = value.parse().map_err(|_| {
+                    let expected = "tcp, udp, udplite, sctp, dccp, icmp, icmpv6, gre or a number up to 255";
+                    wrong(known, value, expected)
+                })?;
+                question.protocol = Some(protocol);
+            }
+            "state" => {
+                question.lives = match value {
+                    "live" => Lives::Live,
+                    "closed" => Lives::Closed,
+                    "any" => Lives::Any,
+                    _ => return Err(wrong(known, value, "live, closed or any")),
+                }
+            }
+            _ => {
+                let most = LONGEST_WAIT.as_millis() as u64;
+                let wait = digits(value).filter(|wait| *wait <= most);
+                let wait = wait.ok_or_else(|| wrong(known, value, "milliseconds, 0 to 60000"))?;
+                self.asked.wait = Some(Duration::from_millis(wait));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An address or a network; IPv4 mapped into IPv6 is the IPv4 it is.
+fn network(name: &str, value: &str) -> Result<IpNetwork, Failure> {
+    let expected = "an IP address, or a network such as 192.168.7.0/24";
+    if let Ok(address) = value.parse::<std::net::IpAddr>() {
+        return Ok(address.to_canonical().into());
+    }
+    value.parse().map_err(|_| wrong(name, value, expected))
+}
+
+fn number(name: &str, value: &str) -> Result<u16, Failure> {
+    let number = digits(value).and_then(|number| u16::try_from(number).ok());
+    number.ok_or_else(|| wrong(name, value, "a whole number from 0 to 65535"))
+}
+
+/// A number in plain digits, without a sign.
+fn digits(value: &str) -> Option<u64> {
+    value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok()).flatten()
+}
+
+fn wrong(name: &str, value: &str, expected: &str) -> Failure {
+    let value: String = value.chars().filter(|character| !character.is_control()).take(64).collect();
+    let name: String = name.chars().filter(|character| !character.is_control()).take(64).collect();
+    Failure::bad(format!("{name}: found \"{value}\""), format!("expected {expected}"))
+}
+
+fn unknown(name: &str) -> Failure {
+    let short: String = name.chars().filter(|character| !character.is_control()).take(64).collect();
+    let nearest = FIELDS.iter().map(|field| (strsim::damerau_levenshtein(field, &short), field)).min();
+    let hint = match nearest {
+        Some((distance, field)) if distance <= 3 => format!("did you mean {field}?"),
+        _ => format!("the fields are {}", FIELDS.join(", ")),
+    };
+    Failure::bad(format!("there is no field \"{short}\""), hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn query_strings_and_json_mean_the_same() {
+        let query = "nat_ip=100.64.2.1&nat_port=40001&protocol=UDP&src_ip=192.168.7.0%2F24&zone=3&state=live&wait=250";
+        let json = serde_json::json!({"nat_ip": "100.64.2.1", "nat_port": 40001, "protocol": "udp",
+            "src_ip": "192.168.7.0/24", "zone": "3", "state": "live", "wait": 250});
+        let asked = Asked::from_query(Some(query)).unwrap();
+        assert_eq!(Asked::from_json(&json).unwrap(), asked);
+        assert_eq!(asked.question.nat_port, Some(40001));
+        assert_eq!(asked.wait, Some(Duration::from_millis(250)));
+        assert_eq!(Asked::from_query(None).unwrap(), Asked::default());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_what_would() {
+        let error = |query| Asked::from_query(Some(query)).unwrap_err();
+        for query in [
+            "nat_port=65536",
+            "nat_port=-1",
+            "nat_port=",
+            "nat_port=+1",
+            "nat_port=1&nat_port=1",
+            "nat_ip=10.0.0",
+            "nat_ip=10.0.0.0/33",
+            "protocol=256",
+            "zone=x",
+            "state=dead",
+            "wait=60001",
+            "wait=1s",
+            "=1",
+        ] {
+            assert_eq!(error(query).status, hyper::StatusCode::BAD_REQUEST, "{query}");
+        }
+        assert_eq!(error("natport=1").hint, "did you mean nat_port?");
+        for json in ["[]", "null", r#"{"nat_port": 1.5}"#, r#"{"nat_port": true}"#, r#"{"nat_port": -1}"#] {
+            assert!(Asked::from_json(&serde_json::from_str(json).unwrap()).is_err(), "{json}");
+        }
+    }
+}
