@@ -6,6 +6,8 @@ use nfct::{Flow, Layer4, Protocol, Status, Tuple};
 use proptest::prelude::*;
 
 use super::*;
+use crate::mapping::{KeyValue, Mapping};
+use crate::question::Question;
 
 const DEL_DELAY: u64 = 10_000;
 

@@ -7,12 +7,15 @@
 //! `linux/netfilter/nfnetlink_conntrack.h`; lengths are checked before every
 //! read, so that no message, whole or not, can make it panic.
 
+mod request;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nfct_sys as sys;
 
 use crate::flow::{Flow, Status};
 use crate::tuple::{Layer4, Protocol, Tuple};
+pub(crate) use request::{Request, message_kind};
 
 /// Size of `struct nlmsghdr`.
 pub(crate) const HEADER: usize = 16;
@@ -274,115 +277,6 @@ fn read_timestamp(value: &[u8], flow: &mut PartialFlow) -> Result<(), Malformed>
     Ok(())
 }
 
-/// Builds one request.
-#[derive(Debug)]
-pub(crate) struct Request {
-    bytes: Vec<u8>,
-}
-
-impl Request {
-    /// A message for the conntrack subsystem; `family` is `AF_INET`,
-    /// `AF_INET6` or `AF_UNSPEC`.
-    pub(crate) fn new(message: u32, flags: u32, sequence: u32, family: u8) -> Self {
-        let mut bytes = Vec::with_capacity(128);
-        bytes.extend_from_slice(&0_u32.to_ne_bytes());
-        bytes.extend_from_slice(&message_kind(message).to_ne_bytes());
-        bytes.extend_from_slice(&(flags as u16).to_ne_bytes());
-        bytes.extend_from_slice(&sequence.to_ne_bytes());
-        bytes.extend_from_slice(&0_u32.to_ne_bytes());
-        // struct nfgenmsg: family, version 0, resource id 0.
-        bytes.extend_from_slice(&[family, 0, 0, 0]);
-        Self { bytes }
-    }
-
-    /// Adds an attribute of plain bytes (at most 65,531 of them).
-    pub(crate) fn attribute(&mut self, kind: u32, value: &[u8]) -> &mut Self {
-        self.bytes.extend_from_slice(&((ATTRIBUTE + value.len()) as u16).to_ne_bytes());
-        self.bytes.extend_from_slice(&(kind as u16).to_ne_bytes());
-        self.bytes.extend_from_slice(value);
-        self.pad()
-    }
-
-    /// Adds an attribute that holds what `fill` adds.
-    pub(crate) fn nested(&mut self, kind: u32, fill: impl FnOnce(&mut Self)) -> &mut Self {
-        let start = self.bytes.len();
-        self.attribute(kind | u32::from(NESTED), &[]);
-        fill(self);
-        let length = (self.bytes.len() - start) as u16;
-        self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
-        self
-    }
-
-    /// Adds a tuple, with its zone beside it.
-    pub(crate) fn tuple(&mut self, kind: u32, tuple: &Tuple) -> &mut Self {
-        self.nested(kind, |request| {
-            request.nested(sys::CTA_TUPLE_IP, |request| match (tuple.src, tuple.dst) {
-                (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                    request.attribute(sys::CTA_IP_V4_SRC, &src.octets());
-                    request.attribute(sys::CTA_IP_V4_DST, &dst.octets());
-                }
-                (src, dst) => {
-                    request.attribute(sys::CTA_IP_V6_SRC, &as_v6(src).octets());
-                    request.attribute(sys::CTA_IP_V6_DST, &as_v6(dst).octets());
-                }
-            });
-            request.nested(sys::CTA_TUPLE_PROTO, |request| {
-                request.attribute(sys::CTA_PROTO_NUM, &[tuple.protocol.number()]);
-                match tuple.layer4 {
-                    Layer4::Ports { src, dst } | Layer4::Keys { src, dst } => {
-                        request.attribute(sys::CTA_PROTO_SRC_PORT, &src.to_be_bytes());
-                        request.attribute(sys::CTA_PROTO_DST_PORT, &dst.to_be_bytes());
-                    }
-                    Layer4::Icmp { id, kind, code } => {
-                        let [id_kind, type_kind, code_kind] = icmp_attributes(tuple.protocol);
-                        request.attribute(id_kind, &id.to_be_bytes());
-                        request.attribute(type_kind, &[kind]);
-                        request.attribute(code_kind, &[code]);
-                    }
-                    Layer4::None => {}
-                }
-            });
-        });
-        match tuple.zone {
-            0 => self,
-            zone => self.attribute(sys::CTA_ZONE, &zone.to_be_bytes()),
-        }
-    }
-
-    /// The finished message.
-    pub(crate) fn finish(mut self) -> Vec<u8> {
-        let length = (self.bytes.len() as u32).to_ne_bytes();
-        self.bytes[..4].copy_from_slice(&length);
-        self.bytes
-    }
-
-    fn pad(&mut self) -> &mut Self {
-        self.bytes.resize(align(self.bytes.len()), 0);
-        self
-    }
-}
-
-/// `nlmsg_type` of a conntrack message.
-pub(crate) fn message_kind(message: u32) -> u16 {
-    ((sys::NFNL_SUBSYS_CTNETLINK << 8) | message) as u16
-}
-
-fn icmp_attributes(protocol: Protocol) -> [u32; 3] {
-    match protocol {
-        Protocol::Icmpv6 => {
-            [sys::CTA_PROTO_ICMPV6_ID, sys::CTA_PROTO_ICMPV6_TYPE, sys::CTA_PROTO_ICMPV6_CODE]
-        }
-        _ => [sys::CTA_PROTO_ICMP_ID, sys::CTA_PROTO_ICMP_TYPE, sys::CTA_PROTO_ICMP_CODE],
-    }
-}
-
-fn as_v6(address: IpAddr) -> Ipv6Addr {
-    match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-        IpAddr::V6(v6) => v6,
-    }
-}
-
 /// Messages and attributes begin at multiples of four bytes.
 const fn align(length: usize) -> usize {
     (length + 3) & !3
@@ -416,119 +310,4 @@ fn u64_be(kind: u16, value: &[u8]) -> Result<u64, Malformed> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tuples() -> Vec<Tuple> {
-        let v4 = |text: &str| text.parse::<IpAddr>().unwrap();
-        let (a, b) = (v4("192.168.7.2"), v4("198.51.100.1"));
-        let (c, d) = (v4("fd00:7::2"), v4("2001:db8::1"));
-        vec![
-            Tuple {
-                src: a,
-                dst: b,
-                protocol: Protocol::Tcp,
-                layer4: Layer4::Ports { src: 65535, dst: 1 },
-                zone: 0,
-            },
-            Tuple {
-                src: c,
-                dst: d,
-                protocol: Protocol::Udp,
-                layer4: Layer4::Ports { src: 0, dst: 53 },
-                zone: 65535,
-            },
-            Tuple {
-                src: a,
-                dst: b,
-                protocol: Protocol::Icmp,
-                layer4: Layer4::Icmp { id: 7, kind: 8, code: 0 },
-                zone: 3,
-            },
-            Tuple {
-                src: c,
-                dst: d,
-                protocol: Protocol::Icmpv6,
-                layer4: Layer4::Icmp { id: 65535, kind: 128, code: 255 },
-                zone: 0,
-            },
-            Tuple {
-                src: a,
-                dst: b,
-                protocol: Protocol::Gre,
-                layer4: Layer4::Keys { src: 1, dst: 2 },
-                zone: 0,
-            },
-            Tuple { src: a, dst: b, protocol: Protocol::Other(50), layer4: Layer4::None, zone: 0 },
-        ]
-    }
-
-    fn message(original: &Tuple, reply: &Tuple) -> Vec<u8> {
-        // The C library takes the family from the message, not from the tuple.
-        let family = if original.src.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-        let mut request = Request::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, family as u8);
-        request.tuple(sys::CTA_TUPLE_ORIG, original).tuple(sys::CTA_TUPLE_REPLY, reply);
-        request.attribute(sys::CTA_ID, &0xdead_beef_u32.to_be_bytes());
-        request.attribute(sys::CTA_MARK, &7_u32.to_be_bytes());
-        request.nested(sys::CTA_TIMESTAMP, |request| {
-            request.attribute(sys::CTA_TIMESTAMP_START, &u64::MAX.to_be_bytes());
-        });
-        request.finish()
-    }
-
-    #[test]
-    fn what_is_written_is_read_back() {
-        for tuple in tuples() {
-            let bytes = message(&tuple, &tuple);
-            let message = Messages::new(&bytes).next().unwrap().unwrap();
-            assert_eq!(message.kind, message_kind(sys::IPCTNL_MSG_CT_NEW));
-            let flow = message.flow().unwrap();
-            assert_eq!((flow.original, flow.reply), (tuple, tuple));
-            assert_eq!((flow.id, flow.mark, flow.start), (0xdead_beef, 7, Some(u64::MAX)));
-        }
-    }
-
-    #[test]
-    fn the_c_library_reads_the_same() {
-        for tuple in tuples() {
-            let bytes = message(&tuple, &tuple);
-            let theirs = crate::Conntrack::parse(&bytes).unwrap();
-            let ours = Messages::new(&bytes).next().unwrap().unwrap().flow().unwrap();
-            assert_eq!((theirs.original(), theirs.reply()), (Some(ours.original), Some(ours.reply)));
-            assert_eq!((theirs.id(), theirs.mark()), (Some(ours.id), Some(ours.mark)));
-        }
-    }
-
-    #[test]
-    fn no_cut_and_no_flipped_byte_makes_it_panic() {
-        for tuple in tuples() {
-            let whole = message(&tuple, &tuple);
-            for end in 0..whole.len() {
-                for message in Messages::new(&whole[..end]).flatten() {
-                    let _ = message.flow();
-                }
-            }
-            for at in 0..whole.len() {
-                for value in [0, 1, 3, 4, 0x7f, 0x80, 0xff] {
-                    let mut bytes = whole.clone();
-                    bytes[at] = value;
-                    for message in Messages::new(&bytes).flatten() {
-                        let _ = message.flow();
-                        let _ = message.errno();
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_message_cut_short_is_an_error_and_not_an_entry() {
-        let tuple = tuples()[0];
-        let whole = message(&tuple, &tuple);
-        assert_eq!(Messages::new(&whole[..whole.len() - 4]).next(), Some(Err(Malformed::Length)));
-        let mut request = Request::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, libc::AF_INET as u8);
-        request.tuple(sys::CTA_TUPLE_ORIG, &tuple);
-        let bytes = request.finish();
-        assert_eq!(Messages::new(&bytes).next().unwrap().unwrap().flow(), Err(Malformed::NoTuple));
-    }
-}
+mod tests;

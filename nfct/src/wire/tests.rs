@@ -1,0 +1,110 @@
+//! What is written is read back, by both readers; nothing makes it panic.
+
+use super::*;
+
+fn tuples() -> Vec<Tuple> {
+    let v4 = |text: &str| text.parse::<IpAddr>().unwrap();
+    let (a, b) = (v4("192.168.7.2"), v4("198.51.100.1"));
+    let (c, d) = (v4("fd00:7::2"), v4("2001:db8::1"));
+    vec![
+        Tuple {
+            src: a,
+            dst: b,
+            protocol: Protocol::Tcp,
+            layer4: Layer4::Ports { src: 65535, dst: 1 },
+            zone: 0,
+        },
+        Tuple {
+            src: c,
+            dst: d,
+            protocol: Protocol::Udp,
+            layer4: Layer4::Ports { src: 0, dst: 53 },
+            zone: 65535,
+        },
+        Tuple {
+            src: a,
+            dst: b,
+            protocol: Protocol::Icmp,
+            layer4: Layer4::Icmp { id: 7, kind: 8, code: 0 },
+            zone: 3,
+        },
+        Tuple {
+            src: c,
+            dst: d,
+            protocol: Protocol::Icmpv6,
+            layer4: Layer4::Icmp { id: 65535, kind: 128, code: 255 },
+            zone: 0,
+        },
+        Tuple { src: a, dst: b, protocol: Protocol::Gre, layer4: Layer4::Keys { src: 1, dst: 2 }, zone: 0 },
+        Tuple { src: a, dst: b, protocol: Protocol::Other(50), layer4: Layer4::None, zone: 0 },
+    ]
+}
+
+fn message(original: &Tuple, reply: &Tuple) -> Vec<u8> {
+    // The C library takes the family from the message, not from the tuple.
+    let family = if original.src.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let mut request = Request::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, family as u8);
+    request.tuple(sys::CTA_TUPLE_ORIG, original).tuple(sys::CTA_TUPLE_REPLY, reply);
+    request.attribute(sys::CTA_ID, &0xdead_beef_u32.to_be_bytes());
+    request.attribute(sys::CTA_MARK, &7_u32.to_be_bytes());
+    request.nested(sys::CTA_TIMESTAMP, |request| {
+        request.attribute(sys::CTA_TIMESTAMP_START, &u64::MAX.to_be_bytes());
+    });
+    request.finish()
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    for tuple in tuples() {
+        let bytes = message(&tuple, &tuple);
+        let message = Messages::new(&bytes).next().unwrap().unwrap();
+        assert_eq!(message.kind, message_kind(sys::IPCTNL_MSG_CT_NEW));
+        let flow = message.flow().unwrap();
+        assert_eq!((flow.original, flow.reply), (tuple, tuple));
+        assert_eq!((flow.id, flow.mark, flow.start), (0xdead_beef, 7, Some(u64::MAX)));
+    }
+}
+
+#[test]
+fn the_c_library_reads_the_same() {
+    for tuple in tuples() {
+        let bytes = message(&tuple, &tuple);
+        let theirs = crate::Conntrack::parse(&bytes).unwrap();
+        let ours = Messages::new(&bytes).next().unwrap().unwrap().flow().unwrap();
+        assert_eq!((theirs.original(), theirs.reply()), (Some(ours.original), Some(ours.reply)));
+        assert_eq!((theirs.id(), theirs.mark()), (Some(ours.id), Some(ours.mark)));
+    }
+}
+
+#[test]
+fn no_cut_and_no_flipped_byte_makes_it_panic() {
+    for tuple in tuples() {
+        let whole = message(&tuple, &tuple);
+        for end in 0..whole.len() {
+            for message in Messages::new(&whole[..end]).flatten() {
+                let _ = message.flow();
+            }
+        }
+        for at in 0..whole.len() {
+            for value in [0, 1, 3, 4, 0x7f, 0x80, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] = value;
+                for message in Messages::new(&bytes).flatten() {
+                    let _ = message.flow();
+                    let _ = message.errno();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_message_cut_short_is_an_error_and_not_an_entry() {
+    let tuple = tuples()[0];
+    let whole = message(&tuple, &tuple);
+    assert_eq!(Messages::new(&whole[..whole.len() - 4]).next(), Some(Err(Malformed::Length)));
+    let mut request = Request::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, libc::AF_INET as u8);
+    request.tuple(sys::CTA_TUPLE_ORIG, &tuple);
+    let bytes = request.finish();
+    assert_eq!(Messages::new(&bytes).next().unwrap().unwrap().flow(), Err(Malformed::NoTuple));
+}

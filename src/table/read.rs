@@ -1,0 +1,99 @@
+//! Reading the table: the best answer, all answers, everything.
+
+use nfct::Protocol;
+
+use super::entry::State;
+use super::index::{By, Class, IndexKey};
+use super::{LONGEST_WALK, Table};
+use crate::clock::Stamp;
+use crate::config::Key;
+use crate::mapping::{KeyValue, Mapping};
+use crate::question::{Question, one_address};
+
+/// More mappings share a value than are looked at in one go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMany;
+
+impl Table {
+    /// The best answer to a question by one key, as [`Mapping::rank`] has it.
+    /// `protocol` narrows it; other protocols than TCP and UDP are no answer.
+    ///
+    /// # Errors
+    /// When so many mappings share the value that the best can't be told in one
+    /// go: [`scan`](Self::scan) tells then.
+    pub fn best(
+        &self,
+        key: Key,
+        value: KeyValue,
+        protocol: Option<Protocol>,
+        now: Stamp,
+    ) -> Result<Option<Mapping>, TooMany> {
+        let Some(chains) = self.chains(By::key(key)) else { return Err(TooMany) };
+        let mut best: Option<Mapping> = None;
+        for class in Class::all_of(protocol).filter(|class| *class != Class::Other) {
+            let mut walked = 0;
+            let better = chains
+                .walk(IndexKey::of_value(value, class), &self.entries)
+                .take(LONGEST_WALK)
+                .inspect(|_| walked += 1)
+                .filter_map(|slot| self.visible(slot, now))
+                .filter(|mapping| mapping.key(key) == Some(value))
+                .chain(best)
+                .reduce(|best, other| if other.rank() > best.rank() { other } else { best });
+            best = better;
+            let surely = best.is_some_and(|best| best.is_live() && best.is_source_nat());
+            if surely {
+                // What was not walked began earlier, or is of a class that ranks lower.
+                break;
+            }
+            if walked == LONGEST_WALK {
+                return Err(TooMany);
+            }
+        }
+        Ok(best)
+    }
+
+    /// The answers to a question that an index serves (by public port, by
+    /// public address and port, by inside address, by inside address and port),
+    /// newest first. `None` where no index does, or where the answer is too
+    /// long to be collected in one go: [`scan`](Self::scan) then.
+    pub fn find(&self, question: &Question, now: Stamp) -> Option<Vec<Mapping>> {
+        let (nat_ip, src_ip) = (one_address(question.nat_ip), one_address(question.src_ip));
+        let (by, address, port) = match (nat_ip, question.nat_port, src_ip, question.src_port) {
+            (Some(_), Some(_), ..) => (By::NatIpAndPort, nat_ip, question.nat_port),
+            (_, _, Some(_), Some(_)) => (By::SrcIpAndPort, src_ip, question.src_port),
+            (_, Some(_), ..) => (By::NatPort, None, question.nat_port),
+            (_, _, Some(_), _) => (By::SrcIp, src_ip, None),
+            _ => return None,
+        };
+        let chains = self.chains(by)?;
+        let mut walked = 0;
+        let found = Class::all_of(question.protocol)
+            .flat_map(|class| chains.walk(IndexKey::new(address, port, class), &self.entries))
+            .take(LONGEST_WALK)
+            .inspect(|_| walked += 1)
+            .filter_map(|slot| self.visible(slot, now))
+            .filter(|mapping| question.matches(mapping))
+            .collect();
+        (walked < LONGEST_WALK).then_some(found)
+    }
+
+    /// The mappings from `slot` on, a slice at a time: where to go on, or
+    /// `None` at the end. Mappings that live all the while show exactly once.
+    pub fn scan(&self, slot: u32, now: Stamp, mut on: impl FnMut(Mapping)) -> Option<u32> {
+        let (slice, next) = self.slice(slot);
+        slice.filter_map(|slot| self.visible(slot, now)).for_each(&mut on);
+        next
+    }
+
+    /// A mapping, unless the slot is free or its time is over.
+    fn visible(&self, slot: u32, now: Stamp) -> Option<Mapping> {
+        let entry = self.entries.get(slot);
+        let shown = match entry.state {
+            State::Live => true,
+            State::Closed => now.since(entry.closed.into()) < self.del_delay,
+            State::Free | State::Dropped => false,
+        };
+        shown.then(|| entry.mapping())
+    }
+}
