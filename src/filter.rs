@@ -84,6 +84,7 @@ impl Filter {
             closed: None,
             learnt: Learnt::Event,
             silent: false,
+            sequence: 0,
         })
     }
 

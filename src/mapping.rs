@@ -15,13 +15,14 @@ use crate::config::Key;
 
 /// How the daemon came to know a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Learnt {
     /// The kernel said so when it began.
-    Event,
+    Event = 0,
     /// It was found in the kernel's table.
-    Dump,
+    Dump = 1,
     /// A look-up asked the kernel for it.
-    Kernel,
+    Kernel = 2,
 }
 
 impl Learnt {
@@ -57,6 +58,8 @@ pub struct Mapping {
     /// when the kernel told of nothing. Before it is given as live the kernel
     /// is asked.
     pub silent: bool,
+    /// Of mappings that opened in the same millisecond the later has the greater.
+    pub sequence: u32,
 }
 
 /// The value of one of the six keys.
@@ -143,17 +146,22 @@ impl Mapping {
         }
     }
 
+    /// Orders by age: the newest has the greatest.
+    pub fn age_rank(&self) -> (u64, u32) {
+        (self.opened.monotonic, self.sequence)
+    }
+
     /// Orders answers to the same question: a live mapping before a closed one,
     /// TCP before UDP before the rest, one that is translated before one that
     /// is not (a connection to the gateway itself has a port there, but nobody
     /// behind it), then the newest. The greatest is best.
-    pub fn rank(&self) -> (bool, u8, bool, u64) {
+    pub fn rank(&self) -> (bool, u8, bool, (u64, u32)) {
         let protocol = match self.original.protocol {
             Protocol::Tcp => 2,
             Protocol::Udp => 1,
             _ => 0,
         };
-        (self.is_live(), protocol, self.is_source_nat(), self.opened.monotonic)
+        (self.is_live(), protocol, self.is_source_nat(), self.age_rank())
     }
 }
 

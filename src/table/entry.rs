@@ -100,12 +100,13 @@ impl From<PackedStamp> for Stamp {
 
 /// Whether a slot is in use, and by what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub(super) enum State {
-    Free,
-    Live,
-    Closed,
+    Free = 0,
+    Live = 1,
+    Closed = 2,
     /// Closed, and not to be answered any more.
-    Dropped,
+    Dropped = 3,
 }
 
 /// No slot.
@@ -122,13 +123,17 @@ pub(super) struct Entry {
     pub(super) mark: u32,
     /// The slot that closed after this one, or the next free one.
     pub(super) next: u32,
+    /// Counts entries: of two that opened in the same millisecond the later.
+    pub(super) sequence: u32,
     /// The dump during which it was last seen, or opened.
     pub(super) epoch: u16,
-    pub(super) state: State,
-    pub(super) learnt: Learnt,
-    /// It may end without an event.
-    pub(super) silent: bool,
+    /// State, how it was learnt, and whether it may end without an event.
+    pub(super) flags: u8,
 }
+
+const STATE: u8 = 0b11;
+const LEARNT: u8 = 0b1100;
+const SILENT: u8 = 0b1_0000;
 
 impl Entry {
     /// What free slots hold.
@@ -143,14 +148,14 @@ impl Entry {
             id: 0,
             mark: 0,
             next: NONE,
+            sequence: 0,
             epoch: 0,
-            state: State::Free,
-            learnt: Learnt::Event,
-            silent: false,
+            flags: State::Free as u8,
         }
     };
 
-    pub(super) fn new(flow: &Flow, learnt: Learnt, epoch: u16, now: Stamp) -> Self {
+    /// A life that goes on.
+    pub(super) fn new(flow: &Flow, learnt: Learnt, silent: bool, now: Stamp) -> Self {
         let opened = match flow.start {
             Some(nanoseconds) => now.back_to_wall(nanoseconds / 1_000_000),
             None => now,
@@ -163,11 +168,36 @@ impl Entry {
             id: flow.id,
             mark: flow.mark,
             next: NONE,
-            epoch,
-            state: State::Live,
-            learnt,
-            silent: false,
+            sequence: 0,
+            epoch: 0,
+            flags: State::Live as u8 | (learnt as u8) << 2 | u8::from(silent) << 4,
         }
+    }
+
+    pub(super) fn state(&self) -> State {
+        match self.flags & STATE {
+            0 => State::Free,
+            1 => State::Live,
+            2 => State::Closed,
+            _ => State::Dropped,
+        }
+    }
+
+    pub(super) fn set_state(&mut self, state: State) {
+        self.flags = self.flags & !STATE | state as u8;
+    }
+
+    fn learnt(&self) -> Learnt {
+        match (self.flags & LEARNT) >> 2 {
+            0 => Learnt::Event,
+            1 => Learnt::Dump,
+            _ => Learnt::Kernel,
+        }
+    }
+
+    /// Its end will be told.
+    pub(super) fn set_told(&mut self) {
+        self.flags &= !SILENT;
     }
 
     pub(super) fn mapping(&self) -> Mapping {
@@ -177,9 +207,10 @@ impl Entry {
             id: self.id,
             mark: self.mark,
             opened: self.opened.into(),
-            closed: (self.state != State::Live).then(|| self.closed.into()),
-            learnt: self.learnt,
-            silent: self.silent,
+            closed: (self.state() != State::Live).then(|| self.closed.into()),
+            learnt: self.learnt(),
+            silent: self.flags & SILENT != 0,
+            sequence: self.sequence,
         }
     }
 
@@ -222,5 +253,40 @@ mod tests {
         }
         assert_eq!(size_of::<Packed>(), 40);
         assert_eq!(size_of::<Entry>(), 124);
+    }
+
+    #[test]
+    fn flags_are_kept_apart() {
+        let tuple = Tuple {
+            src: "10.0.0.1".parse().unwrap(),
+            dst: "10.0.0.2".parse().unwrap(),
+            protocol: Protocol::Tcp,
+            layer4: Layer4::Ports { src: 1, dst: 2 },
+            zone: 0,
+        };
+        let flow = Flow {
+            original: tuple,
+            reply: tuple,
+            id: 1,
+            status: nfct::Status::default(),
+            mark: 0,
+            timeout: None,
+            start: None,
+            stop: None,
+        };
+        let now = Stamp { monotonic: (1 << 48) - 1, wall: 1_795_246_463_007 };
+        for learnt in [Learnt::Event, Learnt::Dump, Learnt::Kernel] {
+            for silent in [false, true] {
+                let mut entry = Entry::new(&flow, learnt, silent, now);
+                for state in [State::Live, State::Closed, State::Dropped, State::Free] {
+                    entry.set_state(state);
+                    let mapping = entry.mapping();
+                    assert_eq!((entry.state(), mapping.learnt, mapping.silent), (state, learnt, silent));
+                    assert_eq!(mapping.opened, now);
+                }
+                entry.set_told();
+                assert!(!entry.mapping().silent);
+            }
+        }
     }
 }

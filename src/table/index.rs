@@ -196,7 +196,7 @@ impl Chains {
     pub(super) fn build(&mut self, end: u32, last: bool, entries: &Chunks<Entry>) {
         let begin = std::mem::replace(&mut self.built, end);
         for slot in begin..end {
-            if entries.get(slot).state != State::Free {
+            if entries.get(slot).state() != State::Free {
                 self.insert(slot, entries);
             }
         }
@@ -265,6 +265,6 @@ impl Chains {
         let shard = &self.newest.tables[(hash >> 40) as usize % SHARDS];
         let newest = shard.find(hash, |slot| self.by.of(entries.get(*slot)) == key).copied();
         std::iter::successors(newest, |slot| Some(self.links.get(*slot).older).filter(|older| *older != NONE))
-            .inspect(|slot| debug_assert!(entries.get(*slot).state != State::Free))
+            .inspect(|slot| debug_assert!(entries.get(*slot).state() != State::Free))
     }
 }

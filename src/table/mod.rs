@@ -58,6 +58,8 @@ pub struct Table {
     /// never used.
     free: u32,
     unused: u32,
+    /// How many were ever stored.
+    placed: u32,
     live: usize,
     closed: usize,
     /// Closed entries are linked in the order in which they closed, which is
@@ -93,6 +95,7 @@ impl Table {
             entries: Chunks::new(),
             free: NONE,
             unused: 0,
+            placed: 0,
             live: 0,
             closed: 0,
             first_closed: NONE,
@@ -128,8 +131,10 @@ impl Table {
             if entry.id == flow.id && entry.original == Packed::from(&flow.original) {
                 entry.mark = flow.mark;
                 entry.epoch = self.epoch;
-                // Whose beginning is told, its end is told too.
-                entry.silent = false;
+                if learnt == Learnt::Event {
+                    // Whose beginning is told, its end is told too.
+                    entry.set_told();
+                }
                 return false;
             }
             // The kernel gives a reply tuple to one connection at a time: the
@@ -139,8 +144,7 @@ impl Table {
             // The word of its end overtook the word of its beginning.
             return false;
         }
-        let entry = Entry::new(flow, learnt, self.epoch, now);
-        self.insert(Entry { silent: learnt == Learnt::Kernel, ..entry });
+        self.insert(Entry::new(flow, learnt, learnt == Learnt::Kernel, now));
         true
     }
 
@@ -158,7 +162,7 @@ impl Table {
             }
             _ if self.knows_as_closed(flow) => End::Stale,
             _ => {
-                let slot = self.place(Entry::new(flow, Learnt::Event, self.epoch, now));
+                let slot = self.place(Entry::new(flow, Learnt::Event, false, now));
                 self.queue_closed(slot, now);
                 End::OfUnknown
             }
@@ -178,7 +182,7 @@ impl Table {
             if now.since(entry.closed.into()) < self.del_delay {
                 break;
             }
-            if entry.state == State::Closed {
+            if entry.state() == State::Closed {
                 self.closed -= 1;
                 removed += 1;
             }
@@ -209,19 +213,20 @@ impl Table {
     /// Whether a closed entry is this very life.
     fn knows_as_closed(&self, flow: &Flow) -> bool {
         let reply = Packed::from(&flow.reply);
-        let entry = Entry::new(flow, Learnt::Event, 0, NEVER);
+        let entry = Entry::new(flow, Learnt::Event, false, NEVER);
         let class = Class::of(entry.protocol());
         let key = IndexKey::new(Some(flow.reply.dst), Some(entry.nat_port()), class);
         self.chains(By::NatIpAndPort).is_some_and(|chains| {
             chains.walk(key, &self.entries).take(LONGEST_WALK).any(|slot| {
                 let entry = self.entries.get(slot);
-                entry.state == State::Closed && entry.id == flow.id && entry.reply == reply
+                entry.state() == State::Closed && entry.id == flow.id && entry.reply == reply
             })
         })
     }
 
     fn insert(&mut self, entry: Entry) {
         let slot = self.place(entry);
+        let entry = *self.entries.get(slot);
         self.identities.insert(slot, &self.entries);
         self.live += 1;
         self.note(|| Change::Opened(entry.mapping()));
@@ -237,7 +242,8 @@ impl Table {
         };
         self.entries.reach(slot, Entry::FREE);
         self.free = self.entries.get(slot).next;
-        *self.entries.get_mut(slot) = entry;
+        self.placed = self.placed.wrapping_add(1);
+        *self.entries.get_mut(slot) = Entry { sequence: self.placed, epoch: self.epoch, ..entry };
         for chains in &mut self.chains {
             chains.insert(slot, &self.entries);
         }
@@ -257,7 +263,7 @@ impl Table {
         if let Some(ended) = &mut self.ended_during_dump {
             ended.insert(self.identities.hash(&entry.reply), entry.id);
         }
-        entry.state = State::Closed;
+        entry.set_state(State::Closed);
         entry.closed = now.into();
         entry.next = NONE;
         self.closed += 1;

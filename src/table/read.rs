@@ -89,7 +89,7 @@ impl Table {
     /// A mapping, unless the slot is free or its time is over.
     fn visible(&self, slot: u32, now: Stamp) -> Option<Mapping> {
         let entry = self.entries.get(slot);
-        let shown = match entry.state {
+        let shown = match entry.state() {
             State::Live => true,
             State::Closed => now.since(entry.closed.into()) < self.del_delay,
             State::Free | State::Dropped => false,

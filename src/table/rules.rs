@@ -45,13 +45,13 @@ impl Table {
         let mut dropped = 0;
         for slot in slice {
             let entry = self.entries.get(slot);
-            if matches!(entry.state, State::Free | State::Dropped) || keep(&entry.mapping()) {
+            if matches!(entry.state(), State::Free | State::Dropped) || keep(&entry.mapping()) {
                 continue;
             }
-            if entry.state == State::Live {
+            if entry.state() == State::Live {
                 self.close_slot(slot, now);
             }
-            self.entries.get_mut(slot).state = State::Dropped;
+            self.entries.get_mut(slot).set_state(State::Dropped);
             self.closed -= 1;
             dropped += 1;
         }

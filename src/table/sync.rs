@@ -43,8 +43,7 @@ impl Table {
         if self.ended_during_dump.as_ref().is_some_and(|ended| ended.contains(hash, flow.id)) {
             return false;
         }
-        let entry = Entry::new(flow, Learnt::Dump, self.epoch, now);
-        self.insert(Entry { silent: self.dump_is_silent, ..entry });
+        self.insert(Entry::new(flow, Learnt::Dump, self.dump_is_silent, now));
         true
     }
 
@@ -64,7 +63,7 @@ impl Table {
         let mut gone = 0;
         for slot in slice {
             let entry = self.entries.get(slot);
-            if entry.state == State::Live && entry.epoch != self.epoch {
+            if entry.state() == State::Live && entry.epoch != self.epoch {
                 self.close_slot(slot, now);
                 gone += 1;
             }
@@ -84,8 +83,8 @@ impl Table {
         let mut dropped = 0;
         for slot in slice {
             let entry = self.entries.get(slot);
-            if entry.state == State::Closed && now.since(entry.opened.into()) > life_span {
-                self.entries.get_mut(slot).state = State::Dropped;
+            if entry.state() == State::Closed && now.since(entry.opened.into()) > life_span {
+                self.entries.get_mut(slot).set_state(State::Dropped);
                 self.closed -= 1;
                 dropped += 1;
             }

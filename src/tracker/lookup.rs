@@ -139,7 +139,7 @@ impl Tracker {
             let asked = self.caught_up(|state, now| self.ask_kernel(state, question, now)).await?;
             found.extend(asked.value);
         }
-        found.sort_by_key(|mapping| std::cmp::Reverse(mapping.opened.monotonic));
+        found.sort_by_key(|mapping| std::cmp::Reverse(mapping.age_rank()));
         Ok(Answer { value: found, complete })
     }
 
@@ -219,6 +219,7 @@ impl Tracker {
                         closed: None,
                         learnt: Learnt::Kernel,
                         silent: true,
+                        sequence: u32::MAX,
                     });
                 }
                 Ok(_) => {}
