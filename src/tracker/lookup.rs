@@ -44,6 +44,20 @@ impl Tracker {
         }
     }
 
+    /// The same, as often as it takes until `read` says that what it read lives;
+    /// the lock is free in between.
+    async fn caught_up_and_alive<T>(
+        &self,
+        mut read: impl FnMut(&mut State, Stamp) -> Option<T>,
+    ) -> Result<Answer<T>, Error> {
+        loop {
+            let Answer { value, complete } = self.caught_up(&mut read).await?;
+            if let Some(value) = value {
+                return Ok(Answer { value, complete });
+            }
+        }
+    }
+
     /// Reads the table as it is now.
     ///
     /// # Errors
@@ -62,13 +76,9 @@ impl Tracker {
         value: KeyValue,
         protocol: Option<Protocol>,
     ) -> Result<Answer<Option<Mapping>>, Error> {
-        let best = self.caught_up(|state, now| {
-            loop {
-                let best = state.table.best(key, value, protocol, now);
-                if !self.close_dead(state, best.unwrap_or_default().as_slice(), now) {
-                    return best;
-                }
-            }
+        let best = self.caught_up_and_alive(|state, now| {
+            let best = state.table.best(key, value, protocol, now);
+            (!self.close_dead(state, best.unwrap_or_default().as_slice(), now)).then_some(best)
         });
         let Answer { value: best, complete } = best.await?;
         let mut best = match best {
@@ -113,13 +123,9 @@ impl Tracker {
     /// # Errors
     /// When the kernel can't be followed any more.
     pub async fn find(&self, question: &Question, most: usize) -> Result<Answer<Vec<Mapping>>, Error> {
-        let indexed = self.caught_up(|state, now| {
-            loop {
-                let found = state.table.find(question, now);
-                if !self.close_dead(state, found.as_deref().unwrap_or_default(), now) {
-                    return found;
-                }
-            }
+        let indexed = self.caught_up_and_alive(|state, now| {
+            let found = state.table.find(question, now);
+            (!self.close_dead(state, found.as_deref().unwrap_or_default(), now)).then_some(found)
         });
         let Answer { value, complete } = indexed.await?;
         let mut found = match value {
