@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use nfct::Flow;
+use nfct::{Direction, End, Flow, KernelFilter};
 
 use crate::clock::Stamp;
 use crate::config;
@@ -53,6 +53,23 @@ impl Filter {
     /// The destination port that every tracked connection has, if one is set.
     pub fn dst_port(&self) -> Option<u16> {
         self.port(config::Key::DstPort)
+    }
+
+    /// The conditions as a program for the kernel, so that events of other
+    /// connections never wake the daemon. It may let more through than
+    /// [`matches`](Self::matches), never less.
+    pub fn kernel_filter(&self) -> KernelFilter {
+        self.conditions.iter().fold(KernelFilter::new(), |filter, (key, value)| {
+            let (direction, end) = match key {
+                config::Key::SrcIp | config::Key::SrcPort => (Direction::Original, End::Source),
+                config::Key::DstIp | config::Key::DstPort => (Direction::Original, End::Destination),
+                config::Key::NatIp | config::Key::NatPort => (Direction::Reply, End::Destination),
+            };
+            match value {
+                KeyValue::Ip(address) => filter.address(direction, end, *address),
+                KeyValue::Port(port) => filter.port(direction, end, *port),
+            }
+        })
     }
 
     fn address(&self, key: config::Key) -> Option<IpAddr> {
@@ -109,5 +126,102 @@ impl std::fmt::Display for Filter {
             }
         }
         if self.nat_only { f.write_str(" that is translated") } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::os::unix::net::UnixDatagram;
+
+    use nfct::{Event, EventKind, Layer4, Protocol, Status, Tuple};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Few addresses and ports, so that conditions are met often.
+    fn addresses() -> impl Strategy<Value = IpAddr> {
+        let some = ["10.0.0.1", "10.0.0.2", "255.255.255.255", "fd00::1", "fd00::2", "::ffff:10.0.0.1"];
+        prop::sample::select(some.map(|address| address.parse().unwrap()).to_vec())
+    }
+
+    fn tuple(v6: bool) -> impl Strategy<Value = Tuple> {
+        let some: &[&str] = if v6 {
+            &["fd00::1", "fd00::2", "::ffff:10.0.0.1"]
+        } else {
+            &["10.0.0.1", "10.0.0.2", "255.255.255.255"]
+        };
+        let addresses = || {
+            prop::sample::select(some.iter().map(|text| text.parse::<IpAddr>().unwrap()).collect::<Vec<_>>())
+        };
+        let protocols = prop::sample::select(vec![1_u8, 6, 17, 33, 47, 58, 132, 136, 0, 50, 255]);
+        let ports = || prop::sample::select(vec![0_u16, 1, 443, 65535]);
+        (addresses(), addresses(), protocols, ports(), ports(), 0..3_u16).prop_map(
+            |(src, dst, protocol, near, far, zone)| {
+                let protocol = Protocol::from(protocol);
+                let layer4 = match protocol {
+                    Protocol::Icmp | Protocol::Icmpv6 => Layer4::Icmp { id: near, kind: far as u8, code: 0 },
+                    Protocol::Gre => Layer4::Keys { src: near, dst: far },
+                    Protocol::Other(_) => Layer4::None,
+                    _ => Layer4::Ports { src: near, dst: far },
+                };
+                Tuple { src, dst, protocol, layer4, zone }
+            },
+        )
+    }
+
+    fn pairs() -> impl Strategy<Value = (Tuple, Tuple)> {
+        any::<bool>().prop_flat_map(|v6| (tuple(v6), tuple(v6)))
+    }
+
+    fn filters() -> impl Strategy<Value = config::Filter> {
+        let address = || prop::option::weighted(0.3, addresses());
+        let port = || prop::option::weighted(0.3, prop::sample::select(vec![0_u16, 1, 443, 65535]));
+        (address(), port(), address(), port(), address(), port(), any::<bool>()).prop_map(
+            |(src_ip, src_port, nat_ip, nat_port, dst_ip, dst_port, nat_only)| config::Filter {
+                src_ip,
+                src_port,
+                nat_ip,
+                nat_port,
+                dst_ip,
+                dst_port,
+                nat_only,
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+        #[test]
+        fn the_kernel_never_holds_back_what_is_tracked(
+            config in filters(),
+            (original, reply) in pairs(),
+            new in any::<bool>(),
+        ) {
+            let flow = Flow {
+                original, reply, id: 1, status: Status(0), mark: 0, timeout: None, start: None, stop: None,
+            };
+            let filter = Filter::new(&config);
+            // Sockets of any kind can carry an event, and have the kernel filter it.
+            let (sender, receiver) = UnixDatagram::pair().unwrap();
+            filter.kernel_filter().attach(&receiver).unwrap();
+            receiver.set_nonblocking(true).unwrap();
+            let kind = if new { EventKind::New } else { EventKind::Destroy };
+            let _ = sender.send(&nfct::wire::write_event(&Event { kind, flow }));
+            let delivered = match receiver.recv(&mut [0; 4096]) {
+                Ok(_) => true,
+                Err(error) => {
+                    prop_assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                    false
+                }
+            };
+            let matches = filter.matches(&flow);
+            prop_assert!(delivered || !matches);
+            let has_ports = matches!(original.layer4, Layer4::Ports { .. } | Layer4::Keys { .. })
+                && matches!(reply.layer4, Layer4::Ports { .. } | Layer4::Keys { .. });
+            if has_ports && !config.nat_only {
+                prop_assert_eq!(delivered, matches, "with ports the kernel is as exact");
+            }
+        }
     }
 }

@@ -9,6 +9,7 @@ use nfct_sys as sys;
 use crate::error::Error;
 use crate::flow::Flow;
 use crate::handle::Handle;
+use crate::kernel_filter::KernelFilter;
 use crate::socket::{self, Batch};
 use crate::wire::{Message, Messages, message_kind};
 
@@ -33,7 +34,8 @@ impl EventKind {
         }
     }
 
-    fn of(message: &Message<'_>) -> Option<Self> {
+    /// What a message tells, if it is an event at all.
+    pub fn of(message: &Message<'_>) -> Option<Self> {
         let fresh = message.flags & (sys::NLM_F_CREATE | sys::NLM_F_EXCL) as u16 != 0;
         if message.kind == message_kind(sys::IPCTNL_MSG_CT_NEW) {
             Some(if fresh { EventKind::New } else { EventKind::Update })
@@ -168,6 +170,14 @@ impl Events {
             i32::from(reliable),
         )
         .map_err(|source| Error::from_io("asking for reliable events", source))
+    }
+
+    /// Has the kernel deliver only what `filter` lets through, from now on.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn set_filter(&self, filter: &KernelFilter) -> Result<(), Error> {
+        filter.attach(self)
     }
 
     /// Takes what waits, up to a fixed number of events, without blocking, and

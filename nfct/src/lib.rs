@@ -45,6 +45,7 @@ mod error;
 mod events;
 mod flow;
 mod handle;
+mod kernel_filter;
 mod query;
 mod socket;
 mod tuple;
@@ -55,6 +56,7 @@ pub use error::Error;
 pub use events::{Event, EventKind, Events, Groups, Received, Waiter};
 pub use flow::{Flow, Status};
 pub use handle::{Handle, Next};
+pub use kernel_filter::{Direction, End, KernelFilter};
 pub use query::{Dump, Family, Query};
 pub use tuple::{Layer4, Protocol, Tuple};
 

@@ -113,6 +113,7 @@ impl Tracker {
         let events = Events::subscribe(Groups::NEW | Groups::DESTROY)?;
         let receive_buffer = events.set_receive_buffer(settings.netlink.receive_buffer.0)?;
         events.set_reliable(settings.netlink.reliable)?;
+        events.set_filter(&settings.filter.kernel_filter())?;
         let waiter = events.waiter()?;
         // Opened here, in the caller's network namespace.
         let dumps = Query::open()?;

@@ -16,18 +16,20 @@ impl Tracker {
         if settings == state.settings {
             return Ok(());
         }
+        let filter = settings.filter.clone();
+        let other_filter = filter != state.settings.filter;
         state.events.set_reliable(settings.netlink.reliable)?;
         if settings.netlink.receive_buffer != state.settings.netlink.receive_buffer {
             state.receive_buffer = state.events.set_receive_buffer(settings.netlink.receive_buffer.0)?;
         }
-        state.table.set_del_delay(settings.del_delay);
-        state.table.set_key(settings.key);
-        let filter = settings.filter.clone();
-        let other_filter = filter != state.settings.filter;
-        state.settings = settings;
         if other_filter {
+            // What the old program held back, the dump brings in.
+            state.events.set_filter(&filter.kernel_filter())?;
             self.disturb(&mut state);
         }
+        state.table.set_del_delay(settings.del_delay);
+        state.table.set_key(settings.key);
+        state.settings = settings;
         self.requests.soon();
         drop(state);
         while self.lock().table.build_index() {}

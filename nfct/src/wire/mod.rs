@@ -15,6 +15,7 @@ use nfct_sys as sys;
 
 use crate::flow::{Flow, Status};
 use crate::tuple::{Layer4, Protocol, Tuple};
+pub use request::write_event;
 pub(crate) use request::{Request, message_kind};
 
 /// Size of `struct nlmsghdr`.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use nfct_sys as sys;
 
 use super::{ATTRIBUTE, NESTED, align};
+use crate::events::{Event, EventKind};
 use crate::tuple::{Layer4, Protocol, Tuple};
 
 /// Builds one request.
@@ -46,40 +47,52 @@ impl Request {
         self
     }
 
-    /// Adds a tuple, with its zone beside it.
+    /// Adds a tuple, with its zone beside it, where it holds for both directions.
     pub(crate) fn tuple(&mut self, kind: u32, tuple: &Tuple) -> &mut Self {
-        self.nested(kind, |request| {
-            request.nested(sys::CTA_TUPLE_IP, |request| match (tuple.src, tuple.dst) {
-                (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                    request.attribute(sys::CTA_IP_V4_SRC, &src.octets());
-                    request.attribute(sys::CTA_IP_V4_DST, &dst.octets());
-                }
-                (src, dst) => {
-                    request.attribute(sys::CTA_IP_V6_SRC, &as_v6(src).octets());
-                    request.attribute(sys::CTA_IP_V6_DST, &as_v6(dst).octets());
-                }
-            });
-            request.nested(sys::CTA_TUPLE_PROTO, |request| {
-                request.attribute(sys::CTA_PROTO_NUM, &[tuple.protocol.number()]);
-                match tuple.layer4 {
-                    Layer4::Ports { src, dst } | Layer4::Keys { src, dst } => {
-                        request.attribute(sys::CTA_PROTO_SRC_PORT, &src.to_be_bytes());
-                        request.attribute(sys::CTA_PROTO_DST_PORT, &dst.to_be_bytes());
-                    }
-                    Layer4::Icmp { id, kind, code } => {
-                        let [id_kind, type_kind, code_kind] = icmp_attributes(tuple.protocol);
-                        request.attribute(id_kind, &id.to_be_bytes());
-                        request.attribute(type_kind, &[kind]);
-                        request.attribute(code_kind, &[code]);
-                    }
-                    Layer4::None => {}
-                }
-            });
-        });
+        self.nested(kind, |request| request.tuple_parts(tuple));
         match tuple.zone {
             0 => self,
             zone => self.attribute(sys::CTA_ZONE, &zone.to_be_bytes()),
         }
+    }
+
+    /// Adds a tuple, with a zone inside that holds for this direction only.
+    fn zoned_tuple(&mut self, kind: u32, tuple: &Tuple) {
+        self.nested(kind, |request| {
+            request.tuple_parts(tuple);
+            if tuple.zone != 0 {
+                request.attribute(sys::CTA_TUPLE_ZONE, &tuple.zone.to_be_bytes());
+            }
+        });
+    }
+
+    fn tuple_parts(&mut self, tuple: &Tuple) {
+        self.nested(sys::CTA_TUPLE_IP, |request| match (tuple.src, tuple.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                request.attribute(sys::CTA_IP_V4_SRC, &src.octets());
+                request.attribute(sys::CTA_IP_V4_DST, &dst.octets());
+            }
+            (src, dst) => {
+                request.attribute(sys::CTA_IP_V6_SRC, &as_v6(src).octets());
+                request.attribute(sys::CTA_IP_V6_DST, &as_v6(dst).octets());
+            }
+        });
+        self.nested(sys::CTA_TUPLE_PROTO, |request| {
+            request.attribute(sys::CTA_PROTO_NUM, &[tuple.protocol.number()]);
+            match tuple.layer4 {
+                Layer4::Ports { src, dst } | Layer4::Keys { src, dst } => {
+                    request.attribute(sys::CTA_PROTO_SRC_PORT, &src.to_be_bytes());
+                    request.attribute(sys::CTA_PROTO_DST_PORT, &dst.to_be_bytes());
+                }
+                Layer4::Icmp { id, kind, code } => {
+                    let [id_kind, type_kind, code_kind] = icmp_attributes(tuple.protocol);
+                    request.attribute(id_kind, &id.to_be_bytes());
+                    request.attribute(type_kind, &[kind]);
+                    request.attribute(code_kind, &[code]);
+                }
+                Layer4::None => {}
+            }
+        });
     }
 
     /// The finished message.
@@ -98,6 +111,50 @@ impl Request {
 /// `nlmsg_type` of a conntrack message.
 pub(crate) fn message_kind(message: u32) -> u16 {
     ((sys::NFNL_SUBSYS_CTNETLINK << 8) | message) as u16
+}
+
+/// Writes an event as the kernel sends it, for tests and replays: what
+/// [`Message::flow`](super::Message::flow) reads back.
+pub fn write_event(event: &Event) -> Vec<u8> {
+    let flow = &event.flow;
+    let (message, flags) = match event.kind {
+        EventKind::New => (sys::IPCTNL_MSG_CT_NEW, sys::NLM_F_CREATE | sys::NLM_F_EXCL),
+        EventKind::Update => (sys::IPCTNL_MSG_CT_NEW, 0),
+        EventKind::Destroy => (sys::IPCTNL_MSG_CT_DELETE, 0),
+    };
+    let family = if flow.original.src.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let mut request = Request::new(message, flags, 0, family as u8);
+    let zone = flow.original.zone;
+    let without_zone = |tuple: &Tuple| Tuple { zone: 0, ..*tuple };
+    if zone == flow.reply.zone {
+        request.tuple(sys::CTA_TUPLE_ORIG, &without_zone(&flow.original));
+        request.tuple(sys::CTA_TUPLE_REPLY, &without_zone(&flow.reply));
+        if zone != 0 {
+            request.attribute(sys::CTA_ZONE, &zone.to_be_bytes());
+        }
+    } else {
+        request.zoned_tuple(sys::CTA_TUPLE_ORIG, &flow.original);
+        request.zoned_tuple(sys::CTA_TUPLE_REPLY, &flow.reply);
+    }
+    request.attribute(sys::CTA_ID, &flow.id.to_be_bytes());
+    request.attribute(sys::CTA_STATUS, &flow.status.0.to_be_bytes());
+    if flow.mark != 0 {
+        request.attribute(sys::CTA_MARK, &flow.mark.to_be_bytes());
+    }
+    if let Some(timeout) = flow.timeout {
+        request.attribute(sys::CTA_TIMEOUT, &timeout.to_be_bytes());
+    }
+    if flow.start.is_some() || flow.stop.is_some() {
+        request.nested(sys::CTA_TIMESTAMP, |request| {
+            for (kind, time) in [(sys::CTA_TIMESTAMP_START, flow.start), (sys::CTA_TIMESTAMP_STOP, flow.stop)]
+            {
+                if let Some(time) = time {
+                    request.attribute(kind, &time.to_be_bytes());
+                }
+            }
+        });
+    }
+    request.finish()
 }
 
 fn icmp_attributes(protocol: Protocol) -> [u32; 3] {

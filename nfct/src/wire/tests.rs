@@ -108,3 +108,28 @@ fn a_message_cut_short_is_an_error_and_not_an_entry() {
     let bytes = request.finish();
     assert_eq!(Messages::new(&bytes).next().unwrap().unwrap().flow(), Err(Malformed::NoTuple));
 }
+
+#[test]
+fn events_survive_the_round_trip() {
+    use crate::{Event, EventKind, Flow, Status};
+    for tuple in tuples() {
+        for (zone, reply_zone) in [(0, 0), (7, 7), (0, 9), (9, 0), (1, 65535)] {
+            for kind in [EventKind::New, EventKind::Update, EventKind::Destroy] {
+                let flow = Flow {
+                    original: Tuple { zone, ..tuple },
+                    reply: Tuple { zone: reply_zone, ..tuple },
+                    id: u32::MAX,
+                    status: Status(0x1a8),
+                    mark: u32::from(zone),
+                    timeout: Some(120).filter(|_| zone == 0),
+                    start: Some(1).filter(|_| zone > 0),
+                    stop: Some(u64::MAX).filter(|_| reply_zone > 0),
+                };
+                let bytes = write_event(&Event { kind, flow });
+                let message = Messages::new(&bytes).next().unwrap().unwrap();
+                assert_eq!(EventKind::of(&message), Some(kind));
+                assert_eq!(message.flow().unwrap(), flow);
+            }
+        }
+    }
+}
