@@ -26,9 +26,24 @@ pub struct DaemonBuilder {
     config: String,
     args: Vec<OsString>,
     variables: Vec<(OsString, OsString)>,
+    wrapper: Vec<OsString>,
+    program: OsString,
 }
 
 impl DaemonBuilder {
+    /// Starts it by another program, given with its arguments, which has to end in executing the command
+    /// line that follows them.
+    pub fn under<S: Into<OsString>>(mut self, wrapper: impl IntoIterator<Item = S>) -> Self {
+        self.wrapper = wrapper.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Runs a copy of the daemon's binary in place of the one that was built.
+    pub fn program(mut self, path: impl Into<OsString>) -> Self {
+        self.program = path.into();
+        self
+    }
+
     /// Adds an argument to `-c FILE`.
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
@@ -61,7 +76,9 @@ impl DaemonBuilder {
         // A daemon that has given up root reads it again on reload.
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("the directory is ours");
 
-        let mut child = Command::new(env!("CARGO_BIN_EXE_pynatconnd"))
+        let mut line = self.wrapper.iter().chain([&self.program]);
+        let mut child = Command::new(line.next().expect("the program is there"))
+            .args(line)
             .arg("-c")
             .arg(&path)
             .args(self.args)
@@ -92,7 +109,13 @@ pub struct Daemon {
 impl Daemon {
     /// A daemon with this configuration, INI text.
     pub fn builder(config: impl Into<String>) -> DaemonBuilder {
-        DaemonBuilder { config: config.into(), args: Vec::new(), variables: Vec::new() }
+        DaemonBuilder {
+            config: config.into(),
+            args: Vec::new(),
+            variables: Vec::new(),
+            wrapper: Vec::new(),
+            program: env!("CARGO_BIN_EXE_pynatconnd").into(),
+        }
     }
 
     /// Starts a daemon with this configuration in a namespace and waits until it answers.

@@ -102,9 +102,12 @@ impl Client {
 
     /// Whether the server has closed the connection; waits for it.
     pub fn is_closed(&mut self) -> bool {
-        match self.stream.fill_buf() {
-            Ok(rest) => rest.is_empty(),
-            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        loop {
+            match self.stream.fill_buf() {
+                Ok(rest) => return rest.is_empty(),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() == ErrorKind::ConnectionReset,
+            }
         }
     }
 

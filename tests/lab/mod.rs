@@ -318,10 +318,15 @@ impl Lab {
 }
 
 /// Waits until `condition` holds; panics, naming `what`, when it doesn't within [`PATIENCE`].
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_within(PATIENCE, what, condition);
+}
+
+/// The same with a limit of the test's own, for what takes its time by design.
+pub fn wait_within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < PATIENCE, "still not after {} s: {what}", PATIENCE.as_secs());
+        assert!(start.elapsed() < limit, "still not after {} s: {what}", limit.as_secs());
         thread::sleep(Duration::from_millis(2));
     }
 }
