@@ -5,25 +5,26 @@
 //! sense gets 400 and a line that says so, HEAD works, and a look-up that can't
 //! be decided because the table is not whole says 503.
 
-use std::collections::BTreeMap;
+mod debug;
+mod nagios;
+mod shown;
+
 use std::time::Duration;
 
-use hyper::body::{Body, Bytes};
+use hyper::body::Body;
 use hyper::header::RETRY_AFTER;
 use hyper::{Method, Request, StatusCode};
 use nfct::Protocol;
 use percent_encoding::percent_decode_str;
-use serde::Serialize;
 
 use super::App;
 use super::response::{self, Response};
 use crate::config::Key;
-use crate::mapping::{KeyValue, Mapping};
+use crate::mapping::KeyValue;
+use shown::Shown;
 
 /// How long a look-up that found nothing waits for the table to be whole.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Mappings of `/debug` that are written at once.
-const MAPPINGS_A_PIECE: usize = 256;
 
 enum Route {
     LookUp { key: Option<String>, value: String },
@@ -72,8 +73,8 @@ pub(super) async fn answer<B: Body>(app: &App, key: Key, request: &Request<B>) -
             }
             look_up(app, key, &value, request.uri().query()).await
         }
-        Route::Debug => debug(app, key).await,
-        Route::Nagios => nagios(app).await,
+        Route::Debug => debug::answer(app, key).await,
+        Route::Nagios => nagios::answer(app).await,
     }
 }
 
@@ -95,13 +96,7 @@ async fn look_up(app: &App, key: Key, value: &str, query: Option<&str>) -> Respo
     let mut waited = false;
     loop {
         match app.tracker.best(key, value, protocol).await {
-            Err(error) => {
-                log::error!("{error}");
-                return response::line(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "the kernel can't be followed any more",
-                );
-            }
+            Err(error) => return broken(&error),
             Ok(answer) => match answer.value {
                 Some(mapping) => {
                     app.stats.found.increment();
@@ -121,6 +116,12 @@ async fn look_up(app: &App, key: Key, value: &str, query: Option<&str>) -> Respo
             },
         }
     }
+}
+
+/// The kernel can't be followed any more, and the process is about to end.
+fn broken(error: &nfct::Error) -> Response {
+    log::error!("{error}");
+    response::line(StatusCode::INTERNAL_SERVER_ERROR, "the kernel can't be followed any more")
 }
 
 fn not_found(app: &App) -> Response {
@@ -161,160 +162,6 @@ fn read_value(key: Key, text: &str) -> Result<Option<KeyValue>, String> {
 
 fn shorten(text: &str) -> String {
     text.chars().filter(|character| !character.is_control()).take(64).collect()
-}
-
-/// A mapping as the Python program shows it, fields in alphabetical order.
-#[derive(Serialize)]
-struct Shown {
-    dst_ip: std::net::IpAddr,
-    dst_port: Option<u16>,
-    nat_ip: std::net::IpAddr,
-    nat_port: Option<u16>,
-    protocol: [&'static str; 2],
-    sig_type: &'static str,
-    src_ip: std::net::IpAddr,
-    src_port: Option<u16>,
-    time: String,
-}
-
-impl Shown {
-    fn new(mapping: &Mapping) -> Self {
-        let layer3 = if mapping.src_ip().is_ipv4() { "ipv4" } else { "ipv6" };
-        Shown {
-            dst_ip: mapping.dst_ip(),
-            dst_port: mapping.dst_port(),
-            nat_ip: mapping.nat_ip(),
-            nat_port: mapping.nat_port(),
-            protocol: [layer3, mapping.original.protocol.name().unwrap_or("unknown")],
-            sig_type: "new",
-            src_ip: mapping.src_ip(),
-            src_port: mapping.src_port(),
-            time: local_time(mapping.opened.wall),
-        }
-    }
-}
-
-/// `2026-11-21 07:34:27` in the system's time zone.
-fn local_time(milliseconds: u64) -> String {
-    let milliseconds = i64::try_from(milliseconds).unwrap_or(i64::MAX);
-    let time = jiff::Timestamp::from_millisecond(milliseconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
-}
-
-/// The whole table: for each value of the key the answer that a look-up gets.
-async fn debug(app: &App, key: Key) -> Response {
-    app.tracker.wait_complete(PATIENCE).await;
-    let mut best: BTreeMap<KeyValue, Mapping> = BTreeMap::new();
-    let collected = app
-        .tracker
-        .scan(|mapping| {
-            if !matches!(mapping.original.protocol, Protocol::Tcp | Protocol::Udp) {
-                return;
-            }
-            let Some(value) = mapping.key(key) else { return };
-            let shown = best.entry(value).or_insert(mapping);
-            if mapping.rank() > shown.rank() {
-                *shown = mapping;
-            }
-        })
-        .await;
-    if let Err(error) = collected {
-        log::error!("{error}");
-        return response::line(StatusCode::INTERNAL_SERVER_ERROR, "the kernel can't be followed any more");
-    }
-    if best.is_empty() {
-        return response::json_text(StatusCode::OK, "{}");
-    }
-    let mut rest = best.into_iter().peekable();
-    let mut opening = "{";
-    let mut finished = false;
-    let pieces = std::iter::from_fn(move || {
-        if finished {
-            return None;
-        }
-        let mut piece = Vec::new();
-        for (value, mapping) in rest.by_ref().take(MAPPINGS_A_PIECE) {
-            let value = match value {
-                KeyValue::Port(port) => port.to_string(),
-                KeyValue::Ip(address) => address.to_string(),
-            };
-            piece.extend_from_slice(opening.as_bytes());
-            piece.extend_from_slice(format!("\n    \"{value}\": ").as_bytes());
-            piece.extend_from_slice(&response::to_json(&Shown::new(&mapping), 1));
-            opening = ",";
-        }
-        if rest.peek().is_none() {
-            piece.extend_from_slice(b"\n}");
-            finished = true;
-        }
-        Some(Bytes::from(piece))
-    });
-    response::json_stream(pieces)
-}
-
-#[derive(Serialize)]
-struct Nagios {
-    expired_data: u64,
-    http_stat: HttpStat,
-    number_of_created_items: u64,
-    number_of_deleted_items: u64,
-    prgm_start_time: f64,
-    queue_size: u64,
-    shared_data_size: usize,
-    threads_stat: BTreeMap<&'static str, ThreadStat>,
-}
-
-#[derive(Serialize)]
-struct HttpStat {
-    bad_requests: u64,
-    no_of_requests: u64,
-    successful_replies: u64,
-    unauthorized_requests: u64,
-    unsuccessful_replies: u64,
-}
-
-#[derive(Serialize)]
-struct ThreadStat {
-    alive_time: f64,
-    is_alive: bool,
-}
-
-/// The Python program's counters. Its queue is the kernel's here, and empty:
-/// it is drained before the answer is made. A part that dies ends the whole
-/// process, so whoever reads this reads that all are alive.
-async fn nagios(app: &App) -> Response {
-    let size = match app.tracker.ask(|table, _| table.live() + table.closed()).await {
-        Ok(answer) => answer.value,
-        Err(error) => {
-            log::error!("{error}");
-            return response::line(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the kernel can't be followed any more",
-            );
-        }
-    };
-    let stats = &app.stats;
-    let alive_time = app.clock.now().since(app.started).as_secs_f64();
-    let parts = ["GarbageCollector", "HTTPServer", "NetFilter", "QueueWorker"];
-    response::json(&Nagios {
-        expired_data: stats.expired.get(),
-        http_stat: HttpStat {
-            bad_requests: stats.bad.get(),
-            no_of_requests: stats.requests.get(),
-            successful_replies: stats.found.get(),
-            unauthorized_requests: stats.unauthorized.get(),
-            unsuccessful_replies: stats.not_found.get(),
-        },
-        number_of_created_items: stats.created.get(),
-        number_of_deleted_items: stats.deleted.get(),
-        prgm_start_time: app.started.wall as f64 / 1000.0,
-        queue_size: 0,
-        shared_data_size: size,
-        threads_stat: parts
-            .into_iter()
-            .map(|part| (part, ThreadStat { alive_time, is_alive: true }))
-            .collect(),
-    })
 }
 
 #[cfg(test)]
