@@ -147,7 +147,10 @@ async fn serve(cli: &Cli, config: Config) -> Result<(), Fatal> {
     };
     match ended {
         Ok(name) => {
-            log::info!("{name}: ending");
+            log::info!(
+                "{name}: ending; the table's lock was held for {:?} at the longest",
+                app.stats.lock_held.get()
+            );
             let _ = stop.send(true);
             server.shut_down(config.join_timeout).await;
             Ok(())

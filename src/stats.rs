@@ -1,6 +1,7 @@
 //! What is counted while the daemon runs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -20,6 +21,22 @@ impl Counter {
     /// The count so far.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The longest of many times.
+#[derive(Debug, Default)]
+pub struct Longest(AtomicU64);
+
+impl Longest {
+    /// Takes one more.
+    pub fn record(&self, time: Duration) {
+        self.0.fetch_max(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The longest so far.
+    pub fn get(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
     }
 }
 
@@ -52,4 +69,6 @@ pub struct Stats {
     pub dumps: Counter,
     /// Mappings that a dump showed to be gone without an event.
     pub swept: Counter,
+    /// How long the table's lock was held at once.
+    pub lock_held: Longest,
 }

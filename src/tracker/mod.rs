@@ -18,9 +18,10 @@ mod reload;
 mod resync;
 
 use std::convert::Infallible;
+use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nfct::{Error, Events, Groups, Query};
 use tokio::sync::watch;
@@ -28,7 +29,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::config::{Config, Key, Netlink};
 use crate::filter::Filter;
-use crate::stats::Stats;
+use crate::stats::{Longest, Stats};
 use crate::table::Table;
 pub use changes::{Batch, Listener};
 pub use lookup::Answer;
@@ -190,10 +191,38 @@ impl Tracker {
 
     /// The guard of the table. A thread that panicked while it held it may have
     /// left the table half-changed; nothing must be answered from it.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|_| {
+    fn lock(&self) -> Guard<'_> {
+        let state = self.state.lock().unwrap_or_else(|_| {
             log::error!("a thread died while it changed the table: ending");
             std::process::abort()
-        })
+        });
+        Guard { state, since: Instant::now(), longest: &self.stats.lock_held }
+    }
+}
+
+/// The lock, which notes how long it was held.
+struct Guard<'a> {
+    state: MutexGuard<'a, State>,
+    since: Instant,
+    longest: &'a Longest,
+}
+
+impl Deref for Guard<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Guard<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.longest.record(self.since.elapsed());
     }
 }
