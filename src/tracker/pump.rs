@@ -1,6 +1,7 @@
 //! Draining the event socket into the table.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use nfct::{Error, EventKind, Received, Waiter};
 
@@ -11,6 +12,10 @@ use crate::table::End;
 
 /// System calls under one hold of the lock: at most some hundred events.
 const RECEIVES: usize = 8;
+/// How long events gather before they are read while nobody asks: a question
+/// reads at once what is there, so this delays no answer, and many events are
+/// read for one waking.
+const GATHERED_FOR: Duration = Duration::from_millis(1);
 /// Closed mappings removed under one hold of the lock.
 const EXPIRIES: usize = 1024;
 
@@ -91,6 +96,7 @@ impl Tracker {
                 std::thread::yield_now();
             };
             waiter.wait(next_expiry)?;
+            std::thread::sleep(GATHERED_FOR);
         }
     }
 }
