@@ -19,6 +19,9 @@ use crate::stats::Stats;
 use crate::tracker::{Settings, Tracker};
 use crate::{logging, proc};
 
+/// Open files that suffice for all connections.
+const FILES: u64 = 4096;
+
 /// The program: reads the command line, runs until it is told to end, and
 /// returns the exit status.
 pub fn main() -> ExitCode {
@@ -40,8 +43,12 @@ pub fn main() -> ExitCode {
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {
-            // Before logging works, and for whoever reads only the last line.
-            eprintln!("pynatconnd: {fatal}");
+            if log::max_level() == log::LevelFilter::Off {
+                // It ended before logging began.
+                eprintln!("pynatconnd: {fatal}");
+            } else {
+                log::error!("{fatal}");
+            }
             ExitCode::from(fatal.cause as u8)
         }
     }
@@ -89,6 +96,9 @@ fn load(cli: &Cli) -> Result<(Config, Vec<String>), Fatal> {
 }
 
 async fn serve(cli: &Cli, config: Config) -> Result<(), Fatal> {
+    // As many connections as are allowed, and what else is open; what the
+    // system does not grant shows as errors of accept, which pass.
+    let _ = rlimit::increase_nofile_limit(FILES);
     let mut terminate = on_signal(SignalKind::terminate())?;
     let mut interrupt = on_signal(SignalKind::interrupt())?;
     let mut hangup = on_signal(SignalKind::hangup())?;

@@ -46,6 +46,16 @@ pub fn bound(stream: &TcpStream) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))
 }
 
+/// Waits again where the wait was interrupted: the kernel restarts none that has a limit.
+pub fn uninterrupted<T>(mut wait: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match wait() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 impl Lab {
     /// Listens for TCP outside, on one of the server's addresses.
     pub fn listen(&self, address: SocketAddr) -> TcpServer {
@@ -97,10 +107,11 @@ pub fn udp_exchange(client: &UdpSocket, server: &UdpSocket) -> SocketAddr {
     let mut buffer = [0; 16];
     let to = server.local_addr().expect("the server is bound");
     client.send_to(b"ask", to).unwrap_or_else(|error| panic!("cannot send to {to}: {error}"));
-    let (_, peer) =
-        server.recv_from(&mut buffer).unwrap_or_else(|error| panic!("nothing came to {to}: {error}"));
+    let (_, peer) = uninterrupted(|| server.recv_from(&mut buffer))
+        .unwrap_or_else(|error| panic!("nothing came to {to}: {error}"));
     server.send_to(b"answer", peer).unwrap_or_else(|error| panic!("cannot answer {peer}: {error}"));
-    client.recv_from(&mut buffer).unwrap_or_else(|error| panic!("no answer from {to}: {error}"));
+    uninterrupted(|| client.recv_from(&mut buffer))
+        .unwrap_or_else(|error| panic!("no answer from {to}: {error}"));
     peer
 }
 
@@ -122,7 +133,8 @@ impl TcpServer {
         loop {
             let mut ready = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
             let patience = PollTimeout::try_from(PATIENCE).expect("it is short enough");
-            let events = poll(&mut ready, patience).expect("the listener can be polled");
+            let events =
+                uninterrupted(|| Ok(poll(&mut ready, patience)?)).expect("the listener can be polled");
             assert!(events > 0, "no connection came to {}", self.address);
             if let Some(connection) = self.accept_ready() {
                 return connection;
@@ -141,7 +153,8 @@ impl TcpServer {
                     PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
                     PollFd::new(stopped.as_fd(), PollFlags::POLLIN),
                 ];
-                poll(&mut ready, PollTimeout::NONE).expect("the listener can be polled");
+                uninterrupted(|| Ok(poll(&mut ready, PollTimeout::NONE)?))
+                    .expect("the listener can be polled");
                 if ready[1].any().unwrap_or(true) {
                     return;
                 }
