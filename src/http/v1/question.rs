@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::Failure;
 use crate::question::{Lives, Question};
@@ -52,7 +52,7 @@ impl Asked {
         for (name, value) in fields {
             match value {
                 Value::String(text) => asked.set(name, text)?,
-                Value::Number(number) => asked.set(name, &number.to_string())?,
+                Value::Number(number) => asked.set(name, &plain(number))?,
                 _ => return Err(wrong(name, &value.to_string(), "text or a number")),
             }
         }
@@ -124,6 +124,14 @@ fn number(name: &str, value: &str) -> Result<u16, Failure> {
     number.ok_or_else(|| wrong(name, value, "a whole number from 0 to 65535"))
 }
 
+/// A number of JSON as text. `40001.0` is the whole number 40001 there, and some languages write it so.
+fn plain(number: &Number) -> String {
+    match number.as_f64() {
+        Some(float) if float.fract() == 0.0 && (0.0..1e15).contains(&float) => (float as u64).to_string(),
+        _ => number.to_string(),
+    }
+}
+
 /// A number in plain digits, without a sign.
 fn digits(value: &str) -> Option<u64> {
     value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok()).flatten()
@@ -159,6 +167,10 @@ mod tests {
         assert_eq!(asked.question.nat_port, Some(40001));
         assert_eq!(asked.wait, Some(Duration::from_millis(250)));
         assert_eq!(Asked::from_query(None).unwrap(), Asked::default());
+
+        let floats: Value = serde_json::from_str(r#"{"nat_port": 40001.0, "wait": 2.5e2}"#).unwrap();
+        let asked = Asked::from_json(&floats).unwrap();
+        assert_eq!((asked.question.nat_port, asked.wait), (Some(40001), Some(Duration::from_millis(250))));
     }
 
     #[test]
