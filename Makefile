@@ -9,7 +9,7 @@ RUST_MIN := 1.85
 # What the build, the daemon's demo and the tests need beside Rust.
 PACKAGES := libnetfilter-conntrack-dev libclang-dev pkg-config build-essential \
 	nftables iproute2 conntrack curl python3 procps
-SCRIPTS := demo/run.sh .ci/run
+SCRIPTS := demo/run.sh .ci/run tests/openapi/run.sh
 
 .PHONY: help setup rust build demo test run clean
 
@@ -34,8 +34,19 @@ setup: rust ## install what is missing to build, test and try it (Debian, Ubuntu
 	echo "setup: installing$$missing"; \
 	if [ -n "$(SUDO)" ] && ! command -v sudo >/dev/null; then \
 		echo "setup: needs root or sudo to install them" >&2; exit 1; fi; \
+	policy=/usr/sbin/policy-rc.d; \
+	case "$$missing " in *" nginx "*) \
+		echo "setup: nginx is for a test that starts it itself; its service stays off"; \
+		if [ ! -e $$policy ]; then \
+			trap '$(SUDO) rm -f /usr/sbin/policy-rc.d' EXIT; \
+			printf '#!/bin/sh\nexit 101\n' | $(SUDO) tee $$policy >/dev/null; \
+			$(SUDO) chmod 755 $$policy; fi;; \
+	esac; \
 	$(SUDO) apt-get update -q; \
-	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
+	case "$$missing " in *" nginx "*) \
+		if [ -d /run/systemd/system ]; then $(SUDO) systemctl disable --quiet nginx; fi;; \
+	esac
 
 rust:
 	@command -v cargo >/dev/null || { \
@@ -50,7 +61,7 @@ build: rust ## build target/release/pynatconnd
 demo: setup ## show it at work: real NAT between network namespaces, one question, one answer
 	@demo/run.sh
 
-test: PACKAGES += shellcheck
+test: PACKAGES += shellcheck python3-venv nginx
 test: setup ## everything that CI runs
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
@@ -62,6 +73,7 @@ test: setup ## everything that CI runs
 		set -- env "CARGO_TARGET_$${host}_RUNNER=sudo -E"; \
 	fi; \
 	echo "$$* cargo test --workspace --locked"; "$$@" cargo test --workspace --locked
+	tests/openapi/run.sh
 
 run: build ## follow the NAT of this machine itself, with pynatconnd.conf
 	$(SUDO) target/release/pynatconnd -c pynatconnd.conf

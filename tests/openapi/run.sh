@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# Holds a running daemon against doc/openapi.json with Schemathesis: generated requests, right and wrong ones, and
+# every answer checked against the document. The daemon runs in a throw-away network namespace with some
+# connections made through ctnetlink. Needs root; asks sudo for it.
+set -euo pipefail
+
+# Not every shell's PATH has what needs root.
+PATH=$PATH:/usr/sbin:/sbin
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+
+# How long the daemon may take to start, and all requests together, in seconds.
+patience=10
+longest=120
+
+fail() {
+    echo "openapi: $*" >&2
+    exit 1
+}
+
+# ---------------------------------------------------------------- build as the user, the rest as root
+
+if [[ ${1-} != --inside ]]; then
+    cargo build --quiet --locked --manifest-path "$root/Cargo.toml"
+    target=${CARGO_TARGET_DIR:-$root/target}
+    # Relative to where cargo was called.
+    [[ $target == /* ]] || target=$PWD/$target
+    venv=$target/schemathesis
+    if ! cmp -s "$here/requirements.txt" "$venv/installed.txt"; then
+        rm -rf "$venv"
+        python3 -m venv "$venv" || fail "needs python3 with venv: \`make setup\` installs it"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/requirements.txt"
+        cp "$here/requirements.txt" "$venv/installed.txt"
+    fi
+    sudo=()
+    if ((EUID != 0)); then
+        command -v sudo >/dev/null || fail "needs root for a network namespace: run it as root or install sudo"
+        sudo=(sudo --)
+    fi
+    exec "${sudo[@]}" unshare --net bash "$here/run.sh" --inside "$target/debug/pynatconnd" "$venv"
+fi
+daemon=$2
+venv=$3
+
+# ---------------------------------------------------------------- the daemon and some connections
+
+pid=
+work=$(mktemp -d)
+clean_up() {
+    [[ -z $pid ]] || { kill "$pid" && wait "$pid"; } 2>/dev/null || true
+    rm -rf "$work"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+ip link set lo up
+cat >"$work/pynatconnd.conf" <<END
+[data]
+key_name = nat_port
+del_delay = 3600
+
+[http_server]
+port = 8080
+END
+"$daemon" -c "$work/pynatconnd.conf" 2>"$work/log" &
+pid=$!
+for ((i = 0; i < patience * 20; i++)); do
+    ! grep -q 'listening on http://' "$work/log" || break
+    kill -0 "$pid" 2>/dev/null || break
+    sleep 0.05
+done
+grep -q 'listening on http://' "$work/log" || {
+    cat "$work/log" >&2
+    fail "the daemon does not start"
+}
+
+# Makes a connection: insert PROTOCOL INSIDE PORT SERVER PORT PUBLIC PORT [OPTIONS]
+insert() {
+    conntrack --create --proto "$1" --orig-src "$2" --orig-port-src "$3" --orig-dst "$4" --orig-port-dst "$5" \
+        --reply-src "$4" --reply-port-src "$5" --reply-dst "$6" --reply-port-dst "$7" --timeout 3600 \
+        "${@:8}" >/dev/null 2>"$work/complaint" || fail "conntrack: $(<"$work/complaint")"
+}
+insert tcp 192.168.7.2 40001 198.51.100.1 443 100.64.2.1 40001 --state ESTABLISHED
+insert udp 192.168.7.2 40001 198.51.100.1 443 100.64.2.1 40001
+insert tcp fd00:7::2 40001 2001:db8::1 443 2001:db8::2 40002 --state ESTABLISHED
+insert udp 192.168.7.3 5060 198.51.100.1 5060 100.64.2.1 40003 --mark 7
+conntrack --delete --proto udp --orig-port-src 40001 >/dev/null 2>&1
+
+# ---------------------------------------------------------------- hold it against the document
+
+# What Schemathesis and Python leave behind goes with the rest.
+cd "$work"
+export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$here
+timeout "$longest" "$venv/bin/schemathesis" --config-file "$here/schemathesis.toml" \
+    run http://127.0.0.1:8080/v1/openapi.json || {
+    sed 's/^/daemon: /' "$work/log" | tail -n 20 >&2
+    fail "the daemon and doc/openapi.json differ"
+}
+kill -0 "$pid" 2>/dev/null || fail "the daemon has ended"
