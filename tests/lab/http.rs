@@ -59,9 +59,14 @@ impl Client {
 
     /// Connects from a namespace.
     pub fn try_connect(netns: &Netns, address: SocketAddr) -> io::Result<Self> {
-        let stream = netns.enter(|| TcpStream::connect_timeout(&address, PATIENCE))?;
+        Self::over(netns.enter(|| TcpStream::connect_timeout(&address, PATIENCE))?)
+    }
+
+    /// Asks over a connection that is there already.
+    pub fn over(stream: TcpStream) -> io::Result<Self> {
         traffic::bound(&stream)?;
         stream.set_nodelay(true)?;
+        let address = stream.peer_addr()?;
         Ok(Self { stream: BufReader::new(stream), address })
     }
 
