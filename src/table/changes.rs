@@ -1,6 +1,5 @@
 //! What listeners are told: the table gathers its changes until they are taken.
 
-use super::Table;
 use crate::mapping::Mapping;
 
 /// Changes kept for listeners until they are taken.
@@ -15,25 +14,37 @@ pub enum Change {
     Closed(Mapping),
 }
 
-impl Table {
-    /// Whether changes are collected for [`take_changes`](Self::take_changes).
-    /// Returns the number of the next change.
-    pub fn collect_changes(&mut self, collect: bool) -> u64 {
+/// What happened, in order.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    /// How many changes there were; the number of the first that is kept, and
+    /// those that are, if they are collected.
+    sequence: u64,
+    first_kept: u64,
+    changes: Option<Vec<Change>>,
+    /// How many entries were ever stored.
+    placed: u32,
+}
+
+impl Journal {
+    /// A number for an entry that is stored now.
+    pub(super) fn number_entry(&mut self) -> u32 {
+        self.placed = self.placed.wrapping_add(1);
+        self.placed
+    }
+
+    pub(super) fn collect(&mut self, collect: bool) -> u64 {
         if collect != self.changes.is_some() {
             self.changes = collect.then(Vec::new);
         }
         self.sequence
     }
 
-    /// Whether changes wait to be taken.
-    pub fn has_changes(&self) -> bool {
+    pub(super) fn has_changes(&self) -> bool {
         self.changes.as_ref().is_some_and(|changes| !changes.is_empty())
     }
 
-    /// The changes since the last call, and the number of the first of them.
-    /// Those that were too many to keep are missing at their end, which the
-    /// next one's number shows.
-    pub fn take_changes(&mut self) -> (u64, Vec<Change>) {
+    pub(super) fn take(&mut self) -> (u64, Vec<Change>) {
         let changes = self.changes.as_mut().map(std::mem::take).unwrap_or_default();
         (self.first_kept, changes)
     }

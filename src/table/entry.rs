@@ -1,48 +1,77 @@
 //! A mapping as the table stores it: flat, of one size, without pointers.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nfct::{Flow, Layer4, Protocol, Tuple};
 
 use crate::clock::Stamp;
 use crate::mapping::{Learnt, Mapping};
 
-/// A [`Tuple`] in 40 bytes. IPv4 addresses are stored mapped into IPv6.
+/// An address of one family, as entries and keys hold it.
+pub(super) trait Address: Copy + Eq + Hash + std::fmt::Debug + Into<IpAddr> {
+    /// What keys without an address hold.
+    const UNSET: Self;
+
+    /// `None` for an address of the other family.
+    fn of(address: IpAddr) -> Option<Self>;
+}
+
+impl Address for Ipv4Addr {
+    const UNSET: Self = Ipv4Addr::UNSPECIFIED;
+
+    fn of(address: IpAddr) -> Option<Self> {
+        match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        }
+    }
+}
+
+impl Address for Ipv6Addr {
+    const UNSET: Self = Ipv6Addr::UNSPECIFIED;
+
+    fn of(address: IpAddr) -> Option<Self> {
+        match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(address),
+        }
+    }
+}
+
+/// A [`Tuple`] without air: 16 bytes with IPv4 addresses, 40 with IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Packed {
-    pub(super) src: [u8; 16],
-    pub(super) dst: [u8; 16],
+pub(super) struct Packed<A> {
+    pub(super) src: A,
+    pub(super) dst: A,
     /// Source port or key, or the ICMP identifier.
     near: u16,
     /// Destination port or key, or ICMP type and code.
     far: u16,
     zone: u16,
     protocol: u8,
-    is_v4: bool,
 }
 
-impl From<&Tuple> for Packed {
-    fn from(tuple: &Tuple) -> Self {
+impl<A: Address> Packed<A> {
+    /// `None` where an address is of the other family.
+    pub(super) fn of(tuple: &Tuple) -> Option<Self> {
         let (near, far) = match tuple.layer4 {
             Layer4::Ports { src, dst } | Layer4::Keys { src, dst } => (src, dst),
             Layer4::Icmp { id, kind, code } => (id, u16::from_be_bytes([kind, code])),
             Layer4::None => (0, 0),
         };
-        Packed {
-            src: pack_address(tuple.src),
-            dst: pack_address(tuple.dst),
+        Some(Packed {
+            src: A::of(tuple.src)?,
+            dst: A::of(tuple.dst)?,
             near,
             far,
             zone: tuple.zone,
             protocol: tuple.protocol.number(),
-            is_v4: tuple.src.is_ipv4(),
-        }
+        })
     }
-}
 
-impl Packed {
     fn unpack(&self) -> Tuple {
-        let protocol = Protocol::from(self.protocol);
+        let protocol = self.protocol();
         let layer4 = match protocol {
             Protocol::Icmp | Protocol::Icmpv6 => {
                 let [kind, code] = self.far.to_be_bytes();
@@ -52,26 +81,30 @@ impl Packed {
             Protocol::Other(_) => Layer4::None,
             _ => Layer4::Ports { src: self.near, dst: self.far },
         };
-        let address = |octets| {
-            let address = Ipv6Addr::from(octets);
-            match address.to_ipv4_mapped().filter(|_| self.is_v4) {
-                Some(v4) => IpAddr::V4(v4),
-                None => IpAddr::V6(address),
-            }
-        };
-        Tuple { src: address(self.src), dst: address(self.dst), protocol, layer4, zone: self.zone }
+        Tuple { src: self.src.into(), dst: self.dst.into(), protocol, layer4, zone: self.zone }
+    }
+
+    pub(super) fn protocol(&self) -> Protocol {
+        Protocol::from(self.protocol)
+    }
+
+    /// The port at the sender's end, or the ICMP identifier.
+    pub(super) fn near_port(&self) -> u16 {
+        self.near
+    }
+
+    /// The port at the receiver's end; 0 for ICMP, which has none.
+    pub(super) fn far_port(&self) -> u16 {
+        if self.is_icmp() { 0 } else { self.far }
+    }
+
+    /// Of a reply tuple the public port, or the identifier that the outside sees.
+    pub(super) fn nat_port(&self) -> u16 {
+        if self.is_icmp() { self.near } else { self.far }
     }
 
     fn is_icmp(&self) -> bool {
-        matches!(Protocol::from(self.protocol), Protocol::Icmp | Protocol::Icmpv6)
-    }
-}
-
-/// An address as keys and entries hold it.
-pub(super) fn pack_address(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
+        matches!(self.protocol(), Protocol::Icmp | Protocol::Icmpv6)
     }
 }
 
@@ -113,9 +146,9 @@ pub(super) enum State {
 pub(super) const NONE: u32 = u32::MAX;
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entry {
-    pub(super) original: Packed,
-    pub(super) reply: Packed,
+pub(super) struct Entry<A> {
+    pub(super) original: Packed<A>,
+    pub(super) reply: Packed<A>,
     pub(super) opened: PackedStamp,
     /// Meaningless while it lives.
     pub(super) closed: PackedStamp,
@@ -135,11 +168,10 @@ const STATE: u8 = 0b11;
 const LEARNT: u8 = 0b1100;
 const SILENT: u8 = 0b1_0000;
 
-impl Entry {
+impl<A: Address> Entry<A> {
     /// What free slots hold.
-    pub(super) const FREE: Entry = {
-        let nothing =
-            Packed { src: [0; 16], dst: [0; 16], near: 0, far: 0, zone: 0, protocol: 0, is_v4: false };
+    pub(super) const FREE: Self = {
+        let nothing = Packed { src: A::UNSET, dst: A::UNSET, near: 0, far: 0, zone: 0, protocol: 0 };
         Entry {
             original: nothing,
             reply: nothing,
@@ -154,15 +186,15 @@ impl Entry {
         }
     };
 
-    /// A life that goes on.
-    pub(super) fn new(flow: &Flow, learnt: Learnt, silent: bool, now: Stamp) -> Self {
+    /// A life that goes on, with the tuples that `flow` has.
+    pub(super) fn new(tuples: &Tuples<A>, flow: &Flow, learnt: Learnt, silent: bool, now: Stamp) -> Self {
         let opened = match flow.start {
             Some(nanoseconds) => now.back_to_wall(nanoseconds / 1_000_000),
             None => now,
         };
         Entry {
-            original: Packed::from(&flow.original),
-            reply: Packed::from(&flow.reply),
+            original: tuples.original,
+            reply: tuples.reply,
             opened: opened.into(),
             closed: opened.into(),
             id: flow.id,
@@ -213,21 +245,19 @@ impl Entry {
             sequence: self.sequence,
         }
     }
+}
 
-    pub(super) fn protocol(&self) -> Protocol {
-        Protocol::from(self.original.protocol)
-    }
+/// Both tuples of a flow.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tuples<A> {
+    pub(super) original: Packed<A>,
+    pub(super) reply: Packed<A>,
+}
 
-    pub(super) fn src_port(&self) -> u16 {
-        self.original.near
-    }
-
-    pub(super) fn dst_port(&self) -> u16 {
-        if self.original.is_icmp() { 0 } else { self.original.far }
-    }
-
-    pub(super) fn nat_port(&self) -> u16 {
-        if self.reply.is_icmp() { self.reply.near } else { self.reply.far }
+impl<A: Address> Tuples<A> {
+    /// `None` where the flow is not wholly of this family.
+    pub(super) fn of(flow: &Flow) -> Option<Self> {
+        Some(Self { original: Packed::of(&flow.original)?, reply: Packed::of(&flow.reply)? })
     }
 }
 
@@ -248,11 +278,16 @@ mod tests {
                     _ => Layer4::Ports { src: 65535, dst: 1 },
                 };
                 let tuple = Tuple { src: address(src), dst: address(dst), protocol, layer4, zone: 65535 };
-                assert_eq!(Packed::from(&tuple).unpack(), tuple);
+                let (v4, v6) = (Packed::<Ipv4Addr>::of(&tuple), Packed::<Ipv6Addr>::of(&tuple));
+                assert_eq!(v4.is_some(), tuple.src.is_ipv4());
+                assert_eq!(
+                    v4.map(|packed| packed.unpack()).or(v6.map(|packed| packed.unpack())),
+                    Some(tuple)
+                );
             }
         }
-        assert_eq!(size_of::<Packed>(), 40);
-        assert_eq!(size_of::<Entry>(), 124);
+        assert_eq!((size_of::<Packed<Ipv4Addr>>(), size_of::<Packed<Ipv6Addr>>()), (16, 40));
+        assert_eq!((size_of::<Entry<Ipv4Addr>>(), size_of::<Entry<Ipv6Addr>>()), (76, 124));
     }
 
     #[test]
@@ -277,7 +312,8 @@ mod tests {
         let now = Stamp { monotonic: (1 << 48) - 1, wall: 1_795_246_463_007 };
         for learnt in [Learnt::Event, Learnt::Dump, Learnt::Kernel] {
             for silent in [false, true] {
-                let mut entry = Entry::new(&flow, learnt, silent, now);
+                let mut entry =
+                    Entry::new(&Tuples::<Ipv4Addr>::of(&flow).unwrap(), &flow, learnt, silent, now);
                 for state in [State::Live, State::Closed, State::Dropped, State::Free] {
                     entry.set_state(state);
                     let mapping = entry.mapping();

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use nfct::Protocol;
 
-use super::entry::{Entry, NONE, Packed, State, pack_address};
+use super::entry::{Address, Entry, NONE, Packed, State};
 use super::slab::Chunks;
 use crate::config::Key;
 use crate::mapping::KeyValue;
@@ -49,24 +49,24 @@ impl Identities {
         Self { shards: Shards::new() }
     }
 
-    pub(super) fn hash(&self, reply: &Packed) -> u64 {
+    pub(super) fn hash<A: Address>(&self, reply: &Packed<A>) -> u64 {
         self.shards.hasher.hash_one(reply)
     }
 
-    pub(super) fn find(&mut self, reply: &Packed, entries: &Chunks<Entry>) -> Option<u32> {
+    pub(super) fn find<A: Address>(&mut self, reply: &Packed<A>, entries: &Chunks<Entry<A>>) -> Option<u32> {
         let hash = self.hash(reply);
         self.shards.of(hash).find(hash, |slot| entries.get(*slot).reply == *reply).copied()
     }
 
     /// Adds a slot whose reply tuple is not there yet.
-    pub(super) fn insert(&mut self, slot: u32, entries: &Chunks<Entry>) {
+    pub(super) fn insert<A: Address>(&mut self, slot: u32, entries: &Chunks<Entry<A>>) {
         let hasher = self.shards.hasher.clone();
         let hash_of = |slot: &u32| hasher.hash_one(entries.get(*slot).reply);
         let hash = hash_of(&slot);
         self.shards.of(hash).insert_unique(hash, slot, hash_of);
     }
 
-    pub(super) fn remove(&mut self, slot: u32, entries: &Chunks<Entry>) {
+    pub(super) fn remove<A: Address>(&mut self, slot: u32, entries: &Chunks<Entry<A>>) {
         let hash = self.hash(&entries.get(slot).reply);
         if let Ok(found) = self.shards.of(hash).find_entry(hash, |candidate| *candidate == slot) {
             found.remove();
@@ -100,19 +100,19 @@ impl By {
         }
     }
 
-    fn of(self, entry: &Entry) -> IndexKey {
-        let none = [0; 16];
+    fn of<A: Address>(self, entry: &Entry<A>) -> IndexKey<A> {
+        let none = A::UNSET;
         let (address, port) = match self {
-            By::NatPort => (none, entry.nat_port()),
-            By::NatIpAndPort => (entry.reply.dst, entry.nat_port()),
+            By::NatPort => (none, entry.reply.nat_port()),
+            By::NatIpAndPort => (entry.reply.dst, entry.reply.nat_port()),
             By::SrcIp => (entry.original.src, 0),
-            By::SrcIpAndPort => (entry.original.src, entry.src_port()),
+            By::SrcIpAndPort => (entry.original.src, entry.original.near_port()),
             By::NatIp => (entry.reply.dst, 0),
-            By::SrcPort => (none, entry.src_port()),
+            By::SrcPort => (none, entry.original.near_port()),
             By::DstIp => (entry.original.dst, 0),
-            By::DstPort => (none, entry.dst_port()),
+            By::DstPort => (none, entry.original.far_port()),
         };
-        IndexKey { address, port, class: Class::of(entry.protocol()) }
+        IndexKey { address, port, class: Class::of(entry.original.protocol()) }
     }
 }
 
@@ -145,18 +145,20 @@ impl Class {
 
 /// What a chain has in common: an address, a port, or both, and the protocol's class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct IndexKey {
-    address: [u8; 16],
+pub(super) struct IndexKey<A> {
+    address: A,
     port: u16,
     class: Class,
 }
 
-impl IndexKey {
-    pub(super) fn new(address: Option<IpAddr>, port: Option<u16>, class: Class) -> Self {
-        Self { address: address.map_or([0; 16], pack_address), port: port.unwrap_or(0), class }
+impl<A: Address> IndexKey<A> {
+    /// `None` for an address of the other family.
+    pub(super) fn new(address: Option<IpAddr>, port: Option<u16>, class: Class) -> Option<Self> {
+        let address = address.map_or(Some(A::UNSET), A::of)?;
+        Some(Self { address, port: port.unwrap_or(0), class })
     }
 
-    pub(super) fn of_value(value: KeyValue, class: Class) -> Self {
+    pub(super) fn of_value(value: KeyValue, class: Class) -> Option<Self> {
         match value {
             KeyValue::Ip(address) => Self::new(Some(address), None, class),
             KeyValue::Port(port) => Self::new(None, Some(port), class),
@@ -193,7 +195,7 @@ impl Chains {
 
     /// Enters the used slots from where it stopped up to `end`; `last` says
     /// that there are none beyond.
-    pub(super) fn build(&mut self, end: u32, last: bool, entries: &Chunks<Entry>) {
+    pub(super) fn build<A: Address>(&mut self, end: u32, last: bool, entries: &Chunks<Entry<A>>) {
         let begin = std::mem::replace(&mut self.built, end);
         for slot in begin..end {
             if entries.get(slot).state() != State::Free {
@@ -210,7 +212,7 @@ impl Chains {
         (self.built != u32::MAX).then_some(self.built)
     }
 
-    pub(super) fn insert(&mut self, slot: u32, entries: &Chunks<Entry>) {
+    pub(super) fn insert<A: Address>(&mut self, slot: u32, entries: &Chunks<Entry<A>>) {
         if slot >= self.built {
             return;
         }
@@ -233,7 +235,7 @@ impl Chains {
         }
     }
 
-    pub(super) fn remove(&mut self, slot: u32, entries: &Chunks<Entry>) {
+    pub(super) fn remove<A: Address>(&mut self, slot: u32, entries: &Chunks<Entry<A>>) {
         if slot >= self.built {
             return;
         }
@@ -256,10 +258,10 @@ impl Chains {
     }
 
     /// The slots whose key is `key`, newest first.
-    pub(super) fn walk<'a>(
+    pub(super) fn walk<'a, A: Address>(
         &'a self,
-        key: IndexKey,
-        entries: &'a Chunks<Entry>,
+        key: IndexKey<A>,
+        entries: &'a Chunks<Entry<A>>,
     ) -> impl Iterator<Item = u32> + 'a {
         let hash = self.newest.hasher.hash_one(key);
         let shard = &self.newest.tables[(hash >> 40) as usize % SHARDS];

@@ -6,31 +6,37 @@
 //! nothing of HTTP; whoever uses it guards it with a mutex, so every method
 //! here takes a bounded, short time or works in slices.
 //!
-//! `slab` is the storage, `entry` what is stored, `index` how it is found. Here
-//! mappings open, close and expire; `sync` merges dumps, `read` answers,
-//! `changes` tells listeners, `rules` takes another configuration.
+//! `slab` is the storage, `entry` what is stored, `index` how it is found.
+//! `family` holds the mappings of IPv4 or of IPv6, where they open, close and
+//! expire; `sync` merges dumps into it, `read` answers from it, `rules` takes
+//! another configuration. `changes` is what listeners are told. Here both
+//! families are made one.
 
 mod changes;
 mod entry;
+mod family;
 mod index;
 mod read;
 mod rules;
 mod slab;
 mod sync;
+#[cfg(test)]
+mod tests;
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use nfct::Flow;
+use nfct::{Flow, Protocol};
 
 use crate::clock::Stamp;
 use crate::config::Key;
-use crate::mapping::Learnt;
+use crate::mapping::{KeyValue, Learnt, Mapping};
+use crate::question::Question;
 pub use changes::Change;
-use entry::{Entry, NONE, Packed, State};
-use index::{By, Chains, Class, Identities, IndexKey};
+use changes::Journal;
+use family::Family;
+use index::By;
 pub use read::TooMany;
-use slab::Chunks;
-use sync::Ended;
 
 /// Slots looked at under one hold of the lock; well below a millisecond.
 const SLICE: u32 = 4096;
@@ -50,240 +56,223 @@ pub enum End {
     Stale,
 }
 
+/// A place in the table, for work that goes through it slice by slice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    family: Which,
+    slot: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    V4,
+    V6,
+}
+
+impl Place {
+    /// Where such work begins.
+    pub const START: Place = Place { family: Which::V4, slot: 0 };
+
+    /// Where it goes on, when a slice of the family ended at `next`.
+    fn after(self, next: Option<u32>) -> Option<Self> {
+        match (self.family, next) {
+            (family, Some(slot)) => Some(Self { family, slot }),
+            (Which::V4, None) => Some(Self { family: Which::V6, slot: 0 }),
+            (Which::V6, None) => None,
+        }
+    }
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub struct Table {
-    entries: Chunks<Entry>,
-    /// The first of the free slots, which are linked, and the first that was
-    /// never used.
-    free: u32,
-    unused: u32,
-    /// How many were ever stored.
-    placed: u32,
-    live: usize,
-    closed: usize,
-    /// Closed entries are linked in the order in which they closed, which is
-    /// the order in which their time is over.
-    first_closed: u32,
-    last_closed: u32,
-    identities: Identities,
-    chains: Vec<Chains>,
-    /// How long a closed mapping is still answered.
-    del_delay: Duration,
-    /// Counts dumps; an entry carries the number of the last that saw it.
-    epoch: u16,
-    /// Lives that ended while a dump runs, which may show them all the same.
-    ended_during_dump: Option<Ended>,
-    /// Whether what the dump shows may end without an event.
-    dump_is_silent: bool,
-    /// How many changes there were; the number of the first that is kept, and
-    /// those that are, if they are collected.
-    sequence: u64,
-    first_kept: u64,
-    changes: Option<Vec<Change>>,
+    v4: Family<Ipv4Addr>,
+    v6: Family<Ipv6Addr>,
+    journal: Journal,
+}
+
+/// Does the same work in one family or the other.
+macro_rules! in_family {
+    ($table:expr, $v4:expr, $family:ident => $work:expr) => {
+        if $v4 {
+            let $family = &mut $table.v4;
+            $work
+        } else {
+            let $family = &mut $table.v6;
+            $work
+        }
+    };
 }
 
 impl Table {
     /// An empty table. `key` is the key that the legacy interface answers to;
     /// it gets an index of its own where none of the usual ones serves it.
     pub fn new(key: Key, del_delay: Duration) -> Self {
-        let mut by = ALWAYS.to_vec();
-        if !by.contains(&By::key(key)) {
-            by.push(By::key(key));
-        }
-        Self {
-            entries: Chunks::new(),
-            free: NONE,
-            unused: 0,
-            placed: 0,
-            live: 0,
-            closed: 0,
-            first_closed: NONE,
-            last_closed: NONE,
-            identities: Identities::new(),
-            chains: by.into_iter().map(Chains::new).collect(),
-            del_delay,
-            epoch: 0,
-            ended_during_dump: None,
-            dump_is_silent: false,
-            sequence: 0,
-            first_kept: 0,
-            changes: None,
-        }
+        Self { v4: Family::new(key, del_delay), v6: Family::new(key, del_delay), journal: Journal::default() }
     }
 
     /// Mappings that live.
     pub fn live(&self) -> usize {
-        self.live
+        self.v4.live + self.v6.live
     }
 
     /// Mappings that closed and are still kept.
     pub fn closed(&self) -> usize {
-        self.closed
+        self.v4.closed + self.v6.closed
+    }
+
+    /// Whether changes are collected for [`take_changes`](Self::take_changes).
+    /// Returns the number of the next change.
+    pub fn collect_changes(&mut self, collect: bool) -> u64 {
+        self.journal.collect(collect)
+    }
+
+    /// Whether changes wait to be taken.
+    pub fn has_changes(&self) -> bool {
+        self.journal.has_changes()
+    }
+
+    /// The changes since the last call, and the number of the first of them.
+    /// Those that were too many to keep are missing at their end, which the
+    /// next one's number shows.
+    pub fn take_changes(&mut self) -> (u64, Vec<Change>) {
+        self.journal.take()
     }
 
     /// A connection began, or a look-up found it in the kernel. Returns whether
     /// it was not known as live before.
     pub fn open(&mut self, flow: &Flow, learnt: Learnt, now: Stamp) -> bool {
-        let reply = Packed::from(&flow.reply);
-        if let Some(slot) = self.identities.find(&reply, &self.entries) {
-            let entry = self.entries.get_mut(slot);
-            if entry.id == flow.id && entry.original == Packed::from(&flow.original) {
-                entry.mark = flow.mark;
-                entry.epoch = self.epoch;
-                if learnt == Learnt::Event {
-                    // Whose beginning is told, its end is told too.
-                    entry.set_told();
-                }
-                return false;
-            }
-            // The kernel gives a reply tuple to one connection at a time: the
-            // end of the one before was not told.
-            self.close_slot(slot, now);
-        } else if flow.status.is_dying() && self.knows_as_closed(flow) {
-            // The word of its end overtook the word of its beginning.
-            return false;
-        }
-        self.insert(Entry::new(flow, learnt, learnt == Learnt::Kernel, now));
-        true
+        in_family!(self, flow.original.src.is_ipv4(), family => family.open(flow, learnt, now, &mut self.journal))
     }
 
     /// A connection ended. Closes the life that it names and no other; one that
     /// was never heard of is kept as closed all the same.
     pub fn close(&mut self, flow: &Flow, now: Stamp) -> End {
-        let reply = Packed::from(&flow.reply);
-        if let Some(ended) = &mut self.ended_during_dump {
-            ended.insert(self.identities.hash(&reply), flow.id);
-        }
-        match self.identities.find(&reply, &self.entries) {
-            Some(slot) if self.entries.get(slot).id == flow.id => {
-                self.close_slot(slot, now);
-                End::OfKnown
-            }
-            _ if self.knows_as_closed(flow) => End::Stale,
-            _ => {
-                let slot = self.place(Entry::new(flow, Learnt::Event, false, now));
-                self.queue_closed(slot, now);
-                End::OfUnknown
-            }
-        }
+        in_family!(self, flow.original.src.is_ipv4(), family => family.close(flow, now, &mut self.journal))
     }
 
-    /// Removes closed mappings whose time is over, at most `most` of them, and
+    /// The kernel no longer has the life that `mapping` is.
+    pub fn close_life(&mut self, mapping: &Mapping, now: Stamp) {
+        in_family!(self, mapping.src_ip().is_ipv4(), family => family.close_life(mapping, now, &mut self.journal));
+    }
+
+    /// Removes closed mappings whose time is over, about `most` of them, and
     /// returns how many. Look-ups never see them, removed or not.
     pub fn expire(&mut self, now: Stamp, most: usize) -> usize {
-        let mut removed = 0;
-        for _ in 0..most {
-            if self.first_closed == NONE {
-                break;
-            }
-            let slot = self.first_closed;
-            let entry = self.entries.get(slot);
-            if now.since(entry.closed.into()) < self.del_delay {
-                break;
-            }
-            if entry.state() == State::Closed {
-                self.closed -= 1;
-                removed += 1;
-            }
-            self.first_closed = entry.next;
-            if self.first_closed == NONE {
-                self.last_closed = NONE;
-            }
-            self.free_slot(slot);
-        }
-        removed
+        let removed = self.v4.expire(now, most);
+        removed + self.v6.expire(now, most - removed.min(most))
     }
 
     /// How long until [`expire`](Self::expire) has something to do.
     pub fn next_expiry(&self, now: Stamp) -> Option<Duration> {
-        let first = (self.first_closed != NONE).then(|| self.entries.get(self.first_closed))?;
-        Some(self.del_delay.saturating_sub(now.since(first.closed.into())))
+        self.v4.next_expiry(now).into_iter().chain(self.v6.next_expiry(now)).min()
     }
 
-    fn chains(&self, by: By) -> Option<&Chains> {
-        self.chains.iter().find(|chains| chains.by == by)
+    /// A dump of the kernel's table begins: from now on the table remembers
+    /// what it must not believe the dump about. `silent` says that what it shows
+    /// may end without an event.
+    pub fn begin_dump(&mut self, silent: bool) {
+        self.v4.begin_dump(silent);
+        self.v6.begin_dump(silent);
     }
 
-    fn slice(&self, from: u32) -> (std::ops::Range<u32>, Option<u32>) {
-        let end = from.saturating_add(SLICE).min(self.unused);
-        (from..end, (end < self.unused).then_some(end))
+    /// The dump shows a connection. Returns whether it was not known.
+    pub fn merge(&mut self, flow: &Flow, now: Stamp) -> bool {
+        in_family!(self, flow.original.src.is_ipv4(), family => family.merge(flow, now, &mut self.journal))
     }
 
-    /// Whether a closed entry is this very life.
-    fn knows_as_closed(&self, flow: &Flow) -> bool {
-        let reply = Packed::from(&flow.reply);
-        let entry = Entry::new(flow, Learnt::Event, false, NEVER);
-        let class = Class::of(entry.protocol());
-        let key = IndexKey::new(Some(flow.reply.dst), Some(entry.nat_port()), class);
-        self.chains(By::NatIpAndPort).is_some_and(|chains| {
-            chains.walk(key, &self.entries).take(LONGEST_WALK).any(|slot| {
-                let entry = self.entries.get(slot);
-                entry.state() == State::Closed && entry.id == flow.id && entry.reply == reply
-            })
+    /// The dump is whole: closes live mappings that it did not show and that
+    /// did not begin meanwhile. Works from `place` on, a slice at a time;
+    /// returns where to go on, or `None` at the end, and how many were closed.
+    pub fn close_unseen(&mut self, place: Place, now: Stamp) -> (Option<Place>, usize) {
+        let (next, gone) = in_family!(self, place.family == Which::V4, family => {
+            family.close_unseen(place.slot, now, &mut self.journal)
+        });
+        (place.after(next), gone)
+    }
+
+    /// The dump is over, whole or not.
+    pub fn end_dump(&mut self) {
+        self.v4.end_dump();
+        self.v6.end_dump();
+    }
+
+    /// Drops closed mappings that opened more than `life_span` ago, a slice at
+    /// a time, as [`close_unseen`](Self::close_unseen) does.
+    pub fn drop_old(&mut self, place: Place, life_span: Duration, now: Stamp) -> (Option<Place>, usize) {
+        let (next, dropped) = in_family!(self, place.family == Which::V4, family => {
+            family.drop_old(place.slot, life_span, now)
+        });
+        (place.after(next), dropped)
+    }
+
+    /// Drops mappings that `keep` does not want, live ones too, a slice at a
+    /// time, as [`close_unseen`](Self::close_unseen) does.
+    pub fn retain(
+        &mut self,
+        place: Place,
+        now: Stamp,
+        keep: impl Fn(&Mapping) -> bool,
+    ) -> (Option<Place>, usize) {
+        let (next, dropped) = in_family!(self, place.family == Which::V4, family => {
+            family.retain(place.slot, now, keep, &mut self.journal)
+        });
+        (place.after(next), dropped)
+    }
+
+    /// The mappings from `place` on, a slice at a time: where to go on, or
+    /// `None` at the end. Mappings that live all the while show exactly once.
+    pub fn scan(&self, place: Place, now: Stamp, on: impl FnMut(Mapping)) -> Option<Place> {
+        place.after(match place.family {
+            Which::V4 => self.v4.scan(place.slot, now, on),
+            Which::V6 => self.v6.scan(place.slot, now, on),
         })
     }
 
-    fn insert(&mut self, entry: Entry) {
-        let slot = self.place(entry);
-        let entry = *self.entries.get(slot);
-        self.identities.insert(slot, &self.entries);
-        self.live += 1;
-        self.note(|| Change::Opened(entry.mapping()));
+    /// The best answer to a question by one key, as [`Mapping::rank`] has it.
+    /// `protocol` narrows it; other protocols than TCP and UDP are no answer.
+    ///
+    /// # Errors
+    /// When so many mappings share the value that the best can't be told in one
+    /// go: [`scan`](Self::scan) tells then.
+    pub fn best(
+        &self,
+        key: Key,
+        value: KeyValue,
+        protocol: Option<Protocol>,
+        now: Stamp,
+    ) -> Result<Option<Mapping>, TooMany> {
+        let v4 = self.v4.best(key, value, protocol, now)?;
+        let v6 = self.v6.best(key, value, protocol, now)?;
+        Ok(v4.into_iter().chain(v6).max_by_key(Mapping::rank))
     }
 
-    /// Stores an entry and enters it into the chains.
-    fn place(&mut self, entry: Entry) -> u32 {
-        let slot = if self.free == NONE {
-            self.unused += 1;
-            self.unused - 1
-        } else {
-            self.free
-        };
-        self.entries.reach(slot, Entry::FREE);
-        self.free = self.entries.get(slot).next;
-        self.placed = self.placed.wrapping_add(1);
-        *self.entries.get_mut(slot) = Entry { sequence: self.placed, epoch: self.epoch, ..entry };
-        for chains in &mut self.chains {
-            chains.insert(slot, &self.entries);
-        }
-        slot
+    /// The answers to a question that an index serves (by public port, by
+    /// public address and port, by inside address, by inside address and port).
+    /// `None` where no index does, or where the answer is too long to be
+    /// collected in one go: [`scan`](Self::scan) then.
+    pub fn find(&self, question: &Question, now: Stamp) -> Option<Vec<Mapping>> {
+        let mut found = self.v4.find(question, now)?;
+        found.extend(self.v6.find(question, now)?);
+        Some(found)
     }
 
-    fn close_slot(&mut self, slot: u32, now: Stamp) {
-        self.identities.remove(slot, &self.entries);
-        self.live -= 1;
-        self.queue_closed(slot, now);
-        let entry = *self.entries.get(slot);
-        self.note(|| Change::Closed(entry.mapping()));
+    /// Makes the legacy interface's key another one: from now on it has an
+    /// index, which [`build_index`](Self::build_index) fills.
+    pub fn set_key(&mut self, key: Key) {
+        self.v4.set_key(key);
+        self.v6.set_key(key);
     }
 
-    fn queue_closed(&mut self, slot: u32, now: Stamp) {
-        let entry = self.entries.get_mut(slot);
-        if let Some(ended) = &mut self.ended_during_dump {
-            ended.insert(self.identities.hash(&entry.reply), entry.id);
-        }
-        entry.set_state(State::Closed);
-        entry.closed = now.into();
-        entry.next = NONE;
-        self.closed += 1;
-        match self.last_closed {
-            NONE => self.first_closed = slot,
-            last => self.entries.get_mut(last).next = slot,
-        }
-        self.last_closed = slot;
+    /// Fills an index that was added, a slice at a time. Returns whether there
+    /// is more to do.
+    pub fn build_index(&mut self) -> bool {
+        self.v4.build_index() || self.v6.build_index()
     }
 
-    fn free_slot(&mut self, slot: u32) {
-        for chains in &mut self.chains {
-            chains.remove(slot, &self.entries);
-        }
-        *self.entries.get_mut(slot) = Entry { next: self.free, ..Entry::FREE };
-        self.free = slot;
+    /// Sets how long a closed mapping is still answered.
+    pub fn set_del_delay(&mut self, del_delay: Duration) {
+        self.v4.del_delay = del_delay;
+        self.v6.del_delay = del_delay;
     }
 }
-
-const NEVER: Stamp = Stamp { monotonic: 0, wall: 0 };
-
-#[cfg(test)]
-mod tests;

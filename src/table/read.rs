@@ -2,9 +2,10 @@
 
 use nfct::Protocol;
 
-use super::entry::State;
+use super::LONGEST_WALK;
+use super::entry::{Address, State};
+use super::family::Family;
 use super::index::{By, Class, IndexKey};
-use super::{LONGEST_WALK, Table};
 use crate::clock::Stamp;
 use crate::config::Key;
 use crate::mapping::{KeyValue, Mapping};
@@ -14,14 +15,8 @@ use crate::question::{Question, one_address};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooMany;
 
-impl Table {
-    /// The best answer to a question by one key, as [`Mapping::rank`] has it.
-    /// `protocol` narrows it; other protocols than TCP and UDP are no answer.
-    ///
-    /// # Errors
-    /// When so many mappings share the value that the best can't be told in one
-    /// go: [`scan`](Self::scan) tells then.
-    pub fn best(
+impl<A: Address> Family<A> {
+    pub(super) fn best(
         &self,
         key: Key,
         value: KeyValue,
@@ -31,9 +26,11 @@ impl Table {
         let Some(chains) = self.chains(By::key(key)) else { return Err(TooMany) };
         let mut best: Option<Mapping> = None;
         for class in Class::all_of(protocol).filter(|class| *class != Class::Other) {
+            // An address of the other family: nobody here has it.
+            let Some(key_value) = IndexKey::of_value(value, class) else { break };
             let mut walked = 0;
             let better = chains
-                .walk(IndexKey::of_value(value, class), &self.entries)
+                .walk(key_value, &self.entries)
                 .take(LONGEST_WALK)
                 .inspect(|_| walked += 1)
                 .filter_map(|slot| self.visible(slot, now))
@@ -53,11 +50,7 @@ impl Table {
         Ok(best)
     }
 
-    /// The answers to a question that an index serves (by public port, by
-    /// public address and port, by inside address, by inside address and port),
-    /// newest first. `None` where no index does, or where the answer is too
-    /// long to be collected in one go: [`scan`](Self::scan) then.
-    pub fn find(&self, question: &Question, now: Stamp) -> Option<Vec<Mapping>> {
+    pub(super) fn find(&self, question: &Question, now: Stamp) -> Option<Vec<Mapping>> {
         let (nat_ip, src_ip) = (one_address(question.nat_ip), one_address(question.src_ip));
         let (by, address, port) = match (nat_ip, question.nat_port, src_ip, question.src_port) {
             (Some(_), Some(_), ..) => (By::NatIpAndPort, nat_ip, question.nat_port),
@@ -69,7 +62,8 @@ impl Table {
         let chains = self.chains(by)?;
         let mut walked = 0;
         let found = Class::all_of(question.protocol)
-            .flat_map(|class| chains.walk(IndexKey::new(address, port, class), &self.entries))
+            .filter_map(|class| IndexKey::new(address, port, class))
+            .flat_map(|key| chains.walk(key, &self.entries))
             .take(LONGEST_WALK)
             .inspect(|_| walked += 1)
             .filter_map(|slot| self.visible(slot, now))
@@ -78,9 +72,7 @@ impl Table {
         (walked < LONGEST_WALK).then_some(found)
     }
 
-    /// The mappings from `slot` on, a slice at a time: where to go on, or
-    /// `None` at the end. Mappings that live all the while show exactly once.
-    pub fn scan(&self, slot: u32, now: Stamp, mut on: impl FnMut(Mapping)) -> Option<u32> {
+    pub(super) fn scan(&self, slot: u32, now: Stamp, mut on: impl FnMut(Mapping)) -> Option<u32> {
         let (slice, next) = self.slice(slot);
         slice.filter_map(|slot| self.visible(slot, now)).for_each(&mut on);
         next

@@ -1,18 +1,16 @@
 //! Putting other rules into force while the table is in use.
 
-use std::time::Duration;
-
-use super::entry::State;
+use super::ALWAYS;
+use super::changes::Journal;
+use super::entry::{Address, State};
+use super::family::Family;
 use super::index::{By, Chains};
-use super::{ALWAYS, Table};
 use crate::clock::Stamp;
 use crate::config::Key;
 use crate::mapping::Mapping;
 
-impl Table {
-    /// Makes the legacy interface's key another one: from now on it has an
-    /// index, which [`build_index`](Self::build_index) fills.
-    pub fn set_key(&mut self, key: Key) {
+impl<A: Address> Family<A> {
+    pub(super) fn set_key(&mut self, key: Key) {
         let by = By::key(key);
         self.chains.retain(|chains| ALWAYS.contains(&chains.by) || chains.by == by);
         if self.chains(by).is_none() {
@@ -20,9 +18,7 @@ impl Table {
         }
     }
 
-    /// Fills an index that was added, a slice at a time. Returns whether there
-    /// is more to do.
-    pub fn build_index(&mut self) -> bool {
+    pub(super) fn build_index(&mut self) -> bool {
         for at in 0..self.chains.len() {
             if let Some(from) = self.chains[at].unbuilt_from() {
                 let (slice, next) = self.slice(from);
@@ -33,14 +29,13 @@ impl Table {
         false
     }
 
-    /// Sets how long a closed mapping is still answered.
-    pub fn set_del_delay(&mut self, del_delay: Duration) {
-        self.del_delay = del_delay;
-    }
-
-    /// Drops mappings that `keep` does not want, live ones too, from `slot` on,
-    /// a slice at a time, as [`close_unseen`](Self::close_unseen) does.
-    pub fn retain(&mut self, slot: u32, now: Stamp, keep: impl Fn(&Mapping) -> bool) -> (Option<u32>, usize) {
+    pub(super) fn retain(
+        &mut self,
+        slot: u32,
+        now: Stamp,
+        keep: impl Fn(&Mapping) -> bool,
+        journal: &mut Journal,
+    ) -> (Option<u32>, usize) {
         let (slice, next) = self.slice(slot);
         let mut dropped = 0;
         for slot in slice {
@@ -49,7 +44,7 @@ impl Table {
                 continue;
             }
             if entry.state() == State::Live {
-                self.close_slot(slot, now);
+                self.close_slot(slot, now, journal);
             }
             self.entries.get_mut(slot).set_state(State::Dropped);
             self.closed -= 1;

@@ -5,28 +5,25 @@ use std::time::Duration;
 
 use nfct::Flow;
 
-use super::Table;
-use super::entry::{Entry, Packed, State};
+use super::changes::Journal;
+use super::entry::{Address, Entry, Packed, State, Tuples};
+use super::family::Family;
 use crate::clock::Stamp;
 use crate::mapping::{Learnt, Mapping};
 
-impl Table {
-    /// A dump of the kernel's table begins: from now on the table remembers
-    /// what it must not believe the dump about. `silent` says that what it shows
-    /// may end without an event.
-    pub fn begin_dump(&mut self, silent: bool) {
+impl<A: Address> Family<A> {
+    pub(super) fn begin_dump(&mut self, silent: bool) {
         self.dump_is_silent = silent;
         self.epoch = self.epoch.wrapping_add(1);
         self.ended_during_dump = Some(Ended::new());
     }
 
-    /// The dump shows a connection. Returns whether it was not known.
-    pub fn merge(&mut self, flow: &Flow, now: Stamp) -> bool {
+    pub(super) fn merge(&mut self, flow: &Flow, now: Stamp, journal: &mut Journal) -> bool {
         if flow.status.is_dying() {
             return false;
         }
-        let reply = Packed::from(&flow.reply);
-        if let Some(slot) = self.identities.find(&reply, &self.entries) {
+        let Some(tuples) = Tuples::of(flow) else { return false };
+        if let Some(slot) = self.identities.find(&tuples.reply, &self.entries) {
             let entry = self.entries.get_mut(slot);
             if entry.id == flow.id {
                 entry.mark = flow.mark;
@@ -37,48 +34,47 @@ impl Table {
                 // It began while the dump ran: the dump shows the life before.
                 return false;
             }
-            self.close_slot(slot, now);
+            self.close_slot(slot, now, journal);
         }
-        let hash = self.identities.hash(&reply);
+        let hash = self.identities.hash(&tuples.reply);
         if self.ended_during_dump.as_ref().is_some_and(|ended| ended.contains(hash, flow.id)) {
             return false;
         }
-        self.insert(Entry::new(flow, Learnt::Dump, self.dump_is_silent, now));
+        self.insert(Entry::new(&tuples, flow, Learnt::Dump, self.dump_is_silent, now), journal);
         true
     }
 
-    /// The kernel no longer has the life that `mapping` is.
-    pub fn close_life(&mut self, mapping: &Mapping, now: Stamp) {
-        let found = self.identities.find(&Packed::from(&mapping.reply), &self.entries);
+    pub(super) fn close_life(&mut self, mapping: &Mapping, now: Stamp, journal: &mut Journal) {
+        let Some(reply) = Packed::of(&mapping.reply) else { return };
+        let found = self.identities.find(&reply, &self.entries);
         if let Some(slot) = found.filter(|slot| self.entries.get(*slot).id == mapping.id) {
-            self.close_slot(slot, now);
+            self.close_slot(slot, now, journal);
         }
     }
 
-    /// The dump is whole: closes live mappings that it did not show and that
-    /// did not begin meanwhile. Works from `slot` on, a slice at a time; returns
-    /// where to go on, or `None` at the end, and how many were closed.
-    pub fn close_unseen(&mut self, slot: u32, now: Stamp) -> (Option<u32>, usize) {
+    pub(super) fn close_unseen(
+        &mut self,
+        slot: u32,
+        now: Stamp,
+        journal: &mut Journal,
+    ) -> (Option<u32>, usize) {
         let (slice, next) = self.slice(slot);
         let mut gone = 0;
         for slot in slice {
             let entry = self.entries.get(slot);
             if entry.state() == State::Live && entry.epoch != self.epoch {
-                self.close_slot(slot, now);
+                self.close_slot(slot, now, journal);
                 gone += 1;
             }
         }
         (next, gone)
     }
 
-    /// The dump is over, whole or not.
-    pub fn end_dump(&mut self) {
+    pub(super) fn end_dump(&mut self) {
         self.ended_during_dump = None;
     }
 
-    /// Drops closed mappings that opened more than `life_span` ago, from `slot`
-    /// on, a slice at a time, as [`close_unseen`](Self::close_unseen) does.
-    pub fn drop_old(&mut self, slot: u32, life_span: Duration, now: Stamp) -> (Option<u32>, usize) {
+    pub(super) fn drop_old(&mut self, slot: u32, life_span: Duration, now: Stamp) -> (Option<u32>, usize) {
         let (slice, next) = self.slice(slot);
         let mut dropped = 0;
         for slot in slice {

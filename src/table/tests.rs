@@ -15,19 +15,23 @@ fn stamp(milliseconds: u64) -> Stamp {
     Stamp { monotonic: 1_000_000 + milliseconds, wall: 1_700_000_000_000 + milliseconds }
 }
 
-/// Few hosts and ports, so that everything collides with everything.
+/// Few hosts and ports, so that everything collides with everything; the third
+/// server speaks IPv6.
 fn flow(host: u8, port: u16, server: u8, udp: bool, id: u32) -> Flow {
     let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
-    let address = |text: String| text.parse().unwrap();
-    let server = address(format!("198.51.100.{server}"));
+    let (inside, public) = match server {
+        3 => (format!("fd00:7::{host}"), "2001:db8::2"),
+        _ => (format!("192.168.7.{host}"), "100.64.2.1"),
+    };
+    let server = server_address(server);
     let tuple = |src, dst, layer4| Tuple { src, dst, protocol, layer4, zone: 0 };
     Flow {
         original: tuple(
-            address(format!("192.168.7.{host}")),
+            inside.parse().unwrap(),
             server,
             Layer4::Ports { src: port + 100 * u16::from(host), dst: 443 },
         ),
-        reply: tuple(server, address("100.64.2.1".into()), Layer4::Ports { src: 443, dst: port }),
+        reply: tuple(server, public.parse().unwrap(), Layer4::Ports { src: 443, dst: port }),
         id,
         status: Status::default(),
         mark: 0,
@@ -35,6 +39,11 @@ fn flow(host: u8, port: u16, server: u8, udp: bool, id: u32) -> Flow {
         start: None,
         stop: None,
     }
+}
+
+fn server_address(server: u8) -> std::net::IpAddr {
+    let text = if server == 3 { "2001:db8::1".to_owned() } else { format!("198.51.100.{server}") };
+    text.parse().unwrap()
 }
 
 #[derive(Debug, Clone)]
@@ -50,7 +59,7 @@ enum Step {
 }
 
 fn flows() -> impl Strategy<Value = Flow> {
-    (1..4_u8, 1..4_u16, 1..3_u8, any::<bool>(), 1..6_u32)
+    (1..4_u8, 1..4_u16, 1..4_u8, any::<bool>(), 1..6_u32)
         .prop_map(|(host, port, server, udp, id)| flow(host, port, server, udp, id))
 }
 
@@ -141,7 +150,7 @@ fn apply(table: &mut Table, model: &mut Model, step: &Step) {
             for flow in &shown {
                 table.merge(flow, now);
             }
-            let mut slot = Some(0);
+            let mut slot = Some(Place::START);
             while let Some(from) = slot {
                 slot = table.close_unseen(from, now).0;
             }
@@ -151,7 +160,7 @@ fn apply(table: &mut Table, model: &mut Model, step: &Step) {
 }
 
 fn all(table: &Table, now: Stamp) -> Vec<Mapping> {
-    let (mut all, mut slot) = (Vec::new(), Some(0));
+    let (mut all, mut slot) = (Vec::new(), Some(Place::START));
     while let Some(from) = slot {
         slot = table.scan(from, now, |mapping| all.push(mapping));
     }
@@ -184,8 +193,8 @@ proptest! {
                     .map(|mapping| mapping.rank()).max();
                 prop_assert_eq!(best.map(|mapping| mapping.rank()), expected);
             }
-            for server in 1..3 {
-                let address = format!("198.51.100.{server}").parse().unwrap();
+            for server in 1..4 {
+                let address = server_address(server);
                 let best = table.best(Key::DstIp, KeyValue::Ip(address), Some(Protocol::Udp), now).unwrap();
                 let expected = all(&table, now).into_iter()
                     .filter(|mapping| mapping.dst_ip() == address && mapping.original.protocol == Protocol::Udp)
@@ -243,7 +252,13 @@ fn a_dump_neither_revives_what_ended_nor_closes_what_began_meanwhile() {
     table.expire(stamp(1), 10);
     table.open(&began, Learnt::Event, stamp(2));
     assert!(!table.merge(&ended, stamp(3)));
-    assert_eq!(table.close_unseen(0, stamp(4)), (None, 0));
+    assert_eq!(
+        {
+            let (next, gone) = table.close_unseen(Place::START, stamp(4));
+            (table.close_unseen(next.unwrap(), stamp(4)), gone)
+        },
+        ((None, 0), 0)
+    );
     table.end_dump();
     assert_eq!(table.live(), 1);
 }

@@ -7,7 +7,7 @@ use crate::clock::Stamp;
 use crate::config::Key;
 use crate::mapping::{KeyValue, Learnt, Mapping};
 use crate::question::{Lives, Question};
-use crate::table::{Table, TooMany};
+use crate::table::{Place, Table, TooMany};
 
 /// Mappings of one answer of which the kernel is asked whether they still live.
 const MOST_VERIFIED: usize = 64;
@@ -155,7 +155,7 @@ impl Tracker {
     /// # Errors
     /// When the kernel can't be followed any more.
     pub async fn scan(&self, mut on: impl FnMut(Mapping)) -> Result<(), Error> {
-        let mut next = Some(0);
+        let mut next = Some(Place::START);
         while let Some(from) = next {
             next = self.scan_slice(from, &mut on).await?;
         }
@@ -167,9 +167,9 @@ impl Tracker {
     ///
     /// # Errors
     /// When the kernel can't be followed any more.
-    pub async fn scan_slice(&self, from: u32, mut on: impl FnMut(Mapping)) -> Result<Option<u32>, Error> {
-        if from == 0 {
-            return Ok(self.ask(|table, now| table.scan(0, now, &mut on)).await?.value);
+    pub async fn scan_slice(&self, from: Place, mut on: impl FnMut(Mapping)) -> Result<Option<Place>, Error> {
+        if from == Place::START {
+            return Ok(self.ask(|table, now| table.scan(from, now, &mut on)).await?.value);
         }
         tokio::task::yield_now().await;
         Ok(self.lock().table.scan(from, self.clock.now(), &mut on))

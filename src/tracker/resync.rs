@@ -18,6 +18,7 @@ use super::{Settings, State, Tracker};
 use crate::clock::Stamp;
 use crate::filter::Filter;
 use crate::proc;
+use crate::table::Place;
 
 /// After a loss the next dump begins no sooner after the last one than this,
 /// and no sooner than that one took.
@@ -204,9 +205,9 @@ impl Tracker {
     /// adds up what the slices count.
     pub(super) fn in_slices(
         &self,
-        mut work: impl FnMut(&mut State, u32, Stamp) -> (Option<u32>, usize),
+        mut work: impl FnMut(&mut State, Place, Stamp) -> (Option<Place>, usize),
     ) -> usize {
-        let (mut slot, mut sum) = (Some(0), 0);
+        let (mut slot, mut sum) = (Some(Place::START), 0);
         while let Some(from) = slot {
             let mut state = self.lock();
             let (next, count) = work(&mut state, from, self.clock.now());

@@ -13,6 +13,7 @@ use super::{Failure, Response};
 use crate::http::response::BodyError;
 use crate::http::{App, response};
 use crate::question::Question;
+use crate::table::Place;
 
 /// One JSON object a line.
 pub(super) const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
@@ -45,7 +46,7 @@ pub(super) fn no_wait(asked: &Asked) -> Result<(), Failure> {
 /// One piece for each slice of the table; a client that stops reading stops
 /// the walk, not the table.
 async fn send(app: &App, question: &Question, mut sender: Sender<Bytes, BodyError>) {
-    let mut next = Some(0);
+    let mut next = Some(Place::START);
     while let Some(from) = next {
         let mut found = Vec::new();
         let slice = app.tracker.scan_slice(from, |mapping| {
