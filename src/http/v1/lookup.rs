@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Limited};
 use hyper::StatusCode;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -66,6 +66,10 @@ pub(super) async fn one(app: &App, query: Option<&str>) -> Result<Response, Fail
 /// Answers up to a thousand, in order. Those that wait do so one after the
 /// other, but together no longer than the longest of them would alone.
 pub(super) async fn many(app: &App, body: Incoming) -> Result<Response, Failure> {
+    // What says itself that it is too large is refused before it is sent.
+    if body.size_hint().lower() > MOST_BYTES as u64 {
+        return Err(too_large("more than 1 MiB of questions"));
+    }
     let body = timeout(BODY_TIME, Limited::new(body, MOST_BYTES).collect()).await;
     let body = match body {
         Ok(Ok(body)) => body.to_bytes(),
