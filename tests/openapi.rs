@@ -3,12 +3,10 @@
 
 mod lab;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::collections::BTreeSet;
 
 use jsonschema::Validator;
-use lab::http::{Client, Response};
+use lab::http::{Client, Response, Stream};
 use lab::{Daemon, Lab, traffic};
 use serde_json::{Value, json};
 
@@ -239,12 +237,12 @@ fn every_route_answers_as_documented() {
     let mut document = Document::read();
 
     // Streams see what opens and closes below.
-    let mut lines = open_stream(&lab, &daemon, "/v1/events", "application/x-ndjson");
-    let mut events = open_stream(&lab, &daemon, "/v1/events", "text/event-stream");
-    for (stream, media_type) in [(&mut lines, "application/x-ndjson"), (&mut events, "text/event-stream")] {
-        let head = read_head(stream);
-        assert_eq!(head.header("Content-Type"), Some(media_type));
-        document.hold("/v1/events", "HEAD", &head);
+    let open = |accept| Stream::connect(lab.server(), address, "/v1/events", &[("Accept", accept)]);
+    let mut lines = open("application/x-ndjson");
+    let mut events = open("text/event-stream");
+    for (stream, media_type) in [(&lines, "application/x-ndjson"), (&events, "text/event-stream")] {
+        assert_eq!(stream.head.header("Content-Type"), Some(media_type));
+        document.hold("/v1/events", "HEAD", &stream.head);
     }
 
     let server = lab.listen(lab.server_at(443));
@@ -344,15 +342,15 @@ fn every_route_answers_as_documented() {
     let line_schema = stream_schema(&document, "application/x-ndjson");
     let data_schema = stream_schema(&document, "text/event-stream");
     for expected in ["opened", "opened", "closed"] {
-        let line: Value = serde_json::from_str(&next_line(&mut lines)).unwrap();
+        let line = lines.next_json();
         assert_eq!(line["event"], expected);
         document.check(&line_schema, &line, "a line of /v1/events");
-        assert_eq!(next_line(&mut events), format!("event: {expected}"));
-        let data = next_line(&mut events);
+        assert_eq!(events.next_line(), Some(format!("event: {expected}")));
+        let data = events.next_line().expect("data follows");
         let data = serde_json::from_str(data.strip_prefix("data: ").expect("data")).unwrap();
         document.check(&data_schema, &data, "data of /v1/events");
         assert_eq!(data, line["mapping"]);
-        assert_eq!(next_line(&mut events), "");
+        assert_eq!(events.next_line().as_deref(), Some(""));
     }
 
     // The server's own list of its new routes.
@@ -398,33 +396,4 @@ fn answers_of_a_table_that_is_not_whole_are_documented_too() {
 
 fn stream_schema(document: &Document, media_type: &str) -> Value {
     document.root["paths"]["/v1/events"]["get"]["responses"]["200"]["content"][media_type]["schema"].clone()
-}
-
-/// Asks for a stream, in HTTP/1.0: without chunks its lines come as they are.
-fn open_stream(lab: &Lab, daemon: &Daemon, path: &str, accept: &str) -> BufReader<TcpStream> {
-    let address = daemon.addr_on(lab.public(0));
-    let mut stream = lab.server().enter(|| TcpStream::connect_timeout(&address, lab::PATIENCE)).unwrap();
-    traffic::bound(&stream).unwrap();
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nAccept: {accept}\r\n\r\n").as_bytes()).unwrap();
-    BufReader::new(stream)
-}
-
-fn read_head(stream: &mut BufReader<TcpStream>) -> Response {
-    let status = next_line(stream);
-    let status = status.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    let mut headers = BTreeMap::new();
-    loop {
-        let line = next_line(stream);
-        match line.split_once(": ") {
-            Some((name, value)) => headers.insert(name.to_owned(), value.to_owned()),
-            None => return Response { status, headers: headers.into_iter().collect(), body: Vec::new() },
-        };
-    }
-}
-
-fn next_line(stream: &mut BufReader<TcpStream>) -> String {
-    let mut line = String::new();
-    stream.read_line(&mut line).expect("the stream goes on");
-    assert!(line.ends_with('\n'), "the stream has ended: {line:?}");
-    line.trim_end().to_owned()
 }

@@ -124,7 +124,7 @@ impl Client {
     /// Reads the answer to a question of this method; interim ones (1xx) are passed over.
     pub fn read_response(&mut self, method: &str) -> io::Result<Response> {
         loop {
-            let mut response = self.read_head()?;
+            let mut response = self.read_head("HTTP/1.1")?;
             if response.status < 200 {
                 continue;
             }
@@ -135,10 +135,11 @@ impl Client {
         }
     }
 
-    fn read_head(&mut self) -> io::Result<Response> {
+    fn read_head(&mut self, version: &str) -> io::Result<Response> {
         let line = self.read_line()?;
         let status = line
-            .strip_prefix("HTTP/1.1 ")
+            .strip_prefix(version)
+            .and_then(|rest| rest.strip_prefix(' '))
             .and_then(|rest| rest.get(..3))
             .and_then(|code| code.parse().ok())
             .ok_or_else(|| malformed("status line", &line))?;
@@ -199,6 +200,50 @@ impl Client {
             }
             None => Err(malformed("line", &line)),
         }
+    }
+}
+
+/// An answer without an end, read line by line as it comes.
+pub struct Stream {
+    /// Its status and fields.
+    pub head: Response,
+    lines: BufReader<TcpStream>,
+}
+
+impl Stream {
+    /// Asks for a stream over a fresh connection; returns when the answer has begun. In HTTP/1.0, in which the
+    /// lines come as they are, without chunks.
+    pub fn open(stream: TcpStream, path: &str, headers: &[(&str, &str)]) -> Self {
+        let mut client = Client::over(stream).expect("the connection is open");
+        let fields: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        client.send(format!("GET {path} HTTP/1.0\r\n{fields}\r\n").as_bytes()).expect("it can be asked");
+        let head = client.read_head("HTTP/1.0").unwrap_or_else(|error| panic!("{path}: {error}"));
+        Self { head, lines: client.stream }
+    }
+
+    /// Asks from a namespace.
+    pub fn connect(netns: &Netns, address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Self {
+        let stream = netns.enter(|| TcpStream::connect_timeout(&address, PATIENCE));
+        Self::open(stream.unwrap_or_else(|error| panic!("cannot reach {address}: {error}")), path, headers)
+    }
+
+    /// The next line without its end; `None` at the end of the stream. Panics when none comes within [`PATIENCE`].
+    pub fn next_line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("the stream goes on");
+        match line.strip_suffix('\n') {
+            Some(text) => Some(text.to_owned()),
+            None => {
+                assert_eq!(line, "", "the stream breaks off in a line");
+                None
+            }
+        }
+    }
+
+    /// The next line as JSON.
+    pub fn next_json(&mut self) -> serde_json::Value {
+        let line = self.next_line().expect("the stream goes on");
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line:?}"))
     }
 }
 
