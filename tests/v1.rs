@@ -43,7 +43,7 @@ fn client(lab: &Lab, daemon: &Daemon) -> Client {
 
 /// A socket that makes and removes connections in the gateway's kernel.
 fn maker(lab: &Lab) -> Query {
-    lab.gateway().enter(|| Query::open()).expect("root may ask the kernel")
+    lab.gateway().enter(Query::open).expect("root may ask the kernel")
 }
 
 /// A connection as the kernel is told of it: who, whom, as whom, and who answers.
