@@ -14,6 +14,18 @@ pub enum Change {
     Closed(Mapping),
 }
 
+/// Changes taken from the table.
+#[derive(Debug)]
+pub struct Taken {
+    /// The number of the first.
+    pub first: u64,
+    /// They themselves, one after the other.
+    pub changes: Vec<Change>,
+    /// The number of the next change. Where more than [`changes`](Self::changes)
+    /// lie between, they were too many to keep.
+    pub next: u64,
+}
+
 /// What happened, in order.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
@@ -44,9 +56,9 @@ impl Journal {
         self.changes.as_ref().is_some_and(|changes| !changes.is_empty())
     }
 
-    pub(super) fn take(&mut self) -> (u64, Vec<Change>) {
+    pub(super) fn take(&mut self) -> Taken {
         let changes = self.changes.as_mut().map(std::mem::take).unwrap_or_default();
-        (self.first_kept, changes)
+        Taken { first: self.first_kept, changes, next: self.sequence }
     }
 
     pub(super) fn note(&mut self, change: impl FnOnce() -> Change) {

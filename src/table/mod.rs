@@ -32,8 +32,8 @@ use crate::clock::Stamp;
 use crate::config::Key;
 use crate::mapping::{KeyValue, Learnt, Mapping};
 use crate::question::Question;
-pub use changes::Change;
 use changes::Journal;
+pub use changes::{Change, Taken};
 use family::Family;
 use index::By;
 pub use read::TooMany;
@@ -132,10 +132,8 @@ impl Table {
         self.journal.has_changes()
     }
 
-    /// The changes since the last call, and the number of the first of them.
-    /// Those that were too many to keep are missing at their end, which the
-    /// next one's number shows.
-    pub fn take_changes(&mut self) -> (u64, Vec<Change>) {
+    /// The changes since the last call, if they are collected.
+    pub fn take_changes(&mut self) -> Taken {
         self.journal.take()
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::{State, Tracker};
-use crate::table::Change;
+use crate::table::{Change, Taken};
 
 /// How long changes are gathered before they are passed on.
 const GATHERED_FOR: Duration = Duration::from_millis(2);
@@ -61,12 +61,17 @@ impl Tracker {
             self.changes.waiting.notified().await;
             tokio::time::sleep(GATHERED_FOR).await;
             let mut state = self.lock();
-            let (first, changes) = state.table.take_changes();
+            let Taken { first, changes, next } = state.table.take_changes();
             // Under the lock, as `listen` is: nobody begins to listen between.
             if self.changes.batches.receiver_count() == 0 {
                 state.table.collect_changes(false);
             } else if !changes.is_empty() {
+                let whole = first + changes.len() as u64 == next;
                 let _ = self.changes.batches.send(Arc::new(Batch { first, changes }));
+                if !whole {
+                    // Says at once that some were too many.
+                    let _ = self.changes.batches.send(Arc::new(Batch { first: next, changes: Vec::new() }));
+                }
             }
         }
     }

@@ -117,8 +117,8 @@ impl Tracker {
         Ok(best)
     }
 
-    /// All answers to a question, newest first, but not more than `most` of
-    /// them, and at least one more where there are more.
+    /// The newest answers to a question, newest first: one more than `most` where
+    /// there are more.
     ///
     /// # Errors
     /// When the kernel can't be followed any more.
@@ -133,8 +133,11 @@ impl Tracker {
             None => {
                 let mut found = Vec::new();
                 self.scan(|mapping| {
-                    if found.len() <= most && question.matches(&mapping) {
+                    if question.matches(&mapping) {
                         found.push(mapping);
+                        if found.len() > 2 * most {
+                            keep_newest(&mut found, most + 1);
+                        }
                     }
                 })
                 .await?;
@@ -145,7 +148,7 @@ impl Tracker {
             let asked = self.caught_up(|state, now| self.ask_kernel(state, question, now)).await?;
             found.extend(asked.value);
         }
-        found.sort_by_key(|mapping| std::cmp::Reverse(mapping.age_rank()));
+        keep_newest(&mut found, most + 1);
         Ok(Answer { value: found, complete })
     }
 
@@ -235,6 +238,12 @@ impl Tracker {
         found.retain(|mapping| question.matches(mapping));
         found
     }
+}
+
+/// Sorts mappings, newest first, and drops the older ones of more than `most`.
+fn keep_newest(mappings: &mut Vec<Mapping>, most: usize) {
+    mappings.sort_unstable_by_key(|mapping| std::cmp::Reverse(mapping.age_rank()));
+    mappings.truncate(most);
 }
 
 impl Question {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 
 use super::question::Asked;
@@ -31,8 +31,10 @@ pub(super) fn answer(app: Arc<App>, request: &Request<Incoming>) -> Result<Respo
         ));
     }
     let (sender, body) = Channel::new(PIECES_AHEAD);
+    let complete = if app.tracker.is_complete() { "1" } else { "0" };
     tokio::spawn(async move { send(&app, &asked.question, sender).await });
-    Ok(response::stream(NDJSON, body))
+    let answer = response::stream(NDJSON, body);
+    Ok(response::with_header(answer, HeaderName::from_static("x-nat-complete"), complete))
 }
 
 /// Streams have no answer that could wait.
