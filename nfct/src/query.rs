@@ -179,6 +179,16 @@ impl Dump<'_> {
         self.interrupted
     }
 
+    /// Ends the dump without reading the rest of it away, which takes as long
+    /// as reading it: the [`Query`] goes on with a new socket, in the network
+    /// namespace of this thread. Where none can be had the rest is read away.
+    pub fn abandon(mut self) {
+        if let Ok(handle) = Handle::open(Groups::NONE) {
+            self.query.handle = handle;
+            self.state = DumpState::Done;
+        }
+    }
+
     fn read(&mut self) -> Result<Option<Flow>, Error> {
         const DOING: &str = "reading all conntrack entries";
         let malformed = |source| Error::Malformed { doing: DOING, source };

@@ -139,6 +139,10 @@ fn a_dump_that_is_left_early_does_not_disturb_the_next_question() {
         }
         let first = query.dump(Family::Any).unwrap().next().unwrap().unwrap();
         assert_eq!(query.get_by_reply(&first.reply).unwrap().unwrap().id, first.id);
+        let mut dump = query.dump(Family::Any).unwrap();
+        assert!(dump.next().is_some());
+        dump.abandon();
+        assert_eq!(query.get_by_reply(&first.reply).unwrap().unwrap().id, first.id);
         assert_eq!(query.dump(Family::Any).unwrap().count(), everything().len());
     });
 }

@@ -94,6 +94,8 @@ struct State {
     /// Counts what makes a dump that runs meanwhile worthless: events lost,
     /// another filter.
     disturbances: u64,
+    /// When there was one last.
+    disturbed: Instant,
     complete: bool,
 }
 
@@ -127,6 +129,7 @@ impl Tracker {
             bytes: 0,
             receive_buffer,
             disturbances: 0,
+            disturbed: Instant::now(),
             complete: false,
         };
         let tracker = Arc::new(Self {
@@ -184,6 +187,7 @@ impl Tracker {
     /// a dump.
     fn disturb(&self, state: &mut State) {
         state.disturbances += 1;
+        state.disturbed = Instant::now();
         state.complete = false;
         self.complete.send_replace(false);
         self.requests.soon();

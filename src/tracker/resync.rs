@@ -7,6 +7,10 @@
 //! runs, while events go on. What began meanwhile is not closed for being
 //! missing in it, what ended meanwhile is not opened by it. If the socket
 //! overran again while it ran, it proves nothing and is done again.
+//!
+//! A dump of a million entries takes seconds. One that was disturbed goes on
+//! while the burst does, for what it still finds; once the burst is over it is
+//! cut short, so that the table is whole after one dump and not after two.
 
 use std::convert::Infallible;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -20,9 +24,16 @@ use crate::filter::Filter;
 use crate::proc;
 use crate::table::Place;
 
-/// After a loss the next dump begins no sooner after the last one than this,
-/// and no sooner than that one took.
+/// After a loss the next dump begins no sooner after the last one than this;
+/// and while losses go on, no sooner than that one took.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+/// A burst is over when nothing was lost for so long.
+const CALM: Duration = Duration::from_millis(100);
+/// So many dumps in a row are cut short; the next one is read to its end, for
+/// what is in it, whatever comes.
+const MOST_CUT_SHORT: u32 = 3;
+/// Entries read between two looks at whether to go on.
+const LOOKED_AFTER: usize = 4096;
 /// Entries merged under one hold of the lock.
 const MERGED_AT_ONCE: usize = 256;
 
@@ -36,6 +47,19 @@ struct Dumped {
     malformed: usize,
     /// The kernel says that the dump may lack entries.
     interrupted: bool,
+    /// It was disturbed, and not read to its end.
+    cut_short: bool,
+}
+
+/// What a dump was good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// The table equals the kernel's.
+    Whole,
+    /// Events were lost meanwhile.
+    Disturbed,
+    /// So they were, and the rest was left unread.
+    CutShort,
 }
 
 /// Asks the thread for a dump.
@@ -75,13 +99,16 @@ impl Tracker {
     pub(super) fn resync_forever(&self, mut query: Query) -> Result<Infallible, Error> {
         let mut cleaned = Instant::now();
         let mut first = true;
+        let mut cut_short = 0;
         loop {
             let begun = Instant::now();
             // Connections that began before the daemon listened, or while the
             // kernel told of none, end without a word.
             let deaf = proc::conntrack_events() == Some(0);
             let silent = first || deaf;
-            let whole = self.resync(&mut query, silent)?;
+            let outcome = self.resync(&mut query, silent, cut_short < MOST_CUT_SHORT)?;
+            let whole = outcome == Outcome::Whole;
+            cut_short = if outcome == Outcome::CutShort { cut_short + 1 } else { 0 };
             first &= !whole;
             let ended = Instant::now();
             let Settings { garbage_cleaner_interval, sweep_interval, .. } = self.lock().settings;
@@ -92,15 +119,27 @@ impl Tracker {
             let sweep_interval = if deaf { DEAF_INTERVAL.min(sweep_interval) } else { sweep_interval };
             let next = (cleaned + garbage_cleaner_interval).min(ended + sweep_interval);
             if !whole || self.requests.wait_until(next) {
-                let pause = SHORTEST_PAUSE.max(ended - begun);
-                std::thread::sleep((ended + pause).saturating_duration_since(Instant::now()));
+                self.pause(ended, ended - begun);
             }
         }
     }
 
-    /// Makes the table equal to the kernel's. Returns whether it is; if not,
-    /// events were lost again meanwhile.
-    fn resync(&self, query: &mut Query, silent: bool) -> Result<bool, Error> {
+    /// Waits after a dump that ended at `ended` until another may begin.
+    fn pause(&self, ended: Instant, took: Duration) {
+        let latest = ended + SHORTEST_PAUSE.max(took);
+        loop {
+            let calm = self.lock().disturbed + CALM;
+            let left = latest.min(calm.max(ended + SHORTEST_PAUSE)).saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left);
+        }
+    }
+
+    /// Makes the table equal to the kernel's, unless events are lost again
+    /// meanwhile.
+    fn resync(&self, query: &mut Query, silent: bool, may_cut: bool) -> Result<Outcome, Error> {
         let begun = Instant::now();
         let buckets = proc::conntrack_buckets();
         let (disturbances, filter) = self.drain(|state| {
@@ -108,10 +147,13 @@ impl Tracker {
             state.table.begin_dump(silent);
             (state.disturbances, state.settings.filter.clone())
         })?;
-        let dump = self.merge_dump(query, &filter);
+        let is_over = |state: &State| {
+            may_cut && state.disturbances != disturbances && state.disturbed.elapsed() >= CALM
+        };
+        let dump = self.merge_dump(query, &filter, is_over);
         // While the kernel resizes its table a dump may miss entries.
         let resized = proc::conntrack_buckets() != buckets;
-        let whole = matches!(dump, Ok(Dumped { interrupted: false, .. }))
+        let whole = matches!(dump, Ok(Dumped { interrupted: false, cut_short: false, .. }))
             && !resized
             && self.drain(|state| state.disturbances)? == disturbances;
         // An entry that can't be read may be any: nothing is closed for missing.
@@ -123,7 +165,7 @@ impl Tracker {
         };
         let mut state = self.lock();
         state.table.end_dump();
-        let Dumped { entries, malformed, .. } = dump?;
+        let Dumped { entries, malformed, cut_short, .. } = dump?;
         self.stats.dumps.increment();
         self.stats.swept.add(gone);
         self.stats.malformed.add(malformed);
@@ -132,7 +174,7 @@ impl Tracker {
             log::warn!("{malformed} of the kernel's connections can't be read");
         }
         if !whole || state.disturbances != disturbances {
-            return Ok(false);
+            return Ok(if cut_short { Outcome::CutShort } else { Outcome::Disturbed });
         }
         if proc::conntrack_events() == Some(0) {
             // Nobody tells of what begins from now on.
@@ -149,11 +191,17 @@ impl Tracker {
         } else if gone > 0 {
             log::info!("closed {gone} mappings that had ended without an event");
         }
-        Ok(true)
+        Ok(Outcome::Whole)
     }
 
-    /// Reads a dump into the table.
-    fn merge_dump(&self, query: &mut Query, filter: &Filter) -> Result<Dumped, Error> {
+    /// Reads a dump into the table, until `is_over` says that the rest is of no
+    /// use.
+    fn merge_dump(
+        &self,
+        query: &mut Query,
+        filter: &Filter,
+        is_over: impl Fn(&State) -> bool,
+    ) -> Result<Dumped, Error> {
         let mut dumped = Dumped::default();
         let mut flows: Vec<Flow> = Vec::with_capacity(MERGED_AT_ONCE);
         let merge = |flows: &mut Vec<Flow>| {
@@ -178,9 +226,16 @@ impl Tracker {
             if flows.len() == MERGED_AT_ONCE {
                 merge(&mut flows);
             }
+            if dumped.entries % LOOKED_AFTER == 0 && is_over(&self.lock()) {
+                dumped.cut_short = true;
+                break;
+            }
         }
         merge(&mut flows);
         dumped.interrupted = dump.was_interrupted();
+        if dumped.cut_short {
+            dump.abandon();
+        }
         Ok(dumped)
     }
 
