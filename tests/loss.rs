@@ -5,13 +5,13 @@
 mod lab;
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::flows::{self, compare, make, remove};
+use lab::flows::{self, Difference, compare, make, remove};
 use lab::http::Client;
 use lab::{Daemon, Lab, wait_until};
 use nfct::{Family, Protocol, Query, Tuple};
@@ -21,7 +21,8 @@ use nix::sys::signal::Signal;
 const BURST: u32 = 1_000_000;
 /// Entries made after it.
 const ANEW: u32 = 10_000;
-/// How long after the last of a burst the table may be unequal to the kernel's.
+/// How long after the last of a burst the table may be unequal to the kernel's. It takes a dump: a machine
+/// that is busy with something else gets the time of three.
 const MENDED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The kernel's limit counts the entries of all namespaces, and one test's flood is another's delay.
@@ -65,12 +66,7 @@ fn numbered(lab: &Lab, number: u32) -> (Tuple, Tuple) {
     let public = Ipv4Addr::from(u32::from(Ipv4Addr::new(100, 64, 8, 0)) + host);
     // The other end of the range: what is public tells apart from what is inside.
     let nat_port = 65_535 - (port - 1024);
-    flows::source_nat(
-        Protocol::Tcp,
-        (inside, port).into(),
-        lab.server_at(443),
-        (public, nat_port).into(),
-    )
+    flows::source_nat(Protocol::Tcp, (inside, port).into(), lab.server_at(443), (public, nat_port).into())
 }
 
 /// Makes the entries of a range, as fast as it goes.
@@ -114,13 +110,20 @@ impl Drop for End<'_> {
     }
 }
 
-/// Waits until the daemon says that its table is whole; gives how long that took.
+/// Waits until the daemon says that its table is whole; gives how long that took since `quiet`.
 fn mended(lab: &Lab, daemon: &Daemon, quiet: Instant) -> Duration {
+    const LIMIT: Duration = Duration::from_secs(60);
     let mut client = ask(lab, daemon);
-    wait_until("the table is whole", || client.get("/readyz").status == 200);
-    let took = quiet.elapsed();
-    assert!(took < MENDED_WITHIN, "whole only {took:?} after the last event");
-    took
+    while client.get("/readyz").status != 200 {
+        assert!(quiet.elapsed() < LIMIT, "the table is not whole {LIMIT:?} after the last event");
+        thread::sleep(Duration::from_millis(2));
+    }
+    quiet.elapsed()
+}
+
+fn check_time(took: Duration, difference: &Difference) {
+    let allowed = MENDED_WITHIN.max(difference.dumped_in * 3);
+    assert!(took <= allowed, "whole only {took:?} after the last event, of {allowed:?} allowed");
 }
 
 /// What somebody who asks all the time sees.
@@ -139,6 +142,8 @@ fn watch(lab: &Lab, daemon: &Daemon, end: &AtomicBool, lives: &AtomicBool) -> Se
     let (known_path, unknown_path) = (lookup_path(&known), lookup_path(&unknown));
     let mut seen = Seen::default();
     while !end.load(Ordering::Relaxed) {
+        // A core of its own is more than a test needs.
+        thread::sleep(Duration::from_millis(1));
         seen.asked += 1;
         seen.unready += u32::from(client.get("/readyz").status == 503);
         let answer = client.get(&unknown_path);
@@ -162,7 +167,8 @@ fn burst(netlink: &str) {
     }
     let _alone = alone();
     let limit = u64::from(BURST) * 2;
-    let raised = (Raised::to("nf_conntrack_buckets", u64::from(BURST)), Raised::to("nf_conntrack_max", limit));
+    let raised =
+        (Raised::to("nf_conntrack_buckets", u64::from(BURST)), Raised::to("nf_conntrack_max", limit));
     let lab = Lab::builder().build();
     let allowed = lab.gateway().read_sysctl("net.netfilter.nf_conntrack_max").expect("it tracks");
     let allowed: u32 = allowed.parse().expect("a number");
@@ -209,14 +215,15 @@ fn burst(netlink: &str) {
         let losses = log.matches("dropped events").count();
         let growth = log.matches("the receive buffer is").count();
         println!(
-            "burst{note}: {} made in {made_in:.1?} and {} flushed in {flushed_in:.1?}, {losses} losses, buffer \
-             grown {growth} times; whole {after_filling:.1?} after the filling ({} stale, {} missing), \
-             {after_flushing:.1?} after the flush and {} anew ({} stale, {} missing); meanwhile {seen:?}",
-            full.entries, full.entries, full.stale, full.missing, part.entries, part.stale, part.missing
+            "burst{note}: made in {made_in:.1?}, flushed in {flushed_in:.1?}, {losses} losses, buffer grown \
+             {growth} times; {after_filling:.1?} after it was made {full}, {after_flushing:.1?} after the flush \
+             and some anew {part}; a dump took {:.1?}; meanwhile {seen:?}",
+            full.dumped_in
         );
         assert!(losses > 0, "the burst was too small to be lost");
-        assert_eq!((full.entries, full.stale, full.missing), (number as usize + 1, 0, 0));
-        assert_eq!((part.entries, part.stale, part.missing), (ANEW as usize, 0, 0));
+        assert!(full.is_none(number as usize + 1) && part.is_none(ANEW as usize), "{full}, {part}");
+        check_time(after_filling, &full);
+        check_time(after_flushing, &part);
         assert!(seen.unready > 0 && seen.incomplete > 0 && seen.hits > 0, "{seen:?}");
     });
     drop(lab);
@@ -231,4 +238,177 @@ fn a_burst_past_a_buffer_that_must_not_grow_is_mended() {
 #[test]
 fn a_burst_past_a_buffer_that_may_grow_is_mended() {
     burst("[netlink]\nreceive_buffer = 4K\n");
+}
+
+/// A loop of connections that begin and end, until told to end; gives how many there were.
+fn churn(lab: &Lab, end: &AtomicBool) -> u32 {
+    const OPEN: u32 = 1000;
+    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
+    let mut made = 0;
+    while !end.load(Ordering::Relaxed) {
+        let number = made % (10 * OPEN);
+        if made >= OPEN {
+            remove(&mut query, &numbered(lab, (made - OPEN) % (10 * OPEN)).0);
+        }
+        make(&mut query, &numbered(lab, number));
+        made += 1;
+    }
+    made
+}
+
+#[test]
+fn a_standstill_of_ten_seconds_is_mended() {
+    const STANDSTILL: Duration = Duration::from_secs(10);
+    if !lab::require() {
+        return;
+    }
+    let _alone = alone();
+    let lab = Lab::builder().build();
+    let server = lab.listen(lab.server_at(443));
+    let config = "[data]\nkey_name = nat_port\n[netlink]\nreceive_buffer = 4M\n";
+    let daemon = Daemon::start(lab.gateway(), config);
+    daemon.wait_for_line("equals the kernel's");
+    let end = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let churner = scope.spawn(|| churn(&lab, &end));
+        let stop = End(&end);
+        let before = lab.connect_to(&server, lab.client_at(0, 40_001));
+        daemon.signal(Signal::SIGSTOP);
+        thread::sleep(STANDSTILL / 2);
+        let meanwhile = lab.connect_to(&server, lab.client_at(0, 40_002));
+        let ended = before.client.local_addr().expect("it is connected");
+        let peer = before.peer;
+        before.reset();
+        let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
+        remove(&mut query, &flows::tuple(Protocol::Tcp, ended, server.address()));
+        thread::sleep(STANDSTILL / 2);
+        daemon.signal(Signal::SIGCONT);
+        // The first answers after it are as exact as any.
+        let mut client = ask(&lab, &daemon);
+        let named = |port: u16| {
+            format!(
+                "/v1/lookup?protocol=tcp&nat_ip={}&nat_port={port}&dst_ip=198.51.100.1&dst_port=443",
+                peer.ip()
+            )
+        };
+        let answer = client.get(&named(meanwhile.peer.port()));
+        assert_eq!(answer.json()["matches"][0]["src_port"], 40_002, "{}", answer.text());
+        let answer = client.get(&format!("{}&state=live", named(peer.port())));
+        assert_eq!(answer.status, 404, "it ended while the daemon stood still: {}", answer.text());
+
+        drop(stop);
+        let made = churner.join().expect("the churn went on");
+        let took = mended(&lab, &daemon, Instant::now());
+        let found = compare(&mut query, ask(&lab, &daemon), lab.server_at(443));
+        let losses = daemon.stderr().matches("dropped events").count();
+        println!(
+            "standstill of 10 s: {made} made and removed, {losses} losses; {took:.1?} after the last {found}"
+        );
+        assert!(losses > 0, "nothing was lost");
+        assert!(found.is_none(found.entries) && found.entries > 1000, "{found}");
+        check_time(took, &found);
+    });
+}
+
+#[test]
+fn connections_that_end_without_a_word_are_not_answered_as_live() {
+    const CONNECTIONS: u16 = 200;
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    // With 2 the kernel looks whether anybody listens, in any namespace: other daemons of this machine count.
+    // With 0 the connections get what they would have got without them.
+    lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "0");
+    let server = lab.listen(lab.server_at(443));
+    let old: Vec<_> =
+        (0..CONNECTIONS).map(|index| lab.connect_to(&server, lab.client_at(0, 40_000 + index))).collect();
+    let ports: Vec<_> = old.iter().map(|connection| connection.peer.port()).collect();
+    lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "2");
+    let config = |sweep_interval: u32| {
+        format!("[filter]\ndst_port = 443\n[data]\nkey_name = nat_port\nsweep_interval = {sweep_interval}\n")
+    };
+    let daemon = Daemon::start(lab.gateway(), config(300));
+    daemon.wait_for_line("equals the kernel's");
+    let mut client = ask(&lab, &daemon);
+    let live_by_port =
+        |client: &mut Client, port: u16| client.get(&format!("/v1/lookup?nat_port={port}&state=live")).status;
+    let live = |client: &mut Client| {
+        client.get("/v1/mappings?state=live").text().lines().filter(|line| !line.is_empty()).count()
+    };
+    assert!(ports.iter().all(|port| live_by_port(&mut client, *port) == 200));
+
+    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
+    for connection in &old[..100] {
+        let from = connection.client.local_addr().expect("it is connected");
+        remove(&mut query, &flows::tuple(Protocol::Tcp, from, server.address()));
+    }
+    let said = live(&mut client);
+    let (mut wrong, mut absent) = (0, 0);
+    for (index, port) in ports.iter().enumerate() {
+        match (index < 100, live_by_port(&mut client, *port)) {
+            (true, 200) => wrong += 1,
+            (false, 404) => absent += 1,
+            _ => {}
+        }
+        // By the key of old, and as what it is: closed a moment ago.
+        if index < 100 {
+            let answer = client.get(&format!("/v1/lookup?nat_port={port}"));
+            assert_eq!(answer.json()["matches"][0]["state"], "closed", "{}", answer.text());
+            assert_eq!(client.get(&format!("/nat_port/{port}")).status, 200);
+        }
+    }
+    println!(
+        "ended without a word: 100 of {CONNECTIONS} ({said} still in the table as live): {wrong} answered as \
+         live, {absent} of the others absent"
+    );
+    assert_eq!((said, wrong, absent), (usize::from(CONNECTIONS), 0, 0), "or the kernel told of them");
+
+    // Nobody asks: the comparison with the kernel's table closes them.
+    for connection in &old[100..] {
+        let from = connection.client.local_addr().expect("it is connected");
+        remove(&mut query, &flows::tuple(Protocol::Tcp, from, server.address()));
+    }
+    assert_eq!(live(&mut client), 100);
+    daemon.rewrite_config(&config(1));
+    daemon.signal(Signal::SIGHUP);
+    wait_until("the sweep has closed them", || live(&mut client) == 0);
+}
+
+#[test]
+fn a_kernel_that_tells_of_nothing_is_asked() {
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "0");
+    let server = lab.listen(lab.server_at(443));
+    let old = lab.connect_to(&server, lab.client_at(0, 40_001));
+    let daemon = Daemon::start(lab.gateway(), "[data]\nkey_name = nat_port\n");
+    daemon.wait_for_line("net.netfilter.nf_conntrack_events is 0");
+    let mut client = ask(&lab, &daemon);
+    let new: Vec<_> =
+        (2..52).map(|index| lab.connect_to(&server, lab.client_at(0, 40_000 + index))).collect();
+    let mut learnt = std::collections::BTreeMap::<String, u32>::new();
+    for connection in new.iter().chain([&old]) {
+        let (ip, port) = (connection.peer.ip(), connection.peer.port());
+        let path =
+            format!("/v1/lookup?protocol=tcp&nat_ip={ip}&nat_port={port}&dst_ip=198.51.100.1&dst_port=443");
+        let answer = client.get(&path);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        let (json, from) = (answer.json(), connection.client.local_addr().expect("it is connected"));
+        assert_eq!(json["complete"], false);
+        assert_eq!(json["matches"][0]["src_port"], from.port());
+        *learnt.entry(json["matches"][0]["learnt"].as_str().expect("a word").to_owned()).or_default() += 1;
+    }
+    let unknown = client.get("/v1/lookup?nat_port=39999");
+    assert_eq!((unknown.status, unknown.json()["complete"].as_bool()), (404, Some(false)));
+    assert_eq!(client.get("/readyz").status, 503);
+
+    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
+    let ended = new[0].client.local_addr().expect("it is connected");
+    remove(&mut query, &flows::tuple(Protocol::Tcp, ended, server.address()));
+    let path = format!("/v1/lookup?nat_port={}&state=live", new[0].peer.port());
+    assert_eq!(client.get(&path).status, 404, "one that is gone");
+    println!("events switched off: 51 of 51 answered, learnt by {learnt:?}; the one that ended is not live");
 }

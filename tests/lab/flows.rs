@@ -2,8 +2,9 @@
 //! here can begin, and more of them than sockets could.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nfct::{Conntrack, Family, Flow, Layer4, Protocol, Query, Status, Tuple};
 use serde::Deserialize;
@@ -96,11 +97,28 @@ pub struct Difference {
     pub stale: usize,
     /// The kernel has them, the daemon hasn't.
     pub missing: usize,
+    /// How long this machine takes to read the kernel's table, at its present load.
+    pub dumped_in: Duration,
+}
+
+impl Difference {
+    /// Entries, of which none is stale and none is missing.
+    pub fn is_none(&self, entries: usize) -> bool {
+        (self.entries, self.stale, self.missing) == (entries, 0, 0)
+    }
+}
+
+/// `1000 entries (0 stale, 0 missing)`
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} entries ({} stale, {} missing)", self.entries, self.stale, self.missing)
+    }
 }
 
 /// Holds what the daemon shows as live of the connections to `server` against the kernel's table, entry by
 /// entry. Nothing is to change meanwhile; `client` is used up.
 pub fn compare(query: &mut Query, client: Client, server: SocketAddr) -> Difference {
+    let begun = Instant::now();
     let dump = query.dump(Family::Any).expect("the table can be read");
     let of_server = |flow: &Flow| {
         flow.original.dst == server.ip()
@@ -108,6 +126,7 @@ pub fn compare(query: &mut Query, client: Client, server: SocketAddr) -> Differe
     };
     let flows = dump.map(|flow| flow.expect("the table can be read"));
     let mut kernel: HashSet<Life> = flows.filter(of_server).map(|flow| Life::from(&flow)).collect();
+    let dumped_in = begun.elapsed();
     let entries = kernel.len();
     let path = format!("/v1/mappings?state=live&dst_ip={}&dst_port={}", server.ip(), server.port());
     let mut stale = 0;
@@ -115,5 +134,5 @@ pub fn compare(query: &mut Query, client: Client, server: SocketAddr) -> Differe
         let life: Life = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
         stale += usize::from(!kernel.remove(&life));
     });
-    Difference { entries, stale, missing: kernel.len() }
+    Difference { entries, stale, missing: kernel.len(), dumped_in }
 }

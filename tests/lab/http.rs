@@ -100,6 +100,25 @@ impl Client {
         self.read_response(method)
     }
 
+    /// Asks for a streamed answer and gives its body, line by line as it comes; panics when it isn't 200.
+    pub fn stream_lines(mut self, path: &str) -> BufReader<Chunked> {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.address);
+        self.send(head.as_bytes()).unwrap_or_else(|error| panic!("GET {path}: {error}"));
+        let head = self.read_head().unwrap_or_else(|error| panic!("GET {path}: {error}"));
+        assert!(head.status == 200 && head.has_token("Transfer-Encoding", "chunked"), "{path}: {head:?}");
+        BufReader::with_capacity(1 << 16, Chunked { client: self, left: 0, state: Chunks::Before })
+    }
+
+    /// Asks for a streamed answer and hands over each of its lines.
+    pub fn get_lines(self, path: &str, mut on: impl FnMut(&str)) {
+        let mut body = self.stream_lines(path);
+        let mut line = String::new();
+        while body.read_line(&mut line).unwrap_or_else(|error| panic!("GET {path}: {error}")) > 0 {
+            on(line.trim_end());
+            line.clear();
+        }
+    }
+
     /// Sends bytes as they are, for questions that are none.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
@@ -244,6 +263,49 @@ impl Stream {
     pub fn next_json(&mut self) -> serde_json::Value {
         let line = self.next_line().expect("the stream goes on");
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line:?}"))
+    }
+}
+
+/// The body of a streamed answer, without its transfer coding.
+pub struct Chunked {
+    client: Client,
+    /// Bytes left of this chunk.
+    left: usize,
+    state: Chunks,
+}
+
+#[derive(PartialEq)]
+enum Chunks {
+    Before,
+    Within,
+    Ended,
+}
+
+impl Chunked {
+    fn next_chunk(&mut self) -> io::Result<()> {
+        if self.state == Chunks::Within && !self.client.read_line()?.is_empty() {
+            return Err(malformed("chunk", "longer than its size"));
+        }
+        let line = self.client.read_line()?;
+        let size = line.split(';').next().unwrap_or_default().trim();
+        self.left = usize::from_str_radix(size, 16).map_err(|_| malformed("chunk size", &line))?;
+        self.state = if self.left == 0 { Chunks::Ended } else { Chunks::Within };
+        Ok(())
+    }
+}
+
+impl Read for Chunked {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 && self.state != Chunks::Ended {
+            self.next_chunk()?;
+        }
+        let room = buffer.len().min(self.left);
+        let read = self.client.stream.read(&mut buffer[..room])?;
+        if read == 0 && room > 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        self.left -= read;
+        Ok(read)
     }
 }
 

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! [`netns`] is the namespaces, [`daemon`] the daemon under test in one of them, [`http`] the client that
-//! asks it, [`traffic`] the connections it is asked about; this file puts the gateway together and says
-//! what a machine lacks for it. It needs root. A test begins with
+//! asks it, [`traffic`] the connections it is asked about, [`flows`] those that no packet began; this file
+//! puts the gateway together and says what a machine lacks for it. It needs root. A test begins with
 //!
 //! ```ignore
 //! if !lab::require() {
@@ -23,6 +23,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test takes what it needs of the lab")]
 
 mod daemon;
+pub mod flows;
 pub mod http;
 mod netns;
 pub mod traffic;
