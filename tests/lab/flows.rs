@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use nfct::{Conntrack, Family, Flow, Layer4, Protocol, Query, Status, Tuple};
+use nix::errno::Errno;
 use serde::Deserialize;
 
 use super::http::Client;
@@ -40,11 +41,15 @@ pub fn make(query: &mut Query, (original, reply): &(Tuple, Tuple)) {
     query.create(&entry(original, reply)).unwrap_or_else(|error| panic!("{original}: {error}"));
 }
 
-/// Removes an entry, named by its original tuple.
-pub fn remove(query: &mut Query, original: &Tuple) {
+/// Removes an entry, named by its original tuple; gives whether it was there.
+pub fn remove(query: &mut Query, original: &Tuple) -> bool {
     let mut named = Conntrack::new().expect("there is memory");
     named.set_tuples(original, &reversed(original));
-    query.delete(&named).unwrap_or_else(|error| panic!("{original}: {error}"));
+    match query.delete(&named) {
+        Ok(()) => true,
+        Err(error) if error.errno() == Some(Errno::ENOENT as i32) => false,
+        Err(error) => panic!("{original}: {error}"),
+    }
 }
 
 /// The tuple of the other direction, without NAT.

@@ -1,0 +1,556 @@
+//! Twenty thousand connections of thirty hosts that hand a few public ports on as fast as the kernel lets
+//! them: every question gets the right host, at the moment of accept, while the connection is open, right
+//! after its end and when its end is long over. The truth comes from the clients, which tell the server who
+//! they are.
+
+mod lab;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lab::http::Client;
+use lab::traffic::TcpServer;
+use lab::{Daemon, Lab, flows, traffic};
+use nfct::{Family, Protocol, Query};
+use serde::Deserialize;
+use socket2::SockRef;
+
+/// Connections of each of the two protocols.
+const CONNECTIONS: usize = 10_000;
+const HOSTS: u8 = 30;
+/// Threads of each protocol on each side.
+const THREADS: usize = 6;
+/// Ports that each client thread lets one host after the other use.
+const PORTS: u16 = (CONNECTIONS / THREADS / HOSTS as usize) as u16 + 1;
+/// Of so many closed connections one is asked about once more when its end is over.
+const SAMPLED: usize = 4;
+/// When the end of a connection is over: more than `del_delay`.
+const OVER: Duration = Duration::from_secs(12);
+
+const RULES: &str = "\
+table ip nat {
+    chain postrouting {
+        type nat hook postrouting priority 100
+        ip saddr 192.168.7.0/24 oifname \"outside\" meta l4proto { tcp, udp } masquerade to :20000-20999
+    }
+}
+";
+
+const CONFIG: &str = "\
+[filter]
+dst_ip = 198.51.100.1
+dst_port = 443
+
+[data]
+key_name = nat_port
+del_delay = 10
+
+[http_server]
+host = 0.0.0.0
+ip_acl = 100.64.2.0/24, 198.51.100.0/24
+";
+
+/// A connection as its two ends know it.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    protocol: Protocol,
+    /// What the client said.
+    inside: SocketAddr,
+    /// What the server sees.
+    public: SocketAddr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Live,
+    Closed,
+}
+
+#[derive(Debug, Deserialize)]
+struct Match {
+    src_ip: std::net::IpAddr,
+    src_port: u16,
+    nat_ip: std::net::IpAddr,
+    nat_port: u16,
+    state: State,
+}
+
+impl Match {
+    fn inside(&self) -> SocketAddr {
+        (self.src_ip, self.src_port).into()
+    }
+
+    fn is(&self, known: &Known) -> bool {
+        self.inside() == known.inside && SocketAddr::from((self.nat_ip, self.nat_port)) == known.public
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Answer {
+    matches: Vec<Match>,
+    ambiguous: bool,
+    complete: bool,
+}
+
+impl Answer {
+    fn live(&self) -> impl Iterator<Item = &Match> {
+        self.matches.iter().filter(|one| one.state == State::Live)
+    }
+
+    /// Whether it is this connection that lives, and nothing else does.
+    fn only_lives(&self, known: &Known) -> bool {
+        self.live().count() == 1
+            && self.matches[0].is(known)
+            && self.matches[0].state == State::Live
+            && !self.ambiguous
+    }
+
+    fn has(&self, known: &Known, state: Option<State>) -> bool {
+        self.matches.iter().any(|one| one.is(known) && state.is_none_or(|state| one.state == state))
+    }
+}
+
+/// How the answers of one moment were.
+#[derive(Debug, Default)]
+struct Tally {
+    asked: usize,
+    wrong: Vec<String>,
+    absent: Vec<String>,
+}
+
+impl Tally {
+    fn right(&mut self) {
+        self.asked += 1;
+    }
+
+    fn wrong(&mut self, known: &Known, what: impl fmt::Debug) {
+        self.asked += 1;
+        self.wrong.push(format!("{known:?}: {what:?}"));
+    }
+
+    fn absent(&mut self, known: &Known, what: &str) {
+        self.asked += 1;
+        self.absent.push(format!("{known:?}: {what}"));
+    }
+
+    fn add(&mut self, other: Tally) {
+        self.asked += other.asked;
+        self.wrong.extend(other.wrong);
+        self.absent.extend(other.absent);
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} asked, {} wrong, {} absent", self.asked, self.wrong.len(), self.absent.len())
+    }
+}
+
+/// The moments at which is asked.
+#[derive(Debug, Default)]
+struct Tallies {
+    at_accept: Tally,
+    open: Tally,
+    closed: Tally,
+    over: Tally,
+}
+
+impl Tallies {
+    fn all(&self) -> [&Tally; 4] {
+        [&self.at_accept, &self.open, &self.closed, &self.over]
+    }
+
+    fn add(&mut self, other: Tallies) {
+        self.at_accept.add(other.at_accept);
+        self.open.add(other.open);
+        self.closed.add(other.closed);
+        self.over.add(other.over);
+    }
+}
+
+/// Somebody outside who asks.
+struct Asker(Client);
+
+impl Asker {
+    /// Who is behind a public port, by the interface of old.
+    fn by_port(&mut self, known: &Known) -> Option<SocketAddr> {
+        #[derive(Deserialize)]
+        struct Shown {
+            src_ip: std::net::IpAddr,
+            src_port: u16,
+        }
+        let answer = self.0.get(&format!("/nat_port/{}?protocol={}", known.public.port(), known.protocol));
+        match answer.status {
+            200 => {
+                let shown: Shown = serde_json::from_slice(&answer.body).expect("a mapping");
+                Some((shown.src_ip, shown.src_port).into())
+            }
+            404 => None,
+            other => panic!("{other} {}", answer.text()),
+        }
+    }
+
+    /// All that is known of the five-tuple that the server sees.
+    fn by_tuple(&mut self, known: &Known, state: &str) -> Answer {
+        let (ip, port) = (known.public.ip(), known.public.port());
+        self.lookup(&format!(
+            "protocol={}&nat_ip={ip}&nat_port={port}&dst_ip=198.51.100.1&dst_port=443&state={state}",
+            known.protocol
+        ))
+    }
+
+    /// All that is known of an inside address and port.
+    fn by_source(&mut self, known: &Known) -> Answer {
+        let (ip, port) = (known.inside.ip(), known.inside.port());
+        self.lookup(&format!("protocol={}&src_ip={ip}&src_port={port}", known.protocol))
+    }
+
+    fn lookup(&mut self, question: &str) -> Answer {
+        let answer = self.0.get(&format!("/v1/lookup?{question}"));
+        assert!(matches!(answer.status, 200 | 404), "{question}: {} {}", answer.status, answer.text());
+        let answer: Answer = serde_json::from_slice(&answer.body).expect("an answer");
+        assert!(answer.complete, "nothing was lost");
+        answer
+    }
+
+    /// Asks in all three ways about a connection that lives.
+    fn about_live(&mut self, known: &Known, tally: &mut Tally) {
+        let by_port = self.by_port(known);
+        let by_tuple = self.by_tuple(known, "any");
+        let by_source = self.by_source(known);
+        check_live(known, by_port, &by_tuple, &by_source, tally);
+    }
+}
+
+fn check_live(
+    known: &Known,
+    by_port: Option<SocketAddr>,
+    by_tuple: &Answer,
+    by_source: &Answer,
+    tally: &mut Tally,
+) {
+    match by_port {
+        Some(found) if found == known.inside => tally.right(),
+        Some(found) => tally.wrong(known, found),
+        None => tally.absent(known, "by port"),
+    }
+    for (answer, how) in [(by_tuple, "by tuple"), (by_source, "by source")] {
+        match answer {
+            answer if answer.only_lives(known) => tally.right(),
+            answer if answer.live().count() == 0 => tally.absent(known, how),
+            answer => tally.wrong(known, answer),
+        }
+    }
+}
+
+/// What the threads share.
+struct Run<'a> {
+    lab: &'a Lab,
+    daemon: &'a Daemon,
+    begun: [AtomicUsize; 2],
+    /// Who had a public port, in order.
+    hosts: Mutex<HashMap<(Protocol, u16), Vec<SocketAddr>>>,
+    /// A look-up by port after a connection's end found another one, which must be a later one.
+    later: Mutex<Vec<(Known, SocketAddr)>>,
+    /// Tells each client that its connection is closed and its public port free.
+    done: Vec<mpsc::Sender<()>>,
+    /// What is asked about again when its end is over.
+    ended: mpsc::Sender<(Known, Instant)>,
+    /// What ended when the kernel found it to.
+    left: Mutex<Vec<Known>>,
+}
+
+impl Run<'_> {
+    fn asker(&self) -> Asker {
+        let public = self.lab.public(0);
+        Asker(Client::connect(self.lab.server(), self.daemon.addr_on(public)))
+    }
+
+    /// Takes the next of the connections of a protocol; `None` when it was the last.
+    fn next(&self, protocol: Protocol) -> Option<usize> {
+        let number = self.begun[usize::from(protocol == Protocol::Udp)].fetch_add(1, Ordering::Relaxed);
+        (number < CONNECTIONS).then_some(number)
+    }
+
+    fn note_host(&self, known: &Known) {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts.entry((known.protocol, known.public.port())).or_default().push(known.inside);
+    }
+
+    /// A connection is over for both its ends: ends it in the kernel or leaves that to it, lets the next host
+    /// have the port, and asks.
+    fn end(
+        &self,
+        known: &Known,
+        number: usize,
+        client: usize,
+        query: &mut Query,
+        asker: &mut Asker,
+    ) -> Tally {
+        // Few of UDP, and none towards the end: they live on for some seconds.
+        let leave = match known.protocol {
+            Protocol::Udp => number % 15 == 0 && number < CONNECTIONS / 2,
+            _ => number % 3 == 0,
+        };
+        if leave {
+            self.left.lock().unwrap_or_else(PoisonError::into_inner).push(*known);
+        } else {
+            let server = self.lab.server_at(443);
+            flows::remove(query, &flows::tuple(known.protocol, known.inside, server));
+            if number % SAMPLED == 1 {
+                self.ended.send((*known, Instant::now())).expect("somebody asks later");
+            }
+        }
+        self.done[client].send(()).expect("the client waits for it");
+
+        let mut tally = Tally::default();
+        match asker.by_port(known) {
+            Some(found) if found == known.inside => tally.right(),
+            Some(found) => {
+                tally.right();
+                self.later.lock().unwrap_or_else(PoisonError::into_inner).push((*known, found));
+            }
+            None => tally.absent(known, "by port, after its end"),
+        }
+        let state = (!leave).then_some(State::Closed);
+        let answers = [asker.by_tuple(known, if leave { "any" } else { "closed" }), asker.by_source(known)];
+        for answer in answers {
+            match answer {
+                answer if answer.has(known, state) => tally.right(),
+                answer if answer.has(known, None) => tally.wrong(known, answer),
+                _ => tally.absent(known, "after its end"),
+            }
+        }
+        tally
+    }
+}
+
+/// What a client says first: who it is, and which thread it belongs to.
+fn introduction(inside: SocketAddr, client: usize) -> Vec<u8> {
+    format!("{:<32}", format!("{inside} {client}")).into_bytes()
+}
+
+fn introduced(text: &[u8]) -> (SocketAddr, usize) {
+    let text = std::str::from_utf8(text).expect("text").trim();
+    let (inside, client) = text.split_once(' ').expect("an address and a number");
+    (inside.parse().expect("an address"), client.parse().expect("a number"))
+}
+
+/// The inside addresses and ports of one client thread: host after host on the same port.
+fn sources(lab: &Lab, thread: usize) -> Vec<SocketAddr> {
+    let first = 20_000 + thread as u16 * PORTS;
+    (first..first + PORTS).flat_map(|port| (0..HOSTS).map(move |host| lab.client_at(host, port))).collect()
+}
+
+fn tcp_client(sources: &[SocketAddr], target: SocketAddr, client: usize, done: &mpsc::Receiver<()>) {
+    for inside in sources {
+        let mut stream = traffic::connect(*inside, target).expect("connected");
+        stream.write_all(&introduction(*inside, client)).expect("the server reads");
+        stream.read_exact(&mut [0]).expect("the server answers");
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("the socket is open");
+        drop(stream);
+        done.recv_timeout(lab::PATIENCE).expect("the server saw the end");
+    }
+}
+
+fn tcp_server(run: &Run<'_>, server: &TcpServer) -> Tallies {
+    let (mut asker, mut tallies) = (run.asker(), Tallies::default());
+    let mut query = run.lab.gateway().enter(Query::open).expect("ctnetlink is there");
+    while let Some(number) = run.next(Protocol::Tcp) {
+        let (mut stream, public) = server.accept();
+        let mut known = Known { protocol: Protocol::Tcp, inside: public, public };
+        let (by_port, by_tuple) = (asker.by_port(&known), asker.by_tuple(&known, "any"));
+        let mut text = [0; 32];
+        stream.read_exact(&mut text).expect("the client says who it is");
+        let (inside, client) = introduced(&text);
+        known.inside = inside;
+        run.note_host(&known);
+        let by_source = asker.by_source(&known);
+        check_live(&known, by_port, &by_tuple, &by_source, &mut tallies.at_accept);
+        asker.about_live(&known, &mut tallies.open);
+        stream.write_all(b".").expect("the client reads");
+        await_reset(&mut stream);
+        tallies.closed.add(run.end(&known, number, client, &mut query, &mut asker));
+    }
+    tallies
+}
+
+fn await_reset(stream: &mut TcpStream) {
+    let error = stream.read(&mut [0]).expect_err("the client ends with a reset");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+}
+
+fn udp_client(sources: &[SocketAddr], target: SocketAddr, client: usize, done: &mpsc::Receiver<()>) {
+    for inside in sources {
+        let socket = UdpSocket::bind(inside).expect("the port is free");
+        socket.set_read_timeout(Some(lab::PATIENCE)).expect("the socket is open");
+        socket.connect(target).expect("there is a route");
+        socket.send(&introduction(*inside, client)).expect("sent");
+        let mut answer = [0];
+        socket.recv(&mut answer).expect("the server answers");
+        drop(socket);
+        done.recv_timeout(lab::PATIENCE).expect("the server saw the end");
+    }
+}
+
+fn udp_server(run: &Run<'_>, server: &UdpSocket) -> Tallies {
+    let (mut asker, mut tallies) = (run.asker(), Tallies::default());
+    let mut query = run.lab.gateway().enter(Query::open).expect("ctnetlink is there");
+    while let Some(number) = run.next(Protocol::Udp) {
+        let mut text = [0; 32];
+        let (_, public) = server.recv_from(&mut text).expect("a datagram comes");
+        let (inside, client) = introduced(&text);
+        let known = Known { protocol: Protocol::Udp, inside, public };
+        run.note_host(&known);
+        asker.about_live(&known, &mut tallies.at_accept);
+        server.send_to(b".", public).expect("sent");
+        asker.about_live(&known, &mut tallies.open);
+        tallies.closed.add(run.end(&known, number, client, &mut query, &mut asker));
+    }
+    tallies
+}
+
+/// Asks about connections whose end is over: nothing may be left of them.
+fn ask_when_over(asker: &mut Asker, known: &Known, tally: &mut Tally) {
+    match asker.by_port(known) {
+        Some(found) if found == known.inside => tally.wrong(known, "by port, long after its end"),
+        _ => tally.right(),
+    }
+    for answer in [asker.by_tuple(known, "any"), asker.by_source(known)] {
+        if answer.has(known, None) { tally.wrong(known, answer) } else { tally.right() }
+    }
+}
+
+fn ask_later(connect: impl Fn() -> Asker, ended: mpsc::Receiver<(Known, Instant)>) -> Tallies {
+    let mut tallies = Tallies::default();
+    let mut asker = connect();
+    for (known, at) in ended {
+        let left = (at + OVER).saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            // The daemon closes a connection that says nothing for so long.
+            thread::sleep(left);
+            asker = connect();
+        }
+        ask_when_over(&mut asker, &known, &mut tallies.over);
+    }
+    tallies
+}
+
+#[test]
+fn public_ports_that_are_handed_on_as_fast_as_it_goes_are_always_the_right_host_s() {
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().clients(HOSTS).ruleset(RULES).build();
+    lab.gateway().sysctl("net.netfilter.nf_conntrack_tcp_timeout_close", "1");
+    // Longer than anything here waits for anything: one that is asked about as open is.
+    for timeout in ["nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"] {
+        lab.gateway().sysctl(&format!("net.netfilter.{timeout}"), &lab::PATIENCE.as_secs().to_string());
+    }
+    let daemon = Daemon::start(lab.gateway(), CONFIG);
+    daemon.wait_for_line("equals the kernel's");
+    let target = lab.server_at(443);
+    let tcp = lab.listen(target);
+    let udp = lab.udp_server(target);
+    let (done, waiting): (Vec<_>, Vec<_>) = (0..2 * THREADS).map(|_| mpsc::channel()).unzip();
+    let (ended, to_ask) = mpsc::channel();
+
+    let begun = Instant::now();
+    let clients: Vec<_> = waiting
+        .into_iter()
+        .enumerate()
+        .map(|(client, done)| {
+            let part = client % THREADS;
+            let number = CONNECTIONS / THREADS + usize::from(part < CONNECTIONS % THREADS);
+            let sources = sources(&lab, part)[..number].to_vec();
+            let act = if client < THREADS { tcp_client } else { udp_client };
+            lab.client().spawn(move || act(&sources, target, client, &done))
+        })
+        .collect();
+    let mut tallies = Tallies::default();
+    thread::scope(|scope| {
+        let asker = || Asker(Client::connect(lab.server(), daemon.addr_on(lab.public(0))));
+        let later = scope.spawn(move || ask_later(asker, to_ask));
+        let run = Run {
+            lab: &lab,
+            daemon: &daemon,
+            begun: Default::default(),
+            hosts: Mutex::default(),
+            later: Mutex::default(),
+            done,
+            ended,
+            left: Mutex::default(),
+        };
+        thread::scope(|scope| {
+            let spawn = |number| match number % 2 {
+                0 => scope.spawn(|| tcp_server(&run, &tcp)),
+                _ => scope.spawn(|| udp_server(&run, &udp)),
+            };
+            let servers: Vec<_> = (0..2 * THREADS).map(spawn).collect();
+            for server in servers {
+                tallies.add(server.join().expect("the server went through"));
+            }
+        });
+        clients.into_iter().for_each(|client| client.join().expect("the client went through"));
+        let took = begun.elapsed();
+        let Run { hosts, later: found_later, ended, left, .. } = run;
+        drop(ended);
+
+        // The kernel forgets what is over when it comes across it, as a dump does.
+        let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
+        let is_ours = |flow: nfct::Flow| flow.original.dst == target.ip();
+        while query.dump(Family::Ipv4).expect("the table can be read").any(|flow| flow.is_ok_and(is_ours)) {
+            assert!(begun.elapsed() < took + 3 * lab::PATIENCE, "the kernel keeps what is over");
+            thread::sleep(Duration::from_millis(100));
+        }
+        thread::sleep(OVER);
+        let mut asker = asker();
+        for known in left.into_inner().expect("nobody died") {
+            ask_when_over(&mut asker, &known, &mut tallies.over);
+        }
+        tallies.add(later.join().expect("the later ones were asked about"));
+
+        // Where another was found after a connection's end, it had the port after it.
+        let hosts = hosts.into_inner().expect("nobody died");
+        let found_later = found_later.into_inner().expect("nobody died");
+        let number_of_later = found_later.len();
+        for (known, found) in found_later {
+            let hosts = &hosts[&(known.protocol, known.public.port())];
+            let at = |who| hosts.iter().position(|host| *host == who);
+            if at(found).is_none_or(|found| Some(found) <= at(known.inside)) {
+                tallies.closed.wrong.push(format!("{known:?}: {found} by port, after its end"));
+            }
+        }
+        let most = hosts.values().map(Vec::len).max().unwrap_or_default();
+        println!(
+            "churn: {} connections in {took:.1?} over {} public ports, up to {most} hosts on one; at accept {}; \
+             open {}; closed {} (of a later one: {number_of_later}); over {}",
+            hosts.values().map(Vec::len).sum::<usize>(),
+            hosts.len(),
+            tallies.at_accept,
+            tallies.open,
+            tallies.closed,
+            tallies.over
+        );
+    });
+    for tally in tallies.all() {
+        let some = |all: &[String]| all.iter().take(10).cloned().collect::<Vec<_>>();
+        assert!(
+            tally.wrong.is_empty() && tally.absent.is_empty(),
+            "{tally}\nwrong: {:#?}\nabsent: {:#?}",
+            some(&tally.wrong),
+            some(&tally.absent)
+        );
+    }
+    assert_eq!(
+        [&tallies.at_accept, &tallies.open, &tallies.closed].map(|tally| tally.asked),
+        [6 * CONNECTIONS; 3]
+    );
+}
