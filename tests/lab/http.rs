@@ -104,7 +104,7 @@ impl Client {
     pub fn stream_lines(mut self, path: &str) -> BufReader<Chunked> {
         let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.address);
         self.send(head.as_bytes()).unwrap_or_else(|error| panic!("GET {path}: {error}"));
-        let head = self.read_head().unwrap_or_else(|error| panic!("GET {path}: {error}"));
+        let head = self.read_head("HTTP/1.1").unwrap_or_else(|error| panic!("GET {path}: {error}"));
         assert!(head.status == 200 && head.has_token("Transfer-Encoding", "chunked"), "{path}: {head:?}");
         BufReader::with_capacity(1 << 16, Chunked { client: self, left: 0, state: Chunks::Before })
     }
