@@ -122,5 +122,6 @@ fn is_header_too_large(request: &Request<Incoming>) -> bool {
     let headers = request.headers();
     // A line has a colon, a space and its end beside name and value.
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    headers.len() > MOST_HEADERS || bytes + request.uri().to_string().len() > MOST_HEADER_BYTES
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    headers.len() > MOST_HEADERS || bytes + path > MOST_HEADER_BYTES
 }
