@@ -1,5 +1,6 @@
 //! Wires the floors together: configuration, logging, tracker, HTTP, signals.
 
+use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
@@ -179,11 +180,18 @@ async fn reload(cli: &Cli, old: &Config, app: &Arc<App>, server: &mut Server) ->
         log::warn!("{warning}");
     }
     let moved = (&config.http.host, config.http.port) != (&old.http.host, old.http.port);
-    let listeners = if moved { Some(bind(&config).await?) } else { None };
+    let listeners = if moved { Some(bind_instead(&config, old, server).await?) } else { None };
     let (tracker, settings) = (app.tracker.clone(), Settings::from(&config));
-    tokio::task::spawn_blocking(move || tracker.reload(settings))
+    let taken = tokio::task::spawn_blocking(move || tracker.reload(settings))
         .await
-        .map_err(|error| Fatal::new(Cause::Software, error))??;
+        .map_err(|error| Fatal::new(Cause::Software, error))?;
+    if let Err(error) = taken {
+        drop(listeners);
+        if !server.is_accepting() {
+            server.listen(bind(old).await?).await;
+        }
+        return Err(error.into());
+    }
     start_logging(&config);
     app.set_rules(Rules::from(&config));
     if let Some(listeners) = listeners {
@@ -192,9 +200,31 @@ async fn reload(cli: &Cli, old: &Config, app: &Arc<App>, server: &mut Server) ->
     Ok(config)
 }
 
+/// Binds the new addresses while the old ones are still accepted on; but every
+/// address and one of them exclude each other on one port, and then the old ones
+/// go first.
+async fn bind_instead(new: &Config, old: &Config, server: &mut Server) -> Result<Vec<TcpListener>, Fatal> {
+    let bound = listener::bind(&new.http.host, new.http.port).await;
+    let excluded = bound.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrInUse);
+    if !excluded || new.http.port != old.http.port {
+        return said(new, bound);
+    }
+    server.listen(Vec::new()).await;
+    let bound = bind(new).await;
+    if bound.is_err() {
+        server.listen(bind(old).await?).await;
+    }
+    bound
+}
+
 async fn bind(config: &Config) -> Result<Vec<TcpListener>, Fatal> {
-    let (host, port) = (&config.http.host, config.http.port);
-    let listeners = listener::bind(host, port).await.map_err(|error| {
+    said(config, listener::bind(&config.http.host, config.http.port).await)
+}
+
+/// Logs what was bound, or says why it was not.
+fn said(config: &Config, bound: io::Result<Vec<TcpListener>>) -> Result<Vec<TcpListener>, Fatal> {
+    let listeners = bound.map_err(|error| {
+        let (host, port) = (&config.http.host, config.http.port);
         let hint = "set host and port in [http_server] to an address of this machine that is free";
         Fatal::new(Cause::System, format!("cannot listen on {host} port {port}: {error}; {hint}"))
     })?;

@@ -87,6 +87,11 @@ impl Server {
         }
     }
 
+    /// Whether it accepts anywhere.
+    pub fn is_accepting(&self) -> bool {
+        !self.accepting.is_empty()
+    }
+
     /// Accepts no more, and lets connections finish what they are at, for at
     /// most `patience`.
     pub async fn shut_down(mut self, patience: Duration) {
