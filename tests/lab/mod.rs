@@ -37,7 +37,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use daemon::{Daemon, DaemonBuilder};
-pub use netns::{Netns, NetnsCommand, remove_stale};
+pub use netns::{Netns, NetnsCommand, remove_own, remove_stale};
 
 /// How long the lab waits for anything before it calls it a failure.
 pub const PATIENCE: Duration = Duration::from_secs(10);

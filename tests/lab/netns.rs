@@ -182,11 +182,21 @@ impl NetnsCommand<'_> {
 /// runs in them: a test process that was killed could not do so itself. The first lab of a process does
 /// it for every lab's prefix.
 pub fn remove_stale(prefix: &str) {
+    remove_those_of(prefix, |owner| !Path::new(&format!("/proc/{owner}")).exists());
+}
+
+/// Takes away the namespaces of this process, with what still runs in them: for one that is told to end
+/// at once, and drops nothing.
+pub fn remove_own(prefix: &str) {
+    remove_those_of(prefix, |owner| owner == std::process::id());
+}
+
+fn remove_those_of(prefix: &str, meant: impl Fn(u32) -> bool) {
     let Ok(names) = fs::read_dir(NAMES) else { return };
     for name in names.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
         let Some(rest) = name.strip_prefix(prefix) else { continue };
         let Some(owner) = rest.split('-').next().and_then(|pid| pid.parse::<u32>().ok()) else { continue };
-        if Path::new(&format!("/proc/{owner}")).exists() {
+        if !meant(owner) {
             continue;
         }
         let left_over = run(Command::new("ip").args(["netns", "pids", &name]), "").unwrap_or_default();

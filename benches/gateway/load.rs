@@ -1,0 +1,146 @@
+//! What the daemon is loaded with: connections put straight into the kernel's table.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nfct::{Conntrack, Family, Layer4, Protocol, Query, Status, Tuple};
+
+use super::lab::Netns;
+
+/// CONFIRMED, ASSURED and SEEN_REPLY: the kernel keeps such an entry though no packet comes.
+const ESTABLISHED: Status = Status(8 | 4 | 2);
+/// `TCP_CONNTRACK_ESTABLISHED`
+const TCP_ESTABLISHED: u8 = 3;
+
+/// TCP connections of many inside hosts behind as few public addresses as their number allows.
+#[derive(Clone)]
+pub struct Connections {
+    /// The public ports that they take.
+    ports: Range<u16>,
+    /// The last two bytes of inside addresses count from here, so that two sets don't meet.
+    inside: Ipv4Addr,
+    public: Ipv4Addr,
+    timeout: Duration,
+}
+
+/// Connections of one inside host.
+const A_HOST: u32 = 100;
+
+/// Those that stay.
+pub const LASTING: Connections = Connections {
+    ports: 1024..61024,
+    inside: Ipv4Addr::new(10, 0, 0, 1),
+    public: Ipv4Addr::new(100, 65, 0, 1),
+    timeout: Duration::from_secs(24 * 3600),
+};
+
+/// Those that come and go, on public ports of their own.
+pub const PASSING: Connections = Connections {
+    ports: 61024..65024,
+    inside: Ipv4Addr::new(11, 0, 0, 1),
+    public: Ipv4Addr::new(100, 66, 0, 1),
+    timeout: Duration::from_secs(10),
+};
+
+/// Where all of them go.
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+
+impl Connections {
+    /// The public ports.
+    pub fn ports(&self) -> Range<u16> {
+        self.ports.clone()
+    }
+
+    /// The connection of this number before and after NAT.
+    pub fn tuples(&self, number: u32) -> (Tuple, Tuple) {
+        let behind = |first: Ipv4Addr, number| IpAddr::V4(Ipv4Addr::from(u32::from(first) + number));
+        let count = u32::from(self.ports.end - self.ports.start);
+        let nat_port = self.ports.start + (number % count) as u16;
+        let src_port = 20_000 + (number % A_HOST) as u16;
+        let tuple = |src, src_port, dst, dst_port| Tuple {
+            src,
+            dst,
+            protocol: Protocol::Tcp,
+            layer4: Layer4::Ports { src: src_port, dst: dst_port },
+            zone: 0,
+        };
+        let inside = behind(self.inside, number / A_HOST);
+        let public = behind(self.public, number / count);
+        (tuple(inside, src_port, SERVER.into(), 443), tuple(SERVER.into(), 443, public, nat_port))
+    }
+}
+
+/// Puts connections into the table of the namespace whose thread it was made in.
+pub struct Maker {
+    query: Query,
+    entry: Conntrack,
+}
+
+impl Maker {
+    pub fn new() -> Self {
+        let query = Query::open().expect("conntrack can be asked");
+        Self { query, entry: Conntrack::new().expect("there is memory") }
+    }
+
+    /// Makes one; each is one NEW event.
+    pub fn make(&mut self, connections: &Connections, number: u32) {
+        let (original, reply) = connections.tuples(number);
+        self.entry.set_tuples(&original, &reply).set_status(ESTABLISHED).set_tcp_state(TCP_ESTABLISHED);
+        self.entry.set_timeout(connections.timeout);
+        self.query.create(&self.entry).unwrap_or_else(|error| panic!("connection {number}: {error}"));
+    }
+
+    /// Removes all; each is one DESTROY event.
+    pub fn flush(&mut self) {
+        self.query.flush(Family::Any).expect("the table can be emptied");
+    }
+}
+
+/// Makes lasting connections as fast as it goes and returns how long it took.
+pub fn make(netns: &Netns, numbers: Range<u32>) -> Duration {
+    netns.enter(|| {
+        let mut maker = Maker::new();
+        let start = Instant::now();
+        numbers.for_each(|number| maker.make(&LASTING, number));
+        start.elapsed()
+    })
+}
+
+/// Removes all connections and returns how long it took.
+pub fn flush(netns: &Netns) -> Duration {
+    netns.enter(|| {
+        let mut maker = Maker::new();
+        let start = Instant::now();
+        maker.flush();
+        start.elapsed()
+    })
+}
+
+/// So many a second.
+pub struct Pace {
+    start: Instant,
+    rate: f64,
+}
+
+impl Pace {
+    pub fn new(rate: u32) -> Self {
+        Self { start: Instant::now(), rate: rate.into() }
+    }
+
+    /// Waits until it is time for one more after `done`.
+    pub fn wait(&self, done: u32) {
+        let due = Duration::from_secs_f64(f64::from(done) / self.rate);
+        let early = due.saturating_sub(self.start.elapsed());
+        // Shorter sleeps are longer than asked for anyway.
+        if early > Duration::from_micros(200) {
+            thread::sleep(early);
+        }
+    }
+
+    /// How many a second it has been.
+    pub fn reached(&self, done: u32) -> f64 {
+        f64::from(done) / self.start.elapsed().as_secs_f64()
+    }
+}

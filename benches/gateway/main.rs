@@ -1,0 +1,85 @@
+//! Benchmarks of the whole daemon, on gateways in network namespaces: `make bench`.
+//!
+//! Each row of the table is measured several times, the daemon and its peers in turn (A B A B), so that
+//! what else the machine does hits both. doc/BENCHMARKS.md says what each row means. Needs root.
+//!
+//! ```text
+//! ROWS=events,http   only these rows, by name or number
+//! QUICK=1            small numbers: whether it works, not how fast it is
+//! ROUNDS=7           so many rounds
+//! ```
+//!
+//! `rows` are what is measured, `load` what the daemon is loaded with, `meter` the instruments, `peers` and
+//! `web` what it is held against, `machine` what it runs on, `report` the table.
+
+#![allow(unreachable_pub, reason = "a program of modules: pub is for the modules beside")]
+
+#[path = "../../tests/lab/mod.rs"]
+mod lab;
+mod load;
+mod machine;
+mod meter;
+mod peers;
+mod report;
+mod rows;
+mod web;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use machine::{Cpus, Settings};
+use report::Report;
+use rows::{Bench, ROWS};
+
+fn main() -> ExitCode {
+    if let Some(code) = peers::run_if_asked() {
+        return code;
+    }
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let quick = variable("QUICK").is_some_and(|value| value != "0");
+    let rounds = variable("ROUNDS").and_then(|value| value.parse().ok()).filter(|rounds| *rounds > 0);
+    let wanted = match rows::choose(&variable("ROWS").unwrap_or_default()) {
+        Ok(wanted) => wanted,
+        Err(unknown) => {
+            let known: Vec<_> = ROWS.iter().map(|row| row.name).collect();
+            eprintln!("ROWS: found \"{unknown}\", expected some of {}", known.join(", "));
+            return ExitCode::from(64);
+        }
+    };
+
+    machine::clean_up_on_signals();
+    if let Some(lacking) = lab::requirements() {
+        eprintln!("the benchmark needs {lacking}");
+        return ExitCode::FAILURE;
+    }
+    // Not before a gateway was there: connection tracking, and with it the settings, came with its rules.
+    let settings = match Settings::raise() {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+
+    let load = machine::load_average();
+    if load > 0.5 {
+        println!("The load average is {load}: something else runs here, and the figures will show it.");
+    }
+    let bench = Bench { quick, rounds, cpus: Cpus::split() };
+    let mut report = Report::new(machine::describe(), quick);
+    for row in wanted {
+        println!("{}: {}", row.name, row.what);
+        match catch_unwind(AssertUnwindSafe(|| (row.measure)(&bench))) {
+            Ok(Ok(measured)) => report.add(measured),
+            Ok(Err(lacking)) => report.fail(format!("{}: {lacking}", row.name)),
+            Err(_) => report.fail(format!("{}: it failed, see above", row.name)),
+        }
+    }
+    drop(settings);
+
+    println!("\nThe table is in {}, figures.md and figures.json.", Report::directory().display());
+    for missed in report.missed() {
+        println!("missed: {missed}");
+    }
+    if report.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,119 @@
+//! What the daemon is held against where no program does it: taking what the kernel gives, and no more.
+//! Each runs in a process of its own, which is this program started anew.
+
+use std::io::{IoSliceMut, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::{Child, ExitCode, Stdio};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, MultiHeaders, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv,
+    recvmmsg, sendto, setsockopt, socket, sockopt::RcvBufForce,
+};
+
+use super::lab::Netns;
+
+/// First argument of a process that is a peer.
+const PEER: &str = "--peer";
+
+/// The daemon's own: `NEW | DESTROY` as bits of the first 32 groups, and its default receive buffer.
+const GROUPS: u32 = 1 << 0 | 1 << 2;
+const RECEIVE_BUFFER: usize = 64 << 20;
+
+/// The cheapest consumers that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// Takes events with `recvmmsg`, without a look at them.
+    Events,
+    /// Takes a dump of the whole table, with no more than a look for its end.
+    Dump,
+}
+
+impl Peer {
+    const ALL: [(Peer, &'static str); 2] = [(Peer::Events, "events"), (Peer::Dump, "dump")];
+
+    /// Starts it in a namespace.
+    pub fn start(self, netns: &Netns) -> Child {
+        let name = Self::ALL.iter().find(|(peer, _)| *peer == self).map_or("", |(_, name)| name);
+        let program = std::env::current_exe().expect("a program knows itself");
+        let child = netns.command(program).args([PEER, name]).stdin(Stdio::null()).stdout(Stdio::piped());
+        child.spawn().expect("this program can be started")
+    }
+}
+
+/// If this process is to be a peer, is it, and returns how that went.
+pub fn run_if_asked() -> Option<ExitCode> {
+    let mut args = std::env::args().skip(1);
+    if args.next()? != PEER {
+        return None;
+    }
+    let name = args.next()?;
+    let (peer, _) = Peer::ALL.into_iter().find(|(_, known)| *known == name)?;
+    let result = match peer {
+        Peer::Events => take_events(),
+        Peer::Dump => take_dump(),
+    };
+    match result {
+        Ok(()) => Some(ExitCode::SUCCESS),
+        Err(error) => {
+            eprintln!("peer {name}: {error}");
+            Some(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn open(groups: u32) -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkNetFilter)?;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+    Ok(socket)
+}
+
+/// Until it is killed.
+fn take_events() -> nix::Result<()> {
+    const BATCH: usize = 64;
+    const ROOM: usize = 8192;
+    let socket = open(GROUPS)?;
+    setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER)?;
+    let mut memory = vec![0; BATCH * ROOM];
+    let mut headers = MultiHeaders::<()>::preallocate(BATCH, None);
+    loop {
+        let mut chunks = memory.chunks_mut(ROOM);
+        let mut rooms: [[IoSliceMut<'_>; 1]; BATCH] =
+            std::array::from_fn(|_| [IoSliceMut::new(chunks.next().unwrap_or_default())]);
+        match recvmmsg(socket.as_raw_fd(), &mut headers, rooms.iter_mut(), MsgFlags::MSG_WAITFORONE, None) {
+            Ok(_) | Err(Errno::ENOBUFS | Errno::EINTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Prints how many messages there were.
+fn take_dump() -> nix::Result<()> {
+    const NLMSG_DONE: u16 = 3;
+    const HEADER: usize = 16;
+    let socket = open(0)?;
+    // struct nlmsghdr: length, IPCTNL_MSG_CT_GET of the conntrack subsystem, REQUEST | DUMP, sequence, port;
+    // struct nfgenmsg: any family.
+    let mut request = Vec::with_capacity(20);
+    request.extend_from_slice(&20_u32.to_ne_bytes());
+    request.extend_from_slice(&0x0101_u16.to_ne_bytes());
+    request.extend_from_slice(&0x0301_u16.to_ne_bytes());
+    request.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    sendto(socket.as_raw_fd(), &request, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut messages = 0_u64;
+    loop {
+        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        let mut rest = &buffer[..length];
+        while let [a, b, c, d, e, f, ..] = *rest {
+            if u16::from_ne_bytes([e, f]) == NLMSG_DONE {
+                let _ = writeln!(std::io::stdout(), "{messages}");
+                return Ok(());
+            }
+            messages += 1;
+            let step = (u32::from_ne_bytes([a, b, c, d]) as usize).max(HEADER).next_multiple_of(4);
+            rest = rest.get(step..).unwrap_or_default();
+        }
+    }
+}

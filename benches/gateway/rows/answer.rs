@@ -1,0 +1,108 @@
+//! Row 9: a packet of a new flow has come through the NAT to the server, which asks at once who sent it.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use super::{Bench, CONFIG, Gateway};
+use crate::lab::http::Client;
+use crate::load::{self, Pace};
+use crate::meter::percentile;
+use crate::report::{Row, Target};
+
+/// New flows a second.
+const RATE: u32 = 20_000;
+/// The server asks about one packet of so many.
+const ONE_OF: u32 = 20;
+/// Inside hosts; each has ports of its own, so that the NAT keeps them and none is refused.
+const HOSTS: u8 = 4;
+const FIRST_PORT: u16 = 10_000;
+
+/// What the server saw.
+#[derive(Default)]
+struct Seen {
+    packets: u32,
+    /// Milliseconds from a packet's receipt to the answer.
+    times: Vec<f64>,
+    missing: u32,
+    wrong: u32,
+}
+
+pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
+    let flows = bench.many(50_000);
+    let gateway = Gateway::new();
+    let lab = gateway.lab();
+    let daemon = gateway.daemon(CONFIG);
+    let (mut p50, mut p99, mut most) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut unanswered, mut rates, mut asked, mut packets) = (Vec::new(), Vec::new(), 0, 0);
+    for _ in 0..bench.rounds(5) {
+        let server = lab.udp_server(lab.server_at(9000));
+        // What the kernel lets an ordinary socket have; the packets that come while an answer is awaited.
+        SockRef::from(&server).set_recv_buffer_size(4 << 20).expect("the socket is open");
+        server.set_read_timeout(Some(Duration::from_secs(2))).expect("the socket is open");
+        let client = Client::connect(lab.server(), daemon.addr_on(lab.public(0)));
+        let senders: Vec<_> = (0..HOSTS).map(|host| lab.client_at(host, 0)).collect();
+        let target = lab.server_at(9000);
+        let sending = lab.client().spawn(move || send(&senders, target, flows));
+        let mut seen = serve(&server, client, flows);
+        rates.push(sending.join().expect("packets can be sent"));
+        p50.push(percentile(&mut seen.times, 0.5));
+        p99.push(percentile(&mut seen.times, 0.99));
+        most.push(percentile(&mut seen.times, 1.0));
+        unanswered.push(f64::from(seen.missing + seen.wrong));
+        asked += seen.times.len();
+        packets += seen.packets;
+        load::flush(gateway.netns());
+    }
+    let row = Row::new("9", "from a new flow's packet at the server to the answer, through real NAT")
+        .figure("median", "ms", &p50)
+        .target("99 of 100", "ms", &p99, Target::AtMost(1.0))
+        .figure("the longest", "ms", &most)
+        .target("missing or wrong", "", &unanswered, Target::AtMost(0.0))
+        .figure("new flows", "a second", &rates)
+        .note(format!("{packets} packets arrived, {asked} were asked about"));
+    Ok(vec![row])
+}
+
+/// Sends one packet each from so many addresses and ports, and returns how many a second it were.
+fn send(hosts: &[SocketAddr], target: SocketAddr, flows: u32) -> f64 {
+    let pace = Pace::new(RATE);
+    for number in 0..flows {
+        let port = FIRST_PORT + number as u16;
+        let from = SocketAddr::new(hosts[number as usize % hosts.len()].ip(), port);
+        let socket = UdpSocket::bind(from).unwrap_or_else(|error| panic!("cannot bind {from}: {error}"));
+        socket.send_to(from.to_string().as_bytes(), target).expect("the way is open");
+        pace.wait(number + 1);
+    }
+    pace.reached(flows)
+}
+
+/// Receives packets and asks about some, until no more come.
+fn serve(server: &UdpSocket, mut client: Client, flows: u32) -> Seen {
+    let mut seen = Seen::default();
+    let mut buffer = [0; 64];
+    while seen.packets < flows {
+        let (length, peer) = match server.recv_from(&mut buffer) {
+            Ok(received) => received,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+            Err(error) => panic!("the server cannot receive: {error}"),
+        };
+        let received = Instant::now();
+        seen.packets += 1;
+        if seen.packets % ONE_OF != 0 {
+            continue;
+        }
+        let answer = client.get(&format!("/nat_port/{}", peer.port()));
+        seen.times.push(received.elapsed().as_secs_f64() * 1e3);
+        if answer.status != 200 {
+            seen.missing += 1;
+            continue;
+        }
+        let json = answer.json();
+        let found = format!("{}:{}", json["src_ip"].as_str().unwrap_or_default(), json["src_port"]);
+        seen.wrong += u32::from(found.as_bytes() != &buffer[..length]);
+    }
+    seen
+}

@@ -1,0 +1,138 @@
+//! Look-ups a second: rows 6 and 7. Servers have one half of the processors, wrk the other.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use super::{Bench, CONFIG, Gateway};
+use crate::lab::Daemon;
+use crate::lab::http::Client;
+use crate::load::{self, LASTING, Maker, PASSING, Pace};
+use crate::machine;
+use crate::meter::Listener;
+use crate::report::{Row, Target, ratios};
+use crate::web::{self, Nginx, Served};
+
+/// Kept connections of wrk.
+const CONNECTIONS: usize = 64;
+/// New flows a second in row 7.
+const ARRIVING: u32 = 50_000;
+
+/// A gateway and a daemon that has been told of so many connections as they began.
+fn serving(bench: &Bench, mappings: u32) -> (Gateway, Daemon) {
+    let gateway = Gateway::new();
+    let daemon = machine::on(&bench.cpus.measured, || gateway.daemon(CONFIG));
+    load::make(gateway.netns(), 0..mappings);
+    Listener::new(gateway.netns(), daemon.pid()).wait_drained();
+    (gateway, daemon)
+}
+
+fn load_with_wrk(bench: &Bench, gateway: &Gateway, address: std::net::SocketAddr) -> Result<Served, String> {
+    let time = Duration::from_secs(if bench.quick { 2 } else { 10 });
+    machine::on(&bench.cpus.load, || {
+        let threads = bench.cpus.load.len();
+        web::wrk(gateway.netns(), address, threads, CONNECTIONS, &LASTING.ports(), time)
+    })
+}
+
+/// Row 6.
+pub fn at_rest(bench: &Bench) -> Result<Vec<Row>, String> {
+    let mappings = bench.many(1_000_000);
+    let (gateway, daemon) = serving(bench, mappings);
+    let netns = gateway.netns();
+    let path = format!("/nat_port/{}", LASTING.ports().start);
+    let answer = Client::connect(netns, daemon.local_addr()).get(&path);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let workers = bench.cpus.measured.len();
+    let nginx = machine::on(&bench.cpus.measured, || Nginx::start(netns, workers, answer.text()))?;
+
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..bench.rounds(5) {
+        theirs.push(load_with_wrk(bench, &gateway, nginx.address())?);
+        ours.push(load_with_wrk(bench, &gateway, daemon.local_addr())?);
+    }
+    drop((daemon, nginx));
+
+    // A daemon that has found its mappings in the kernel's table asks the kernel whether each still lives.
+    let daemon = machine::on(&bench.cpus.measured, || gateway.daemon(CONFIG));
+    let mut client = Client::connect(netns, daemon.local_addr());
+    while client.get("/readyz").status != 200 {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let mut found = Vec::new();
+    for _ in 0..bench.rounds(5) {
+        found.push(load_with_wrk(bench, &gateway, daemon.local_addr())?);
+    }
+
+    let of = |all: &[Served], what: fn(&Served) -> f64| all.iter().map(what).collect::<Vec<f64>>();
+    let rate = |all: &[Served]| of(all, |served| served.rate);
+    let p99 = |all: &[Served]| of(all, |served| served.p99);
+    let row = Row::new("6", format!("look-ups with {mappings} mappings, {CONNECTIONS} connections"))
+        .figure("pynatconnd", "a second", &rate(&ours))
+        .figure("nginx, a fixed body", "a second", &rate(&theirs))
+        .target("times nginx", "×", &ratios(&rate(&ours), &rate(&theirs)), Target::AtLeast(0.6))
+        .figure("pynatconnd, median", "ms", &of(&ours, |served| served.median))
+        .figure("pynatconnd, 99 of 100", "ms", &p99(&ours))
+        .figure("nginx, 99 of 100", "ms", &p99(&theirs))
+        .target("times nginx, 99 of 100", "×", &ratios(&p99(&ours), &p99(&theirs)), Target::AtMost(3.0))
+        .figure("pynatconnd, mappings older than it", "a second", &rate(&found))
+        .note(format!(
+            "both servers on {workers} cores, wrk on {}; nginx answers {} bytes",
+            bench.cpus.load.len(),
+            answer.body.len()
+        ));
+    Ok(vec![row])
+}
+
+/// Row 7.
+pub fn under_load(bench: &Bench) -> Result<Vec<Row>, String> {
+    let mappings = bench.many(1_000_000);
+    let (gateway, daemon) = serving(bench, mappings);
+    let listener = Listener::new(gateway.netns(), daemon.pid());
+    let (mut at_rest, mut loaded, mut reached) = (Vec::new(), Vec::new(), Vec::new());
+    let mut next = 0;
+    for _ in 0..bench.rounds(5) {
+        at_rest.push(load_with_wrk(bench, &gateway, daemon.local_addr())?);
+
+        let (first, stop) = (next, AtomicBool::new(false));
+        let served = thread::scope(|scope| {
+            let arriving = scope
+                .spawn(|| machine::on(&bench.cpus.load, || gateway.netns().enter(|| arrive(first, &stop))));
+            let served = load_with_wrk(bench, &gateway, daemon.local_addr());
+            stop.store(true, Ordering::Relaxed);
+            let (last, rate) = arriving.join().expect("connections can be made");
+            next = last;
+            reached.push(rate);
+            served
+        })?;
+        loaded.push(served);
+        // The passing ones are to be gone, and forgotten, before the next round.
+        thread::sleep(Duration::from_secs(if bench.quick { 1 } else { 15 }));
+        listener.wait_drained();
+    }
+    let rates = |all: &[Served]| all.iter().map(|served| served.rate).collect::<Vec<f64>>();
+    let p99 = |all: &[Served]| all.iter().map(|served| served.p99).collect::<Vec<f64>>();
+    let row = Row::new("7", format!("the same while {ARRIVING} flows a second arrive"))
+        .figure("pynatconnd, flows arrive", "a second", &rates(&loaded))
+        .figure("pynatconnd, at rest", "a second", &rates(&at_rest))
+        .target("times at rest", "×", &ratios(&rates(&loaded), &rates(&at_rest)), Target::AtLeast(0.8))
+        .figure("flows arrive, 99 of 100", "ms", &p99(&loaded))
+        .figure("at rest, 99 of 100", "ms", &p99(&at_rest))
+        .figure("flows that arrived", "a second", &reached)
+        .note(format!("buffer found full {} times", listener.dropped()));
+    Ok(vec![row])
+}
+
+/// Makes passing connections from this number on until it is told to stop; returns where to go on, and how
+/// many a second it were.
+fn arrive(first: u32, stop: &AtomicBool) -> (u32, f64) {
+    let mut maker = Maker::new();
+    let pace = Pace::new(ARRIVING);
+    let mut made = 0;
+    while !stop.load(Ordering::Relaxed) {
+        maker.make(&PASSING, first + made);
+        made += 1;
+        pace.wait(made);
+    }
+    (first + made, pace.reached(made))
+}

@@ -1,0 +1,160 @@
+//! Row 10: how long a look-up can be held up by work on the table. The lock can't be seen from outside; a
+//! slow stream of look-ups can: whoever holds the lock longest holds one of them up as long.
+
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::{Bench, CONFIG, Gateway};
+use crate::lab::http::Client;
+use crate::lab::{Daemon, Netns};
+use crate::load::{self, LASTING};
+use crate::machine;
+use crate::meter::{Listener, percentile};
+use crate::report::{Row, Target};
+
+/// Between two look-ups.
+const PAUSE: Duration = Duration::from_micros(300);
+/// How long the kernel's table may take to be read.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// When a look-up was asked, and how many milliseconds it took.
+type Asked = (Instant, f64);
+
+/// Asks all the while.
+struct Stream<'a> {
+    netns: &'a Netns,
+    address: SocketAddr,
+    asked: Mutex<Vec<Asked>>,
+    stop: AtomicBool,
+}
+
+impl Stream<'_> {
+    fn run(&self) {
+        let mut client = Client::connect(self.netns, self.address);
+        let ports = LASTING.ports();
+        let mut port = ports.start;
+        while !self.stop.load(Ordering::Relaxed) {
+            let start = Instant::now();
+            client.get(&format!("/nat_port/{port}"));
+            let took = start.elapsed().as_secs_f64() * 1e3;
+            self.asked.lock().expect("nobody panics with it").push((start, took));
+            // A step that has no common divisor with their number visits all.
+            port = ports.start + (port - ports.start + 7919) % (ports.end - ports.start);
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Milliseconds of those that were asked while `work` ran.
+    fn during(&self, work: impl FnOnce()) -> Vec<f64> {
+        self.asked.lock().expect("nobody panics with it").clear();
+        work();
+        let asked = self.asked.lock().expect("nobody panics with it");
+        asked.iter().map(|(_, took)| *took).collect()
+    }
+}
+
+pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
+    let mappings = bench.many(4_000_000);
+    // Sweeps come when they are wanted, not before.
+    let quiet = CONFIG.replace("[data]", "[data]\nsweep_interval = 3600");
+    let sweeping = CONFIG.replace("[data]", "[data]\nsweep_interval = 3601");
+    let filtered = format!("[filter]\ndst_port = 443\n{quiet}");
+    let names = ["nothing happens", "growth", "sweep", "resync", "`/debug`", "all end"];
+    let mut longest = [const { Vec::new() }; 6];
+    let mut p99 = [const { Vec::new() }; 6];
+    for _ in 0..bench.rounds(2) {
+        let gateway = Gateway::new();
+        let netns = gateway.netns();
+        let daemon = gateway.daemon(&quiet);
+        let listener = Listener::new(netns, daemon.pid());
+        let stream = Stream {
+            netns,
+            address: daemon.local_addr(),
+            asked: Mutex::default(),
+            stop: AtomicBool::new(false),
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| stream.run());
+            let _stop = StopAtEnd(&stream.stop);
+            let rest = Duration::from_secs(if bench.quick { 1 } else { 5 });
+            let results = [
+                stream.during(|| {
+                    machine::on(&bench.cpus.load, || load::make(netns, 0..mappings));
+                    listener.wait_drained();
+                }),
+                stream.during(|| thread::sleep(rest)),
+                stream.during(|| reload_and_wait_for_dump(&daemon, &sweeping)),
+                stream.during(|| {
+                    reload_and_wait_for_dump(&daemon, &filtered);
+                    let mut client = Client::connect(netns, daemon.local_addr());
+                    let start = Instant::now();
+                    while client.get("/readyz").status != 200 {
+                        assert!(start.elapsed() < PATIENCE, "the table is not whole");
+                        thread::sleep(Duration::from_millis(50));
+                    }
+                }),
+                stream.during(|| {
+                    for _ in 0..2 {
+                        let client = Client::connect(netns, daemon.local_addr());
+                        client.stream().set_read_timeout(Some(PATIENCE)).expect("the connection is open");
+                        let mut client = client;
+                        assert_eq!(client.get("/debug").status, 200);
+                    }
+                }),
+                stream.during(|| {
+                    machine::on(&bench.cpus.load, || load::flush(netns));
+                    listener.wait_drained();
+                    thread::sleep(if bench.quick { rest } else { Duration::from_secs(20) });
+                    listener.wait_drained();
+                }),
+            ];
+            let order = [1, 0, 2, 3, 4, 5];
+            for (at, mut times) in order.into_iter().zip(results) {
+                longest[at].push(percentile(&mut times, 1.0));
+                p99[at].push(percentile(&mut times, 0.99));
+            }
+        });
+    }
+    let mut row = Row::new("10", format!("the longest look-up with {mappings} mappings, at low load"));
+    for (at, name) in names.into_iter().enumerate() {
+        row = match at {
+            0 => row.figure(name, "ms", &longest[at]),
+            _ => row.target(name, "ms", &longest[at], Target::AtMost(5.0)),
+        };
+        row = row.figure(format!("{name}, 99 of 100"), "ms", &p99[at]);
+    }
+    Ok(vec![
+        row.note("seen from outside: it holds the scheduler's delays, and is an upper bound for the lock"),
+    ])
+}
+
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Puts another configuration into force, on which the daemon reads the kernel's table.
+fn reload_and_wait_for_dump(daemon: &Daemon, config: &str) {
+    let busy = || crate::meter::cpu(daemon.pid());
+    daemon.rewrite_config(config);
+    daemon.signal(Signal::SIGHUP);
+    thread::sleep(Duration::from_millis(300));
+    // While it reads, one of its threads is busy: the rest asks and answers a little.
+    let start = Instant::now();
+    loop {
+        let before = busy();
+        thread::sleep(Duration::from_millis(500));
+        if (busy() - before) < Duration::from_millis(200) {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "the daemon reads without an end");
+    }
+}

@@ -1,0 +1,56 @@
+//! Row 5: from the start of the process until the table is whole.
+
+use std::io::Read;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Bench, CONFIG, Gateway};
+use crate::lab::http::Client;
+use crate::load;
+use crate::peers::Peer;
+use crate::report::{Row, Target, ratios};
+
+/// How long it may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
+    let gateway = Gateway::new();
+    let netns = gateway.netns();
+    let entries = bench.many(1_000_000);
+    load::make(netns, 0..entries);
+    let (mut ours, mut raw, mut tool) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..bench.rounds(5) {
+        let start = Instant::now();
+        let mut dump = Peer::Dump.start(netns);
+        let mut said = String::new();
+        dump.stdout.take().expect("it is a pipe").read_to_string(&mut said).expect("it says text");
+        raw.push(start.elapsed().as_secs_f64());
+        dump.wait().expect("it is our child");
+        // Connections to the daemon are some, too.
+        assert!(said.trim().parse().is_ok_and(|dumped: u32| dumped >= entries), "a dump of {said}");
+
+        let start = Instant::now();
+        let daemon = gateway.daemon(CONFIG);
+        let mut client = Client::connect(netns, daemon.local_addr());
+        while client.get("/readyz").status != 200 {
+            assert!(start.elapsed() < PATIENCE, "the daemon is not ready");
+            thread::sleep(Duration::from_millis(1));
+        }
+        ours.push(start.elapsed().as_secs_f64());
+        drop(daemon);
+
+        let start = Instant::now();
+        let command = netns.command("conntrack").arg("-L").stdout(Stdio::null()).stderr(Stdio::null());
+        let status = command.status().map_err(|error| format!("conntrack can't be started: {error}"))?;
+        tool.push(start.elapsed().as_secs_f64());
+        assert!(status.success(), "conntrack -L: {status}");
+    }
+    let row = Row::new("5", format!("start with {entries} entries until `/readyz` says yes"))
+        .figure("pynatconnd", "s", &ours)
+        .figure("raw dump, no parsing", "s", &raw)
+        .target("times the raw dump", "×", &ratios(&ours, &raw), Target::AtMost(1.8))
+        .figure("`conntrack -L`", "s", &tool)
+        .target("times `conntrack -L`", "×", &ratios(&ours, &tool), Target::AtMost(0.6));
+    Ok(vec![row])
+}

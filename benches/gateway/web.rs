@@ -1,0 +1,135 @@
+//! The web side: nginx, the server that is held against, and wrk, the client that loads both.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::lab::{self, Netns};
+
+/// Where nginx answers.
+const NGINX: &str = "127.0.0.1:8081";
+
+/// An nginx that answers everything with one fixed body.
+pub struct Nginx {
+    child: Child,
+    /// Its configuration and its temporary files.
+    _directory: TempDir,
+}
+
+impl Nginx {
+    /// Starts it in a namespace with so many workers, and waits until it answers.
+    pub fn start(netns: &Netns, workers: usize, body: &str) -> Result<Self, String> {
+        let directory = TempDir::with_prefix("pynatconnd-nginx-").expect("a temporary directory can be made");
+        let path = directory.path().join("nginx.conf");
+        // As root, so that it may use the directory; it touches no file after the start.
+        let config = format!(
+            "user root;\ndaemon off;\npid {prefix}/pid;\nerror_log stderr crit;\nworker_processes {workers};\n\
+             events {{ worker_connections 1024; }}\n\
+             http {{\naccess_log off;\nkeepalive_requests 1000000000;\ndefault_type application/json;\n\
+             client_body_temp_path {prefix}/body;\nproxy_temp_path {prefix}/proxy;\n\
+             fastcgi_temp_path {prefix}/fastcgi;\nuwsgi_temp_path {prefix}/uwsgi;\n\
+             scgi_temp_path {prefix}/scgi;\n\
+             server {{ listen {NGINX}; location / {{ return 200 '{body}'; }} }}\n}}\n",
+            prefix = directory.path().display(),
+        );
+        fs::write(&path, config).expect("the directory is ours");
+        let command = netns.command("nginx").arg("-c").arg(&path).stdin(Stdio::null());
+        let child = command.spawn().map_err(|error| format!("nginx can't be started: {error}"))?;
+        let nginx = Self { child, _directory: directory };
+        lab::wait_until("nginx answers", || lab::http::Client::try_connect(netns, nginx.address()).is_ok());
+        Ok(nginx)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        NGINX.parse().expect("it is an address")
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // Killed, it would leave its workers.
+        if let Ok(pid) = self.child.id().try_into() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// What wrk saw.
+pub struct Served {
+    /// Answers a second.
+    pub rate: f64,
+    /// Milliseconds within which half and 99 of 100 answers came.
+    pub median: f64,
+    pub p99: f64,
+}
+
+/// Asks for `/nat_port/` and a random one of some ports; at the end prints one line of JSON.
+const SCRIPT: &str = r#"
+local count = 0
+function setup(thread)
+  count = count + 1
+  thread:set("seed", count)
+end
+function init(args)
+  math.randomseed(seed)
+  requests = {}
+  for at = 1, 16384 do
+    requests[at] = wrk.format("GET", "/nat_port/" .. math.random(tonumber(args[1]), tonumber(args[2])))
+  end
+  at = 0
+end
+function request()
+  at = at % 16384 + 1
+  return requests[at]
+end
+function done(summary, latency)
+  local errors = summary.errors
+  io.write(string.format('{"answers":%d,"micros":%d,"p50":%d,"p99":%d,"errors":%d}\n',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
+    errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+end
+"#;
+
+/// Loads a server with look-ups over so many kept connections, and `threads` threads of wrk.
+pub fn wrk(
+    netns: &Netns,
+    address: SocketAddr,
+    threads: usize,
+    connections: usize,
+    ports: &Range<u16>,
+    time: Duration,
+) -> Result<Served, String> {
+    let directory = TempDir::with_prefix("pynatconnd-wrk-").expect("a temporary directory can be made");
+    let script = directory.path().join("look-up.lua");
+    fs::write(&script, SCRIPT).expect("the directory is ours");
+    let command = netns
+        .command("wrk")
+        .arg(format!("-t{threads}"))
+        .arg(format!("-c{connections}"))
+        .arg(format!("-d{}s", time.as_secs()))
+        .arg("-s")
+        .arg(&script)
+        .arg(format!("http://{address}"))
+        .args(["--".to_owned(), ports.start.to_string(), (ports.end - 1).to_string()]);
+    let output = command.output().map_err(|error| format!("wrk can't be started: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let line = text.lines().find(|line| line.starts_with('{'));
+    let line = line.ok_or_else(|| format!("wrk said nothing: {text}{complaint}"))?;
+    let said: Value = serde_json::from_str(line).map_err(|error| format!("{error} in {line:?}"))?;
+    let number = |name: &str| said[name].as_f64().unwrap_or(f64::NAN);
+    assert_eq!(said["errors"], 0, "http://{address}: every answer is a hit");
+    Ok(Served {
+        rate: number("answers") * 1e6 / number("micros"),
+        median: number("p50") / 1e3,
+        p99: number("p99") / 1e3,
+    })
+}

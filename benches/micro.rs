@@ -1,0 +1,5 @@
+//! Parts of the daemon by themselves: `cargo bench --bench micro`.
+
+fn main() {
+    divan::main();
+}
