@@ -1,5 +1,140 @@
-//! Parts of the daemon by themselves: `cargo bench --bench micro`.
+//! Parts of the daemon by themselves, in memory, without a kernel and without root:
+//! `cargo bench --bench micro`.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use divan::{Bencher, black_box};
+use nfct::wire::{Messages, write_event};
+use nfct::{Event, EventKind, Flow, Layer4, Protocol, Status, Tuple};
+use pynatconnd::clock::Stamp;
+use pynatconnd::config::{Config, Key};
+use pynatconnd::filter::Filter;
+use pynatconnd::mapping::{KeyValue, Learnt};
+use pynatconnd::question::Question;
+use pynatconnd::table::Table;
 
 fn main() {
     divan::main();
+}
+
+/// Mappings in a full table.
+const MANY: u32 = 1_000_000;
+/// Public ports that they share, so that sixteen have the same.
+const PORTS: u32 = 60_000;
+
+const NOW: Stamp = Stamp { monotonic: 4_000_000_000_000, wall: 1_800_000_000_000 };
+const DEL_DELAY: Duration = Duration::from_secs(10);
+
+fn flow(number: u32) -> Flow {
+    let address =
+        |first: [u8; 4], behind: u32| IpAddr::V4((u32::from(Ipv4Addr::from(first)) + behind).into());
+    let server = address([198, 51, 100, 1], 0);
+    let tuple = |src, src_port, dst, dst_port| Tuple {
+        src,
+        dst,
+        protocol: Protocol::Tcp,
+        layer4: Layer4::Ports { src: src_port, dst: dst_port },
+        zone: 0,
+    };
+    let inside_port = 20_000 + (number % 100) as u16;
+    let nat_port = 1024 + (number % PORTS) as u16;
+    Flow {
+        original: tuple(address([10, 0, 0, 1], number / 100), inside_port, server, 443),
+        reply: tuple(server, 443, address([100, 65, 0, 1], number / PORTS), nat_port),
+        id: number.wrapping_mul(2_654_435_761),
+        status: Status(2 | 4 | 8),
+        mark: 0,
+        timeout: Some(3600),
+        start: None,
+        stop: None,
+    }
+}
+
+fn full() -> Table {
+    let mut table = Table::new(Key::NatPort, DEL_DELAY);
+    (0..MANY).for_each(|number| assert!(table.open(&flow(number), Learnt::Event, NOW)));
+    table
+}
+
+/// Numbers in an order that no cache likes.
+fn shuffled() -> impl Iterator<Item = u32> {
+    let mut number = 0;
+    std::iter::repeat_with(move || {
+        number = (number + 618_033) % MANY;
+        number
+    })
+}
+
+/// One mapping more in a full table, and one less, for ever.
+#[divan::bench(sample_count = 200, sample_size = 1000)]
+fn open_and_close(bencher: Bencher<'_, '_>) {
+    let mut table = full();
+    let mut next = MANY;
+    bencher.bench_local(|| {
+        table.open(&flow(next), Learnt::Event, NOW);
+        table.close(&flow(next), NOW);
+        table.expire(Stamp { monotonic: NOW.monotonic + 20_000, wall: NOW.wall }, usize::MAX);
+        next += 1;
+    });
+}
+
+#[divan::bench(sample_count = 200, sample_size = 1000)]
+fn open(bencher: Bencher<'_, '_>) {
+    let mut table = full();
+    let mut next = MANY;
+    bencher.bench_local(|| {
+        next += 1;
+        table.open(&flow(next), Learnt::Event, NOW)
+    });
+}
+
+#[divan::bench(sample_count = 200, sample_size = 1000)]
+fn close(bencher: Bencher<'_, '_>) {
+    let mut table = full();
+    let mut numbers = shuffled();
+    bencher.bench_local(|| table.close(&flow(numbers.next().unwrap_or_default()), NOW));
+}
+
+/// The legacy look-up: of sixteen with the same public port the best.
+#[divan::bench(sample_count = 200, sample_size = 1000)]
+fn look_up_by_public_port(bencher: Bencher<'_, '_>) {
+    let table = full();
+    let mut numbers = shuffled();
+    bencher.bench_local(|| {
+        let port = KeyValue::Port(1024 + (numbers.next().unwrap_or_default() % PORTS) as u16);
+        table.best(Key::NatPort, port, None, NOW)
+    });
+}
+
+/// `/v1/lookup` by public address and port: one.
+#[divan::bench(sample_count = 200, sample_size = 1000)]
+fn look_up_by_public_address_and_port(bencher: Bencher<'_, '_>) {
+    let table = full();
+    let mut numbers = shuffled();
+    bencher.bench_local(|| {
+        let reply = flow(numbers.next().unwrap_or_default()).reply;
+        let Layer4::Ports { dst, .. } = reply.layer4 else { unreachable!("TCP has ports") };
+        let question =
+            Question { nat_ip: Some(reply.dst.into()), nat_port: Some(dst), ..Question::default() };
+        table.find(&question, NOW)
+    });
+}
+
+#[divan::bench]
+fn read_a_message(bencher: Bencher<'_, '_>) {
+    let datagram = write_event(&Event { kind: EventKind::New, flow: flow(1) });
+    bencher.bench(|| {
+        let message = Messages::new(black_box(&datagram)).next().and_then(Result::ok);
+        message.map(|message| message.flow())
+    });
+}
+
+#[divan::bench(args = ["", "nat_ip = 100.65.0.1", "src_ip = 10.0.0.1\nnat_ip = 100.65.0.1\ndst_port = 443", "nat_only = yes"])]
+fn match_a_filter(bencher: Bencher<'_, '_>, conditions: &str) {
+    let text = format!("[filter]\n{conditions}\n[data]\nkey_name = nat_port\n");
+    let config = Config::parse(text.as_bytes(), "bench").expect("it is a configuration").config;
+    let filter = Filter::new(&config.filter);
+    let flow = flow(1);
+    bencher.bench(|| filter.matches(black_box(&flow)));
 }

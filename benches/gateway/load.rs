@@ -1,13 +1,13 @@
 //! What the daemon is loaded with: connections put straight into the kernel's table.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nfct::{Conntrack, Family, Layer4, Protocol, Query, Status, Tuple};
 
-use super::lab::Netns;
+use super::lab::{Lab, Netns};
 
 /// CONFIRMED, ASSURED and SEEN_REPLY: the kernel keeps such an entry though no packet comes.
 const ESTABLISHED: Status = Status(8 | 4 | 2);
@@ -24,6 +24,9 @@ pub struct Connections {
     public: Ipv4Addr,
     timeout: Duration,
 }
+
+/// How long the kernel may take to end all flows.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Connections of one inside host.
 const A_HOST: u32 = 100;
@@ -116,6 +119,53 @@ pub fn flush(netns: &Netns) -> Duration {
         maker.flush();
         start.elapsed()
     })
+}
+
+/// Makes flows by packets that go through the NAT from the client to the server, as fast as it goes, and
+/// returns how long it took. Each source port has
+/// 50,000 of them.
+pub fn make_by_packets(lab: &Lab, flows: u32) -> Duration {
+    const OF_ONE_PORT: u32 = 50_000;
+    // Nobody answers, not even that nobody is there.
+    lab.server().nft(
+        "table ip bench\ndelete table ip bench\ntable ip bench {\n\
+         chain prerouting { type filter hook prerouting priority -300; meta l4proto udp drop; }\n}\n",
+    );
+    lab.gateway().sysctl("net.netfilter.nf_conntrack_udp_timeout", "600");
+    let server = lab.server_at(0).ip();
+    lab.client().enter(|| {
+        let start = Instant::now();
+        let mut made = 0;
+        while made < flows {
+            let socket = UdpSocket::bind(lab.client_at(0, 10_000 + (made / OF_ONE_PORT) as u16));
+            let socket = socket.expect("the address is the client's");
+            for port in (10_000..).take(OF_ONE_PORT.min(flows - made) as usize) {
+                socket.send_to(b"new", (server, port)).expect("the way is open");
+                made += 1;
+            }
+        }
+        start.elapsed()
+    })
+}
+
+/// Ends all flows that are masqueraded as the kernel does it by itself, when the public address goes; puts
+/// it back, and returns how long it took.
+pub fn end_by_address(lab: &Lab) -> Duration {
+    let netns = lab.gateway();
+    let address = format!("{}/24", lab.public(0));
+    let start = Instant::now();
+    netns.run("ip", &["address", "del", &address, "dev", "outside"]);
+    // The kernel does it in a thread of its own.
+    let left = || netns.read_sysctl("net.netfilter.nf_conntrack_count").expect("it can be read");
+    while left().parse::<u32>().is_ok_and(|left| left > 50) {
+        assert!(start.elapsed() < PATIENCE, "the flows do not end");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let took = start.elapsed();
+    netns.run("ip", &["address", "add", &address, "dev", "outside"]);
+    // It went with the last address.
+    netns.run("ip", &["route", "replace", "198.51.100.0/24", "dev", "outside"]);
+    took
 }
 
 /// So many a second.

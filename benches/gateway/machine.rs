@@ -110,12 +110,35 @@ impl Drop for Settings {
     }
 }
 
-fn restore() {
-    for (path, before) in CHANGED.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-        if let Err(error) = fs::write(&path, &before) {
-            eprintln!("cannot set {path} back to {before}: {error}");
+/// Runs `f` while sockets that ask for nothing get a receive buffer of so many bytes; does without where
+/// the kernel does not let it.
+pub fn with_default_buffer<T>(bytes: u32, f: impl FnOnce() -> T) -> T {
+    let path = "/proc/sys/net/core/rmem_default";
+    if let Ok(before) = fs::read_to_string(path) {
+        if fs::write(path, bytes.to_string()).is_ok() {
+            let mut changed = CHANGED.lock().unwrap_or_else(PoisonError::into_inner);
+            changed.push((path.to_owned(), before.trim().to_owned()));
         }
     }
+    let value = f();
+    restore_if(|changed| changed == path);
+    value
+}
+
+fn restore() {
+    restore_if(|_| true);
+}
+
+fn restore_if(meant: impl Fn(&str) -> bool) {
+    CHANGED.lock().unwrap_or_else(PoisonError::into_inner).retain(|(path, before)| {
+        if !meant(path) {
+            return true;
+        }
+        if let Err(error) = fs::write(path, before) {
+            eprintln!("cannot set {path} back to {before}: {error}");
+        }
+        false
+    });
 }
 
 /// Leaves nothing behind when it is told to end.

@@ -1,9 +1,12 @@
-//! What an event costs: rows 1 to 4. Connections are made in the kernel's table, each a NEW event, and the
-//! table is flushed, each a DESTROY event; one listener at a time reads them.
+//! What an event costs: rows 1 to 4. Flows begin, each a NEW event, and end, each a DESTROY event; one
+//! listener at a time reads them.
 
 use std::process::{Child, Stdio};
 use std::thread;
 use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::{Bench, CONFIG, Gateway};
 use crate::lab::http::Client;
@@ -14,10 +17,15 @@ use crate::meter::{self, Listener};
 use crate::peers::Peer;
 use crate::report::{Row, Target, ratios};
 
+/// Of each kind, in a burst.
+const EVENTS: u32 = 1_000_000;
 /// What `del_delay` is by default, and a moment more.
 const KEPT: Duration = Duration::from_millis(10_500);
-/// `conntrack` is slower than a flush; it gets so much room that it loses nothing all the same.
-const BUFFER_OF_CONNTRACK: &str = "536870912";
+/// `conntrack` is slower than a flush; it gets so much room that it loses nothing all the same. Its own
+/// option for that sets the buffer of another of its sockets (1.4.7).
+const BUFFER_OF_CONNTRACK: u32 = 1 << 30;
+/// As many events as the daemon's default buffer surely has room for.
+const BACKLOG: u32 = 80_000;
 
 /// A peer, ended when dropped.
 struct Running(Child);
@@ -29,42 +37,97 @@ impl Drop for Running {
     }
 }
 
+impl Running {
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
 /// What one burst was to one listener.
 struct Burst {
-    /// µs of CPU for one event, of each kind and of both.
+    /// Seconds of CPU, for both kinds of events, and for each.
+    cpu: f64,
     new: f64,
     destroy: f64,
-    both: f64,
+    /// Events that were read.
+    read: f64,
     /// Events a second as they were made.
     created: f64,
     removed: f64,
-    /// Times that the kernel found the listener's buffer full.
+    /// Events that the kernel dropped because the listener's buffer was full.
     dropped: u64,
+}
+
+impl Burst {
+    /// µs of CPU for one event.
+    fn each(&self) -> f64 {
+        self.cpu * 1e6 / self.read
+    }
+}
+
+/// Where events come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Entries are put into the kernel's table, and the table is flushed: the fastest there is.
+    Entries,
+    /// Packets go through the NAT, and the kernel ends their flows by itself: no program has a part in it.
+    Packets,
 }
 
 /// So many NEW at full speed, then as many DESTROY, and what they cost the process `pid`. With `pause` it
 /// has read the ones before the others come.
-fn send(bench: &Bench, netns: &Netns, pid: u32, events: u32, pause: bool) -> Burst {
+fn send(bench: &Bench, gateway: &Gateway, pid: u32, origin: Origin, pause: bool) -> Burst {
+    let (lab, netns) = (gateway.lab(), gateway.netns());
+    let events = bench.many(EVENTS);
     let listener = Listener::new(netns, pid);
-    let each = f64::from(events);
-    let micros = |cpu: Duration| cpu.as_secs_f64() * 1e6 / each;
+    let dropped = listener.dropped();
     let start = meter::cpu(pid);
-    let creating = machine::on(&bench.cpus.load, || load::make(netns, 0..events));
+    let creating = machine::on(&bench.cpus.load, || match origin {
+        Origin::Entries => load::make(netns, 0..events),
+        Origin::Packets => load::make_by_packets(lab, events),
+    });
     if pause {
         listener.wait_drained();
     }
     let middle = meter::cpu(pid);
-    let removing = machine::on(&bench.cpus.load, || load::flush(netns));
+    let removing = machine::on(&bench.cpus.load, || match origin {
+        Origin::Entries => load::flush(netns),
+        Origin::Packets => load::end_by_address(lab),
+    });
     listener.wait_drained();
     let end = meter::cpu(pid);
+    let dropped = listener.dropped() - dropped;
     Burst {
-        new: micros(middle.saturating_sub(start)),
-        destroy: micros(end.saturating_sub(middle)),
-        both: micros(end.saturating_sub(start)) / 2.0,
-        created: each / creating.as_secs_f64(),
-        removed: each / removing.as_secs_f64(),
-        dropped: listener.dropped(),
+        cpu: end.saturating_sub(start).as_secs_f64(),
+        new: middle.saturating_sub(start).as_secs_f64(),
+        destroy: end.saturating_sub(middle).as_secs_f64(),
+        read: f64::from(2 * events) - dropped as f64,
+        created: f64::from(events) / creating.as_secs_f64(),
+        removed: f64::from(events) / removing.as_secs_f64(),
+        dropped,
     }
+}
+
+/// µs of CPU for one event when all of them wait already: no sleeping and waking, only reading.
+fn backlog(bench: &Bench, netns: &Netns, pid: u32) -> f64 {
+    let listener = Listener::new(netns, pid);
+    let process = Pid::from_raw(pid.try_into().expect("a process id is positive"));
+    let stopped = |work: &dyn Fn()| {
+        kill(process, Signal::SIGSTOP).expect("the process is ours");
+        work();
+        kill(process, Signal::SIGCONT).expect("the process is ours");
+        listener.wait_drained();
+    };
+    let start = meter::cpu(pid);
+    stopped(&|| {
+        machine::on(&bench.cpus.load, || load::make(netns, 0..BACKLOG));
+    });
+    stopped(&|| {
+        load::flush(netns);
+    });
+    let cpu = meter::cpu(pid).saturating_sub(start);
+    assert_eq!(listener.dropped(), 0, "the buffer has room for them");
+    cpu.as_secs_f64() * 1e6 / f64::from(2 * BACKLOG)
 }
 
 /// Checks how many mappings the daemon has put into its table since it started. Connections to the daemon
@@ -76,76 +139,104 @@ fn check_created(netns: &Netns, daemon: &Daemon, expected: u32) {
     assert!((expected..expected + 50).contains(&created), "{created} mappings instead of {expected}");
 }
 
-/// Rows 1 and 2.
-pub fn cpu(bench: &Bench) -> Result<Vec<Row>, String> {
+fn all(bursts: &[Burst], what: impl Fn(&Burst) -> f64) -> Vec<f64> {
+    bursts.iter().map(what).collect()
+}
+
+fn dropped(bursts: &[Burst]) -> u64 {
+    bursts.iter().map(|burst| burst.dropped).sum()
+}
+
+/// Row 1.
+pub fn against_the_limit(bench: &Bench) -> Result<Vec<Row>, String> {
     let gateway = Gateway::new();
     let netns = gateway.netns();
-    let events = bench.many(1_000_000);
-    let (mut ours, mut limit, mut tool) = (Vec::new(), Vec::new(), Vec::new());
-    let mut forgetting = Vec::new();
-    let mut lost = [0; 3];
+    let events = f64::from(bench.many(EVENTS));
+    let (mut ours, mut limit) = (Vec::new(), Vec::new());
+    let (mut our_backlog, mut limit_backlog, mut forgetting) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bench.rounds(5) {
         let peer = Running(machine::on(&bench.cpus.measured, || Peer::Events.start(netns)));
-        limit.push(send(bench, netns, peer.0.id(), events, true));
+        limit_backlog.push(backlog(bench, netns, peer.pid()));
+        limit.push(send(bench, &gateway, peer.pid(), Origin::Entries, true));
         drop(peer);
 
         let daemon = machine::on(&bench.cpus.measured, || gateway.daemon(CONFIG));
-        ours.push(send(bench, netns, daemon.pid(), events, true));
-        check_created(netns, &daemon, events);
+        our_backlog.push(backlog(bench, netns, daemon.pid()));
+        drop(daemon);
+        let daemon = machine::on(&bench.cpus.measured, || gateway.daemon(CONFIG));
+        ours.push(send(bench, &gateway, daemon.pid(), Origin::Entries, true));
+        check_created(netns, &daemon, bench.many(EVENTS));
         let before = meter::cpu(daemon.pid());
         thread::sleep(KEPT);
         let after = meter::cpu(daemon.pid()).saturating_sub(before);
-        forgetting.push(after.as_secs_f64() * 1e6 / f64::from(events));
-        drop(daemon);
-
-        let peer = machine::on(&bench.cpus.measured, || {
-            let command = netns.command("conntrack");
-            command
-                .args(["-E", "-e", "NEW,DESTROY", "-b", BUFFER_OF_CONNTRACK])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-        });
-        let peer = Running(peer.map_err(|error| format!("conntrack can't be started: {error}"))?);
-        tool.push(send(bench, netns, peer.0.id(), events, true));
+        forgetting.push(after.as_secs_f64() * 1e6 / events);
     }
-    for (lost, bursts) in lost.iter_mut().zip([&ours, &limit, &tool]) {
-        *lost = bursts.iter().map(|burst| burst.dropped).sum::<u64>();
-    }
-    let of = |bursts: &[Burst], what: fn(&Burst) -> f64| bursts.iter().map(what).collect::<Vec<f64>>();
-    let both = |bursts: &[Burst]| of(bursts, |burst| burst.both);
-    let first = Row::new("1", "CPU for one event, user and system")
-        .figure("pynatconnd", "µs", &both(&ours))
-        .figure("`recvmmsg`, no parsing", "µs", &both(&limit))
-        .target("times `recvmmsg`", "×", &ratios(&both(&ours), &both(&limit)), Target::AtMost(1.6))
-        .figure("pynatconnd, NEW", "µs", &of(&ours, |burst| burst.new))
-        .figure("`recvmmsg`, NEW", "µs", &of(&limit, |burst| burst.new))
-        .figure("pynatconnd, DESTROY", "µs", &of(&ours, |burst| burst.destroy))
-        .figure("`recvmmsg`, DESTROY", "µs", &of(&limit, |burst| burst.destroy))
+    let each = |bursts: &[Burst]| all(bursts, Burst::each);
+    let new = |bursts: &[Burst]| all(bursts, |burst| burst.new * 1e6 / events);
+    let destroy = |bursts: &[Burst]| all(bursts, |burst| burst.destroy * 1e6 / events);
+    let row = Row::new("1", "CPU for one event, user and system")
+        .figure("pynatconnd", "µs", &each(&ours))
+        .figure("`recvmmsg`, no parsing", "µs", &each(&limit))
+        .target("times `recvmmsg`", "×", &ratios(&each(&ours), &each(&limit)), Target::AtMost(1.6))
+        .figure("pynatconnd, NEW", "µs", &new(&ours))
+        .figure("`recvmmsg`, NEW", "µs", &new(&limit))
+        .figure("pynatconnd, DESTROY", "µs", &destroy(&ours))
+        .figure("`recvmmsg`, DESTROY", "µs", &destroy(&limit))
+        .figure("pynatconnd, all of them queued already", "µs", &our_backlog)
+        .figure("`recvmmsg`, all of them queued already", "µs", &limit_backlog)
         .figure("pynatconnd, forgetting one after `del_delay`", "µs", &forgetting)
-        .note(format!(
-            "{events} NEW and as many DESTROY a round; buffers found full: pynatconnd {}, recvmmsg {}, conntrack {}",
-            lost[0], lost[1], lost[2]
-        ));
-    let second = Row::new("2", "the same, against the usual tool")
-        .figure("`conntrack -E -e NEW,DESTROY`", "µs", &both(&tool))
-        .target("times `conntrack`", "×", &ratios(&both(&ours), &both(&tool)), Target::AtMost(0.5));
-    Ok(vec![first, second])
+        .figure("NEW, as the kernel made them", "a second", &all(&ours, |burst| burst.created))
+        .note(format!("{events} NEW and as many DESTROY a round, {BACKLOG} of each where queued already"))
+        .note(format!("dropped events: pynatconnd {}, `recvmmsg` {}", dropped(&ours), dropped(&limit)));
+    Ok(vec![row])
+}
+
+/// Row 2. `conntrack` looks up the name of the program that made an entry, so here packets make them.
+pub fn against_conntrack(bench: &Bench) -> Result<Vec<Row>, String> {
+    let gateway = Gateway::new();
+    let netns = gateway.netns();
+    let (mut ours, mut tool) = (Vec::new(), Vec::new());
+    for _ in 0..bench.rounds(5) {
+        let peer = machine::on(&bench.cpus.measured, || start_conntrack(netns))?;
+        tool.push(send(bench, &gateway, peer.pid(), Origin::Packets, true));
+        drop(peer);
+        let daemon = machine::on(&bench.cpus.measured, || gateway.daemon(CONFIG));
+        ours.push(send(bench, &gateway, daemon.pid(), Origin::Packets, true));
+        check_created(netns, &daemon, bench.many(EVENTS));
+    }
+    let each = |bursts: &[Burst]| all(bursts, Burst::each);
+    let row = Row::new("2", "CPU for one event that a packet made")
+        .figure("pynatconnd", "µs", &each(&ours))
+        .figure("`conntrack -E -e NEW,DESTROY`", "µs", &each(&tool))
+        .target("times `conntrack`", "×", &ratios(&each(&ours), &each(&tool)), Target::AtMost(0.5))
+        .figure("NEW, as the kernel made them", "a second", &all(&ours, |burst| burst.created))
+        .note(format!("dropped events: pynatconnd {}, `conntrack` {}", dropped(&ours), dropped(&tool)));
+    Ok(vec![row])
+}
+
+fn start_conntrack(netns: &Netns) -> Result<Running, String> {
+    machine::with_default_buffer(BUFFER_OF_CONNTRACK, || {
+        let command = netns.command("conntrack").args(["-E", "-e", "NEW,DESTROY"]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let running = Running(child.map_err(|error| format!("conntrack can't be started: {error}"))?);
+        Listener::new(netns, running.pid());
+        Ok(running)
+    })
 }
 
 /// Row 3.
 pub fn filtered(bench: &Bench) -> Result<Vec<Row>, String> {
     let gateway = Gateway::new();
     let netns = gateway.netns();
-    let events = bench.many(1_000_000);
+    let events = bench.many(EVENTS);
     let elsewhere = format!("[filter]\nnat_ip = 203.0.113.1\n{CONFIG}");
     let (mut held_back, mut all) = (Vec::new(), Vec::new());
     for _ in 0..bench.rounds(5) {
         for (config, samples, known) in [(elsewhere.as_str(), &mut held_back, 0), (CONFIG, &mut all, events)]
         {
             let daemon = machine::on(&bench.cpus.measured, || gateway.daemon(config));
-            let burst = send(bench, netns, daemon.pid(), events, false);
-            samples.push(2.0 * burst.both * f64::from(events) / 1e6);
+            let burst = send(bench, &gateway, daemon.pid(), Origin::Entries, false);
+            samples.push(burst.cpu);
             check_created(netns, &daemon, known);
         }
     }
@@ -160,21 +251,19 @@ pub fn filtered(bench: &Bench) -> Result<Vec<Row>, String> {
 /// Row 4.
 pub fn burst(bench: &Bench) -> Result<Vec<Row>, String> {
     let gateway = Gateway::new();
-    let netns = gateway.netns();
-    let events = bench.many(1_000_000);
+    let events = bench.many(EVENTS);
     let mut bursts = Vec::new();
     let mut overruns = Vec::new();
     for _ in 0..bench.rounds(3) {
         let daemon = gateway.daemon(CONFIG);
-        let burst = send(bench, netns, daemon.pid(), events, false);
+        let burst = send(bench, &gateway, daemon.pid(), Origin::Entries, false);
         let told = daemon.stderr().lines().filter(|line| line.contains("dropped events")).count();
         overruns.push((told as u64).max(burst.dropped) as f64);
         bursts.push(burst);
     }
-    let of = |what: fn(&Burst) -> f64| bursts.iter().map(what).collect::<Vec<f64>>();
     let row = Row::new("4", format!("{events} NEW at full speed, then a flush; default configuration"))
         .target("overruns", "", &overruns, Target::AtMost(0.0))
-        .figure("NEW, as the kernel made them", "a second", &of(|burst| burst.created))
-        .figure("DESTROY", "a second", &of(|burst| burst.removed));
+        .figure("NEW, as the kernel made them", "a second", &all(&bursts, |burst| burst.created))
+        .figure("DESTROY", "a second", &all(&bursts, |burst| burst.removed));
     Ok(vec![row])
 }

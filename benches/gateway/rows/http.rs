@@ -55,10 +55,6 @@ pub fn at_rest(bench: &Bench) -> Result<Vec<Row>, String> {
 
     // A daemon that has found its mappings in the kernel's table asks the kernel whether each still lives.
     let daemon = machine::on(&bench.cpus.measured, || gateway.daemon(CONFIG));
-    let mut client = Client::connect(netns, daemon.local_addr());
-    while client.get("/readyz").status != 200 {
-        thread::sleep(Duration::from_millis(10));
-    }
     let mut found = Vec::new();
     for _ in 0..bench.rounds(5) {
         found.push(load_with_wrk(bench, &gateway, daemon.local_addr())?);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::{Bench, CONFIG, Gateway};
+use super::{Bench, CONFIG, Gateway, PATIENCE, wait_ready};
 use crate::lab::http::Client;
 use crate::lab::{Daemon, Netns};
 use crate::load::{self, LASTING};
@@ -19,8 +19,6 @@ use crate::report::{Row, Target};
 
 /// Between two look-ups.
 const PAUSE: Duration = Duration::from_micros(300);
-/// How long the kernel's table may take to be read.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// When a look-up was asked, and how many milliseconds it took.
 type Asked = (Instant, f64);
@@ -91,12 +89,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
                 stream.during(|| reload_and_wait_for_dump(&daemon, &sweeping)),
                 stream.during(|| {
                     reload_and_wait_for_dump(&daemon, &filtered);
-                    let mut client = Client::connect(netns, daemon.local_addr());
-                    let start = Instant::now();
-                    while client.get("/readyz").status != 200 {
-                        assert!(start.elapsed() < PATIENCE, "the table is not whole");
-                        thread::sleep(Duration::from_millis(50));
-                    }
+                    wait_ready(netns, &daemon);
                 }),
                 stream.during(|| {
                     for _ in 0..2 {
