@@ -11,7 +11,15 @@ PACKAGES := libnetfilter-conntrack-dev libclang-dev pkg-config build-essential \
 	nftables iproute2 conntrack curl python3 procps
 SCRIPTS := demo/run.sh .ci/run tests/openapi/run.sh
 
-.PHONY: help setup rust build demo test run clean
+# What is run here needs root: cargo builds as the user, and starts what it has built through sudo.
+define AS_ROOT
+if [ -n "$(SUDO)" ] && command -v sudo >/dev/null; then \
+	host=$$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_'); \
+	set -- env "CARGO_TARGET_$${host}_RUNNER=sudo -E"; \
+fi
+endef
+
+.PHONY: help setup rust build demo test bench run clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do \
@@ -34,18 +42,17 @@ setup: rust ## install what is missing to build, test and try it (Debian, Ubuntu
 	echo "setup: installing$$missing"; \
 	if [ -n "$(SUDO)" ] && ! command -v sudo >/dev/null; then \
 		echo "setup: needs root or sudo to install them" >&2; exit 1; fi; \
-	policy=/usr/sbin/policy-rc.d; \
-	case "$$missing " in *" nginx "*) \
-		echo "setup: nginx is for a test that starts it itself; its service stays off"; \
-		if [ ! -e $$policy ]; then \
-			trap '$(SUDO) rm -f /usr/sbin/policy-rc.d' EXIT; \
-			printf '#!/bin/sh\nexit 101\n' | $(SUDO) tee $$policy >/dev/null; \
-			$(SUDO) chmod 755 $$policy; fi;; \
-	esac; \
 	$(SUDO) apt-get update -q; \
+	policy=/usr/sbin/policy-rc.d; \
+	if [ ! -e $$policy ]; then \
+		: "programs are wanted, not services: none is started, so none can fail to"; \
+		trap '$(SUDO) rm -f '$$policy EXIT; trap 'exit 130' INT TERM; \
+		printf '#!/bin/sh\nexit 101\n' | $(SUDO) install -m 755 /dev/stdin $$policy; \
+	fi; \
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
-	case "$$missing " in *" nginx "*) \
-		if [ -d /run/systemd/system ]; then $(SUDO) systemctl disable --quiet nginx; fi;; \
+	case "$$missing" in *nginx*) \
+		: "nor is it to be started with the machine"; \
+		if command -v systemctl >/dev/null; then $(SUDO) systemctl disable nginx.service || true; fi;; \
 	esac
 
 rust:
@@ -67,13 +74,12 @@ test: setup ## everything that CI runs
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 	shellcheck $(SCRIPTS)
-	@# The end-to-end tests need root: cargo builds as the user, and starts what it has built through sudo.
-	@if [ -n "$(SUDO)" ] && command -v sudo >/dev/null; then \
-		host=$$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_'); \
-		set -- env "CARGO_TARGET_$${host}_RUNNER=sudo -E"; \
-	fi; \
-	echo "$$* cargo test --workspace --locked"; "$$@" cargo test --workspace --locked
+	@$(AS_ROOT); echo "$$* cargo test --workspace --locked"; "$$@" cargo test --workspace --locked
 	tests/openapi/run.sh
+
+bench: PACKAGES += nginx wrk
+bench: setup ## figures against peers; ROWS=events,http picks, QUICK=1 rehearses
+	@$(AS_ROOT); "$$@" cargo bench --bench gateway --locked
 
 run: build ## follow the NAT of this machine itself, with pynatconnd.conf
 	$(SUDO) target/release/pynatconnd -c pynatconnd.conf
