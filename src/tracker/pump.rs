@@ -23,15 +23,17 @@ impl Tracker {
     /// Takes in some of what waits, and removes mappings whose time is over.
     /// Returns whether nothing is left to do.
     pub(super) fn pump(&self, state: &mut State) -> Result<bool, Error> {
-        let now = self.clock.now();
         let mut empty = false;
         for _ in 0..RECEIVES {
             let State { events, table, settings, .. } = state;
             let mut created = 0;
+            // Read after the events were: none is stamped with a time before its own.
+            let mut received_at = None;
             let received = events.receive(|event| {
                 if !settings.filter.matches(&event.flow) {
                     return;
                 }
+                let now = *received_at.get_or_insert_with(|| self.clock.now());
                 match event.kind {
                     EventKind::New => created += usize::from(table.open(&event.flow, Learnt::Event, now)),
                     EventKind::Destroy => {
@@ -54,7 +56,7 @@ impl Tracker {
                 Received::Overrun => self.note_overrun(state),
             }
         }
-        let deleted = state.table.expire(now, EXPIRIES);
+        let deleted = state.table.expire(self.clock.now(), EXPIRIES);
         self.stats.deleted.add(deleted);
         self.note_changes(state);
         Ok(empty && deleted < EXPIRIES)
