@@ -13,6 +13,10 @@ use crate::kernel_filter::KernelFilter;
 use crate::socket::{self, Batch};
 use crate::wire::{Message, Messages, message_kind};
 
+/// What the kernel counts at least for an event that waits: its `struct sk_buff`
+/// and `struct skb_shared_info`, before any data.
+const SMALLEST_EVENT: usize = 512;
+
 /// What happened to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EventKind {
@@ -92,8 +96,8 @@ pub struct Event {
 pub enum Received {
     /// Datagrams were taken; more may wait.
     Some {
-        /// Bytes taken.
-        bytes: usize,
+        /// Messages taken.
+        messages: usize,
         /// Messages that could not be read, and were left out.
         malformed: usize,
     },
@@ -156,6 +160,16 @@ impl Events {
             .map_err(|source| Error::from_io("reading the receive buffer's size", source))
     }
 
+    /// The most events that can be waiting now.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn most_waiting(&self) -> Result<usize, Error> {
+        let bytes = socket::receive_memory(self.handle.as_fd())
+            .map_err(|source| Error::from_io("reading how much waits", source))?;
+        Ok(bytes.div_ceil(SMALLEST_EVENT))
+    }
+
     /// Asks the kernel to hold a connection's packet, or its end, back when its
     /// event can't be delivered (`NETLINK_BROADCAST_ERROR`): nothing is lost,
     /// but a listener that is too slow makes the gateway drop packets.
@@ -193,10 +207,10 @@ impl Events {
                 _ => Err(Error::from_io("receiving conntrack events", error)),
             };
         }
-        let (mut bytes, mut malformed) = (0, 0);
+        let (mut messages, mut malformed) = (0, 0);
         for datagram in self.batch.datagrams() {
-            bytes += datagram.len();
             for message in Messages::new(datagram) {
+                messages += 1;
                 let event = message.and_then(|message| {
                     let Some(kind) = EventKind::of(&message) else { return Ok(None) };
                     message.flow().map(|flow| Some(Event { kind, flow }))
@@ -208,7 +222,7 @@ impl Events {
                 }
             }
         }
-        Ok(Received::Some { bytes, malformed })
+        Ok(Received::Some { messages, malformed })
     }
 
     /// Waits until something can be received, or for at most `timeout`.

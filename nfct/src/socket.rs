@@ -207,3 +207,22 @@ pub(crate) fn detach_filter(fd: BorrowedFd<'_>) -> io::Result<()> {
         result => result,
     }
 }
+
+/// What waits in the receive buffer, in bytes as the kernel counts them
+/// (`SO_MEMINFO`, whose first number is `SK_MEMINFO_RMEM_ALLOC`).
+pub(crate) fn receive_memory(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    // The kernel writes as many of its numbers as fit; it has nine now.
+    let mut numbers = [0_u32; 9];
+    let mut size = size_of_val(&numbers) as socklen_t;
+    // SAFETY: the buffer is live and its size is given with it.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            numbers.as_mut_ptr().cast::<c_void>(),
+            &mut size,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(numbers[0] as usize) }
+}

@@ -186,8 +186,10 @@ fn events_tell_of_a_life_from_beginning_to_end() {
             create(&mut query, masqueraded(port));
         }
         query.flush(Family::Any).unwrap();
+        assert!((400..2000).contains(&events.most_waiting().unwrap()));
         let mut seen = Vec::new();
         while events.receive(|event| seen.push(event)).unwrap() != Received::Nothing {}
+        assert_eq!(events.most_waiting().unwrap(), 0);
         let of = |kind| seen.iter().filter(move |event| event.kind == kind).map(|event| event.flow);
         assert_eq!((of(EventKind::New).count(), of(EventKind::Destroy).count()), (200, 200));
         let born: HashMap<u32, Flow> = of(EventKind::New).map(|flow| (flow.id, flow)).collect();

@@ -26,16 +26,21 @@ impl Tracker {
     /// read then.
     ///
     /// A flood of new events can't hold the answer up: it comes when the socket
-    /// was seen empty after the question, or when as much was read as its
-    /// buffer can hold.
+    /// was seen empty after the question, or when as much was read as waited
+    /// when it was not.
     async fn caught_up<T>(&self, read: impl FnOnce(&mut State, Stamp) -> T) -> Result<Answer<T>, Error> {
-        let mut start = None;
+        let (mut drained, mut enough) = (None, None);
         loop {
             {
                 let mut state = self.lock();
-                let (drained, bytes) = *start.get_or_insert((state.drained, state.bytes));
+                let drained = *drained.get_or_insert(state.drained);
                 self.pump(&mut state)?;
-                if state.drained > drained || state.bytes - bytes > state.receive_buffer as u64 {
+                let enough = match enough {
+                    _ if state.drained > drained => 0,
+                    Some(enough) => enough,
+                    None => *enough.insert(state.messages + state.events.most_waiting()? as u64),
+                };
+                if state.messages >= enough {
                     let value = read(&mut state, self.clock.now());
                     return Ok(Answer { value, complete: state.complete });
                 }

@@ -87,8 +87,8 @@ struct State {
     settings: Settings,
     /// How often the event socket was seen empty.
     drained: u64,
-    /// Bytes read from it.
-    bytes: u64,
+    /// Messages read from it.
+    messages: u64,
     /// Its receive buffer in force, as the kernel counts it.
     receive_buffer: usize,
     /// Counts what makes a dump that runs meanwhile worthless: events lost,
@@ -126,7 +126,7 @@ impl Tracker {
             table: Table::new(settings.key, settings.del_delay),
             settings,
             drained: 0,
-            bytes: 0,
+            messages: 0,
             receive_buffer,
             disturbances: 0,
             disturbed: Instant::now(),

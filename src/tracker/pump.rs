@@ -44,8 +44,8 @@ impl Tracker {
             })?;
             self.stats.created.add(created);
             match received {
-                Received::Some { bytes, malformed } => {
-                    state.bytes += bytes as u64;
+                Received::Some { messages, malformed } => {
+                    state.messages += messages as u64;
                     self.stats.malformed.add(malformed);
                 }
                 Received::Nothing => {
