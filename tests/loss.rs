@@ -133,6 +133,8 @@ struct Seen {
     unready: u32,
     incomplete: u32,
     hits: u32,
+    /// How long an answer took at most.
+    longest: Duration,
 }
 
 /// Asks for an entry that nobody made and, while `lives`, for one that lives, until told to end.
@@ -146,7 +148,9 @@ fn watch(lab: &Lab, daemon: &Daemon, end: &AtomicBool, lives: &AtomicBool) -> Se
         thread::sleep(Duration::from_millis(1));
         seen.asked += 1;
         seen.unready += u32::from(client.get("/readyz").status == 503);
+        let begun = Instant::now();
         let answer = client.get(&unknown_path);
+        seen.longest = seen.longest.max(begun.elapsed());
         assert_eq!(answer.status, 404, "{}", answer.text());
         seen.incomplete += u32::from(answer.json()["complete"] == false);
         let expected = lives.load(Ordering::SeqCst);
