@@ -72,6 +72,8 @@ impl<A: Address> Family<A> {
                 if learnt == Learnt::Event {
                     // Whose beginning is told, its end is told too.
                     entry.set_told();
+                    // It may be another life all the same: an id may come back.
+                    entry.sequence = journal.number_entry();
                 }
                 return false;
             }

@@ -149,7 +149,8 @@ impl Table {
         in_family!(self, flow.original.src.is_ipv4(), family => family.close(flow, now, &mut self.journal))
     }
 
-    /// The kernel no longer has the life that `mapping` is.
+    /// The kernel no longer has the life that `mapping` is. Nothing happens where
+    /// there was news of it since it was read.
     pub fn close_life(&mut self, mapping: &Mapping, now: Stamp) {
         in_family!(self, mapping.src_ip().is_ipv4(), family => family.close_life(mapping, now, &mut self.journal));
     }

@@ -47,7 +47,10 @@ impl<A: Address> Family<A> {
     pub(super) fn close_life(&mut self, mapping: &Mapping, now: Stamp, journal: &mut Journal) {
         let Some(reply) = Packed::of(&mapping.reply) else { return };
         let found = self.identities.find(&reply, &self.entries);
-        if let Some(slot) = found.filter(|slot| self.entries.get(*slot).id == mapping.id) {
+        if let Some(slot) = found.filter(|slot| {
+            let entry = self.entries.get(*slot);
+            (entry.id, entry.sequence) == (mapping.id, mapping.sequence)
+        }) {
             self.close_slot(slot, now, journal);
         }
     }

@@ -1,6 +1,9 @@
 //! What can be asked of the tracker.
 
-use nfct::{Error, Protocol};
+use std::collections::HashSet;
+use std::time::Duration;
+
+use nfct::{Error, Flow, Protocol, Tuple};
 
 use super::{State, Tracker};
 use crate::clock::Stamp;
@@ -9,8 +12,10 @@ use crate::mapping::{KeyValue, Learnt, Mapping};
 use crate::question::{Lives, Question};
 use crate::table::{Place, Table, TooMany};
 
-/// Mappings of one answer of which the kernel is asked whether they still live.
+/// Mappings of which the kernel is asked at once whether they still live.
 const MOST_VERIFIED: usize = 64;
+/// How long an answer waits for the kernel's.
+const KERNEL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a question gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,20 +54,6 @@ impl Tracker {
         }
     }
 
-    /// The same, as often as it takes until `read` says that what it read lives;
-    /// the lock is free in between.
-    async fn caught_up_and_alive<T>(
-        &self,
-        mut read: impl FnMut(&mut State, Stamp) -> Option<T>,
-    ) -> Result<Answer<T>, Error> {
-        loop {
-            let Answer { value, complete } = self.caught_up(&mut read).await?;
-            if let Some(value) = value {
-                return Ok(Answer { value, complete });
-            }
-        }
-    }
-
     /// Reads the table as it is now.
     ///
     /// # Errors
@@ -81,20 +72,24 @@ impl Tracker {
         value: KeyValue,
         protocol: Option<Protocol>,
     ) -> Result<Answer<Option<Mapping>>, Error> {
-        let best = self.caught_up_and_alive(|state, now| {
-            let best = state.table.best(key, value, protocol, now);
-            (!self.close_dead(state, best.unwrap_or_default().as_slice(), now)).then_some(best)
-        });
-        let Answer { value: best, complete } = best.await?;
+        let question = Question::by_key(key, value, protocol);
+        let mut check = Check::default();
+        let Answer { value: best, mut complete } = loop {
+            let best = self.ask(|table, now| table.best(key, value, protocol, now)).await?;
+            let found = best.value.unwrap_or_default();
+            if !self.close_dead(&mut check, &question, found.as_slice(), best.complete).await? {
+                break best;
+            }
+        };
         let mut best = match best {
             Ok(best) => best,
             Err(TooMany) => self.best_of_all(key, value, protocol).await?,
         };
-        if best.is_none() {
-            let question = Question::by_key(key, value, protocol);
-            let asked = self.caught_up(|state, now| self.ask_kernel(state, &question, now)).await?;
-            best = asked.value.into_iter().max_by_key(Mapping::rank);
+        if best.is_none() && check.instead.is_empty() {
+            self.ask_kernel(&mut check, &question).await?;
         }
+        best = best.into_iter().chain(check.instead).max_by_key(Mapping::rank);
+        complete &= !check.failed;
         Ok(Answer { value: best, complete })
     }
 
@@ -128,11 +123,14 @@ impl Tracker {
     /// # Errors
     /// When the kernel can't be followed any more.
     pub async fn find(&self, question: &Question, most: usize) -> Result<Answer<Vec<Mapping>>, Error> {
-        let indexed = self.caught_up_and_alive(|state, now| {
-            let found = state.table.find(question, now);
-            (!self.close_dead(state, found.as_deref().unwrap_or_default(), now)).then_some(found)
-        });
-        let Answer { value, complete } = indexed.await?;
+        let mut check = Check::default();
+        let Answer { value, mut complete } = loop {
+            let found = self.ask(|table, now| table.find(question, now)).await?;
+            let mappings = found.value.as_deref().unwrap_or_default();
+            if !self.close_dead(&mut check, question, mappings, found.complete).await? {
+                break found;
+            }
+        };
         let mut found = match value {
             Some(found) => found,
             None => {
@@ -149,10 +147,16 @@ impl Tracker {
                 found
             }
         };
-        if found.is_empty() || (!complete && !found.iter().any(Mapping::is_live)) {
-            let asked = self.caught_up(|state, now| self.ask_kernel(state, question, now)).await?;
-            found.extend(asked.value);
+        if check.instead.is_empty()
+            && (found.is_empty() || (!complete && !found.iter().any(Mapping::is_live)))
+        {
+            self.ask_kernel(&mut check, question).await?;
         }
+        complete &= !check.failed;
+        check
+            .instead
+            .retain(|mapping| !found.iter().any(|known| known.is_live() && known.reply == mapping.reply));
+        found.extend(check.instead);
         keep_newest(&mut found, most + 1);
         Ok(Answer { value: found, complete })
     }
@@ -184,65 +188,128 @@ impl Tracker {
     }
 
     /// Of mappings that may have ended without a word, closes those that the
-    /// kernel no longer has. While a loss is being mended that is any of them;
-    /// where another life has the same reply tuple by now, it is put in its
-    /// place until the dump tells more. Returns whether anything changed.
-    fn close_dead(&self, state: &mut State, mappings: &[Mapping], now: Stamp) -> bool {
-        let complete = state.complete;
-        let doubtful = mappings.iter().filter(|mapping| mapping.is_live() && (mapping.silent || !complete));
-        let mut any = false;
-        for mapping in doubtful.take(MOST_VERIFIED) {
-            self.stats.kernel_questions.increment();
-            let flow = match state.query.get_by_reply(&mapping.reply) {
-                Ok(flow) => flow.filter(|flow| !flow.status.is_dying()),
-                Err(error) => {
-                    log::debug!("{error}");
-                    continue;
-                }
-            };
-            match flow {
-                Some(flow) if flow.id == mapping.id => continue,
-                Some(flow) if state.settings.filter.matches(&flow) => {
-                    state.table.open(&flow, Learnt::Kernel, now);
-                }
-                _ => state.table.close_life(mapping, now),
-            }
-            any = true;
+    /// kernel no longer has. While a loss is being mended that is any of them.
+    /// Where another life has the reply tuple by now, it is an answer in its
+    /// place; the dump that follows puts it into the table. Returns whether the
+    /// table must be read again, since something was closed or not all was asked.
+    async fn close_dead(
+        &self,
+        check: &mut Check,
+        question: &Question,
+        mappings: &[Mapping],
+        complete: bool,
+    ) -> Result<bool, Error> {
+        let doubtful = |mapping: &&Mapping| {
+            mapping.is_live()
+                && (mapping.silent || !complete)
+                && !check.alive.contains(&(mapping.id, mapping.sequence))
+        };
+        let asked: Vec<Mapping> = mappings.iter().filter(doubtful).take(MOST_VERIFIED).copied().collect();
+        if asked.is_empty() || check.failed {
+            return Ok(false);
         }
-        self.note_changes(state);
-        any
+        let Some(flows) = self.question_kernel(asked.iter().map(|mapping| mapping.reply).collect()).await
+        else {
+            check.failed = true;
+            return Ok(false);
+        };
+        let mut dead = Vec::new();
+        for (mapping, flow) in asked.iter().zip(flows) {
+            match flow {
+                Some(flow) if flow.id == mapping.id => {
+                    check.alive.insert((mapping.id, mapping.sequence));
+                }
+                other => {
+                    dead.push(*mapping);
+                    self.take_instead(check, question, other);
+                }
+            }
+        }
+        if dead.is_empty() {
+            // There may be more to ask for.
+            return Ok(asked.len() == MOST_VERIFIED);
+        }
+        self.caught_up(|state, now| {
+            dead.iter().for_each(|mapping| state.table.close_life(mapping, now));
+            self.note_changes(state);
+        })
+        .await?;
+        Ok(true)
     }
 
     /// Asks the kernel for what the question and the filter name wholly, where
     /// the table knows nothing of it. The answer is not put into the table:
     /// nobody could say when it ends.
-    fn ask_kernel(&self, state: &mut State, question: &Question, now: Stamp) -> Vec<Mapping> {
-        let mut found = Vec::new();
-        for reply in question.reply_tuples(&state.settings.filter) {
-            self.stats.kernel_questions.increment();
-            match state.query.get_by_reply(&reply) {
-                Ok(Some(flow)) if !flow.status.is_dying() && state.settings.filter.matches(&flow) => {
-                    let opened =
-                        flow.start.map_or(now, |nanoseconds| now.back_to_wall(nanoseconds / 1_000_000));
-                    found.push(Mapping {
-                        original: flow.original,
-                        reply: flow.reply,
-                        id: flow.id,
-                        mark: flow.mark,
-                        opened,
-                        closed: None,
-                        learnt: Learnt::Kernel,
-                        silent: true,
-                        sequence: u32::MAX,
-                    });
-                }
-                Ok(_) => {}
-                Err(error) => log::debug!("{error}"),
+    async fn ask_kernel(&self, check: &mut Check, question: &Question) -> Result<(), Error> {
+        let replies = question.reply_tuples(&self.lock().settings.filter);
+        if replies.is_empty() || check.failed {
+            return Ok(());
+        }
+        match self.question_kernel(replies).await {
+            Some(flows) => flows.into_iter().for_each(|flow| self.take_instead(check, question, flow)),
+            None => check.failed = true,
+        }
+        Ok(())
+    }
+
+    /// A connection that the kernel knows and the table does not, if it is an answer.
+    fn take_instead(&self, check: &mut Check, question: &Question, flow: Option<Flow>) {
+        let Some(flow) = flow.filter(|flow| self.lock().settings.filter.matches(flow)) else { return };
+        let now = self.clock.now();
+        let mapping = Mapping {
+            original: flow.original,
+            reply: flow.reply,
+            id: flow.id,
+            mark: flow.mark,
+            opened: flow.start.map_or(now, |nanoseconds| now.back_to_wall(nanoseconds / 1_000_000)),
+            closed: None,
+            learnt: Learnt::Kernel,
+            silent: true,
+            sequence: u32::MAX,
+        };
+        let known = check.instead.iter().any(|other| other.reply == mapping.reply);
+        if !known && question.matches(&mapping) {
+            check.instead.push(mapping);
+        }
+    }
+
+    /// What the kernel has for each of these reply tuples, without those that
+    /// it is removing. `None` where it does not say in time: one question holds
+    /// a lock of the kernel's that emptying its table holds for seconds. So
+    /// nothing of ours is locked meanwhile but the socket for such questions.
+    async fn question_kernel(&self, replies: Vec<Tuple>) -> Option<Vec<Option<Flow>>> {
+        self.stats.kernel_questions.add(replies.len());
+        let asking = async {
+            let mut query = self.query.clone().lock_owned().await;
+            let ask =
+                move || replies.iter().map(|reply| query.get_by_reply(reply)).collect::<Result<Vec<_>, _>>();
+            tokio::task::spawn_blocking(ask).await
+        };
+        match tokio::time::timeout(KERNEL_PATIENCE, asking).await {
+            Ok(Ok(Ok(flows))) => {
+                Some(flows.into_iter().map(|flow| flow.filter(|flow| !flow.status.is_dying())).collect())
+            }
+            Ok(Ok(Err(error))) => {
+                log::debug!("{error}");
+                None
+            }
+            Ok(Err(_)) | Err(_) => {
+                log::debug!("the kernel does not say in time whether a connection lives");
+                None
             }
         }
-        found.retain(|mapping| question.matches(mapping));
-        found
     }
+}
+
+/// What was learnt of the kernel for one question.
+#[derive(Default)]
+struct Check {
+    /// Lives that the kernel has, by id and number.
+    alive: HashSet<(u32, u32)>,
+    /// Connections that the table does not know.
+    instead: Vec<Mapping>,
+    /// The kernel did not say: what is answered is not sure.
+    failed: bool,
 }
 
 /// Sorts mappings, newest first, and drops the older ones of more than `most`.

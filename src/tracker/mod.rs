@@ -70,6 +70,8 @@ impl From<&Config> for Settings {
 /// See the module's text.
 pub struct Tracker {
     state: Mutex<State>,
+    /// For questions about single connections; never waited for with the other lock held.
+    query: Arc<tokio::sync::Mutex<Query>>,
     clock: Arc<dyn Clock>,
     stats: Arc<Stats>,
     requests: resync::Requests,
@@ -78,11 +80,9 @@ pub struct Tracker {
     changes: changes::Publisher,
 }
 
-/// What the mutex guards: the table, and the sockets that feed it.
+/// What the mutex guards: the table, and the socket that feeds it.
 struct State {
     events: Events,
-    /// For questions about single connections.
-    query: Query,
     table: Table,
     settings: Settings,
     /// How often the event socket was seen empty.
@@ -122,7 +122,6 @@ impl Tracker {
         let dumps = Query::open()?;
         let state = State {
             events,
-            query: Query::open()?,
             table: Table::new(settings.key, settings.del_delay),
             settings,
             drained: 0,
@@ -134,6 +133,7 @@ impl Tracker {
         };
         let tracker = Arc::new(Self {
             state: Mutex::new(state),
+            query: Arc::new(tokio::sync::Mutex::new(Query::open()?)),
             clock,
             stats,
             requests: resync::Requests::default(),
