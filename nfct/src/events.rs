@@ -260,6 +260,13 @@ impl Waiter {
     }
 }
 
+/// The same socket.
+impl AsFd for Waiter {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 fn wait(socket: BorrowedFd<'_>, timeout: Option<Duration>) -> Result<(), Error> {
     socket::wait(socket, timeout).map_err(|source| Error::from_io("waiting for conntrack events", source))
 }

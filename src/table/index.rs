@@ -31,11 +31,22 @@ impl Shards {
         }
     }
 
-    /// Neither the bits that choose a bucket (the lowest) nor those that the
-    /// hash table compares first (the highest) choose the shard.
     fn of(&mut self, hash: u64) -> &mut HashTable<u32> {
-        &mut self.tables[(hash >> 40) as usize % SHARDS]
+        &mut self.tables[shard(hash)]
     }
+}
+
+/// Which small table a hash belongs to: neither the bits that choose a bucket
+/// there (the lowest) nor those that are compared first (the highest) tell.
+///
+/// The last shards get twice as many slots as the first, and those between in
+/// even steps. A hash table grows when it is full; of shards of one size all
+/// would be full at about the same time, and their growing would add up.
+fn shard(hash: u64) -> usize {
+    let part = (hash >> 40) & 0xffff;
+    // log2(1 + part) for a part from 0 to 1, in units of 1/65536, to 1 %.
+    let spread = part + ((part * (0x10000 - part)) >> 16) * 22486 / 0x10000;
+    (spread as usize * SHARDS) >> 16
 }
 
 /// Live mappings by reply tuple, protocol and zone: what makes one unique.
@@ -264,9 +275,26 @@ impl Chains {
         entries: &'a Chunks<Entry<A>>,
     ) -> impl Iterator<Item = u32> + 'a {
         let hash = self.newest.hasher.hash_one(key);
-        let shard = &self.newest.tables[(hash >> 40) as usize % SHARDS];
+        let shard = &self.newest.tables[shard(hash)];
         let newest = shard.find(hash, |slot| self.by.of(entries.get(*slot)) == key).copied();
         std::iter::successors(newest, |slot| Some(self.links.get(*slot).older).filter(|older| *older != NONE))
             .inspect(|slot| debug_assert!(entries.get(*slot).state() != State::Free))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_fill_at_different_times() {
+        let mut slots = [0_u32; SHARDS];
+        for part in 0..0x10000_u64 {
+            slots[shard(part << 40)] += 1;
+        }
+        let (first, last): (u32, u32) = (slots[..64].iter().sum(), slots[SHARDS - 64..].iter().sum());
+        assert!(slots.iter().all(|slots| (30..=100).contains(slots)));
+        let ratio = f64::from(last.max(first)) / f64::from(last.min(first));
+        assert!((1.8..2.2).contains(&ratio), "{first} {last}");
     }
 }

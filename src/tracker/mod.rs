@@ -20,10 +20,13 @@ mod resync;
 use std::convert::Infallible;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nfct::{Error, Events, Groups, Query};
+use nfct::{Error, Events, Groups, Query, Waiter};
+// One that lets waiting threads in: whoever works through the table slice by
+// slice takes the lock again at once.
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
@@ -70,6 +73,8 @@ impl From<&Config> for Settings {
 /// See the module's text.
 pub struct Tracker {
     state: Mutex<State>,
+    /// The event socket, for what needs no lock.
+    socket: Waiter,
     /// For questions about single connections; never waited for with the other lock held.
     query: Arc<tokio::sync::Mutex<Query>>,
     clock: Arc<dyn Clock>,
@@ -117,7 +122,7 @@ impl Tracker {
         let receive_buffer = events.set_receive_buffer(settings.netlink.receive_buffer.0)?;
         events.set_reliable(settings.netlink.reliable)?;
         events.set_filter(&settings.filter.kernel_filter())?;
-        let waiter = events.waiter()?;
+        let (waiter, socket) = (events.waiter()?, events.waiter()?);
         // Opened here, in the caller's network namespace.
         let dumps = Query::open()?;
         let state = State {
@@ -133,6 +138,7 @@ impl Tracker {
         };
         let tracker = Arc::new(Self {
             state: Mutex::new(state),
+            socket,
             query: Arc::new(tokio::sync::Mutex::new(Query::open()?)),
             clock,
             stats,
@@ -196,10 +202,7 @@ impl Tracker {
     /// The guard of the table. A thread that panicked while it held it may have
     /// left the table half-changed; nothing must be answered from it.
     fn lock(&self) -> Guard<'_> {
-        let state = self.state.lock().unwrap_or_else(|_| {
-            log::error!("a thread died while it changed the table: ending");
-            std::process::abort()
-        });
+        let state = self.state.lock();
         Guard { state, since: Instant::now(), longest: &self.stats.lock_held }
     }
 }
@@ -228,5 +231,9 @@ impl DerefMut for Guard<'_> {
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         self.longest.record(self.since.elapsed());
+        if std::thread::panicking() {
+            log::error!("a thread died while it changed the table: ending");
+            std::process::abort();
+        }
     }
 }

@@ -12,10 +12,16 @@ impl Tracker {
     /// # Errors
     /// When the event socket refuses its new options; nothing is changed then.
     pub fn reload(&self, settings: Settings) -> Result<(), Error> {
-        let mut state = self.lock();
-        if settings == state.settings {
+        let old = self.lock().settings.clone();
+        if settings == old {
             return Ok(());
         }
+        if settings.filter != old.filter {
+            // Takes the kernel some time. What the old program held back, the
+            // dump brings in.
+            settings.filter.kernel_filter().attach(&self.socket)?;
+        }
+        let mut state = self.lock();
         let filter = settings.filter.clone();
         let other_filter = filter != state.settings.filter;
         state.events.set_reliable(settings.netlink.reliable)?;
@@ -23,8 +29,6 @@ impl Tracker {
             state.receive_buffer = state.events.set_receive_buffer(settings.netlink.receive_buffer.0)?;
         }
         if other_filter {
-            // What the old program held back, the dump brings in.
-            state.events.set_filter(&filter.kernel_filter())?;
             self.disturb(&mut state);
         }
         state.table.set_del_delay(settings.del_delay);
