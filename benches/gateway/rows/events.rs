@@ -184,6 +184,12 @@ pub fn against_the_limit(bench: &Bench) -> Result<Vec<Row>, String> {
         .figure("`recvmmsg`, DESTROY", "µs", &destroy(&limit))
         .figure("pynatconnd, all of them queued already", "µs", &our_backlog)
         .figure("`recvmmsg`, all of them queued already", "µs", &limit_backlog)
+        .target(
+            "times `recvmmsg`, all of them queued already",
+            "×",
+            &ratios(&our_backlog, &limit_backlog),
+            Target::AtMost(1.6),
+        )
         .figure("pynatconnd, forgetting one after `del_delay`", "µs", &forgetting)
         .figure("NEW, as the kernel made them", "a second", &all(&ours, |burst| burst.created))
         .note(format!("{events} NEW and as many DESTROY a round, {BACKLOG} of each where queued already"))
