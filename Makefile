@@ -68,7 +68,7 @@ build: rust ## build target/release/pynatconnd
 demo: setup ## show it at work: real NAT between network namespaces, one question, one answer
 	@demo/run.sh
 
-test: PACKAGES += shellcheck python3-venv nginx
+test: PACKAGES += shellcheck python3-venv nginx mandoc
 test: setup ## everything that CI runs
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings

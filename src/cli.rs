@@ -33,3 +33,29 @@ pub struct Cli {
     #[arg(short = 'V', long)]
     pub version: bool,
 }
+
+/// Further sections of the manual page.
+pub const MANUAL: &[(&str, &[&str])] = &[
+    (
+        "SIGNALS",
+        &[
+            "SIGHUP puts the file as it is now into force; the table and open connections stay. A file that can't \
+             be used changes nothing.",
+            "SIGTERM and SIGINT end the daemon; requests under way may finish within join_timeout.",
+        ],
+    ),
+    (
+        "EXIT STATUS",
+        &[
+            "0: told to end, or --check-config was content.",
+            "64: the command line makes no sense.",
+            "69: the kernel's conntrack netlink interface is missing (modprobe nf_conntrack_netlink).",
+            "70: the kernel can't be followed any more.",
+            "71: the system refused, mostly to bind the address.",
+            "77: CAP_NET_ADMIN is missing.",
+            "78: the configuration is missing or wrong.",
+        ],
+    ),
+    ("FILES", &["/etc/pynatconnd.conf"]),
+    ("SEE ALSO", &["pynatconnd.conf(5), check_pynatconnd(1), conntrack(8)"]),
+];

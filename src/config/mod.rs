@@ -8,7 +8,8 @@
 //! The cut: `dialect` turns bytes into sections and raw values, `table` has one row for each known key,
 //! `values` and `acl` read and write the kinds of values that rows use, `read` walks the table over a
 //! document and `names` over what is left, `write` turns a [`Config`] back into a file. The types with a
-//! meaning of their own are in `key` and `level`, what can go wrong in `error`.
+//! meaning of their own are in `key` and `level`, what can go wrong in `error`. `manual` is what the manual page
+//! says of each key.
 
 use std::{net::IpAddr, path::Path, time::Duration};
 
@@ -20,6 +21,7 @@ mod dialect;
 mod error;
 mod key;
 mod level;
+pub mod manual;
 mod names;
 mod read;
 mod table;

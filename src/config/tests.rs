@@ -260,3 +260,32 @@ proptest! {
         let _ = Config::parse(text.as_bytes(), "f");
     }
 }
+
+#[test]
+fn the_manual_has_every_key_and_is_right_about_it() {
+    let in_manual = manual::SECTIONS.iter().flat_map(|section| {
+        section.keys.iter().map(move |key| (section.name, key.name, key.default, key.example))
+    });
+    let in_table = table::ROWS.iter().map(|row| {
+        let default = match row.default {
+            table::Absent::Means(text) => manual::Absent::Is(text),
+            table::Absent::Unset => manual::Absent::Unset,
+            table::Absent::Refused(_) => manual::Absent::Required,
+        };
+        (row.section, row.key, default)
+    });
+    let said: Vec<_> = in_manual.clone().map(|(section, key, default, _)| (section, key, default)).collect();
+    assert_eq!(said, in_table.collect::<Vec<_>>());
+
+    for (section, key, default, example) in in_manual {
+        let required = if section == "data" && key != "key_name" { "key_name = src_ip\n" } else { "" };
+        let text = format!("[{section}]\n{key} = {example}\n{required}");
+        let text = if section == "data" { text } else { format!("{text}[data]\nkey_name = src_ip\n") };
+        let Loaded { config, warnings } = loaded(&text);
+        assert_eq!(warnings, Vec::<String>::new(), "{text}");
+        assert_ne!(manual::Absent::Is(example), default, "an example that shows nothing: {key}");
+        let row = table::ROWS.iter().find(|row| (row.section, row.key) == (section, key)).expect("known");
+        let written = (row.write)(&config).expect("it is set");
+        assert_eq!(written.replace("/32", "").replace("/128", ""), example, "{key}");
+    }
+}
