@@ -17,6 +17,7 @@ use crate::error::{Cause, Fatal};
 use crate::http::listener::{self, Server};
 use crate::http::{App, Rules};
 use crate::stats::Stats;
+use crate::supervisor::{self, Supervisor};
 use crate::tracker::{Settings, Tracker};
 use crate::{logging, proc};
 
@@ -44,6 +45,7 @@ pub fn main() -> ExitCode {
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {
+            supervisor::failed(&fatal);
             if log::max_level() == log::LevelFilter::Off {
                 // It ended before logging began.
                 eprintln!("pynatconnd: {fatal}");
@@ -68,11 +70,12 @@ fn run(cli: &Cli) -> Result<(), Fatal> {
     for warning in warnings {
         log::warn!("{warning}");
     }
+    let passed = supervisor::passed_listeners()?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Fatal::new(Cause::System, format!("cannot start threads: {error}")))?
-        .block_on(serve(cli, config))
+        .block_on(serve(cli, config, passed))
 }
 
 /// The configuration in force: the file, overridden by the command line.
@@ -96,7 +99,7 @@ fn load(cli: &Cli) -> Result<(Config, Vec<String>), Fatal> {
     Ok((config, loaded.warnings))
 }
 
-async fn serve(cli: &Cli, config: Config) -> Result<(), Fatal> {
+async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) -> Result<(), Fatal> {
     // As many connections as are allowed, and what else is open; what the
     // system does not grant shows as errors of accept, which pass.
     let _ = rlimit::increase_nofile_limit(FILES);
@@ -128,7 +131,9 @@ async fn serve(cli: &Cli, config: Config) -> Result<(), Fatal> {
     let publisher = tracker.clone();
     tokio::spawn(async move { publisher.publish().await });
 
-    let listeners = bind(&config).await?;
+    // Sockets that were passed stay, whatever the configuration says.
+    let is_passed = !passed.is_empty();
+    let listeners = if is_passed { take(passed)? } else { bind(&config).await? };
     let (stop, stopping) = watch::channel(false);
     let app = Arc::new(App {
         rules: RwLock::new(Arc::new(Rules::from(&config))),
@@ -141,19 +146,28 @@ async fn serve(cli: &Cli, config: Config) -> Result<(), Fatal> {
     });
     let mut server = Server::new(app.clone());
     server.listen(listeners).await;
+    let supervisor = Arc::new(Supervisor::default());
+    let (reporter, reported) = (supervisor.clone(), app.tracker.clone());
+    tokio::spawn(async move { reporter.report(&reported).await });
     let mut config = config;
     let ended = loop {
         tokio::select! {
             _ = terminate.recv() => break Ok("SIGTERM"),
             _ = interrupt.recv() => break Ok("SIGINT"),
-            error = failure.recv() => break Err(error),
-            _ = hangup.recv() => match reload(cli, &config, &app, &mut server).await {
-                Ok(new) => {
-                    config = new;
-                    log::info!("{} is in force", cli.config.display());
+            error = failure.recv() => break Err(error.map(Fatal::from)),
+            error = server.failure() => break Err(Some(error)),
+            _ = hangup.recv() => {
+                supervisor.reloading();
+                let outcome = reload(cli, &config, &app, &mut server, is_passed).await;
+                supervisor.reloaded(outcome.as_ref().map(|_| ()));
+                match outcome {
+                    Ok(new) => {
+                        config = new;
+                        log::info!("{} is in force", cli.config.display());
+                    }
+                    Err(fatal) => log::error!("{fatal}; the configuration stays as it was"),
                 }
-                Err(fatal) => log::error!("{fatal}; the configuration stays as it was"),
-            },
+            }
         }
     };
     match ended {
@@ -162,24 +176,31 @@ async fn serve(cli: &Cli, config: Config) -> Result<(), Fatal> {
                 "{name}: ending; the table's lock was held for {:?} at the longest",
                 app.stats.lock_held.get()
             );
+            supervisor::stopping();
             let _ = stop.send(true);
             server.shut_down(config.join_timeout).await;
             Ok(())
         }
         // Nothing may be answered from a table that nobody feeds.
-        Err(Some(error)) => Err(error.into()),
+        Err(Some(fatal)) => Err(fatal),
         Err(None) => Err(Fatal::new(Cause::Software, "the threads that follow the kernel are gone")),
     }
 }
 
 /// Puts the file as it is now into force: the table and the connections stay.
 /// Whatever can fail comes first, so that it is all or nothing.
-async fn reload(cli: &Cli, old: &Config, app: &Arc<App>, server: &mut Server) -> Result<Config, Fatal> {
+async fn reload(
+    cli: &Cli,
+    old: &Config,
+    app: &Arc<App>,
+    server: &mut Server,
+    is_passed: bool,
+) -> Result<Config, Fatal> {
     let (config, warnings) = load(cli)?;
     for warning in warnings {
         log::warn!("{warning}");
     }
-    let moved = (&config.http.host, config.http.port) != (&old.http.host, old.http.port);
+    let moved = !is_passed && (&config.http.host, config.http.port) != (&old.http.host, old.http.port);
     let listeners = if moved { Some(bind_instead(&config, old, server).await?) } else { None };
     let (tracker, settings) = (app.tracker.clone(), Settings::from(&config));
     let taken = tokio::task::spawn_blocking(move || tracker.reload(settings))
@@ -221,6 +242,16 @@ async fn bind(config: &Config) -> Result<Vec<TcpListener>, Fatal> {
     said(config, listener::bind(&config.http.host, config.http.port).await)
 }
 
+/// Takes the sockets that systemd passed.
+fn take(passed: Vec<std::net::TcpListener>) -> Result<Vec<TcpListener>, Fatal> {
+    log::info!("listening on what systemd passed: host and port of [http_server] are not used");
+    let listeners: io::Result<Vec<TcpListener>> = passed.into_iter().map(TcpListener::from_std).collect();
+    let listeners = listeners
+        .map_err(|error| Fatal::new(Cause::System, format!("cannot use a passed socket: {error}")))?;
+    log_addresses(&listeners);
+    Ok(listeners)
+}
+
 /// Logs what was bound, or says why it was not.
 fn said(config: &Config, bound: io::Result<Vec<TcpListener>>) -> Result<Vec<TcpListener>, Fatal> {
     let listeners = bound.map_err(|error| {
@@ -228,12 +259,14 @@ fn said(config: &Config, bound: io::Result<Vec<TcpListener>>) -> Result<Vec<TcpL
         let hint = "set host and port in [http_server] to an address of this machine that is free";
         Fatal::new(Cause::System, format!("cannot listen on {host} port {port}: {error}; {hint}"))
     })?;
-    for listener in &listeners {
-        if let Ok(address) = listener.local_addr() {
-            log::info!("listening on http://{address}");
-        }
-    }
+    log_addresses(&listeners);
     Ok(listeners)
+}
+
+fn log_addresses(listeners: &[TcpListener]) {
+    for address in listeners.iter().filter_map(|listener| listener.local_addr().ok()) {
+        log::info!("listening on http://{address}");
+    }
 }
 
 fn start_logging(config: &Config) {

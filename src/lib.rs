@@ -5,7 +5,7 @@
 //! crate, each of which uses only those below it:
 //!
 //! ```text
-//! 6  daemon                       wires it up; signals, exit codes
+//! 6  daemon, supervisor           wires it up; signals, exit codes; systemd
 //! 5  http                         listener, limits, one file a family of routes
 //! 4  tracker                      keeps the table equal to the kernel
 //! 3  table                        the mappings and their indexes, behind a mutex
@@ -28,5 +28,6 @@ pub mod mapping;
 pub mod proc;
 pub mod question;
 pub mod stats;
+pub mod supervisor;
 pub mod table;
 pub mod tracker;

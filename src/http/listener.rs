@@ -13,8 +13,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
+
+use crate::error::{Cause, Fatal};
 
 use super::{App, MOST_HEADER_BYTES, MOST_HEADERS};
 
@@ -57,7 +59,7 @@ pub struct Server {
     app: Arc<App>,
     graceful: Arc<GracefulShutdown>,
     places: Places,
-    accepting: Vec<JoinHandle<()>>,
+    accepting: JoinSet<Infallible>,
 }
 
 /// Who may connect is known before the request is, who may not gets a refusal
@@ -75,15 +77,15 @@ impl Server {
             clients: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
             strangers: Arc::new(Semaphore::new(MOST_STRANGERS)),
         };
-        Self { app, graceful: Arc::new(GracefulShutdown::new()), places, accepting: Vec::new() }
+        Self { app, graceful: Arc::new(GracefulShutdown::new()), places, accepting: JoinSet::new() }
     }
 
     /// Accepts on these from now on, and nowhere else. Connections stay.
     pub async fn listen(&mut self, listeners: Vec<TcpListener>) {
-        self.stop_accepting().await;
+        self.accepting.shutdown().await;
         for listener in listeners {
             let accepting = accept(listener, self.app.clone(), self.graceful.clone(), self.places.clone());
-            self.accepting.push(tokio::spawn(accepting));
+            self.accepting.spawn(accepting);
         }
     }
 
@@ -95,21 +97,29 @@ impl Server {
     /// Accepts no more, and lets connections finish what they are at, for at
     /// most `patience`.
     pub async fn shut_down(mut self, patience: Duration) {
-        self.stop_accepting().await;
+        self.accepting.shutdown().await;
         if let Some(graceful) = Arc::into_inner(self.graceful) {
             let _ = tokio::time::timeout(patience, graceful.shutdown()).await;
         }
     }
 
-    async fn stop_accepting(&mut self) {
-        for task in self.accepting.drain(..) {
-            task.abort();
-            let _ = task.await;
+    /// Waits until something that accepts has died: nobody might be answered
+    /// from then on.
+    pub async fn failure(&mut self) -> Fatal {
+        match self.accepting.join_next().await {
+            Some(Err(error)) => Fatal::new(Cause::Software, format!("accepting connections: {error}")),
+            // Nothing accepts in the middle of a reload alone.
+            None => std::future::pending().await,
         }
     }
 }
 
-async fn accept(listener: TcpListener, app: Arc<App>, graceful: Arc<GracefulShutdown>, places: Places) {
+async fn accept(
+    listener: TcpListener,
+    app: Arc<App>,
+    graceful: Arc<GracefulShutdown>,
+    places: Places,
+) -> Infallible {
     loop {
         match listener.accept().await {
             Ok((stream, client)) => {

@@ -21,6 +21,7 @@ use std::convert::Infallible;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nfct::{Error, Events, Groups, Query, Waiter};
@@ -82,6 +83,10 @@ pub struct Tracker {
     requests: resync::Requests,
     /// Whether the table is known to equal the kernel's.
     complete: watch::Sender<bool>,
+    /// Whether the kernel's table was read whole since the start.
+    loaded: AtomicBool,
+    /// How often the thread that drains the socket has done so.
+    rounds: AtomicU64,
     changes: changes::Publisher,
 }
 
@@ -144,6 +149,8 @@ impl Tracker {
             stats,
             requests: resync::Requests::default(),
             complete: watch::Sender::new(false),
+            loaded: AtomicBool::new(false),
+            rounds: AtomicU64::new(0),
             changes: changes::Publisher::new(),
         });
         let failed: Arc<dyn Fn(Error) + Send + Sync> = Arc::new(failed);
@@ -179,6 +186,24 @@ impl Tracker {
     /// Whether the table is known to equal the kernel's.
     pub fn is_complete(&self) -> bool {
         *self.complete.borrow()
+    }
+
+    /// Notes each time that the table may have become equal to the kernel's, or
+    /// ceased to be.
+    pub fn watch_complete(&self) -> watch::Receiver<bool> {
+        self.complete.subscribe()
+    }
+
+    /// Whether the kernel's table was read whole since the start. It need not
+    /// be complete then: the kernel may tell of nothing.
+    pub fn is_loaded(&self) -> bool {
+        self.loaded.load(Ordering::Relaxed)
+    }
+
+    /// How often the thread that drains the socket has done so: it does at
+    /// least once in a second, or hangs.
+    pub fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
     }
 
     /// Waits until the table equals the kernel's, or for at most `timeout`;

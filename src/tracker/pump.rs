@@ -1,6 +1,7 @@
 //! Draining the event socket into the table.
 
 use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nfct::{Error, EventKind, Received, Waiter};
@@ -16,6 +17,9 @@ const RECEIVES: usize = 8;
 /// reads at once what is there, so this delays no answer, and many events are
 /// read for one waking.
 const GATHERED_FOR: Duration = Duration::from_millis(1);
+/// Where nothing happens the socket is looked at this often all the same: that
+/// shows that the thread lives.
+const LONGEST_REST: Duration = Duration::from_secs(1);
 /// Closed mappings removed under one hold of the lock.
 const EXPIRIES: usize = 1024;
 
@@ -90,14 +94,16 @@ impl Tracker {
         loop {
             let next_expiry = loop {
                 let mut state = self.lock();
-                if self.pump(&mut state)? {
+                let done = self.pump(&mut state)?;
+                self.rounds.fetch_add(1, Ordering::Relaxed);
+                if done {
                     break state.table.next_expiry(self.clock.now());
                 }
                 drop(state);
                 // Under a flood, questions get their turn.
                 std::thread::yield_now();
             };
-            waiter.wait(next_expiry)?;
+            waiter.wait(Some(next_expiry.map_or(LONGEST_REST, |expiry| expiry.min(LONGEST_REST))))?;
             std::thread::sleep(GATHERED_FOR);
         }
     }

@@ -13,6 +13,7 @@
 //! cut short, so that the table is whole after one dump and not after two.
 
 use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -176,6 +177,7 @@ impl Tracker {
         if !whole || state.disturbances != disturbances {
             return Ok(if cut_short { Outcome::CutShort } else { Outcome::Disturbed });
         }
+        self.loaded.store(true, Ordering::Relaxed);
         if proc::conntrack_events() == Some(0) {
             // Nobody tells of what begins from now on.
             state.complete = false;
