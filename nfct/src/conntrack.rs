@@ -172,8 +172,13 @@ impl ConntrackRef {
                 self.set_u16(sys::ATTR_ZONE, original.zone);
             }
         } else {
-            self.set_u16(sys::ATTR_ORIG_ZONE, original.zone);
-            self.set_u16(sys::ATTR_REPL_ZONE, reply.zone);
+            // Of one direction only: the kernel refuses an entry that names a zone for both.
+            for (attribute, zone) in [(sys::ATTR_ORIG_ZONE, original.zone), (sys::ATTR_REPL_ZONE, reply.zone)]
+            {
+                if zone != 0 {
+                    self.set_u16(attribute, zone);
+                }
+            }
         }
         self
     }

@@ -48,6 +48,21 @@ impl Flow {
 pub struct Status(pub u32);
 
 impl Status {
+    /// The entry came from an expectation.
+    pub const EXPECTED: Status = Status(nfct_sys::IPS_EXPECTED);
+    /// Packets were seen in both directions.
+    pub const SEEN_REPLY: Status = Status(nfct_sys::IPS_SEEN_REPLY);
+    /// The kernel won't drop it early when the table is full.
+    pub const ASSURED: Status = Status(nfct_sys::IPS_ASSURED);
+    /// Its first packet has left; every entry of the table is confirmed.
+    pub const CONFIRMED: Status = Status(nfct_sys::IPS_CONFIRMED);
+    /// The source is translated.
+    pub const SRC_NAT: Status = Status(nfct_sys::IPS_SRC_NAT);
+    /// The destination is translated.
+    pub const DST_NAT: Status = Status(nfct_sys::IPS_DST_NAT);
+    /// The kernel is removing it.
+    pub const DYING: Status = Status(nfct_sys::IPS_DYING);
+
     /// The entry came from an expectation (a helper's data connection).
     pub fn is_expected(self) -> bool {
         self.has(nfct_sys::IPS_EXPECTED)
@@ -80,5 +95,13 @@ impl Status {
 
     fn has(self, bit: u32) -> bool {
         self.0 & bit != 0
+    }
+}
+
+impl std::ops::BitOr for Status {
+    type Output = Status;
+
+    fn bitor(self, other: Status) -> Status {
+        Status(self.0 | other.0)
     }
 }

@@ -17,7 +17,7 @@ use nfct_sys as sys;
 use crate::conntrack::ConntrackRef;
 use crate::error::Error;
 use crate::events::{EventKind, Groups};
-use crate::query::Family;
+use crate::selection::Family;
 
 /// Whether a callback wants more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,31 +97,6 @@ impl Handle {
                 unsafe { sys::nfct_query(raw, sys::NFCT_Q_DUMP, (&raw const family).cast::<c_void>()) }
             },
         )
-    }
-
-    /// Sends one query of the library about one entry.
-    pub(crate) fn query(
-        &mut self,
-        query: u32,
-        entry: &ConntrackRef,
-        doing: &'static str,
-    ) -> Result<(), Error> {
-        // SAFETY: the handle is live, the entry is a live object of the library,
-        // and queries about one entry only read it.
-        let result = unsafe {
-            sys::nfct_query(self.raw.as_ptr(), query, entry.as_ptr().cast_const().cast::<c_void>())
-        };
-        if result < 0 { Err(Error::last(doing)) } else { Ok(()) }
-    }
-
-    /// Empties the kernel's table of one family, or of both.
-    pub(crate) fn flush(&mut self, family: Family) -> Result<(), Error> {
-        let family = u32::from(family.number());
-        // SAFETY: the handle is live; NFCT_Q_FLUSH reads a u32 from the pointer.
-        let result = unsafe {
-            sys::nfct_query(self.raw.as_ptr(), sys::NFCT_Q_FLUSH, (&raw const family).cast::<c_void>())
-        };
-        if result < 0 { Err(Error::last("emptying the conntrack table")) } else { Ok(()) }
     }
 
     fn with_callback(

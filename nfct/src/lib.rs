@@ -7,9 +7,10 @@
 //! and port. This crate reads those entries in three ways:
 //!
 //! * [`Events`] follows what the kernel says as it happens;
-//! * [`Query`] asks: all entries ([`Query::dump`]), exactly one
-//!   ([`Query::get_by_reply`]), make one ([`Query::create`]), empty the table
-//!   ([`Query::flush`]);
+//! * [`Query`] asks: all entries ([`Query::dump`]) or those of a [`Selection`],
+//!   exactly one ([`Query::get_by_reply`]), how many ([`Query::count`]); makes
+//!   one ([`Query::create`]), changes, removes ([`Query::delete_flow`],
+//!   [`Query::flush`]);
 //! * [`Handle`] is the C library's own way, a callback for each entry, made
 //!   safe.
 //!
@@ -32,32 +33,42 @@
 //!
 //! Reading and following need CAP_NET_ADMIN in the user namespace that owns
 //! the network namespace, and the kernel's `nf_conntrack_netlink`. A socket
-//! belongs to the network namespace of the thread that opened it.
+//! belongs to the network namespace of the thread that opened it;
+//! [`Namespace::enter`] opens one elsewhere.
 //!
 //! # How it is cut
 //!
 //! `wire` reads and writes netlink attributes in safe code over byte slices;
-//! `socket` holds the system calls; `handle` and `conntrack` wrap the C
-//! library. Only those last three contain `unsafe`, one operation a block.
+//! `socket` holds the system calls; `handle`, `conntrack` and `message` wrap
+//! the C library. Only those last four contain `unsafe`, one operation a block.
 
 mod conntrack;
+mod dump;
 mod error;
 mod events;
 mod flow;
 mod handle;
 mod kernel_filter;
+mod message;
+mod namespace;
 mod query;
+mod selection;
 mod socket;
+mod statistics;
 mod tuple;
 pub mod wire;
 
 pub use conntrack::{Conntrack, ConntrackRef};
+pub use dump::{Dump, Entry};
 pub use error::Error;
 pub use events::{Event, EventKind, Events, Groups, Received, Waiter};
 pub use flow::{Flow, Status};
 pub use handle::{Handle, Next};
 pub use kernel_filter::{Direction, End, KernelFilter};
-pub use query::{Dump, Family, Query};
+pub use namespace::Namespace;
+pub use query::Query;
+pub use selection::{Family, Selection};
+pub use statistics::{Count, CpuStatistics, ExpectCpuStatistics};
 pub use tuple::{Layer4, Protocol, Tuple};
 
 /// Version of the C library whose headers this crate was built against.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::{MaybeUninit, size_of, size_of_val, zeroed};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::null_mut;
 
 use libc::{c_int, c_void, iovec, mmsghdr, sockaddr_nl, socklen_t};
@@ -225,4 +225,33 @@ pub(crate) fn receive_memory(fd: BorrowedFd<'_>) -> io::Result<usize> {
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(numbers[0] as usize) }
+}
+
+/// Takes this thread to a network namespace; EINVAL for a descriptor of
+/// anything else.
+pub(crate) fn enter_namespace(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes two integers, and changes this thread alone.
+    let result = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The network namespace that a socket belongs to; needs CAP_NET_ADMIN in it.
+pub(crate) fn namespace(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // linux/sockios.h
+    const SIOCGSKNS: libc::Ioctl = 0x894c;
+    // SAFETY: this request takes no argument and answers with a new descriptor.
+    let fd = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Major and minor version of the running kernel; 0.0 where it does not say.
+pub(crate) fn kernel_version() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers =
+        release.split(|sign: char| !sign.is_ascii_digit()).map(|digits| digits.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }

@@ -4,60 +4,18 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
-use nfct::{
-    Conntrack, EventKind, Events, Family, Flow, Groups, Handle, Layer4, Next, Protocol, Query, Received,
-    Status, Tuple,
-};
-use nix::sched::{CloneFlags, unshare};
+use nfct::{EventKind, Events, Family, Flow, Groups, Handle, Layer4, Next, Protocol, Query, Received, Tuple};
 
-/// Runs `test` on a thread in a fresh network namespace, which ends with it.
-fn in_fresh_namespace(test: impl FnOnce() + Send + 'static) {
-    let outcome = std::thread::spawn(move || match unshare(CloneFlags::CLONE_NEWNET) {
-        Ok(()) => test(),
-        Err(error) if std::env::var_os("CI").is_none() => {
-            eprintln!("skipped: needs root to make a network namespace: {error}");
-        }
-        Err(error) => panic!("CI must be able to make a network namespace: {error}"),
-    });
-    if let Err(panic) = outcome.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-fn tuple(protocol: Protocol, src: &str, dst: &str, layer4: Layer4) -> Tuple {
-    Tuple { src: src.parse().unwrap(), dst: dst.parse().unwrap(), protocol, layer4, zone: 0 }
-}
-
-/// A source-translated TCP connection from inside port `port`.
-fn masqueraded(port: u16) -> (Tuple, Tuple) {
-    let ports = |src, dst| Layer4::Ports { src, dst };
-    (
-        tuple(Protocol::Tcp, "192.168.7.2", "198.51.100.1", ports(port, 443)),
-        tuple(Protocol::Tcp, "198.51.100.1", "100.64.2.1", ports(443, port.wrapping_add(1))),
-    )
-}
-
-fn create(query: &mut Query, (original, reply): (Tuple, Tuple)) {
-    let mut entry = Conntrack::new().unwrap();
-    entry.set_tuples(&original, &reply).set_timeout(Duration::from_secs(300));
-    // CONFIRMED, ASSURED and SEEN_REPLY.
-    entry.set_status(Status(8 | 4 | 2)).set_mark(7);
-    if original.protocol == Protocol::Tcp {
-        entry.set_tcp_state(3);
-    }
-    query.create(&entry).unwrap();
-}
+mod lab;
+use lab::{create, in_fresh_namespace, masqueraded, tuple, zoned};
 
 fn everything() -> Vec<(Tuple, Tuple)> {
     let mut all: Vec<_> = (1..=500).map(masqueraded).collect();
     let v6 = tuple(Protocol::Udp, "fd00:7::2", "2001:db8::1", Layer4::Ports { src: 1, dst: 53 });
     let v6_reply = tuple(Protocol::Udp, "2001:db8::1", "2001:db8::2", Layer4::Ports { src: 53, dst: 65535 });
     all.push((v6, v6_reply));
-    let zoned =
-        |(original, reply): (Tuple, Tuple)| (Tuple { zone: 5, ..original }, Tuple { zone: 5, ..reply });
-    all.push(zoned(masqueraded(1)));
+    all.push(zoned(5, masqueraded(1)));
     let echo = |kind| Layer4::Icmp { id: 77, kind, code: 0 };
     all.push((
         tuple(Protocol::Icmp, "192.168.7.2", "198.51.100.1", echo(8)),

@@ -16,7 +16,7 @@ use nfct_sys as sys;
 use crate::flow::{Flow, Status};
 use crate::tuple::{Layer4, Protocol, Tuple};
 pub use request::write_event;
-pub(crate) use request::{Request, message_kind};
+pub(crate) use request::{Request, expectation_kind, message_kind};
 
 /// Size of `struct nlmsghdr`.
 pub(crate) const HEADER: usize = 16;
@@ -57,6 +57,8 @@ pub struct Message<'a> {
     pub sequence: u32,
     /// What follows the header.
     pub payload: &'a [u8],
+    /// Header and payload.
+    bytes: &'a [u8],
 }
 
 /// Walks the messages of one datagram.
@@ -87,16 +89,10 @@ impl<'a> Iterator for Messages<'a> {
         let read = || {
             let header = self.rest.get(..HEADER)?;
             let length = u32_ne(header, 0) as usize;
-            let message = self.rest.get(HEADER..length)?;
-            Some((
-                Message {
-                    kind: u16_ne(header, 4),
-                    flags: u16_ne(header, 6),
-                    sequence: u32_ne(header, 8),
-                    payload: message,
-                },
-                length,
-            ))
+            let payload = self.rest.get(HEADER..length)?;
+            let bytes = self.rest.get(..length)?;
+            let (kind, flags, sequence) = (u16_ne(header, 4), u16_ne(header, 6), u32_ne(header, 8));
+            Some((Message { kind, flags, sequence, payload, bytes }, length))
         };
         match read() {
             Some((message, length)) => {
@@ -111,7 +107,23 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-impl Message<'_> {
+impl<'a> Message<'a> {
+    /// The whole message, header included.
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The attributes behind the `struct nfgenmsg` that every message of the
+    /// conntrack subsystems has.
+    pub(crate) fn attributes(&self) -> Result<Attributes<'a>, Malformed> {
+        self.payload.get(NFGENMSG..).map(Attributes::new).ok_or(Malformed::Length)
+    }
+
+    /// `res_id` of the `struct nfgenmsg`.
+    pub(crate) fn resource(&self) -> Result<u16, Malformed> {
+        self.payload.get(2..NFGENMSG).map_or(Err(Malformed::Length), |bytes| u16_be(0, bytes))
+    }
+
     /// The error number of an `NLMSG_ERROR` (0 is an acknowledgement), or of an
     /// `NLMSG_DONE` that ends a dump with an error; positive as in `errno`.
     pub(crate) fn errno(&self) -> Option<i32> {
@@ -125,10 +137,9 @@ impl Message<'_> {
     /// # Errors
     /// [`Malformed`] where the message is cut short or lacks what every entry has.
     pub fn flow(&self) -> Result<Flow, Malformed> {
-        let attributes = self.payload.get(NFGENMSG..).ok_or(Malformed::Length)?;
         let (mut original, mut reply, mut zone) = (None, None, None);
         let mut flow = PartialFlow::default();
-        for attribute in Attributes::new(attributes) {
+        for attribute in self.attributes()? {
             let (kind, value) = attribute?;
             match u32::from(kind) {
                 sys::CTA_TUPLE_ORIG => original = Some(read_tuple(kind, value)?),
@@ -298,11 +309,11 @@ fn byte(kind: u16, value: &[u8]) -> Result<u8, Malformed> {
     }
 }
 
-fn u16_be(kind: u16, value: &[u8]) -> Result<u16, Malformed> {
+pub(crate) fn u16_be(kind: u16, value: &[u8]) -> Result<u16, Malformed> {
     value.try_into().map(u16::from_be_bytes).map_err(|_| Malformed::Size(kind))
 }
 
-fn u32_be(kind: u16, value: &[u8]) -> Result<u32, Malformed> {
+pub(crate) fn u32_be(kind: u16, value: &[u8]) -> Result<u32, Malformed> {
     value.try_into().map(u32::from_be_bytes).map_err(|_| Malformed::Size(kind))
 }
 

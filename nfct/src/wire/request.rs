@@ -18,15 +18,27 @@ impl Request {
     /// A message for the conntrack subsystem; `family` is `AF_INET`,
     /// `AF_INET6` or `AF_UNSPEC`.
     pub(crate) fn new(message: u32, flags: u32, sequence: u32, family: u8) -> Self {
+        Self::of_kind(message_kind(message), flags, sequence, family)
+    }
+
+    /// A message for either subsystem; `kind` is its `nlmsg_type`.
+    pub(crate) fn of_kind(kind: u16, flags: u32, sequence: u32, family: u8) -> Self {
         let mut bytes = Vec::with_capacity(128);
         bytes.extend_from_slice(&0_u32.to_ne_bytes());
-        bytes.extend_from_slice(&message_kind(message).to_ne_bytes());
+        bytes.extend_from_slice(&kind.to_ne_bytes());
         bytes.extend_from_slice(&(flags as u16).to_ne_bytes());
         bytes.extend_from_slice(&sequence.to_ne_bytes());
         bytes.extend_from_slice(&0_u32.to_ne_bytes());
         // struct nfgenmsg: family, version 0, resource id 0.
         bytes.extend_from_slice(&[family, 0, 0, 0]);
         Self { bytes }
+    }
+
+    /// Says version 1 of `struct nfgenmsg`, with which the kernel (5.3 and
+    /// later) minds the family when it removes many entries.
+    pub(crate) fn mind_family(&mut self) -> &mut Self {
+        self.bytes[super::HEADER + 1] = 1;
+        self
     }
 
     /// Adds an attribute of plain bytes (at most 65,531 of them).
@@ -111,6 +123,11 @@ impl Request {
 /// `nlmsg_type` of a conntrack message.
 pub(crate) fn message_kind(message: u32) -> u16 {
     ((sys::NFNL_SUBSYS_CTNETLINK << 8) | message) as u16
+}
+
+/// `nlmsg_type` of an expectation message.
+pub(crate) fn expectation_kind(message: u32) -> u16 {
+    ((sys::NFNL_SUBSYS_CTNETLINK_EXP << 8) | message) as u16
 }
 
 /// Writes an event as the kernel sends it, for tests and replays: what

@@ -1,0 +1,276 @@
+//! Dumps: the kernel's answer of many messages, read as it comes.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::AsFd;
+
+use nfct_sys as sys;
+
+use crate::conntrack::Conntrack;
+use crate::error::Error;
+use crate::events::Groups;
+use crate::flow::Flow;
+use crate::handle::Handle;
+use crate::namespace::Namespace;
+use crate::query::Query;
+use crate::selection::Selection;
+use crate::socket;
+use crate::statistics::{CpuStatistics, ExpectCpuStatistics};
+use crate::wire::{Malformed, Message, Messages, expectation_kind, message_kind};
+
+pub(crate) const DOING: &str = "reading all conntrack entries";
+
+/// What a dump hands out: [`Flow`], [`Conntrack`], [`CpuStatistics`] or
+/// [`ExpectCpuStatistics`].
+pub trait Entry: sealed::Sealed + Sized {
+    /// Whether a message of this kind holds one.
+    #[doc(hidden)]
+    fn is_in(kind: u16) -> bool;
+
+    /// Reads one, or none where it is not among those selected.
+    #[doc(hidden)]
+    fn read(message: &Message<'_>, selection: Option<&Selection>) -> Result<Option<Self>, Error>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for crate::Flow {}
+    impl Sealed for crate::Conntrack {}
+    impl Sealed for crate::CpuStatistics {}
+    impl Sealed for crate::ExpectCpuStatistics {}
+}
+
+fn malformed(source: Malformed) -> Error {
+    Error::Malformed { doing: DOING, source }
+}
+
+impl Entry for Flow {
+    #[inline]
+    fn is_in(kind: u16) -> bool {
+        kind == message_kind(sys::IPCTNL_MSG_CT_NEW)
+    }
+
+    #[inline]
+    fn read(message: &Message<'_>, selection: Option<&Selection>) -> Result<Option<Self>, Error> {
+        let flow = message.flow().map_err(malformed)?;
+        Ok(Some(flow).filter(|flow| selection.is_none_or(|selection| selection.matches(flow))))
+    }
+}
+
+impl Entry for Conntrack {
+    #[inline]
+    fn is_in(kind: u16) -> bool {
+        kind == message_kind(sys::IPCTNL_MSG_CT_NEW)
+    }
+
+    fn read(message: &Message<'_>, selection: Option<&Selection>) -> Result<Option<Self>, Error> {
+        match selection {
+            Some(_) if Flow::read(message, selection)?.is_none() => Ok(None),
+            _ => Conntrack::parse(message.as_bytes()).map(Some),
+        }
+    }
+}
+
+impl Entry for CpuStatistics {
+    fn is_in(kind: u16) -> bool {
+        kind == message_kind(sys::IPCTNL_MSG_CT_GET_STATS_CPU)
+    }
+
+    fn read(message: &Message<'_>, _: Option<&Selection>) -> Result<Option<Self>, Error> {
+        CpuStatistics::read(message).map(Some).map_err(malformed)
+    }
+}
+
+impl Entry for ExpectCpuStatistics {
+    fn is_in(kind: u16) -> bool {
+        // The kernel answers in the name of the conntrack subsystem.
+        let message = sys::IPCTNL_MSG_EXP_GET_STATS_CPU;
+        kind == message_kind(message) || kind == expectation_kind(message)
+    }
+
+    fn read(message: &Message<'_>, _: Option<&Selection>) -> Result<Option<Self>, Error> {
+        ExpectCpuStatistics::read(message).map(Some).map_err(malformed)
+    }
+}
+
+/// The entries of one dump, as they come from the kernel, in constant memory.
+///
+/// Dropped before its end, it reads the rest away, so that the next question on
+/// the same [`Query`] gets its own answer.
+///
+/// ```no_run
+/// # fn main() -> Result<(), nfct::Error> {
+/// # use nfct::{Family, Protocol, Query};
+/// let mut query = Query::open()?;
+/// let mut dump = query.dump(Family::Any)?;
+/// let mut tcp = 0;
+/// for flow in &mut dump {
+///     tcp += u64::from(flow?.original.protocol == Protocol::Tcp);
+/// }
+/// println!("{tcp} TCP connections{}", if dump.was_interrupted() { ", perhaps more" } else { "" });
+/// # Ok(())
+/// # }
+/// ```
+pub struct Dump<'a, T: Entry = Flow> {
+    reader: Reader<'a>,
+    entries: PhantomData<fn() -> T>,
+}
+
+impl<'a, T: Entry> Dump<'a, T> {
+    /// Reads the answer to the question of this number.
+    pub(crate) fn new(query: &'a mut Query, sequence: u32, selection: Option<Selection>) -> Self {
+        let reader = Reader { query, selection, sequence, at: 0, end: 0, over: false, interrupted: false };
+        Self { reader, entries: PhantomData }
+    }
+
+    /// Hands out whatever the kernel sends.
+    #[cfg(test)]
+    pub(crate) fn check_nothing(&mut self) {
+        self.reader.selection = None;
+    }
+
+    /// Reads what is in the query's buffer already.
+    #[cfg(test)]
+    pub(crate) fn over(query: &'a mut Query, sequence: u32, end: usize) -> Self {
+        let mut dump = Self::new(query, sequence, None);
+        dump.reader.end = end;
+        dump
+    }
+
+    /// Whether the kernel said, of what was read so far, that the table changed
+    /// in a way that may have made the dump incomplete or told of an entry
+    /// twice (`NLM_F_DUMP_INTR`).
+    pub fn was_interrupted(&self) -> bool {
+        self.reader.interrupted
+    }
+
+    /// Ends the dump without reading the rest of it away, which takes as long
+    /// as reading it: the [`Query`] goes on with a new socket in the same
+    /// network namespace. Where none can be had the rest is read away.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), nfct::Error> {
+    /// # use nfct::{Family, Query};
+    /// let mut query = Query::open()?;
+    /// let mut dump = query.dump(Family::Any)?;
+    /// let any = dump.next().transpose()?;
+    /// dump.abandon();
+    /// # let _ = any;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn abandon(mut self) {
+        let open = || Handle::open(Groups::NONE);
+        let handle = match Namespace::of_foreign_socket(self.reader.query.handle.as_fd()) {
+            Ok(None) => open(),
+            Ok(Some(namespace)) => namespace.enter(open),
+            Err(_) => return,
+        };
+        if let Ok(handle) = handle {
+            self.reader.query.handle = handle;
+            self.reader.over = true;
+        }
+    }
+}
+
+impl<'a> Dump<'a, Flow> {
+    /// What is not read yet as the C library's objects, which hold every
+    /// attribute that the kernel sends.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), nfct::Error> {
+    /// # use nfct::{Family, Query};
+    /// for entry in Query::open()?.dump(Family::Any)?.full() {
+    ///     let entry = entry?;
+    ///     println!("{:?} {:?}", entry.id(), entry.timeout());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn full(self) -> Dump<'a, Conntrack> {
+        Dump { reader: self.reader, entries: PhantomData }
+    }
+}
+
+impl<T: Entry> Iterator for Dump<'_, T> {
+    type Item = Result<T, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.reader.next(|message, selection| match T::is_in(message.kind) {
+            true => T::read(message, selection),
+            false => Ok(None),
+        })
+    }
+}
+
+/// Takes a dump's messages off the socket.
+struct Reader<'a> {
+    query: &'a mut Query,
+    selection: Option<Selection>,
+    sequence: u32,
+    /// What of the query's buffer is not read yet.
+    at: usize,
+    end: usize,
+    /// Ended, or failed for good.
+    over: bool,
+    interrupted: bool,
+}
+
+impl Reader<'_> {
+    /// What `read` makes of the next message that it makes something of, or none
+    /// at the dump's end. A message that makes no sense ends nothing: the dump
+    /// goes on behind it.
+    #[inline]
+    fn next<T>(
+        &mut self,
+        read: impl Fn(&Message<'_>, Option<&Selection>) -> Result<Option<T>, Error>,
+    ) -> Option<Result<T, Error>> {
+        while !self.over {
+            if self.at >= self.end {
+                if let Err(error) = self.fill() {
+                    return Some(Err(error));
+                }
+            }
+            let mut messages = Messages::new(&self.query.buffer[self.at..self.end]);
+            let message = messages.next();
+            self.at = self.end - messages.remaining();
+            let message = match message {
+                Some(Ok(message)) if message.sequence == self.sequence => message,
+                Some(Err(error)) => return Some(Err(malformed(error))),
+                Some(Ok(_)) | None => continue,
+            };
+            self.interrupted |= message.flags & sys::NLM_F_DUMP_INTR as u16 != 0;
+            match message.errno() {
+                None => match read(&message, self.selection.as_ref()).transpose() {
+                    None => {}
+                    some => return some,
+                },
+                Some(0) => self.over = true,
+                Some(errno) => {
+                    self.over = true;
+                    let error = io::Error::from_raw_os_error(errno);
+                    return Some(Err(Error::from_plain_request(DOING, error)));
+                }
+            }
+        }
+        None
+    }
+
+    fn fill(&mut self) -> Result<(), Error> {
+        (self.at, self.end) = (0, 0);
+        let received = socket::receive(self.query.handle.as_fd(), &mut self.query.buffer);
+        self.end = received.map_err(|source| {
+            self.over = true;
+            Error::from_io(DOING, source)
+        })?;
+        Ok(())
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        while !self.over {
+            let _ = self.next(|_, _| Ok(None::<()>));
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The C library's objects as netlink messages.
+//!
+//! The library's own queries write into 4 KiB on their stack and never look
+//! whether an object fits; long labels or a helper's data would not. Here it
+//! writes into room for the largest object that there can be.
+
+use std::io;
+
+use nfct_sys as sys;
+
+use crate::conntrack::{Conntrack, ConntrackRef};
+use crate::error::Error;
+use crate::wire::{HEADER, message_kind};
+
+/// More than the library can write of one object: two label masks of 65,536
+/// bits, a helper's data of 65,531 bytes (what one attribute holds), and all
+/// other attributes, which are short, with their headers.
+const LARGEST: usize = 4096 + 2 * (8192 + 4) + 65_536;
+
+/// `struct nlmsghdr` and `struct nfgenmsg`.
+const HEAD: usize = HEADER + 4;
+
+/// Room for one message, aligned as netlink wants it.
+pub(crate) struct MessageRoom {
+    words: Box<[u32]>,
+}
+
+impl MessageRoom {
+    pub(crate) fn new() -> Self {
+        Self { words: vec![0; (HEAD + LARGEST).div_ceil(4)].into_boxed_slice() }
+    }
+
+    /// Writes `entry` as a message of the conntrack subsystem.
+    ///
+    /// # Errors
+    /// `EINVAL` where the library says so: an entry without the original
+    /// direction's two protocols.
+    pub(crate) fn write(
+        &mut self,
+        entry: &ConntrackRef,
+        message: u32,
+        flags: u32,
+        sequence: u32,
+        doing: &'static str,
+    ) -> Result<&[u8], Error> {
+        // SAFETY: a live object, and an attribute of eight bits; 0 where it is not set.
+        let family = unsafe { sys::nfct_get_attr_u8(entry.as_ptr(), sys::ATTR_ORIG_L3PROTO) };
+        let mut head = [0; HEAD];
+        head[..4].copy_from_slice(&(HEAD as u32).to_ne_bytes());
+        head[4..6].copy_from_slice(&message_kind(message).to_ne_bytes());
+        head[6..8].copy_from_slice(&(flags as u16).to_ne_bytes());
+        head[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        head[HEADER] = family;
+        for (word, bytes) in self.words.iter_mut().zip(head.chunks_exact(4)) {
+            *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+        let header = self.words.as_mut_ptr().cast::<sys::nlmsghdr>();
+        // SAFETY: an aligned header whose length is that of what is written so far, with room behind it for the
+        // largest object that there can be; and a live object, which is only read.
+        let result = unsafe { sys::nfct_nlmsg_build(header, entry.as_ptr()) };
+        if result < 0 {
+            let hint = "an entry needs its original tuple: both addresses, the protocol and its details";
+            return Err(Error::system(doing, io::Error::last_os_error(), hint));
+        }
+        let length = (self.words[0] as usize).clamp(HEAD, HEAD + LARGEST);
+        // SAFETY: bytes have no alignment and any value, and the words behind them are initialised.
+        let (_, bytes, _) = unsafe { self.words.align_to::<u8>() };
+        Ok(&bytes[..length])
+    }
+}
+
+impl ConntrackRef {
+    /// The entry as a netlink message, as the library writes it: what
+    /// [`Conntrack::parse`] reads back. Without flags and number it is what an
+    /// event would look like; a dump has entries of this kind too.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), nfct::Error> {
+    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple};
+    /// let original = Tuple {
+    ///     src: "192.168.7.2".parse().unwrap(),
+    ///     dst: "198.51.100.1".parse().unwrap(),
+    ///     protocol: Protocol::Udp,
+    ///     layer4: Layer4::Ports { src: 40001, dst: 53 },
+    ///     zone: 0,
+    /// };
+    /// let reply = Tuple { src: original.dst, dst: original.src, layer4: Layer4::Ports { src: 53, dst: 40001 }, ..original };
+    /// let mut entry = Conntrack::new()?;
+    /// entry.set_tuples(&original, &reply);
+    /// let message = entry.to_message()?;
+    /// assert_eq!(Conntrack::parse(&message)?.reply(), Some(reply));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `EINVAL` without the original direction's family and protocol.
+    pub fn to_message(&self) -> Result<Vec<u8>, Error> {
+        let mut room = MessageRoom::new();
+        let message = room.write(self, sys::IPCTNL_MSG_CT_NEW, 0, 0, "writing a conntrack message")?;
+        Ok(message.to_vec())
+    }
+}
+
+impl Conntrack {
+    /// What the library makes of a message's attributes alone, without the
+    /// header and the `struct nfgenmsg`; an address of another family than
+    /// `family` is left out.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), nfct::Error> {
+    /// # use nfct::{Conntrack, Family};
+    /// // CTA_MARK, 7
+    /// let mark = [8_u16.to_ne_bytes(), 8_u16.to_ne_bytes(), [0, 0], [0, 7]].concat();
+    /// assert_eq!(Conntrack::parse_attributes(&mark, Family::Ipv4)?.mark(), Some(7));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `EINVAL` where an attribute is not of the size that its type has.
+    pub fn parse_attributes(attributes: &[u8], family: crate::Family) -> Result<Self, Error> {
+        let entry = Self::new()?;
+        // The library reads attributes where they stand: they must be aligned.
+        let mut words = vec![0_u32; attributes.len().div_ceil(4)];
+        for (word, bytes) in words.iter_mut().zip(attributes.chunks(4)) {
+            let mut padded = [0; 4];
+            padded[..bytes.len()].copy_from_slice(bytes);
+            *word = u32::from_ne_bytes(padded);
+        }
+        // SAFETY: live, aligned memory of that many bytes, and a live object to fill. The library checks each
+        // attribute's length against what is left before it reads it.
+        let result = unsafe {
+            sys::nfct_payload_parse(
+                words.as_ptr().cast::<libc::c_void>(),
+                attributes.len(),
+                family.number().into(),
+                entry.as_ptr(),
+            )
+        };
+        if result < 0 { Err(Error::last("reading conntrack attributes")) } else { Ok(entry) }
+    }
+}
