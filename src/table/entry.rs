@@ -160,13 +160,15 @@ pub(super) struct Entry<A> {
     pub(super) sequence: u32,
     /// The dump during which it was last seen, or opened.
     pub(super) epoch: u16,
-    /// State, how it was learnt, and whether it may end without an event.
+    /// State, how it was learnt, whether it may end without an event, and
+    /// whether it was the newest.
     pub(super) flags: u8,
 }
 
 const STATE: u8 = 0b11;
 const LEARNT: u8 = 0b1100;
 const SILENT: u8 = 0b1_0000;
+const NEWEST: u8 = 0b10_0000;
 
 impl<A: Address> Entry<A> {
     /// What free slots hold.
@@ -227,9 +229,23 @@ impl<A: Address> Entry<A> {
         }
     }
 
+    /// Whether it began no earlier than anything that was entered before it.
+    pub(super) fn was_newest(&self) -> bool {
+        self.flags & NEWEST != 0
+    }
+
+    pub(super) fn set_was_newest(&mut self, newest: bool) {
+        self.flags = self.flags & !NEWEST | if newest { NEWEST } else { 0 };
+    }
+
     /// Its end will be told.
     pub(super) fn set_told(&mut self) {
         self.flags &= !SILENT;
+    }
+
+    /// As [`Mapping::age_rank`].
+    pub(super) fn age_rank(&self) -> (u64, u32) {
+        (Stamp::from(self.opened).monotonic, self.sequence)
     }
 
     pub(super) fn mapping(&self) -> Mapping {

@@ -29,6 +29,8 @@ pub(super) struct Family<A> {
     last_closed: u32,
     pub(super) identities: Identities,
     pub(super) chains: Vec<Chains>,
+    /// When the newest of all entries there were began, by the monotonic clock.
+    newest: u64,
     /// How long a closed mapping is still answered.
     pub(super) del_delay: Duration,
     /// Counts dumps; an entry carries the number of the last that saw it.
@@ -55,6 +57,7 @@ impl<A: Address> Family<A> {
             last_closed: NONE,
             identities: Identities::new(),
             chains: by.into_iter().map(Chains::new).collect(),
+            newest: 0,
             del_delay,
             epoch: 0,
             ended_during_dump: None,
@@ -73,7 +76,7 @@ impl<A: Address> Family<A> {
                     // Whose beginning is told, its end is told too.
                     entry.set_told();
                     // It may be another life all the same: an id may come back.
-                    entry.sequence = journal.number_entry();
+                    self.enter(slot, journal, true);
                 }
                 return false;
             }
@@ -176,11 +179,27 @@ impl<A: Address> Family<A> {
         };
         self.entries.reach(slot, Entry::FREE);
         self.free = self.entries.get(slot).next;
-        *self.entries.get_mut(slot) = Entry { sequence: journal.number_entry(), epoch: self.epoch, ..entry };
+        *self.entries.get_mut(slot) = Entry { epoch: self.epoch, ..entry };
+        self.enter(slot, journal, false);
+        slot
+    }
+
+    /// Numbers an entry and puts it in front of the chains, where it may stand
+    /// already: they are in the order of these numbers.
+    fn enter(&mut self, slot: u32, journal: &mut Journal, again: bool) {
+        if again {
+            for chains in &mut self.chains {
+                chains.remove(slot, &self.entries);
+            }
+        }
+        let entry = self.entries.get_mut(slot);
+        entry.sequence = journal.number_entry();
+        let opened = Stamp::from(entry.opened).monotonic;
+        entry.set_was_newest(opened >= self.newest);
+        self.newest = self.newest.max(opened);
         for chains in &mut self.chains {
             chains.insert(slot, &self.entries);
         }
-        slot
     }
 
     pub(super) fn close_slot(&mut self, slot: u32, now: Stamp, journal: &mut Journal) {

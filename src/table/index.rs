@@ -183,10 +183,13 @@ struct Link {
     older: u32,
 }
 
-/// Mappings that share a key, in chains that begin with the newest.
+/// Mappings that share a key, in chains that begin with the one entered last.
 #[derive(Debug)]
 pub(super) struct Chains {
     pub(super) by: By,
+    /// Whether the chains are in the order in which entries were entered into
+    /// the table: those of an index that was made later are not.
+    pub(super) in_order: bool,
     newest: Shards,
     links: Chunks<Link>,
     /// Slots from here on are not in it yet: an index that is made while the
@@ -196,12 +199,12 @@ pub(super) struct Chains {
 
 impl Chains {
     pub(super) fn new(by: By) -> Self {
-        Self { by, newest: Shards::new(), links: Chunks::new(), built: u32::MAX }
+        Self { by, in_order: true, newest: Shards::new(), links: Chunks::new(), built: u32::MAX }
     }
 
     /// An index of a table that has entries already, none of which is in it.
     pub(super) fn unbuilt(by: By) -> Self {
-        Self { built: 0, ..Self::new(by) }
+        Self { in_order: false, built: 0, ..Self::new(by) }
     }
 
     /// Enters the used slots from where it stopped up to `end`; `last` says
@@ -268,7 +271,7 @@ impl Chains {
         }
     }
 
-    /// The slots whose key is `key`, newest first.
+    /// The slots whose key is `key`, the one entered last first.
     pub(super) fn walk<'a, A: Address>(
         &'a self,
         key: IndexKey<A>,

@@ -28,18 +28,20 @@ impl<A: Address> Family<A> {
         for class in Class::all_of(protocol).filter(|class| *class != Class::Other) {
             // An address of the other family: nobody here has it.
             let Some(key_value) = IndexKey::of_value(value, class) else { break };
+            let is_sure = |best: &Mapping| best.is_live() && best.is_source_nat();
             let mut walked = 0;
-            let better = chains
-                .walk(key_value, &self.entries)
-                .take(LONGEST_WALK)
-                .inspect(|_| walked += 1)
-                .filter_map(|slot| self.visible(slot, now))
-                .filter(|mapping| mapping.key(key) == Some(value))
-                .chain(best)
-                .reduce(|best, other| if other.rank() > best.rank() { other } else { best });
-            best = better;
-            let surely = best.is_some_and(|best| best.is_live() && best.is_source_nat());
-            if surely {
+            for slot in chains.walk(key_value, &self.entries).take(LONGEST_WALK) {
+                walked += 1;
+                let found = self.visible(slot, now).filter(|mapping| mapping.key(key) == Some(value));
+                best = best.into_iter().chain(found).max_by_key(Mapping::rank);
+                let entry = self.entries.get(slot);
+                let is_last = || best.is_some_and(|best| is_sure(&best) && best.age_rank() >= entry.age_rank());
+                if chains.in_order && entry.was_newest() && is_last() {
+                    // What comes behind it in the chain began earlier.
+                    break;
+                }
+            }
+            if best.as_ref().is_some_and(is_sure) {
                 // What was not walked began earlier, or is of a class that ranks lower.
                 break;
             }

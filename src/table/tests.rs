@@ -58,9 +58,11 @@ enum Step {
     LateDump(Vec<Step>),
 }
 
+/// Of some the kernel says when they began, in any order.
 fn flows() -> impl Strategy<Value = Flow> {
-    (1..4_u8, 1..4_u16, 1..4_u8, any::<bool>(), 1..6_u32)
-        .prop_map(|(host, port, server, udp, id)| flow(host, port, server, udp, id))
+    let start = prop::option::of((0..100_u64).prop_map(|earlier| (1_700_000_000_000 - earlier) * 1_000_000));
+    (1..4_u8, 1..4_u16, 1..4_u8, any::<bool>(), 1..6_u32, start)
+        .prop_map(|(host, port, server, udp, id, start)| Flow { start, ..flow(host, port, server, udp, id) })
 }
 
 fn events() -> impl Strategy<Value = Step> {
