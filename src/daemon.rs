@@ -15,6 +15,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, LogLevel};
 use crate::error::{Cause, Fatal};
 use crate::http::listener::{self, Server};
+use crate::http::workers::Workers;
 use crate::http::{App, Rules};
 use crate::stats::Stats;
 use crate::supervisor::{self, Supervisor};
@@ -71,7 +72,7 @@ fn run(cli: &Cli) -> Result<(), Fatal> {
         log::warn!("{warning}");
     }
     let passed = supervisor::passed_listeners()?;
-    tokio::runtime::Builder::new_multi_thread()
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Fatal::new(Cause::System, format!("cannot start threads: {error}")))?
@@ -144,11 +145,14 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
         stopping,
         refusal_logged: AtomicU64::new(0),
     });
-    let mut server = Server::new(app.clone());
+    let workers = Workers::start()
+        .map_err(|error| Fatal::new(Cause::System, format!("cannot start threads: {error}")))?;
+    let workers = Arc::new(workers);
+    let mut server = Server::new(app.clone(), workers.clone());
     server.listen(listeners).await;
     let supervisor = Arc::new(Supervisor::default());
     let (reporter, reported) = (supervisor.clone(), app.tracker.clone());
-    tokio::spawn(async move { reporter.report(&reported).await });
+    tokio::spawn(async move { reporter.report(&reported, &workers).await });
     let mut config = config;
     let ended = loop {
         tokio::select! {

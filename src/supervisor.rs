@@ -12,6 +12,7 @@ use socket2::SockRef;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use crate::error::{Cause, Fatal};
+use crate::http::workers::Workers;
 use crate::proc;
 use crate::tracker::{Answer, Tracker};
 
@@ -59,10 +60,10 @@ impl Supervisor {
     /// the status true, and feeds the watchdog; for ever.
     ///
     /// The watchdog is fed by proof alone: the thread that drains the socket
-    /// has done so since the last time, and a question was answered from the
-    /// table on the threads that serve HTTP, of which this runs on one. Where
-    /// either hangs, so does this.
-    pub async fn report(&self, tracker: &Tracker) {
+    /// has done so since the last time, each of those that serve HTTP has done
+    /// something, and a question was answered from the table. Where one hangs,
+    /// so does this.
+    pub async fn report(&self, tracker: &Tracker, workers: &Workers) {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
             return;
         }
@@ -77,6 +78,7 @@ impl Supervisor {
             };
             if due {
                 rounds = next_round(tracker, rounds).await;
+                workers.all_turn().await;
             }
             let loaded = tracker.is_loaded();
             // What goes wrong here ends the daemon elsewhere.

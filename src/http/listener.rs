@@ -16,9 +16,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 
-use crate::error::{Cause, Fatal};
-
+use super::workers::Workers;
 use super::{App, MOST_HEADER_BYTES, MOST_HEADERS};
+use crate::error::{Cause, Fatal};
 
 /// A request's header must be there within this time, and so must the next one
 /// on a connection that is kept.
@@ -59,6 +59,7 @@ pub struct Server {
     app: Arc<App>,
     graceful: Arc<GracefulShutdown>,
     places: Places,
+    workers: Arc<Workers>,
     accepting: JoinSet<Infallible>,
 }
 
@@ -71,21 +72,21 @@ struct Places {
 }
 
 impl Server {
-    /// A server that accepts nowhere yet.
-    pub fn new(app: Arc<App>) -> Self {
+    /// A server that accepts nowhere yet. These serve what it will accept.
+    pub fn new(app: Arc<App>, workers: Arc<Workers>) -> Self {
         let places = Places {
             clients: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
             strangers: Arc::new(Semaphore::new(MOST_STRANGERS)),
         };
-        Self { app, graceful: Arc::new(GracefulShutdown::new()), places, accepting: JoinSet::new() }
+        Self { app, graceful: Arc::new(GracefulShutdown::new()), places, workers, accepting: JoinSet::new() }
     }
 
     /// Accepts on these from now on, and nowhere else. Connections stay.
     pub async fn listen(&mut self, listeners: Vec<TcpListener>) {
         self.accepting.shutdown().await;
         for listener in listeners {
-            let accepting = accept(listener, self.app.clone(), self.graceful.clone(), self.places.clone());
-            self.accepting.spawn(accepting);
+            let (app, graceful, places) = (self.app.clone(), self.graceful.clone(), self.places.clone());
+            self.accepting.spawn(accept(listener, app, graceful, places, self.workers.clone()));
         }
     }
 
@@ -119,6 +120,7 @@ async fn accept(
     app: Arc<App>,
     graceful: Arc<GracefulShutdown>,
     places: Places,
+    workers: Arc<Workers>,
 ) -> Infallible {
     loop {
         match listener.accept().await {
@@ -129,9 +131,15 @@ async fn accept(
                     places.strangers.clone().try_acquire_owned().ok()
                 };
                 let Some(place) = place else { continue };
-                let connection = graceful.watch(connection(stream, client, app.clone()));
-                tokio::spawn(async move {
-                    if let Err(error) = connection.await {
+                let (app, watcher) = (app.clone(), graceful.watcher());
+                // From here on it belongs to another event loop.
+                let stream = stream.into_std();
+                workers.next().spawn(async move {
+                    let served = async {
+                        let stream = TcpStream::from_std(stream?)?;
+                        watcher.watch(connection(stream, client, app)).await.map_err(io::Error::other)
+                    };
+                    if let Err(error) = served.await {
                         log::debug!("{client}: {error}");
                     }
                     drop(place);

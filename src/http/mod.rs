@@ -1,7 +1,7 @@
 //! The HTTP side: questions in, answers out.
 //!
 //! `listener` accepts connections within fixed bounds and survives every
-//! transient error; this module checks who asks and finds the family of routes:
+//! transient error, `workers` are the threads that serve them; this module checks who asks and finds the family of routes:
 //! `legacy` are those of the Python program, `v1` the new ones. `response` is
 //! how answers are made. Nothing here touches netlink: everything is asked of
 //! the tracker.
@@ -10,6 +10,7 @@ mod legacy;
 pub mod listener;
 mod response;
 mod v1;
+pub mod workers;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -39,7 +39,7 @@ use index::By;
 pub use read::TooMany;
 
 /// Slots looked at under one hold of the lock; well below a millisecond.
-const SLICE: u32 = 4096;
+const SLICE: u32 = 1024;
 /// The longest chain that is walked in one go.
 const LONGEST_WALK: usize = 4096;
 /// Indexes that every table has.

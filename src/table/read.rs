@@ -35,7 +35,8 @@ impl<A: Address> Family<A> {
                 let found = self.visible(slot, now).filter(|mapping| mapping.key(key) == Some(value));
                 best = best.into_iter().chain(found).max_by_key(Mapping::rank);
                 let entry = self.entries.get(slot);
-                let is_last = || best.is_some_and(|best| is_sure(&best) && best.age_rank() >= entry.age_rank());
+                let is_last =
+                    || best.is_some_and(|best| is_sure(&best) && best.age_rank() >= entry.age_rank());
                 if chains.in_order && entry.was_newest() && is_last() {
                     // What comes behind it in the chain began earlier.
                     break;

@@ -12,7 +12,7 @@ use crate::mapping::Learnt;
 use crate::table::End;
 
 /// System calls under one hold of the lock: at most some hundred events.
-const RECEIVES: usize = 8;
+const RECEIVES: usize = 4;
 /// How long events gather before they are read while nobody asks: a question
 /// reads at once what is there, so this delays no answer, and many events are
 /// read for one waking.
@@ -21,7 +21,7 @@ const GATHERED_FOR: Duration = Duration::from_millis(1);
 /// shows that the thread lives.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 /// Closed mappings removed under one hold of the lock.
-const EXPIRIES: usize = 1024;
+const EXPIRIES: usize = 256;
 
 impl Tracker {
     /// Takes in some of what waits, and removes mappings whose time is over.

@@ -36,7 +36,7 @@ const MOST_CUT_SHORT: u32 = 3;
 /// Entries read between two looks at whether to go on.
 const LOOKED_AFTER: usize = 4096;
 /// Entries merged under one hold of the lock.
-const MERGED_AT_ONCE: usize = 256;
+const MERGED_AT_ONCE: usize = 128;
 
 /// While the kernel tells of nothing, its table is read this often.
 const DEAF_INTERVAL: Duration = Duration::from_secs(5);
