@@ -225,11 +225,13 @@ impl Events {
         Ok(Received::Some { messages, malformed })
     }
 
-    /// Waits until something can be received, or for at most `timeout`.
+    /// Waits until an event, or the word that some were lost, can be received,
+    /// or for at most `timeout`; returns whether one can. With no time to wait
+    /// it is the cheapest way to ask.
     ///
     /// # Errors
     /// As the system says; a signal ends the wait without an error.
-    pub fn wait(&self, timeout: Option<Duration>) -> Result<(), Error> {
+    pub fn wait(&self, timeout: Option<Duration>) -> Result<bool, Error> {
         wait(self.handle.as_fd(), timeout)
     }
 
@@ -251,11 +253,13 @@ pub struct Waiter {
 }
 
 impl Waiter {
-    /// Waits until something can be received, or for at most `timeout`.
+    /// Waits until an event, or the word that some were lost, can be received,
+    /// or for at most `timeout`; returns whether one can. With no time to wait
+    /// it is the cheapest way to ask.
     ///
     /// # Errors
     /// As the system says; a signal ends the wait without an error.
-    pub fn wait(&self, timeout: Option<Duration>) -> Result<(), Error> {
+    pub fn wait(&self, timeout: Option<Duration>) -> Result<bool, Error> {
         wait(self.socket.as_fd(), timeout)
     }
 }
@@ -267,7 +271,7 @@ impl AsFd for Waiter {
     }
 }
 
-fn wait(socket: BorrowedFd<'_>, timeout: Option<Duration>) -> Result<(), Error> {
+fn wait(socket: BorrowedFd<'_>, timeout: Option<Duration>) -> Result<bool, Error> {
     socket::wait(socket, timeout).map_err(|source| Error::from_io("waiting for conntrack events", source))
 }
 

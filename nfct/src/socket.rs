@@ -168,8 +168,9 @@ pub(crate) fn set_option(fd: BorrowedFd<'_>, level: c_int, option: c_int, value:
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Waits until the socket can be read or has an error, or for `timeout`.
-pub(crate) fn wait(fd: BorrowedFd<'_>, timeout: Option<std::time::Duration>) -> io::Result<()> {
+/// Waits until the socket can be read or has an error, or for `timeout`; returns
+/// whether it is so. Nothing is taken from the socket, the error neither.
+pub(crate) fn wait(fd: BorrowedFd<'_>, timeout: Option<std::time::Duration>) -> io::Result<bool> {
     let mut watched = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // Rounded up, so that a wait is never shorter than asked for.
     let milliseconds = timeout
@@ -178,7 +179,7 @@ pub(crate) fn wait(fd: BorrowedFd<'_>, timeout: Option<std::time::Duration>) -> 
     let result = unsafe { libc::poll(&mut watched, 1, milliseconds) };
     match io::Error::last_os_error() {
         error if result < 0 && error.kind() != io::ErrorKind::Interrupted => Err(error),
-        _ => Ok(()),
+        _ => Ok(result > 0),
     }
 }
 
