@@ -387,7 +387,8 @@ fn a_client_that_does_not_read_is_dropped_and_hinders_nobody() {
     let lab = Lab::builder().build();
     shrink_buffers(&lab);
     let daemon = USUAL.start(&lab);
-    let base = sockets(&daemon);
+    // That of the question whether it answers may still be among them.
+    let most = sockets(&daemon);
     fill(&lab, 3000);
     let whole = ask(&lab, &daemon, "/debug").body.len();
     let start = Instant::now();
@@ -397,7 +398,7 @@ fn a_client_that_does_not_read_is_dropped_and_hinders_nobody() {
     }
     assert_eq!(ask(&lab, &daemon, "/debug").json().as_object().unwrap().len(), 3000);
 
-    wait_within(LONG, "the clients that don't read are dropped", || sockets(&daemon) == base);
+    wait_within(LONG, "the clients that don't read are dropped", || sockets(&daemon) <= most);
     assert!(start.elapsed() >= Duration::from_secs(10), "{:?}", start.elapsed());
     for stream in &stuck {
         let read = read_to_end(stream);
