@@ -183,6 +183,11 @@ impl ConntrackRef {
         self
     }
 
+    /// Sets the original direction alone, for an expectation's tuple.
+    pub(crate) fn set_original_tuple(&mut self, tuple: &Tuple) {
+        self.set_tuple(&ORIGINAL, tuple);
+    }
+
     /// Sets the connection mark.
     pub fn set_mark(&mut self, mark: u32) -> &mut Self {
         self.set_u32(sys::ATTR_MARK, mark);

@@ -20,8 +20,8 @@ use crate::wire::{Malformed, Message, Messages, expectation_kind, message_kind};
 
 pub(crate) const DOING: &str = "reading all conntrack entries";
 
-/// What a dump hands out: [`Flow`], [`Conntrack`], [`CpuStatistics`] or
-/// [`ExpectCpuStatistics`].
+/// What a dump hands out: [`Flow`], [`Conntrack`], [`CpuStatistics`],
+/// [`Expectation`](crate::Expectation) or [`ExpectCpuStatistics`].
 pub trait Entry: sealed::Sealed + Sized {
     /// Whether a message of this kind holds one.
     #[doc(hidden)]
@@ -30,6 +30,12 @@ pub trait Entry: sealed::Sealed + Sized {
     /// Reads one, or none where it is not among those selected.
     #[doc(hidden)]
     fn read(message: &Message<'_>, selection: Option<&Selection>) -> Result<Option<Self>, Error>;
+
+    /// What the kernel means by an error.
+    #[doc(hidden)]
+    fn refused(error: io::Error) -> Error {
+        Error::from_plain_request(DOING, error)
+    }
 }
 
 mod sealed {
@@ -37,6 +43,7 @@ mod sealed {
     impl Sealed for crate::Flow {}
     impl Sealed for crate::Conntrack {}
     impl Sealed for crate::CpuStatistics {}
+    impl Sealed for crate::Expectation {}
     impl Sealed for crate::ExpectCpuStatistics {}
 }
 
@@ -119,7 +126,8 @@ pub struct Dump<'a, T: Entry = Flow> {
 impl<'a, T: Entry> Dump<'a, T> {
     /// Reads the answer to the question of this number.
     pub(crate) fn new(query: &'a mut Query, sequence: u32, selection: Option<Selection>) -> Self {
-        let reader = Reader { query, selection, sequence, at: 0, end: 0, over: false, interrupted: false };
+        let (at, end, over, interrupted) = (0, 0, false, false);
+        let reader = Reader { query, selection, sequence, at, end, over, interrupted, refused: T::refused };
         Self { reader, entries: PhantomData }
     }
 
@@ -214,6 +222,7 @@ struct Reader<'a> {
     /// Ended, or failed for good.
     over: bool,
     interrupted: bool,
+    refused: fn(io::Error) -> Error,
 }
 
 impl Reader<'_> {
@@ -248,8 +257,7 @@ impl Reader<'_> {
                 Some(0) => self.over = true,
                 Some(errno) => {
                     self.over = true;
-                    let error = io::Error::from_raw_os_error(errno);
-                    return Some(Err(Error::from_plain_request(DOING, error)));
+                    return Some(Err((self.refused)(io::Error::from_raw_os_error(errno))));
                 }
             }
         }

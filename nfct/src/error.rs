@@ -67,6 +67,16 @@ pub enum Error {
         /// What is missing.
         lacks: &'static str,
     },
+    /// A value that can't be taken.
+    #[error("{doing}: found {found}, expected {expected}")]
+    Invalid {
+        /// What was being done.
+        doing: &'static str,
+        /// What was given.
+        found: String,
+        /// What is taken.
+        expected: &'static str,
+    },
 }
 
 impl Error {
@@ -141,7 +151,7 @@ impl Error {
             Error::Permission { source, .. }
             | Error::Unsupported { source, .. }
             | Error::System { source, .. } => source.raw_os_error(),
-            Error::Malformed { .. } | Error::Library { .. } => None,
+            Error::Malformed { .. } | Error::Invalid { .. } | Error::Library { .. } => None,
         }
     }
 
@@ -152,6 +162,7 @@ impl Error {
             | Error::Unsupported { doing, .. }
             | Error::System { doing, .. }
             | Error::Malformed { doing, .. }
+            | Error::Invalid { doing, .. }
             | Error::Library { doing, .. } => doing,
         }
     }

@@ -40,12 +40,14 @@
 //!
 //! `wire` reads and writes netlink attributes in safe code over byte slices;
 //! `socket` holds the system calls; `handle`, `conntrack` and `message` wrap
-//! the C library. Only those last four contain `unsafe`, one operation a block.
+//! the C library, `expect` does the same for expectations. Only `socket` and
+//! what wraps the library contain `unsafe`, one operation a block.
 
 mod conntrack;
 mod dump;
 mod error;
 mod events;
+mod expect;
 mod flow;
 mod handle;
 mod kernel_filter;
@@ -62,6 +64,10 @@ pub use conntrack::{Conntrack, ConntrackRef};
 pub use dump::{Dump, Entry};
 pub use error::Error;
 pub use events::{Event, EventKind, Events, Groups, Received, Waiter};
+pub use expect::{
+    Expect, ExpectAttribute, ExpectEvent, ExpectEvents, ExpectFlags, ExpectGroups, ExpectHandle, ExpectNat,
+    ExpectNews, ExpectRef, ExpectRequest, Expectation,
+};
 pub use flow::{Flow, Status};
 pub use handle::{Handle, Next};
 pub use kernel_filter::{Direction, End, KernelFilter};

@@ -485,7 +485,12 @@ impl Query {
         result
     }
 
-    fn acknowledged(&mut self, request: &[u8], sequence: u32, doing: &'static str) -> Result<(), Refused> {
+    pub(crate) fn acknowledged(
+        &mut self,
+        request: &[u8],
+        sequence: u32,
+        doing: &'static str,
+    ) -> Result<(), Refused> {
         match self.transact(request, sequence, doing, |_| Ok(())) {
             Err(Refused::Kernel(0)) => Ok(()),
             answer => answer,
@@ -493,7 +498,7 @@ impl Query {
     }
 
     /// Sends a request and reads the one message that answers it.
-    fn transact<T>(
+    pub(crate) fn transact<T>(
         &mut self,
         request: &[u8],
         sequence: u32,
@@ -517,14 +522,14 @@ impl Query {
         }
     }
 
-    fn next_sequence(&mut self) -> u32 {
+    pub(crate) fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
     }
 }
 
 /// Why there is no answer.
-enum Refused {
+pub(crate) enum Refused {
     /// The kernel's error number; 0 is an acknowledgement where an answer was expected.
     Kernel(i32),
     /// It did not come that far.
@@ -540,7 +545,7 @@ impl Refused {
         self.into_error(doing, Error::from_plain_request)
     }
 
-    fn into_error(self, doing: &'static str, sort: fn(&'static str, io::Error) -> Error) -> Error {
+    pub(crate) fn into_error(self, doing: &'static str, sort: fn(&'static str, io::Error) -> Error) -> Error {
         match self {
             Refused::Kernel(errno) => sort(doing, io::Error::from_raw_os_error(errno)),
             Refused::Here(error) => error,

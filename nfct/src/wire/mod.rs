@@ -7,6 +7,7 @@
 //! `linux/netfilter/nfnetlink_conntrack.h`; lengths are checked before every
 //! read, so that no message, whole or not, can make it panic.
 
+mod expectation;
 mod request;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,6 +16,9 @@ use nfct_sys as sys;
 
 use crate::flow::{Flow, Status};
 use crate::tuple::{Layer4, Protocol, Tuple};
+pub(crate) use expectation::{
+    name_expectation, plain_tuple, write_expectation, write_expectation_message, write_text, write_zone,
+};
 pub use request::write_event;
 pub(crate) use request::{Request, expectation_kind, message_kind};
 

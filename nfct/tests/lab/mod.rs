@@ -1,6 +1,8 @@
 //! What the tests on the real kernel share.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod netns;
+
 use std::time::{Duration, Instant};
 
 use nfct::{Conntrack, Layer4, Protocol, Query, Status, Tuple};

@@ -1,0 +1,27 @@
+//! Tells of what the kernel expects: the data connections of FTP, SIP and other
+//! helpers. Needs CAP_NET_ADMIN.
+//!
+//! ```text
+//! # cargo run --example watch_expectations
+//! expects tcp 198.51.100.1:* -> 100.64.2.1:40309 for tcp 192.168.7.2:37518 -> 198.51.100.1:21
+//! New      expects tcp 192.168.7.2:* -> 198.51.100.1:50000 for tcp 192.168.7.2:37520 -> 198.51.100.1:21
+//! Destroy  expects tcp 192.168.7.2:* -> 198.51.100.1:50000 for tcp 192.168.7.2:37520 -> 198.51.100.1:21
+//! ```
+
+use nfct::{ExpectEvents, ExpectGroups, ExpectNews, Family, Query};
+
+fn main() -> Result<(), nfct::Error> {
+    // Listen first, then list: nothing that begins in between is missed.
+    let events = ExpectEvents::subscribe(ExpectGroups::ALL)?;
+    for expectation in Query::open()?.dump_expectations(Family::Any)? {
+        println!("{}", expectation?);
+    }
+    for news in events {
+        match news? {
+            ExpectNews::Event(event) => println!("{:8} {}", format!("{:?}", event.kind), event.expectation),
+            ExpectNews::Overrun => eprintln!("too slow: some were lost, list them anew"),
+            ExpectNews::Malformed(error) => eprintln!("one could not be read: {error}"),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,313 @@
+//! One expectation as a plain value.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::BitOr;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::kernel_filter::Direction;
+use crate::selection::Family;
+use crate::tuple::{Layer4, Tuple};
+use crate::wire::write_expectation_message;
+
+/// The longest name of a helper that the kernel and the C library hold, in bytes.
+pub(crate) const LONGEST_HELPER: usize = 15;
+/// The longest name of a function that the C library holds, in bytes.
+pub(crate) const LONGEST_FUNCTION: usize = 23;
+
+/// What the kernel says of one expectation, or is asked to expect.
+///
+/// ```
+/// use nfct::{Expectation, Layer4, Protocol, Tuple};
+///
+/// let tcp = |src: &str, sport, dst: &str, dport| Tuple {
+///     src: src.parse().unwrap(),
+///     dst: dst.parse().unwrap(),
+///     protocol: Protocol::Tcp,
+///     layer4: Layer4::Ports { src: sport, dst: dport },
+///     zone: 0,
+/// };
+/// // An FTP client's data connection, from whichever port it takes.
+/// let control = tcp("192.168.7.2", 40001, "198.51.100.1", 21);
+/// let data = tcp("192.168.7.2", 0, "198.51.100.1", 50000);
+/// let expectation = Expectation::new(control, data);
+/// assert_eq!(expectation.mask.layer4, Layer4::Ports { src: 0, dst: 0xffff });
+/// assert_eq!(
+///     expectation.to_string(),
+///     "expects tcp 192.168.7.2:* -> 198.51.100.1:50000 for tcp 192.168.7.2:40001 -> 198.51.100.1:21"
+/// );
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expectation {
+    /// The connection that it belongs to: its original tuple.
+    pub master: Tuple,
+    /// What the first packet of the expected connection will have, where
+    /// [`mask`](Self::mask) asks for it.
+    pub expected: Tuple,
+    /// Which bits of `expected` count. The kernel keeps those of the source
+    /// address and the source port; of all else every bit counts.
+    pub mask: Tuple,
+    /// How the expected connection is to be translated, where it is.
+    pub nat: Option<ExpectNat>,
+    /// Seconds until the kernel expects it no longer. For a new one the kernel
+    /// takes its helper's time; [`Query::update_expectation`](crate::Query::update_expectation)
+    /// sets another.
+    pub timeout: Option<u32>,
+    /// The kernel's id of this expectation.
+    pub id: Option<u32>,
+    /// Conntrack zone to look in, when asking. The kernel does not name it in
+    /// its answers, where this is 0: it is the master's.
+    pub zone: u16,
+    /// What kind of expectation it is.
+    pub flags: ExpectFlags,
+    /// Which of its helper's policies holds for it: 0 for most, and for SIP 0
+    /// signalling, 1 audio, 2 video, 3 other media.
+    pub class: u32,
+    /// The helper that reads along in the expected connection, such as `ftp`.
+    pub helper: Option<String>,
+    /// What the kernel runs when the expected connection comes, such as
+    /// `nat-follow-master`.
+    pub function: Option<String>,
+}
+
+impl Expectation {
+    /// Expects `expected` because of the connection whose original tuple is
+    /// `master`. Source port 0 stands for any port, and the source address
+    /// 0.0.0.0 or :: for any address. No NAT, flag, class, helper or function.
+    pub fn new(master: Tuple, expected: Tuple) -> Self {
+        Self {
+            master,
+            expected,
+            mask: mask(&expected),
+            nat: None,
+            timeout: None,
+            id: None,
+            zone: master.zone,
+            flags: ExpectFlags::default(),
+            class: 0,
+            helper: None,
+            function: None,
+        }
+    }
+
+    /// How long the kernel still expects it.
+    ///
+    /// ```
+    /// # use nfct::{Expectation, Layer4, Protocol, Tuple};
+    /// # let ip = "192.0.2.1".parse().unwrap();
+    /// # let tuple = Tuple { src: ip, dst: ip, protocol: Protocol::Udp, layer4: Layer4::None, zone: 0 };
+    /// let mut expectation = Expectation::new(tuple, tuple);
+    /// expectation.timeout = Some(300);
+    /// assert_eq!(expectation.time_left(), Some(std::time::Duration::from_secs(300)));
+    /// ```
+    pub fn time_left(&self) -> Option<Duration> {
+        self.timeout.map(|seconds| Duration::from_secs(seconds.into()))
+    }
+
+    /// The netlink message that tells of it, as the kernel writes it: what
+    /// [`Message::expectation`](crate::wire::Message::expectation) and
+    /// [`Expect::parse`](crate::Expect::parse) read back.
+    ///
+    /// ```
+    /// # use nfct::{Expectation, Layer4, Protocol, Tuple};
+    /// use nfct::wire::Messages;
+    /// # let ip = "192.0.2.1".parse().unwrap();
+    /// # let tuple = Tuple { src: ip, dst: ip, protocol: Protocol::Tcp, layer4: Layer4::Ports { src: 1, dst: 21 }, zone: 0 };
+    /// let expectation = Expectation::new(tuple, tuple);
+    /// let bytes = expectation.to_message();
+    /// let message = Messages::new(&bytes).next().unwrap()?;
+    /// assert_eq!(message.expectation()?, expectation);
+    /// # Ok::<(), nfct::wire::Malformed>(())
+    /// ```
+    pub fn to_message(&self) -> Vec<u8> {
+        write_expectation_message(self)
+    }
+
+    pub(crate) fn family(&self) -> Family {
+        Family::of(self.expected.src)
+    }
+
+    /// # Errors
+    /// [`Error::Invalid`] where a name is too long or has a zero byte in it, or
+    /// the tuples are of different families.
+    pub(crate) fn check(&self, doing: &'static str) -> Result<(), Error> {
+        check_name(doing, self.helper.as_deref(), LONGEST_HELPER, HELPER)?;
+        check_name(doing, self.function.as_deref(), LONGEST_FUNCTION, FUNCTION)?;
+        let nat = self.nat.map(|nat| nat.tuple);
+        let tuples = [Some(self.master), Some(self.expected), Some(self.mask), nat];
+        let addresses = tuples.iter().flatten().flat_map(|tuple| [tuple.src, tuple.dst]);
+        match addresses.into_iter().find(|address| address.is_ipv4() != self.expected.src.is_ipv4()) {
+            None => Ok(()),
+            Some(other) => Err(Error::Invalid {
+                doing,
+                found: format!("{} and {other} in one expectation", self.expected.src),
+                expected: "addresses of one family",
+            }),
+        }
+    }
+}
+
+const HELPER: &str = "a helper's name of 1 to 15 bytes, such as \"ftp\"";
+const FUNCTION: &str = "a function's name of 1 to 23 bytes, such as \"nat-follow-master\"";
+
+/// # Errors
+/// [`Error::Invalid`] where the name is empty, longer than `longest` bytes or
+/// has a zero byte in it.
+fn check_name(
+    doing: &'static str,
+    name: Option<&str>,
+    longest: usize,
+    expected: &'static str,
+) -> Result<(), Error> {
+    match name {
+        Some(name) if name.is_empty() || name.len() > longest || name.contains('\0') => {
+            Err(Error::Invalid { doing, found: format!("{name:?}"), expected })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// # Errors
+/// [`Error::Invalid`] where no helper can have this name.
+pub(crate) fn check_helper(doing: &'static str, name: &str) -> Result<(), Error> {
+    check_name(doing, Some(name), LONGEST_HELPER, HELPER)
+}
+
+/// # Errors
+/// [`Error::Invalid`] where the C library can't hold this name of a function.
+pub(crate) fn check_function(doing: &'static str, name: &str) -> Result<(), Error> {
+    check_name(doing, Some(name), LONGEST_FUNCTION, FUNCTION)
+}
+
+/// What counts of `expected`, as the kernel's helpers have it.
+fn mask(expected: &Tuple) -> Tuple {
+    let all = |address: IpAddr| match address {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::BROADCAST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from([0xff; 16])),
+    };
+    let layer4 = match expected.layer4 {
+        Layer4::Ports { src, .. } => Layer4::Ports { src: if src == 0 { 0 } else { 0xffff }, dst: 0xffff },
+        Layer4::Keys { src, .. } => Layer4::Keys { src: if src == 0 { 0 } else { 0xffff }, dst: 0xffff },
+        Layer4::Icmp { .. } => Layer4::Icmp { id: 0xffff, kind: 0xff, code: 0xff },
+        Layer4::None => Layer4::None,
+    };
+    Tuple {
+        src: if expected.src.is_unspecified() { expected.src } else { all(expected.src) },
+        dst: all(expected.dst),
+        protocol: expected.protocol,
+        layer4,
+        zone: 0,
+    }
+}
+
+/// `expects tcp 198.51.100.1:* -> 100.64.2.1:50000 for tcp 192.168.7.2:40001 -> 198.51.100.1:21`
+impl fmt::Display for Expectation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = |address: IpAddr, any_address: bool, port: Option<u16>, any_port: bool| {
+            let address = match address {
+                _ if any_address => "*".to_owned(),
+                IpAddr::V6(v6) if port.is_some() => format!("[{v6}]"),
+                other => other.to_string(),
+            };
+            match port {
+                Some(_) if any_port => format!("{address}:*"),
+                Some(port) => format!("{address}:{port}"),
+                None => address,
+            }
+        };
+        let (ports, any_port) = match (self.expected.layer4, self.mask.layer4) {
+            (Layer4::Ports { src, dst }, Layer4::Ports { src: bits, .. }) => (Some((src, dst)), bits == 0),
+            _ => (None, false),
+        };
+        write!(
+            f,
+            "expects {} {} -> {} for {}",
+            self.expected.protocol,
+            end(self.expected.src, self.mask.src.is_unspecified(), ports.map(|(src, _)| src), any_port),
+            end(self.expected.dst, false, ports.map(|(_, dst)| dst), false),
+            self.master
+        )
+    }
+}
+
+/// How an expected connection is translated.
+///
+/// ```
+/// # use nfct::{Expectation, Layer4, Protocol, Tuple};
+/// use nfct::{Direction, ExpectNat};
+/// # let ip = "192.0.2.1".parse().unwrap();
+/// # let inside = Tuple { src: ip, dst: ip, protocol: Protocol::Tcp, layer4: Layer4::Ports { src: 50000, dst: 0 }, zone: 0 };
+/// # let mut expectation = Expectation::new(inside, inside);
+/// // The data connection comes back to the host inside: the master's reply direction.
+/// expectation.nat = Some(ExpectNat { tuple: inside, direction: Direction::Reply });
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpectNat {
+    /// Its source address and source port are what the NAT puts in the place of
+    /// the address and port that are expected. Where they are 0, as the address
+    /// is for FTP, the kernel goes by the master's.
+    pub tuple: Tuple,
+    /// The direction of the master in which the expected connection runs.
+    pub direction: Direction,
+}
+
+/// What kind of expectation it is; join with `|`.
+///
+/// ```
+/// use nfct::ExpectFlags;
+///
+/// let flags = ExpectFlags::PERMANENT | ExpectFlags::INACTIVE;
+/// assert!(flags.is_permanent() && flags.is_inactive() && !flags.is_userspace());
+/// assert_eq!(flags, ExpectFlags(3));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ExpectFlags(pub u32);
+
+impl ExpectFlags {
+    /// It stays when its connection has come, for more of them.
+    pub const PERMANENT: ExpectFlags = ExpectFlags(nfct_sys::NF_CT_EXPECT_PERMANENT);
+    /// It is not in force.
+    pub const INACTIVE: ExpectFlags = ExpectFlags(nfct_sys::NF_CT_EXPECT_INACTIVE);
+    /// It was made by a program, not by a helper of the kernel.
+    pub const USERSPACE: ExpectFlags = ExpectFlags(nfct_sys::NF_CT_EXPECT_USERSPACE);
+
+    /// It stays when its connection has come, for more of them.
+    ///
+    /// ```
+    /// assert!(nfct::ExpectFlags(1).is_permanent());
+    /// ```
+    pub fn is_permanent(self) -> bool {
+        self.has(Self::PERMANENT)
+    }
+
+    /// It is not in force.
+    ///
+    /// ```
+    /// assert!(nfct::ExpectFlags(2).is_inactive());
+    /// ```
+    pub fn is_inactive(self) -> bool {
+        self.has(Self::INACTIVE)
+    }
+
+    /// It was made by a program, not by a helper of the kernel.
+    ///
+    /// ```
+    /// assert!(nfct::ExpectFlags(4).is_userspace());
+    /// ```
+    pub fn is_userspace(self) -> bool {
+        self.has(Self::USERSPACE)
+    }
+
+    fn has(self, flag: ExpectFlags) -> bool {
+        self.0 & flag.0 != 0
+    }
+}
+
+impl BitOr for ExpectFlags {
+    type Output = ExpectFlags;
+
+    fn bitor(self, other: ExpectFlags) -> ExpectFlags {
+        ExpectFlags(self.0 | other.0)
+    }
+}

@@ -1,0 +1,149 @@
+//! Expectations: read from what the kernel sends, and written to it.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use nfct_sys as sys;
+
+use super::{Attributes, Malformed, Message, Request, expectation_kind, read_tuple, u16_be, u32_be};
+use crate::expect::{ExpectFlags, ExpectNat, Expectation};
+use crate::kernel_filter::Direction;
+use crate::tuple::Tuple;
+
+impl Message<'_> {
+    /// Reads an expectation.
+    ///
+    /// ```
+    /// use nfct::wire::{Messages, Malformed};
+    ///
+    /// // A header alone: message 0 of the expectations' subsystem 2, family IPv4.
+    /// let mut bytes = [0_u8; 20];
+    /// bytes[..4].copy_from_slice(&20_u32.to_ne_bytes());
+    /// bytes[4..6].copy_from_slice(&0x200_u16.to_ne_bytes());
+    /// bytes[16] = 2;
+    /// let message = Messages::new(&bytes).next().unwrap().unwrap();
+    /// assert_eq!(message.expectation(), Err(Malformed::NoTuple));
+    /// ```
+    ///
+    /// # Errors
+    /// [`Malformed`] where the message is cut short or lacks what every
+    /// expectation has.
+    pub fn expectation(&self) -> Result<Expectation, Malformed> {
+        let (mut master, mut expected, mut mask) = (None, None, None);
+        let mut rest = Expectation::new(ANY, ANY);
+        for attribute in self.attributes()? {
+            let (kind, value) = attribute?;
+            match u32::from(kind) {
+                sys::CTA_EXPECT_MASTER => master = Some(read_tuple(kind, value)?),
+                sys::CTA_EXPECT_TUPLE => expected = Some(read_tuple(kind, value)?),
+                sys::CTA_EXPECT_MASK => mask = Some(read_tuple(kind, value)?),
+                sys::CTA_EXPECT_TIMEOUT => rest.timeout = Some(u32_be(kind, value)?),
+                sys::CTA_EXPECT_ID => rest.id = Some(u32_be(kind, value)?),
+                sys::CTA_EXPECT_HELP_NAME => rest.helper = Some(text(kind, value)?),
+                sys::CTA_EXPECT_ZONE => rest.zone = u16_be(kind, value)?,
+                sys::CTA_EXPECT_FLAGS => rest.flags = ExpectFlags(u32_be(kind, value)?),
+                sys::CTA_EXPECT_CLASS => rest.class = u32_be(kind, value)?,
+                sys::CTA_EXPECT_NAT => rest.nat = read_nat(value)?,
+                sys::CTA_EXPECT_FN => rest.function = Some(text(kind, value)?),
+                _ => {}
+            }
+        }
+        match (master, expected, mask) {
+            (Some(master), Some(expected), Some(mask)) => Ok(Expectation { master, expected, mask, ..rest }),
+            _ => Err(Malformed::NoTuple),
+        }
+    }
+}
+
+const ANY: Tuple = Tuple {
+    src: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    dst: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    protocol: crate::tuple::Protocol::Other(0),
+    layer4: crate::tuple::Layer4::None,
+    zone: 0,
+};
+
+fn read_nat(value: &[u8]) -> Result<Option<ExpectNat>, Malformed> {
+    let (mut tuple, mut direction) = (None, Direction::Original);
+    for attribute in Attributes::new(value) {
+        let (kind, value) = attribute?;
+        match u32::from(kind) {
+            sys::CTA_EXPECT_NAT_TUPLE => tuple = Some(read_tuple(kind, value)?),
+            // The kernel takes what is not 0 for the reply.
+            sys::CTA_EXPECT_NAT_DIR if u32_be(kind, value)? != 0 => direction = Direction::Reply,
+            _ => {}
+        }
+    }
+    Ok(tuple.map(|tuple| ExpectNat { tuple, direction }))
+}
+
+/// The kernel ends its strings with a zero byte.
+fn text(kind: u16, value: &[u8]) -> Result<String, Malformed> {
+    match value.split_last() {
+        Some((0, text)) if !text.contains(&0) => Ok(String::from_utf8_lossy(text).into_owned()),
+        _ => Err(Malformed::Size(kind)),
+    }
+}
+
+/// Adds what names an expectation: its tuple, zone and, where known, its id.
+pub(crate) fn name_expectation(request: &mut Request, expectation: &Expectation) {
+    plain_tuple(request, sys::CTA_EXPECT_TUPLE, &expectation.expected);
+    write_zone(request, expectation.zone);
+    if let Some(id) = expectation.id {
+        request.attribute(sys::CTA_EXPECT_ID, &id.to_be_bytes());
+    }
+}
+
+/// Adds all of an expectation but its id, which the kernel gives.
+pub(crate) fn write_expectation(request: &mut Request, expectation: &Expectation) {
+    plain_tuple(request, sys::CTA_EXPECT_MASTER, &expectation.master);
+    plain_tuple(request, sys::CTA_EXPECT_TUPLE, &expectation.expected);
+    plain_tuple(request, sys::CTA_EXPECT_MASK, &expectation.mask);
+    write_zone(request, expectation.zone);
+    if let Some(nat) = &expectation.nat {
+        request.nested(sys::CTA_EXPECT_NAT, |request| {
+            let direction = u32::from(nat.direction == Direction::Reply);
+            request.attribute(sys::CTA_EXPECT_NAT_DIR, &direction.to_be_bytes());
+            plain_tuple(request, sys::CTA_EXPECT_NAT_TUPLE, &nat.tuple);
+        });
+    }
+    if let Some(timeout) = expectation.timeout {
+        request.attribute(sys::CTA_EXPECT_TIMEOUT, &timeout.to_be_bytes());
+    }
+    request.attribute(sys::CTA_EXPECT_FLAGS, &expectation.flags.0.to_be_bytes());
+    request.attribute(sys::CTA_EXPECT_CLASS, &expectation.class.to_be_bytes());
+    for (kind, name) in
+        [(sys::CTA_EXPECT_HELP_NAME, &expectation.helper), (sys::CTA_EXPECT_FN, &expectation.function)]
+    {
+        if let Some(name) = name {
+            write_text(request, kind, name);
+        }
+    }
+}
+
+/// Adds a string as the kernel wants it, with a zero byte at its end.
+pub(crate) fn write_text(request: &mut Request, kind: u32, text: &str) {
+    request.attribute(kind, &[text.as_bytes(), &[0]].concat());
+}
+
+/// Adds a tuple of an expectation, whose zone stands in `CTA_EXPECT_ZONE`.
+pub(crate) fn plain_tuple(request: &mut Request, kind: u32, tuple: &Tuple) {
+    request.tuple(kind, &Tuple { zone: 0, ..*tuple });
+}
+
+/// Adds the zone to look in, where it is not the default one.
+pub(crate) fn write_zone(request: &mut Request, zone: u16) {
+    if zone != 0 {
+        request.attribute(sys::CTA_EXPECT_ZONE, &zone.to_be_bytes());
+    }
+}
+
+/// A whole message that tells of an expectation, as the kernel sends it.
+pub(crate) fn write_expectation_message(expectation: &Expectation) -> Vec<u8> {
+    let kind = expectation_kind(sys::IPCTNL_MSG_EXP_NEW);
+    let mut request = Request::of_kind(kind, 0, 0, expectation.family().number());
+    write_expectation(&mut request, expectation);
+    if let Some(id) = expectation.id {
+        request.attribute(sys::CTA_EXPECT_ID, &id.to_be_bytes());
+    }
+    request.finish()
+}

@@ -1,0 +1,647 @@
+//! Expectations: round trips through the C library, and the real kernel, each
+//! test in network namespaces of its own.
+//!
+//! What asks the kernel needs root and nft; elsewhere those tests say so and do
+//! nothing.
+
+mod lab;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use lab::in_fresh_namespace;
+use lab::netns::{Netns, ip, nft, wait_for_links};
+use nfct::{
+    Direction, EventKind, Expect, ExpectAttribute, ExpectEvent, ExpectEvents, ExpectFlags, ExpectGroups,
+    ExpectHandle, ExpectNat, ExpectNews, ExpectRequest, Expectation, Family, Layer4, Next, Protocol, Query,
+    Tuple,
+};
+
+/// How long to wait for what must happen.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn tcp(src: &str, sport: u16, dst: &str, dport: u16) -> Tuple {
+    let layer4 = Layer4::Ports { src: sport, dst: dport };
+    Tuple { src: src.parse().unwrap(), dst: dst.parse().unwrap(), protocol: Protocol::Tcp, layer4, zone: 0 }
+}
+
+/// Everything that an expectation can hold.
+fn samples() -> Vec<Expectation> {
+    let control = tcp("192.168.7.2", 40001, "198.51.100.1", 21);
+    let plain = Expectation::new(control, tcp("192.168.7.2", 0, "198.51.100.1", 50000));
+    let full = Expectation {
+        nat: Some(ExpectNat { tuple: tcp("192.168.7.2", 50000, "0.0.0.0", 0), direction: Direction::Reply }),
+        timeout: Some(u32::MAX),
+        zone: 65535,
+        flags: ExpectFlags::PERMANENT | ExpectFlags::INACTIVE | ExpectFlags::USERSPACE,
+        class: u32::MAX,
+        helper: Some("fifteen-letters".to_owned()),
+        function: Some("twenty-three-letters-xx".to_owned()),
+        ..Expectation::new(control, tcp("198.51.100.1", 0, "100.64.2.1", 50000))
+    };
+    let v6 = Expectation {
+        nat: Some(ExpectNat { tuple: tcp("fd00:7::2", 1, "::", 0), direction: Direction::Original }),
+        timeout: Some(0),
+        ..Expectation::new(
+            tcp("fd00:7::2", 65535, "2001:db8::1", 21),
+            Tuple { protocol: Protocol::Udp, ..tcp("::", 0, "2001:db8::1", 65535) },
+        )
+    };
+    vec![plain, full, v6]
+}
+
+#[test]
+fn attributes_come_back_as_they_were_set_and_can_be_unset() {
+    for sample in samples() {
+        let mut expect = Expect::from_expectation(&sample).unwrap();
+        assert_eq!(expect.to_expectation(), Some(sample.clone()));
+        let copy = expect.try_clone().unwrap();
+        for attribute in ExpectAttribute::ALL {
+            expect.unset(attribute);
+            assert!(!expect.is_set(attribute), "{attribute:?}");
+        }
+        assert_eq!((expect.master(), expect.nat(), expect.helper()), (None, None, None));
+        assert_eq!((expect.timeout(), expect.zone(), expect.class()), (None, None, None));
+        assert_eq!(copy.to_expectation(), Some(sample), "a copy is its own");
+    }
+}
+
+#[test]
+fn the_c_librarys_parser_reads_the_same() {
+    for sample in samples() {
+        let message = sample.to_message();
+        let theirs = Expect::parse(&message).unwrap();
+        assert_eq!(theirs.to_expectation(), Some(Expectation { id: None, ..sample }));
+    }
+}
+
+#[test]
+fn no_cut_and_no_changed_byte_reaches_the_librarys_parser_unread() {
+    // The library ends the process, or reads past the message, where lengths do not fit.
+    let (mut read, mut refused) = (0, 0);
+    for sample in samples() {
+        let whole = sample.to_message();
+        for end in 0..whole.len() {
+            assert!(Expect::parse(&whole[..end]).is_err(), "cut at {end}");
+        }
+        for at in 0..whole.len() {
+            for value in [0, 1, 3, 4, 0x7f, 0x80, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] = value;
+                match Expect::parse(&bytes) {
+                    Ok(expect) => read += usize::from(expect.to_expectation().is_some()),
+                    Err(_) => refused += 1,
+                }
+            }
+        }
+    }
+    assert!(read > 100 && refused > 100, "{read} read, {refused} refused");
+}
+
+#[test]
+fn names_that_do_not_fit_are_refused() {
+    let mut expect = Expect::new().unwrap();
+    for name in ["", "sixteen-letters-", "with\0zero"] {
+        let error = expect.set_helper(name).err().unwrap().to_string();
+        assert!(error.contains("expected a helper's name of 1 to 15 bytes"), "{error}");
+    }
+    assert!(expect.set_function("twenty-four-letters-xxxx").is_err());
+    assert_eq!((expect.helper(), expect.function()), (None, None));
+}
+
+/// A connection to port 21 over the loopback, with the kernel's FTP helper.
+struct Control {
+    _ends: (TcpStream, TcpStream),
+    tuple: Tuple,
+}
+
+const HELPER: &str = "\
+table inet filter {
+    ct helper ftp-standard {
+        type \"ftp\" protocol tcp
+        l3proto ip
+    }
+    chain output {
+        type filter hook output priority 0
+        tcp dport 21 ct helper set \"ftp-standard\"
+    }
+    chain postrouting {
+        type nat hook postrouting priority 100
+    }
+}
+";
+
+fn listen_with_helper() -> TcpListener {
+    ip("link set lo up");
+    nft(HELPER);
+    TcpListener::bind("127.0.0.1:21").unwrap()
+}
+
+fn connect(listener: &TcpListener) -> Control {
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, peer) = listener.accept().unwrap();
+    Control { tuple: tcp("127.0.0.1", peer.port(), "127.0.0.1", 21), _ends: (client, server) }
+}
+
+/// What a client of `control` would be expected to do for `PORT`.
+fn expectation(control: &Control, port: u16) -> Expectation {
+    Expectation::new(control.tuple, tcp("127.0.0.1", 0, "127.0.0.1", port))
+}
+
+fn all(query: &mut Query) -> Vec<Expectation> {
+    query.dump_expectations(Family::Any).unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+fn next(events: &mut ExpectEvents) -> ExpectEvent {
+    match events.next_within(PATIENCE).unwrap() {
+        Some(ExpectNews::Event(event)) => event,
+        other => panic!("expected an event, found {other:?}"),
+    }
+}
+
+#[test]
+fn an_expectation_is_made_found_changed_and_removed_and_each_is_told() {
+    in_fresh_namespace(|| {
+        let mut events = ExpectEvents::subscribe(ExpectGroups::ALL).unwrap();
+        let control = connect(&listen_with_helper());
+        let mut query = Query::open().unwrap();
+        assert_eq!(all(&mut query), []);
+
+        let made = expectation(&control, 50000);
+        query.create_expectation(&made).unwrap();
+        assert_eq!(query.create_expectation(&made).unwrap_err().errno(), Some(libc::EEXIST));
+        let found = query.get_expectation(&made.expected).unwrap().unwrap();
+        assert_eq!((found.master, found.expected, found.mask), (made.master, made.expected, made.mask));
+        // The helper's own time, five minutes.
+        assert!((290..=300).contains(&found.timeout.unwrap()), "{found:?}");
+        assert!(found.id.is_some());
+        assert_eq!(all(&mut query), std::slice::from_ref(&found));
+
+        let told = next(&mut events);
+        assert_eq!((told.kind, told.expectation), (EventKind::New, found.clone()));
+
+        query.update_expectation(&Expectation { timeout: Some(60), ..found.clone() }).unwrap();
+        let changed = query.get_expectation(&made.expected).unwrap().unwrap();
+        assert!((50..=60).contains(&changed.timeout.unwrap()), "{changed:?}");
+
+        let other_life = Expectation { id: found.id.map(|id| id ^ 1), ..found.clone() };
+        assert_eq!(query.delete_expectation(&other_life).unwrap_err().errno(), Some(libc::ENOENT));
+        query.delete_expectation(&found).unwrap();
+        assert_eq!(query.get_expectation(&made.expected).unwrap(), None);
+        assert_eq!(query.delete_expectation(&found).unwrap_err().errno(), Some(libc::ENOENT));
+        let told = next(&mut events);
+        assert_eq!((told.kind, told.expectation.id), (EventKind::Destroy, found.id));
+        assert_eq!(events.try_next().unwrap(), None);
+    });
+}
+
+#[test]
+fn nat_flags_class_and_function_reach_the_kernel() {
+    in_fresh_namespace(|| {
+        let control = connect(&listen_with_helper());
+        let mut query = Query::open().unwrap();
+        let made = Expectation {
+            nat: Some(ExpectNat {
+                tuple: tcp("127.0.0.9", 50009, "0.0.0.0", 0),
+                direction: Direction::Reply,
+            }),
+            flags: ExpectFlags::PERMANENT,
+            helper: Some("ftp".to_owned()),
+            function: Some("nat-follow-master".to_owned()),
+            ..expectation(&control, 50000)
+        };
+        query.create_expectation(&made).unwrap();
+        let found = query.get_expectation(&made.expected).unwrap().unwrap();
+        assert_eq!(found.nat.unwrap().direction, Direction::Reply);
+        let nat = found.nat.unwrap().tuple;
+        assert_eq!((nat.src, nat.protocol), ("127.0.0.9".parse().unwrap(), Protocol::Tcp));
+        assert!(matches!(nat.layer4, Layer4::Ports { src: 50009, .. }), "{nat}");
+        assert!(found.flags.is_permanent() && !found.flags.is_inactive());
+        assert_eq!(found.helper.as_deref(), Some("ftp"));
+        assert_eq!(found.function.as_deref(), Some("nat-follow-master"));
+
+        // What the kernel refuses is told.
+        let unknown = Expectation { function: Some("no-such".to_owned()), ..expectation(&control, 50001) };
+        assert_eq!(query.create_expectation(&unknown).unwrap_err().errno(), Some(libc::EINVAL));
+        let stranger = Expectation { master: tcp("127.0.0.1", 1, "127.0.0.1", 21), ..unknown };
+        assert_eq!(query.create_expectation(&stranger).unwrap_err().errno(), Some(libc::ENOENT));
+        let mixed = Expectation { expected: tcp("::1", 0, "::1", 1), ..expectation(&control, 1) };
+        assert!(query.create_expectation(&mixed).unwrap_err().to_string().contains("one family"));
+    });
+}
+
+#[test]
+fn a_dump_shows_many_and_the_c_library_agrees() {
+    in_fresh_namespace(|| {
+        let listener = listen_with_helper();
+        let mut query = Query::open().unwrap();
+        let mut controls = Vec::new();
+        // The helper lets each master expect one at a time; so many fill several datagrams.
+        for port in 0..400 {
+            let control = connect(&listener);
+            query.create_expectation(&expectation(&control, 50000 + port)).unwrap();
+            controls.push(control);
+        }
+        let mut ours = all(&mut query);
+        assert_eq!(ours.len(), controls.len());
+        let mut theirs = Vec::new();
+        ExpectHandle::open(ExpectGroups::NONE)
+            .unwrap()
+            .dump(Family::Any, |expect| {
+                theirs.extend(expect.to_expectation());
+                Next::Continue
+            })
+            .unwrap();
+        for list in [&mut ours, &mut theirs] {
+            list.sort_by_key(|expectation| format!("{}", expectation.expected));
+            for expectation in list.iter_mut() {
+                // Theirs has no place for the id; a second may pass between the two.
+                (expectation.id, expectation.timeout) = (None, None);
+            }
+        }
+        assert_eq!(ours, theirs);
+        assert_eq!(query.dump_expectations(Family::Ipv6).unwrap().count(), 0);
+
+        // Those of one master.
+        let mut of = |control: &Control| {
+            let dump = query.dump_expectations_of(&control.tuple).unwrap();
+            dump.collect::<Result<Vec<_>, _>>()
+        };
+        let one = of(&controls[7]).unwrap();
+        assert_eq!(one.iter().map(|one| one.master).collect::<Vec<_>>(), [controls[7].tuple]);
+        let stranger = Control { tuple: tcp("127.0.0.1", 1, "127.0.0.1", 21), ..connect(&listener) };
+        assert_eq!(of(&stranger).unwrap_err().errno(), Some(libc::ENOENT));
+
+        // A dump that is left early does not disturb the next question.
+        let first = query.dump_expectations(Family::Any).unwrap().next().unwrap().unwrap();
+        assert_eq!(query.get_expectation(&first.expected).unwrap().unwrap().id, first.id);
+
+        query.delete_expectation(&first).unwrap();
+        assert_eq!(query.dump_expectations_of(&first.master).unwrap().count(), 0);
+        query.flush_expectations_of("tftp").unwrap();
+        assert_eq!(all(&mut query).len(), controls.len() - 1);
+        query.flush_expectations_of("ftp").unwrap();
+        assert_eq!(all(&mut query).len(), 0);
+        query.create_expectation(&expectation(&controls[0], 50000)).unwrap();
+        query.flush_expectations().unwrap();
+        assert_eq!(all(&mut query).len(), 0);
+    });
+}
+
+#[test]
+fn the_c_librarys_own_requests_work() {
+    in_fresh_namespace(|| {
+        let mut events = ExpectHandle::open(ExpectGroups::NEW | ExpectGroups::DESTROY).unwrap();
+        let control = connect(&listen_with_helper());
+        let mut handle = ExpectHandle::open(ExpectGroups::NONE).unwrap();
+        let expect = Expect::from_expectation(&expectation(&control, 50000)).unwrap();
+        let errno = |result: Result<Option<Expect>, nfct::Error>| result.unwrap_err().errno();
+
+        assert_eq!(errno(handle.query(ExpectRequest::Get, &expect)), Some(libc::ENOENT));
+        assert!(handle.query(ExpectRequest::Create, &expect).unwrap().is_none());
+        assert_eq!(errno(handle.query(ExpectRequest::Create, &expect)), Some(libc::EEXIST));
+        let mut longer = expect.try_clone().unwrap();
+        longer.set_timeout(Duration::from_secs(900));
+        handle.query(ExpectRequest::CreateOrUpdate, &longer).unwrap();
+        let found = handle.query(ExpectRequest::Get, &expect).unwrap().unwrap();
+        assert_eq!((found.master(), found.expected()), (Some(control.tuple), expect.expected()));
+        assert!(found.timeout().unwrap() > Duration::from_secs(800));
+
+        // Asked without waiting, and caught; the acknowledgement ends the loop.
+        handle.send(ExpectRequest::Get, &expect).unwrap();
+        let mut caught = Vec::new();
+        handle
+            .catch(|_, expect| {
+                caught.extend(expect.to_expectation());
+                Next::Continue
+            })
+            .unwrap();
+        assert_eq!(caught.len(), 1);
+
+        // Nothing to go by: the library would have removed every expectation.
+        let error = handle.query(ExpectRequest::Delete, &Expect::new().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("without Expected"), "{error}");
+        assert!(handle.query(ExpectRequest::Get, &expect).unwrap().is_some());
+        handle.query(ExpectRequest::Delete, &expect).unwrap();
+        handle.query(ExpectRequest::Create, &expect).unwrap();
+        handle.flush().unwrap();
+        assert_eq!(errno(handle.query(ExpectRequest::Get, &expect)), Some(libc::ENOENT));
+
+        let mut told = Vec::new();
+        events
+            .catch(|kind, expect| {
+                assert_eq!(expect.expected(), Some(tcp("127.0.0.1", 0, "127.0.0.1", 50000)));
+                told.push(kind);
+                if told.len() == 4 { Next::Stop } else { Next::Continue }
+            })
+            .unwrap();
+        let twice = [EventKind::New, EventKind::Destroy, EventKind::New, EventKind::Destroy];
+        assert_eq!(told, twice);
+    });
+}
+
+#[test]
+fn a_panicking_callback_ends_the_dump_and_reaches_the_caller() {
+    in_fresh_namespace(|| {
+        let listener = listen_with_helper();
+        let mut query = Query::open().unwrap();
+        let controls: Vec<Control> = (0..20).map(|_| connect(&listener)).collect();
+        for (port, control) in (50000..).zip(&controls) {
+            query.create_expectation(&expectation(control, port)).unwrap();
+        }
+        let dump = |callback: &mut dyn FnMut() -> Next| {
+            ExpectHandle::open(ExpectGroups::NONE).unwrap().dump(Family::Any, |_| callback())
+        };
+        let mut seen = 0;
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            dump(&mut || {
+                seen += 1;
+                assert!(seen < 10, "enough");
+                Next::Continue
+            })
+        }));
+        assert!(outcome.is_err());
+        assert_eq!(seen, 10);
+
+        let mut seen = 0;
+        dump(&mut || {
+            seen += 1;
+            if seen == 3 { Next::Stop } else { Next::Continue }
+        })
+        .unwrap();
+        assert_eq!(seen, 3);
+    });
+}
+
+#[test]
+fn a_full_buffer_is_told_and_events_go_on_after_it() {
+    in_fresh_namespace(|| {
+        let mut events = ExpectEvents::subscribe(ExpectGroups::ALL).unwrap();
+        events.set_receive_buffer(4096).unwrap();
+        let control = connect(&listen_with_helper());
+        let mut query = Query::open().unwrap();
+        for port in 1..=500 {
+            // Each takes the place of the one before, as the helper's limit has it.
+            query.create_expectation(&expectation(&control, 50000 + port)).unwrap();
+        }
+        let mut overruns = 0;
+        while let Some(news) = events.try_next().unwrap() {
+            overruns += usize::from(news == ExpectNews::Overrun);
+        }
+        assert_eq!(overruns, 1);
+        query.flush_expectations().unwrap();
+        assert_eq!(next(&mut events).kind, EventKind::Destroy);
+        assert!(events.set_receive_buffer(1 << 20).unwrap() >= 1 << 20);
+    });
+}
+
+#[test]
+fn an_object_and_events_may_move_to_another_thread() {
+    fn is_send<T: Send>() {}
+    fn is_sync<T: Sync>() {}
+    is_send::<Expect>();
+    is_sync::<Expect>();
+    is_send::<ExpectEvents>();
+    is_send::<Expectation>();
+}
+
+/// A client behind a NAT gateway that has the FTP helper, and an FTP server.
+struct Gateway {
+    client: Netns,
+    gateway: Netns,
+    server: Netns,
+}
+
+const CLIENT: &str = "192.168.7.2";
+const PUBLIC: &str = "100.64.2.1";
+const SERVER: &str = "198.51.100.1";
+
+const GATEWAY_RULES: &str = "\
+table ip nat {
+    ct helper ftp-standard {
+        type \"ftp\" protocol tcp
+    }
+    chain prerouting {
+        type filter hook prerouting priority -150
+        tcp dport 21 ct helper set \"ftp-standard\"
+    }
+    chain postrouting {
+        type nat hook postrouting priority 100
+        ip saddr 192.168.7.0/24 oifname \"outside\" masquerade
+    }
+}
+";
+
+impl Gateway {
+    fn new() -> Option<Self> {
+        let lab = Self { client: Netns::new()?, gateway: Netns::new()?, server: Netns::new()? };
+        lab.gateway.enter(|| {
+            // Indexes that differ: the kernel takes equal ones for a device without a peer.
+            let (client, server) = (lab.client.path(), lab.server.path());
+            ip(&format!("link add inside index 11 type veth peer name eth0 index 21 netns {client}"));
+            ip(&format!("link add outside index 12 type veth peer name eth0 index 22 netns {server}"));
+            ip("address add 192.168.7.1/24 dev inside");
+            ip("address add 100.64.2.1/24 dev outside");
+            ip("link set inside up");
+            ip("link set outside up");
+            ip("route add 198.51.100.0/24 dev outside");
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+            nft(GATEWAY_RULES);
+        });
+        lab.client.enter(|| {
+            ip("address add 192.168.7.2/24 dev eth0");
+            ip("link set eth0 up");
+            ip("route add default via 192.168.7.1");
+        });
+        lab.server.enter(|| {
+            ip("address add 198.51.100.1/24 dev eth0");
+            ip("link set eth0 up");
+            ip("route add 100.64.2.0/24 dev eth0");
+        });
+        for netns in [&lab.client, &lab.gateway, &lab.server] {
+            netns.enter(wait_for_links);
+        }
+        Some(lab)
+    }
+
+    /// The control connection: the client's end, the server's, and the original tuple.
+    fn control(&self) -> (Line, Line, Tuple) {
+        let listener = listen(&self.server, SERVER, 21);
+        let client = connect_from(&self.client, listener.local_addr().unwrap());
+        let (server, _) = listener.accept().unwrap();
+        let port = client.local_addr().unwrap().port();
+        let (mut client, mut server) = (Line::new(client), Line::new(server));
+        // The helper reads a line only after it has seen one end, each way.
+        server.say("220 ready");
+        assert_eq!(client.hear(), "220 ready");
+        client.say("USER anonymous");
+        assert_eq!(server.hear(), "USER anonymous");
+        server.say("230 logged in");
+        assert_eq!(client.hear(), "230 logged in");
+        (client, server, tcp(CLIENT, port, SERVER, 21))
+    }
+}
+
+fn listen(netns: &Netns, address: &str, port: u16) -> TcpListener {
+    let address: Ipv4Addr = address.parse().unwrap();
+    netns.enter(|| TcpListener::bind((address, port)).unwrap())
+}
+
+fn connect_from(netns: &Netns, to: SocketAddr) -> TcpStream {
+    let stream = netns.enter(|| TcpStream::connect_timeout(&to, PATIENCE).unwrap());
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// One end of a control connection, spoken in lines.
+struct Line(BufReader<TcpStream>);
+
+impl Line {
+    fn new(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    fn say(&mut self, line: &str) {
+        self.0.get_mut().write_all(format!("{line}\r\n").as_bytes()).unwrap();
+    }
+
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+}
+
+/// `192,168,7,2,195,80`, as FTP has it.
+fn to_ftp(address: SocketAddr) -> String {
+    let SocketAddr::V4(address) = address else { panic!("{address}") };
+    let [a, b, c, d] = address.ip().octets();
+    let [high, low] = address.port().to_be_bytes();
+    format!("{a},{b},{c},{d},{high},{low}")
+}
+
+fn from_ftp(text: &str) -> SocketAddr {
+    let numbers: Vec<u8> = text.split(',').map(|number| number.parse().unwrap()).collect();
+    let [a, b, c, d, high, low] = numbers[..] else { panic!("{text}") };
+    SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])).into()
+}
+
+/// Sends some bytes over a data connection and looks that they arrive.
+fn transfer(mut from: TcpStream, mut to: TcpStream) {
+    let sent: Vec<u8> = (0..20_000_u32).map(|at| (at % 251) as u8).collect();
+    to.set_read_timeout(Some(PATIENCE)).unwrap();
+    from.write_all(&sent).unwrap();
+    from.shutdown(Shutdown::Write).unwrap();
+    let mut received = Vec::new();
+    to.read_to_end(&mut received).unwrap();
+    assert!(received == sent, "{} of {} bytes arrived as they were", received.len(), sent.len());
+}
+
+/// The expectation that the kernel has just told of, which must be the only one
+/// that it lists, and belong to `control`.
+fn the_one(events: &mut ExpectEvents, query: &mut Query, control: Tuple) -> Expectation {
+    let told = next(events);
+    assert_eq!((told.kind, told.expectation.master), (EventKind::New, control));
+    let listed = all(query);
+    let ids: Vec<_> = listed.iter().map(|expectation| expectation.id).collect();
+    assert_eq!(ids, [told.expectation.id]);
+    let found = query.get_expectation(&told.expectation.expected).unwrap().unwrap();
+    assert_eq!((found.id, &found.nat), (told.expectation.id, &told.expectation.nat));
+    println!("{found}");
+    found
+}
+
+/// Waits for the end of `expectation`, which its connection brings about, and
+/// looks that nothing is expected any more.
+fn fulfilled(events: &mut ExpectEvents, query: &mut Query, expectation: &Expectation) {
+    let told = next(events);
+    assert_eq!((told.kind, told.expectation.id), (EventKind::Destroy, expectation.id));
+    assert_eq!(all(query), []);
+}
+
+#[test]
+fn an_active_ftp_transfer_through_nat_is_listed_and_watched() {
+    let Some(lab) = Gateway::new() else { return };
+    let (mut events, mut query) =
+        lab.gateway.enter(|| (ExpectEvents::subscribe(ExpectGroups::ALL).unwrap(), Query::open().unwrap()));
+    let (mut client, mut server, control) = lab.control();
+
+    // The client names its inside address; the gateway puts the public one in its place.
+    let listener = listen(&lab.client, CLIENT, 0);
+    let inside = listener.local_addr().unwrap();
+    client.say(&format!("PORT {}", to_ftp(inside)));
+    let heard = server.hear();
+    let outside = from_ftp(heard.strip_prefix("PORT ").unwrap());
+    assert_eq!(outside.ip().to_string(), PUBLIC);
+    server.say("200 PORT command successful");
+    assert_eq!(client.hear(), "200 PORT command successful");
+
+    let expectation = the_one(&mut events, &mut query, control);
+    assert_eq!(expectation.expected, tcp(SERVER, 0, PUBLIC, outside.port()));
+    assert_eq!(expectation.mask, tcp("255.255.255.255", 0, "255.255.255.255", 0xffff));
+    let nat = expectation.nat.unwrap();
+    // The port is the one inside; the address is the master's.
+    assert_eq!((nat.tuple.src.is_unspecified(), nat.direction), (true, Direction::Reply));
+    assert!(matches!(nat.tuple.layer4, Layer4::Ports { src, .. } if src == inside.port()), "{nat:?}");
+    assert_eq!(expectation.function.as_deref(), Some("nat-follow-master"));
+
+    // The data connection comes to the public address, and goes to the client.
+    let data = connect_from(&lab.server, outside);
+    let from = data.local_addr().unwrap();
+    let (received, peer) = listener.accept().unwrap();
+    assert_eq!(peer, from);
+    fulfilled(&mut events, &mut query, &expectation);
+    let flow = query.get_by_original(&tcp(SERVER, from.port(), PUBLIC, outside.port())).unwrap().unwrap();
+    assert!(flow.status.is_expected() && flow.status.is_destination_nat(), "{flow:?}");
+    assert_eq!(flow.reply, tcp(CLIENT, inside.port(), SERVER, from.port()));
+    transfer(data, received);
+}
+
+#[test]
+fn a_passive_ftp_transfer_through_nat_is_listed_and_watched() {
+    let Some(lab) = Gateway::new() else { return };
+    let (mut events, mut query) =
+        lab.gateway.enter(|| (ExpectEvents::subscribe(ExpectGroups::ALL).unwrap(), Query::open().unwrap()));
+    let (mut client, mut server, control) = lab.control();
+
+    client.say("PASV");
+    assert_eq!(server.hear(), "PASV");
+    let listener = listen(&lab.server, SERVER, 0);
+    let outside = listener.local_addr().unwrap();
+    server.say(&format!("227 Entering Passive Mode ({})", to_ftp(outside)));
+    let heard = client.hear();
+    let told = heard.split(['(', ')']).nth(1).unwrap();
+    assert_eq!(from_ftp(told), outside);
+
+    let expectation = the_one(&mut events, &mut query, control);
+    assert_eq!(expectation.expected, tcp(CLIENT, 0, SERVER, outside.port()));
+
+    let data = connect_from(&lab.client, outside);
+    let from = data.local_addr().unwrap();
+    let (sending, peer) = listener.accept().unwrap();
+    assert_eq!(peer.ip().to_string(), PUBLIC);
+    fulfilled(&mut events, &mut query, &expectation);
+    let flow = query.get_by_original(&tcp(CLIENT, from.port(), SERVER, outside.port())).unwrap().unwrap();
+    assert!(flow.status.is_expected() && flow.status.is_source_nat(), "{flow:?}");
+    assert_eq!(flow.reply, tcp(SERVER, outside.port(), PUBLIC, peer.port()));
+    transfer(sending, data);
+}
+
+#[test]
+fn an_expectation_that_nothing_fulfils_ends_with_its_master() {
+    let Some(lab) = Gateway::new() else { return };
+    let (mut events, mut query) =
+        lab.gateway.enter(|| (ExpectEvents::subscribe(ExpectGroups::ALL).unwrap(), Query::open().unwrap()));
+    let (mut client, mut server, control) = lab.control();
+    client.say(&format!("PORT {}", to_ftp((Ipv4Addr::new(192, 168, 7, 2), 50000).into())));
+    server.hear();
+    let expectation = the_one(&mut events, &mut query, control);
+    let start = Instant::now();
+    query.flush(Family::Any).unwrap();
+    fulfilled(&mut events, &mut query, &expectation);
+    assert!(start.elapsed() < PATIENCE);
+}
