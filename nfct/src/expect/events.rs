@@ -220,6 +220,7 @@ impl ExpectEvents {
 
     fn wait(&self, timeout: Option<Duration>) -> Result<(), Error> {
         socket::wait(self.handle.as_fd(), timeout)
+            .map(drop)
             .map_err(|source| Error::from_io("waiting for expectation events", source))
     }
 }
