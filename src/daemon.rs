@@ -134,6 +134,9 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
 
     // Sockets that were passed stay, whatever the configuration says.
     let is_passed = !passed.is_empty();
+    let workers = Workers::start()
+        .map_err(|error| Fatal::new(Cause::System, format!("cannot start threads: {error}")))?;
+    let workers = Arc::new(workers);
     let listeners = if is_passed { take(passed)? } else { bind(&config).await? };
     let (stop, stopping) = watch::channel(false);
     let app = Arc::new(App {
@@ -145,9 +148,6 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
         stopping,
         refusal_logged: AtomicU64::new(0),
     });
-    let workers = Workers::start()
-        .map_err(|error| Fatal::new(Cause::System, format!("cannot start threads: {error}")))?;
-    let workers = Arc::new(workers);
     let mut server = Server::new(app.clone(), workers.clone());
     server.listen(listeners).await;
     let supervisor = Arc::new(Supervisor::default());
