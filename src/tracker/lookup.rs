@@ -40,8 +40,12 @@ impl Tracker {
     async fn caught_up<T>(&self, read: impl FnOnce(&mut State, Stamp) -> T) -> Result<Answer<T>, Error> {
         if !self.socket.wait(Some(Duration::ZERO))? {
             let mut state = self.lock();
-            let value = read(&mut state, self.clock.now());
-            return Ok(Answer { value, complete: state.complete });
+            let now = self.clock.now();
+            // Counts must be right, so what is over goes first.
+            if state.table.next_expiry(now) != Some(Duration::ZERO) {
+                let value = read(&mut state, now);
+                return Ok(Answer { value, complete: state.complete });
+            }
         }
         let (mut drained, mut enough) = (None, None);
         loop {
