@@ -57,6 +57,12 @@ pub enum Error {
         /// What is wrong with the message.
         source: crate::wire::Malformed,
     },
+    /// The kernel alone sets this attribute.
+    #[error("setting {attribute}: it is read-only: the kernel alone sets it")]
+    ReadOnly {
+        /// The C library's name of the attribute.
+        attribute: &'static str,
+    },
     /// The C library that is installed is too old for this.
     #[error("{doing}: needs libnetfilter_conntrack {needs} or newer: the installed one has no {lacks}")]
     Library {
@@ -151,7 +157,10 @@ impl Error {
             Error::Permission { source, .. }
             | Error::Unsupported { source, .. }
             | Error::System { source, .. } => source.raw_os_error(),
-            Error::Malformed { .. } | Error::Invalid { .. } | Error::Library { .. } => None,
+            Error::Malformed { .. }
+            | Error::ReadOnly { .. }
+            | Error::Library { .. }
+            | Error::Invalid { .. } => None,
         }
     }
 
@@ -162,8 +171,9 @@ impl Error {
             | Error::Unsupported { doing, .. }
             | Error::System { doing, .. }
             | Error::Malformed { doing, .. }
-            | Error::Invalid { doing, .. }
-            | Error::Library { doing, .. } => doing,
+            | Error::Library { doing, .. }
+            | Error::Invalid { doing, .. } => doing,
+            Error::ReadOnly { .. } => "setting an attribute",
         }
     }
 }

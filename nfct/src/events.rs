@@ -19,6 +19,8 @@ const SMALLEST_EVENT: usize = 512;
 
 /// What happened to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum EventKind {
     /// It was confirmed: its first packet is about to leave.
     New,
@@ -84,6 +86,7 @@ impl BitOr for Groups {
 
 /// One event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Event {
     /// What happened.
     pub kind: EventKind,

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::state::Status;
 use crate::tuple::Tuple;
 
 /// What the kernel says of one entry; fields it left out are `None` (or 0 for
 /// the mark, which the kernel leaves out when it is 0).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Flow {
     /// The connection as its first packet had it, before NAT.
     pub original: Tuple,
@@ -40,68 +42,5 @@ impl Flow {
     /// When it ended, if the kernel keeps time stamps.
     pub fn stopped(&self) -> Option<SystemTime> {
         self.stop.map(|nanoseconds| SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds))
-    }
-}
-
-/// State bits of an entry (`enum ip_conntrack_status`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Status(pub u32);
-
-impl Status {
-    /// The entry came from an expectation.
-    pub const EXPECTED: Status = Status(nfct_sys::IPS_EXPECTED);
-    /// Packets were seen in both directions.
-    pub const SEEN_REPLY: Status = Status(nfct_sys::IPS_SEEN_REPLY);
-    /// The kernel won't drop it early when the table is full.
-    pub const ASSURED: Status = Status(nfct_sys::IPS_ASSURED);
-    /// Its first packet has left; every entry of the table is confirmed.
-    pub const CONFIRMED: Status = Status(nfct_sys::IPS_CONFIRMED);
-    /// The source is translated.
-    pub const SRC_NAT: Status = Status(nfct_sys::IPS_SRC_NAT);
-    /// The destination is translated.
-    pub const DST_NAT: Status = Status(nfct_sys::IPS_DST_NAT);
-    /// The kernel is removing it.
-    pub const DYING: Status = Status(nfct_sys::IPS_DYING);
-
-    /// The entry came from an expectation (a helper's data connection).
-    pub fn is_expected(self) -> bool {
-        self.has(nfct_sys::IPS_EXPECTED)
-    }
-
-    /// Packets were seen in both directions.
-    pub fn has_seen_reply(self) -> bool {
-        self.has(nfct_sys::IPS_SEEN_REPLY)
-    }
-
-    /// The kernel won't drop it early when the table is full.
-    pub fn is_assured(self) -> bool {
-        self.has(nfct_sys::IPS_ASSURED)
-    }
-
-    /// The source is translated.
-    pub fn is_source_nat(self) -> bool {
-        self.has(nfct_sys::IPS_SRC_NAT)
-    }
-
-    /// The destination is translated.
-    pub fn is_destination_nat(self) -> bool {
-        self.has(nfct_sys::IPS_DST_NAT)
-    }
-
-    /// The kernel is removing it: it may still show in a dump.
-    pub fn is_dying(self) -> bool {
-        self.has(nfct_sys::IPS_DYING)
-    }
-
-    fn has(self, bit: u32) -> bool {
-        self.0 & bit != 0
-    }
-}
-
-impl std::ops::BitOr for Status {
-    type Output = Status;
-
-    fn bitor(self, other: Status) -> Status {
-        Status(self.0 | other.0)
     }
 }

@@ -15,7 +15,8 @@
 //!   safe.
 //!
 //! [`Events`] and [`Query`] hand out a [`Flow`], a plain value. [`Conntrack`]
-//! is the C library's object, for building entries.
+//! is the C library's object, for building entries and for all that a `Flow`
+//! leaves out: [`attr`] names everything that it holds.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), nfct::Error> {
@@ -39,8 +40,8 @@
 //! # How it is cut
 //!
 //! `wire` reads and writes netlink attributes in safe code over byte slices;
-//! `socket` holds the system calls; `handle`, `conntrack` and `message` wrap
-//! the C library, `expect` does the same for expectations. Only `socket` and
+//! `socket` holds the system calls; `handle`, `conntrack`, `message` and
+//! `labels` wrap the C library, `expect` does the same for expectations. Only `socket` and
 //! what wraps the library contain `unsafe`, one operation a block.
 
 mod conntrack;
@@ -51,16 +52,19 @@ mod expect;
 mod flow;
 mod handle;
 mod kernel_filter;
+mod labels;
 mod message;
 mod namespace;
 mod query;
 mod selection;
 mod socket;
+mod state;
 mod statistics;
 mod tuple;
+pub mod view;
 pub mod wire;
 
-pub use conntrack::{Conntrack, ConntrackRef};
+pub use conntrack::{Compare, Conntrack, ConntrackRef, Counters, Output, Parts, attr};
 pub use dump::{Dump, Entry};
 pub use error::Error;
 pub use events::{Event, EventKind, Events, Groups, Received, Waiter};
@@ -68,14 +72,17 @@ pub use expect::{
     Expect, ExpectAttribute, ExpectEvent, ExpectEvents, ExpectFlags, ExpectGroups, ExpectHandle, ExpectNat,
     ExpectNews, ExpectRef, ExpectRequest, Expectation,
 };
-pub use flow::{Flow, Status};
+pub use flow::Flow;
 pub use handle::{Handle, Next};
 pub use kernel_filter::{Direction, End, KernelFilter};
+pub use labels::{LabelMap, Labels};
 pub use namespace::Namespace;
 pub use query::Query;
 pub use selection::{Family, Selection};
+pub use state::{DccpRole, DccpState, Layer3, SctpState, Status, TcpFlags, TcpState};
 pub use statistics::{Count, CpuStatistics, ExpectCpuStatistics};
 pub use tuple::{Layer4, Protocol, Tuple};
+pub use view::View;
 
 /// Version of the C library whose headers this crate was built against.
 pub const LIBRARY_VERSION: &str = env!("NFCT_LIBRARY_VERSION");

@@ -8,7 +8,7 @@ use std::io;
 
 use nfct_sys as sys;
 
-use crate::conntrack::{Conntrack, ConntrackRef};
+use crate::conntrack::ConntrackRef;
 use crate::error::Error;
 use crate::wire::{HEADER, message_kind};
 
@@ -71,7 +71,7 @@ impl MessageRoom {
 
 impl ConntrackRef {
     /// The entry as a netlink message, as the library writes it: what
-    /// [`Conntrack::parse`] reads back. Without flags and number it is what an
+    /// [`Conntrack::parse`](crate::Conntrack::parse) reads back. Without flags and number it is what an
     /// event would look like; a dump has entries of this kind too.
     ///
     /// ```
@@ -99,45 +99,5 @@ impl ConntrackRef {
         let mut room = MessageRoom::new();
         let message = room.write(self, sys::IPCTNL_MSG_CT_NEW, 0, 0, "writing a conntrack message")?;
         Ok(message.to_vec())
-    }
-}
-
-impl Conntrack {
-    /// What the library makes of a message's attributes alone, without the
-    /// header and the `struct nfgenmsg`; an address of another family than
-    /// `family` is left out.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), nfct::Error> {
-    /// # use nfct::{Conntrack, Family};
-    /// // CTA_MARK, 7
-    /// let mark = [8_u16.to_ne_bytes(), 8_u16.to_ne_bytes(), [0, 0], [0, 7]].concat();
-    /// assert_eq!(Conntrack::parse_attributes(&mark, Family::Ipv4)?.mark(), Some(7));
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// `EINVAL` where an attribute is not of the size that its type has.
-    pub fn parse_attributes(attributes: &[u8], family: crate::Family) -> Result<Self, Error> {
-        let entry = Self::new()?;
-        // The library reads attributes where they stand: they must be aligned.
-        let mut words = vec![0_u32; attributes.len().div_ceil(4)];
-        for (word, bytes) in words.iter_mut().zip(attributes.chunks(4)) {
-            let mut padded = [0; 4];
-            padded[..bytes.len()].copy_from_slice(bytes);
-            *word = u32::from_ne_bytes(padded);
-        }
-        // SAFETY: live, aligned memory of that many bytes, and a live object to fill. The library checks each
-        // attribute's length against what is left before it reads it.
-        let result = unsafe {
-            sys::nfct_payload_parse(
-                words.as_ptr().cast::<libc::c_void>(),
-                attributes.len(),
-                family.number().into(),
-                entry.as_ptr(),
-            )
-        };
-        if result < 0 { Err(Error::last("reading conntrack attributes")) } else { Ok(entry) }
     }
 }

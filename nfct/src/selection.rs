@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use nfct_sys as sys;
 
-use crate::flow::{Flow, Status};
+use crate::flow::Flow;
 use crate::kernel_filter::{Direction, End};
+use crate::state::Status;
 use crate::tuple::{Layer4, Protocol, Tuple};
 use crate::wire::Request;
 

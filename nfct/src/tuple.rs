@@ -112,6 +112,8 @@ impl std::str::FromStr for Protocol {
 
 /// What tells connections between the same two hosts apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Layer4 {
     /// TCP, UDP, UDP-Lite, SCTP, DCCP. Host byte order.
     Ports {
@@ -142,6 +144,7 @@ pub enum Layer4 {
 
 /// One direction of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Tuple {
     /// Source address.
     pub src: IpAddr,

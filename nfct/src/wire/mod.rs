@@ -14,7 +14,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nfct_sys as sys;
 
-use crate::flow::{Flow, Status};
+use crate::flow::Flow;
+use crate::state::Status;
 use crate::tuple::{Layer4, Protocol, Tuple};
 pub(crate) use expectation::{
     name_expectation, plain_tuple, write_expectation, write_expectation_message, write_text, write_zone,

@@ -1,0 +1,385 @@
+//! Every attribute of the library's conntrack object, each with the type of
+//! its value.
+//!
+//! An attribute is a constant here, named as in the C header without `ATTR_`;
+//! its type parameter is what [`get`](crate::ConntrackRef::get) gives and
+//! [`set`](crate::Conntrack::set) takes, so that no value of a wrong type or
+//! size can be meant.
+//!
+//! ```
+//! use nfct::{Conntrack, TcpState, attr};
+//!
+//! let mut entry = Conntrack::new()?;
+//! entry.set(attr::MARK, 7)?.set(attr::TCP_STATE, TcpState::Established)?;
+//! assert_eq!(entry.get(attr::MARK), Some(7));
+//! assert_eq!(entry.get(attr::TIMEOUT), None);
+//! let set: Vec<_> = entry.attributes().map(|id| id.name()).collect();
+//! assert_eq!(set, ["ATTR_TCP_STATE", "ATTR_MARK"]);
+//! # Ok::<(), nfct::Error>(())
+//! ```
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, SystemTime};
+
+use nfct_sys as sys;
+
+use super::codec;
+use super::{Conntrack, ConntrackRef};
+use crate::error::Error;
+use crate::labels::Labels;
+use crate::state::{DccpRole, DccpState, Layer3, SctpState, Status, TcpFlags, TcpState};
+use crate::tuple::Protocol;
+
+pub use super::group::{Group, Icmp, Pair};
+
+/// An attribute whose value is a `T`.
+///
+/// ```
+/// use nfct::attr::{self, Attribute};
+///
+/// const MINE: Attribute<u32> = attr::MARK;
+/// assert_eq!(MINE.id().name(), "ATTR_MARK");
+/// ```
+pub struct Attribute<T> {
+    id: Id,
+    pub(super) read: fn(&ConntrackRef, Id) -> Option<T>,
+    pub(super) write: fn(&mut Conntrack, Id, T) -> Result<(), Error>,
+}
+
+impl<T> Attribute<T> {
+    /// Which attribute it is, whatever its type.
+    pub const fn id(self) -> Id {
+        self.id
+    }
+}
+
+impl<T> Clone for Attribute<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Attribute<T> {}
+
+impl<T> fmt::Debug for Attribute<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.id.fmt(f)
+    }
+}
+
+/// Which attribute, whatever its type.
+///
+/// ```
+/// use nfct::attr;
+///
+/// assert!(attr::all().any(|id| id == attr::USE.id() && id.is_read_only()));
+/// assert_eq!(attr::MARK.id().to_string(), "ATTR_MARK");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct Id(u32);
+
+impl Id {
+    /// Its name in the C header.
+    pub fn name(self) -> &'static str {
+        self.row().map_or("", |row| row.name)
+    }
+
+    /// The header's number.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// Whether only the kernel sets it.
+    pub fn is_read_only(self) -> bool {
+        self.row().is_some_and(|row| row.read_only)
+    }
+
+    /// Whether the library that runs knows it; this crate knows attributes that came after
+    /// version 1.0.9.
+    pub fn is_known(self) -> bool {
+        Conntrack::new().is_ok_and(|entry| entry.knows(self))
+    }
+
+    fn row(self) -> Option<&'static Row> {
+        ROWS.get(self.0 as usize)
+    }
+}
+
+impl<T> From<Attribute<T>> for Id {
+    fn from(attribute: Attribute<T>) -> Self {
+        attribute.id
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// All attributes, in the order of the header.
+///
+/// ```
+/// assert_eq!(nfct::attr::all().next(), Some(nfct::attr::ORIG_IPV4_SRC.id()));
+/// ```
+pub fn all() -> impl Iterator<Item = Id> {
+    (0..ROWS.len() as u32).map(Id)
+}
+
+struct Row {
+    name: &'static str,
+    read_only: bool,
+    show: fn(&ConntrackRef) -> Box<dyn fmt::Debug>,
+}
+
+impl ConntrackRef {
+    /// The value of an attribute, for people who look for mistakes.
+    pub(super) fn show(&self, id: Id) -> Box<dyn fmt::Debug> {
+        id.row().map_or_else(|| Box::new(()) as Box<dyn fmt::Debug>, |row| (row.show)(self))
+    }
+}
+
+macro_rules! example {
+    (settable $name:ident, $sample:literal) => {
+        concat!(
+            "```\n# use std::net::{Ipv4Addr, Ipv6Addr};\n# use std::time::{Duration, SystemTime};\n",
+            "use nfct::*;\n\nlet mut entry = Conntrack::new()?;\n",
+            "entry.set(attr::",
+            stringify!($name),
+            ", ",
+            $sample,
+            ")?;\n",
+            "assert_eq!(entry.get(attr::",
+            stringify!($name),
+            "), Some(",
+            $sample,
+            "));\n",
+            "# Ok::<(), Error>(())\n```"
+        )
+    };
+    (read_only $name:ident, $sample:literal) => {
+        concat!(
+            "Read-only.\n```\n# use std::time::SystemTime;\nuse nfct::*;\n\n",
+            "let mut entry = Conntrack::new()?;\n",
+            "assert_eq!(entry.get(attr::",
+            stringify!($name),
+            "), None);\n",
+            "assert!(entry.set(attr::",
+            stringify!($name),
+            ", ",
+            $sample,
+            ").is_err());\n",
+            "# Ok::<(), Error>(())\n```"
+        )
+    };
+}
+
+macro_rules! attributes {
+    ($( $(#[$doc:meta])* $access:ident $name:ident = $number:expr, $type:ty, $codec:ident, $sample:literal; )*) => {
+        $(
+            $(#[$doc])*
+            ///
+            #[doc = example!($access $name, $sample)]
+            pub const $name: Attribute<$type> =
+                Attribute { id: Id($number), read: codec::$codec::read, write: codec::$codec::write };
+        )*
+
+        const ROWS: &[Row] = &[$(
+            Row {
+                name: concat!("ATTR_", stringify!($name)),
+                read_only: attributes!(@$access),
+                show: |entry| Box::new(entry.get($name)),
+            },
+        )*];
+
+        /// The constants' numbers, in the order of their rows.
+        #[cfg(test)]
+        const NUMBERS: &[u32] = &[$( $number, )*];
+    };
+    (@read_only) => { true };
+    (@settable) => { false };
+}
+
+// In the order of the header: an attribute's number is its place here.
+attributes! {
+    /// Source address of the original tuple.
+    settable ORIG_IPV4_SRC = sys::ATTR_ORIG_IPV4_SRC, Ipv4Addr, ipv4, "Ipv4Addr::new(192, 0, 2, 1)";
+    /// Destination address of the original tuple.
+    settable ORIG_IPV4_DST = sys::ATTR_ORIG_IPV4_DST, Ipv4Addr, ipv4, "Ipv4Addr::new(192, 0, 2, 1)";
+    /// Source address of the reply tuple.
+    settable REPL_IPV4_SRC = sys::ATTR_REPL_IPV4_SRC, Ipv4Addr, ipv4, "Ipv4Addr::new(192, 0, 2, 1)";
+    /// Destination address of the reply tuple.
+    settable REPL_IPV4_DST = sys::ATTR_REPL_IPV4_DST, Ipv4Addr, ipv4, "Ipv4Addr::new(192, 0, 2, 1)";
+    /// Source address of the original tuple.
+    settable ORIG_IPV6_SRC = sys::ATTR_ORIG_IPV6_SRC, Ipv6Addr, ipv6, "Ipv6Addr::LOCALHOST";
+    /// Destination address of the original tuple.
+    settable ORIG_IPV6_DST = sys::ATTR_ORIG_IPV6_DST, Ipv6Addr, ipv6, "Ipv6Addr::LOCALHOST";
+    /// Source address of the reply tuple.
+    settable REPL_IPV6_SRC = sys::ATTR_REPL_IPV6_SRC, Ipv6Addr, ipv6, "Ipv6Addr::LOCALHOST";
+    /// Destination address of the reply tuple.
+    settable REPL_IPV6_DST = sys::ATTR_REPL_IPV6_DST, Ipv6Addr, ipv6, "Ipv6Addr::LOCALHOST";
+    /// Source port of the original tuple, host byte order; of GRE the key.
+    settable ORIG_PORT_SRC = sys::ATTR_ORIG_PORT_SRC, u16, port, "443";
+    /// Destination port of the original tuple, host byte order; of GRE the key.
+    settable ORIG_PORT_DST = sys::ATTR_ORIG_PORT_DST, u16, port, "443";
+    /// Source port of the reply tuple, host byte order; of GRE the key.
+    settable REPL_PORT_SRC = sys::ATTR_REPL_PORT_SRC, u16, port, "443";
+    /// Destination port of the reply tuple, host byte order; of GRE the key.
+    settable REPL_PORT_DST = sys::ATTR_REPL_PORT_DST, u16, port, "443";
+    /// ICMP type of the original tuple; the library derives the reply's from it.
+    settable ICMP_TYPE = sys::ATTR_ICMP_TYPE, u8, u8, "8";
+    /// ICMP code.
+    settable ICMP_CODE = sys::ATTR_ICMP_CODE, u8, u8, "0";
+    /// ICMP identifier, host byte order; of the original tuple.
+    settable ICMP_ID = sys::ATTR_ICMP_ID, u16, port, "77";
+    /// Network protocol of the original tuple.
+    settable ORIG_L3PROTO = sys::ATTR_ORIG_L3PROTO, Layer3, layer3, "Layer3::Ipv6";
+    /// Network protocol of the reply tuple.
+    settable REPL_L3PROTO = sys::ATTR_REPL_L3PROTO, Layer3, layer3, "Layer3::Ipv6";
+    /// Transport protocol of the original tuple.
+    settable ORIG_L4PROTO = sys::ATTR_ORIG_L4PROTO, Protocol, protocol, "Protocol::Udp";
+    /// Transport protocol of the reply tuple.
+    settable REPL_L4PROTO = sys::ATTR_REPL_L4PROTO, Protocol, protocol, "Protocol::Udp";
+    /// TCP state.
+    settable TCP_STATE = sys::ATTR_TCP_STATE, TcpState, tcp_state, "TcpState::Established";
+    /// Address that the source of a new entry is translated to.
+    settable SNAT_IPV4 = sys::ATTR_SNAT_IPV4, Ipv4Addr, ipv4, "Ipv4Addr::new(192, 0, 2, 1)";
+    /// Address that the destination of a new entry is translated to.
+    settable DNAT_IPV4 = sys::ATTR_DNAT_IPV4, Ipv4Addr, ipv4, "Ipv4Addr::new(192, 0, 2, 1)";
+    /// Port that the source of a new entry is translated to, host byte order.
+    settable SNAT_PORT = sys::ATTR_SNAT_PORT, u16, port, "40000";
+    /// Port that the destination of a new entry is translated to, host byte order.
+    settable DNAT_PORT = sys::ATTR_DNAT_PORT, u16, port, "40000";
+    /// How long the kernel keeps the idle entry, in whole seconds; more than fit 32 bits become the
+    /// most.
+    settable TIMEOUT = sys::ATTR_TIMEOUT, Duration, seconds, "Duration::from_secs(300)";
+    /// The connection mark.
+    settable MARK = sys::ATTR_MARK, u32, u32, "7";
+    /// Packets seen in the original direction, with `nf_conntrack_acct`.
+    read_only ORIG_COUNTER_PACKETS = sys::ATTR_ORIG_COUNTER_PACKETS, u64, u64, "1";
+    /// Packets seen in the reply direction, with `nf_conntrack_acct`.
+    read_only REPL_COUNTER_PACKETS = sys::ATTR_REPL_COUNTER_PACKETS, u64, u64, "1";
+    /// Bytes seen in the original direction, with `nf_conntrack_acct`.
+    read_only ORIG_COUNTER_BYTES = sys::ATTR_ORIG_COUNTER_BYTES, u64, u64, "1";
+    /// Bytes seen in the reply direction, with `nf_conntrack_acct`.
+    read_only REPL_COUNTER_BYTES = sys::ATTR_REPL_COUNTER_BYTES, u64, u64, "1";
+    /// References that the kernel holds on the entry.
+    read_only USE = sys::ATTR_USE, u32, u32, "1";
+    /// The kernel's id of this life of the connection.
+    settable ID = sys::ATTR_ID, u32, u32, "1";
+    /// State bits.
+    settable STATUS = sys::ATTR_STATUS, Status, status, "Status::ASSURED";
+    /// What was noted of the TCP side that sends in the original direction. The kernel takes it
+    /// together with the mask.
+    settable TCP_FLAGS_ORIG = sys::ATTR_TCP_FLAGS_ORIG, TcpFlags, tcp_flags, "TcpFlags::BE_LIBERAL";
+    /// What was noted of the TCP side that sends in the reply direction. The kernel takes it together
+    /// with the mask.
+    settable TCP_FLAGS_REPL = sys::ATTR_TCP_FLAGS_REPL, TcpFlags, tcp_flags, "TcpFlags::BE_LIBERAL";
+    /// Which bits of the flags of the original direction count.
+    settable TCP_MASK_ORIG = sys::ATTR_TCP_MASK_ORIG, TcpFlags, tcp_flags, "TcpFlags::BE_LIBERAL";
+    /// Which bits of the flags of the reply direction count.
+    settable TCP_MASK_REPL = sys::ATTR_TCP_MASK_REPL, TcpFlags, tcp_flags, "TcpFlags::BE_LIBERAL";
+    /// Source address of the connection whose helper expected this one.
+    settable MASTER_IPV4_SRC = sys::ATTR_MASTER_IPV4_SRC, Ipv4Addr, ipv4, "Ipv4Addr::new(192, 0, 2, 1)";
+    /// Destination address of the connection whose helper expected this one.
+    settable MASTER_IPV4_DST = sys::ATTR_MASTER_IPV4_DST, Ipv4Addr, ipv4, "Ipv4Addr::new(192, 0, 2, 1)";
+    /// Source address of the connection whose helper expected this one.
+    settable MASTER_IPV6_SRC = sys::ATTR_MASTER_IPV6_SRC, Ipv6Addr, ipv6, "Ipv6Addr::LOCALHOST";
+    /// Destination address of the connection whose helper expected this one.
+    settable MASTER_IPV6_DST = sys::ATTR_MASTER_IPV6_DST, Ipv6Addr, ipv6, "Ipv6Addr::LOCALHOST";
+    /// Source port of the connection whose helper expected this one, host byte order.
+    settable MASTER_PORT_SRC = sys::ATTR_MASTER_PORT_SRC, u16, port, "21";
+    /// Destination port of the connection whose helper expected this one, host byte order.
+    settable MASTER_PORT_DST = sys::ATTR_MASTER_PORT_DST, u16, port, "21";
+    /// Network protocol of the connection whose helper expected this one.
+    settable MASTER_L3PROTO = sys::ATTR_MASTER_L3PROTO, Layer3, layer3, "Layer3::Ipv4";
+    /// Transport protocol of the connection whose helper expected this one.
+    settable MASTER_L4PROTO = sys::ATTR_MASTER_L4PROTO, Protocol, protocol, "Protocol::Tcp";
+    /// The security mark.
+    settable SECMARK = sys::ATTR_SECMARK, u32, u32, "7";
+    /// TCP sequence number, in the original direction, from which the second offset holds.
+    settable ORIG_NAT_SEQ_CORRECTION_POS = sys::ATTR_ORIG_NAT_SEQ_CORRECTION_POS, u32, u32, "1000";
+    /// What is added to sequence numbers of the original direction before that position.
+    settable ORIG_NAT_SEQ_OFFSET_BEFORE = sys::ATTR_ORIG_NAT_SEQ_OFFSET_BEFORE, i32, i32, "-3";
+    /// What is added to sequence numbers of the original direction from that position on.
+    settable ORIG_NAT_SEQ_OFFSET_AFTER = sys::ATTR_ORIG_NAT_SEQ_OFFSET_AFTER, i32, i32, "5";
+    /// TCP sequence number, in the reply direction, from which the second offset holds.
+    settable REPL_NAT_SEQ_CORRECTION_POS = sys::ATTR_REPL_NAT_SEQ_CORRECTION_POS, u32, u32, "1000";
+    /// What is added to sequence numbers of the reply direction before that position.
+    settable REPL_NAT_SEQ_OFFSET_BEFORE = sys::ATTR_REPL_NAT_SEQ_OFFSET_BEFORE, i32, i32, "-3";
+    /// What is added to sequence numbers of the reply direction from that position on.
+    settable REPL_NAT_SEQ_OFFSET_AFTER = sys::ATTR_REPL_NAT_SEQ_OFFSET_AFTER, i32, i32, "5";
+    /// SCTP state.
+    settable SCTP_STATE = sys::ATTR_SCTP_STATE, SctpState, sctp_state, "SctpState::Established";
+    /// Verification tag of the original direction.
+    settable SCTP_VTAG_ORIG = sys::ATTR_SCTP_VTAG_ORIG, u32, u32, "0xdead_beef";
+    /// Verification tag of the reply direction.
+    settable SCTP_VTAG_REPL = sys::ATTR_SCTP_VTAG_REPL, u32, u32, "0xdead_beef";
+    /// Name of the helper, at most 15 bytes.
+    settable HELPER_NAME = sys::ATTR_HELPER_NAME, String, text, r#""ftp".to_owned()"#;
+    /// DCCP state.
+    settable DCCP_STATE = sys::ATTR_DCCP_STATE, DccpState, dccp_state, "DccpState::Open";
+    /// Which DCCP side sends in the original direction.
+    settable DCCP_ROLE = sys::ATTR_DCCP_ROLE, DccpRole, dccp_role, "DccpRole::Server";
+    /// DCCP sequence number of the handshake.
+    settable DCCP_HANDSHAKE_SEQ = sys::ATTR_DCCP_HANDSHAKE_SEQ, u64, u64, "1";
+    /// Window scale that the sender of the original direction announced.
+    settable TCP_WSCALE_ORIG = sys::ATTR_TCP_WSCALE_ORIG, u8, u8, "7";
+    /// Window scale that the sender of the reply direction announced.
+    settable TCP_WSCALE_REPL = sys::ATTR_TCP_WSCALE_REPL, u8, u8, "7";
+    /// Zone that holds for both directions.
+    settable ZONE = sys::ATTR_ZONE, u16, u16, "5";
+    /// Security context, as SELinux writes it.
+    read_only SECCTX = sys::ATTR_SECCTX, String, text, "String::new()";
+    /// When the connection began, with `nf_conntrack_timestamp`.
+    read_only TIMESTAMP_START = sys::ATTR_TIMESTAMP_START, SystemTime, time, "SystemTime::UNIX_EPOCH";
+    /// When the connection ended, with `nf_conntrack_timestamp`.
+    read_only TIMESTAMP_STOP = sys::ATTR_TIMESTAMP_STOP, SystemTime, time, "SystemTime::UNIX_EPOCH";
+    /// What the helper keeps of the connection, at most 65000 bytes (the kernel keeps 32).
+    settable HELPER_INFO = sys::ATTR_HELPER_INFO, Vec<u8>, info, "vec![1, 2, 3]";
+    /// Connection labels; the kernel keeps 128.
+    settable CONNLABELS = sys::ATTR_CONNLABELS, Labels, labels, "Labels::new(127)?";
+    /// Which labels are to be changed; of the same size as the labels.
+    settable CONNLABELS_MASK = sys::ATTR_CONNLABELS_MASK, Labels, labels, "Labels::new(127)?";
+    /// Zone that holds for the original direction alone.
+    settable ORIG_ZONE = sys::ATTR_ORIG_ZONE, u16, u16, "5";
+    /// Zone that holds for the reply direction alone.
+    settable REPL_ZONE = sys::ATTR_REPL_ZONE, u16, u16, "5";
+    /// Address that the source of a new entry is translated to.
+    settable SNAT_IPV6 = sys::ATTR_SNAT_IPV6, Ipv6Addr, ipv6, "Ipv6Addr::LOCALHOST";
+    /// Address that the destination of a new entry is translated to.
+    settable DNAT_IPV6 = sys::ATTR_DNAT_IPV6, Ipv6Addr, ipv6, "Ipv6Addr::LOCALHOST";
+    /// Initial sequence number that the SYN proxy gave.
+    settable SYNPROXY_ISN = sys::ATTR_SYNPROXY_ISN, u32, u32, "1";
+    /// Initial time stamp that the SYN proxy gave.
+    settable SYNPROXY_ITS = sys::ATTR_SYNPROXY_ITS, u32, u32, "1";
+    /// Offset of time stamps behind the SYN proxy.
+    settable SYNPROXY_TSOFF = sys::ATTR_SYNPROXY_TSOFF, u32, u32, "1";
+    /// When the event happened, with `nf_conntrack_timestamp` and a kernel since 6.14; needs
+    /// libnetfilter_conntrack 1.1.1.
+    read_only TIMESTAMP_EVENT = 75, SystemTime, time, "SystemTime::UNIX_EPOCH";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_stand_at_their_numbers_and_none_of_the_header_is_missing() {
+        assert!(NUMBERS.iter().copied().eq(0..ROWS.len() as u32));
+        assert!(ROWS.len() as u32 >= sys::ATTR_MAX, "the header has an attribute that is not here");
+        let entry = Conntrack::new().unwrap();
+        for id in all() {
+            assert_eq!(id.is_known(), entry.knows(id));
+            assert!(id.is_known() || id == TIMESTAMP_EVENT.id(), "{id}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Comparing two objects as the library does.
+
+use std::ops::BitOr;
+
+use nfct_sys as sys;
+
+use super::{ConntrackRef, attr};
+
+/// What to compare, and how; join them with `|`.
+///
+/// ```
+/// use nfct::{Compare, Conntrack};
+///
+/// let (mut a, mut b) = (Conntrack::new()?, Conntrack::new()?);
+/// a.set_mark(7);
+/// assert!(a.compare(&b, Compare::ALL), "what only one of them has does not count");
+/// assert!(!a.compare(&b, Compare::STRICT), "unless it is to");
+/// b.set_mark(8);
+/// assert!(!a.compare(&b, Compare::ALL));
+/// assert!(a.compare(&b, Compare::ORIGINAL | Compare::REPLY));
+/// # Ok::<(), nfct::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compare(u32);
+
+impl Compare {
+    /// Both tuples, id, mark, time-out, status, protocol state, zones, security context and labels.
+    /// Of the status: whether the first object's bits are set in the second.
+    pub const ALL: Compare = Compare(sys::NFCT_CMP_ALL);
+    /// The original tuple.
+    pub const ORIGINAL: Compare = Compare(sys::NFCT_CMP_ORIG);
+    /// The reply tuple.
+    pub const REPLY: Compare = Compare(sys::NFCT_CMP_REPL);
+    /// The time-outs are equal.
+    pub const TIMEOUT_EQUAL: Compare = Compare(sys::NFCT_CMP_TIMEOUT_EQ);
+    /// The first time-out is longer.
+    pub const TIMEOUT_LONGER: Compare = Compare(sys::NFCT_CMP_TIMEOUT_GT);
+    /// The first time-out is shorter.
+    pub const TIMEOUT_SHORTER: Compare = Compare(sys::NFCT_CMP_TIMEOUT_LT);
+    /// What the first object alone has makes them differ.
+    pub const MASK: Compare = Compare(sys::NFCT_CMP_MASK);
+    /// What one object alone has makes them differ.
+    pub const STRICT: Compare = Compare(sys::NFCT_CMP_STRICT);
+
+    fn contains(self, other: Compare) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl BitOr for Compare {
+    type Output = Compare;
+
+    fn bitor(self, other: Compare) -> Compare {
+        Compare(self.0 | other.0)
+    }
+}
+
+impl ConntrackRef {
+    /// Whether two objects are the same, as far as `what` asks. What is not set in both does not
+    /// count, but for [`Compare::MASK`] and [`Compare::STRICT`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use nfct::{Compare, Conntrack};
+    ///
+    /// let (mut a, mut b) = (Conntrack::new()?, Conntrack::new()?);
+    /// a.set_timeout(Duration::from_secs(9));
+    /// b.set_timeout(Duration::from_secs(3));
+    /// assert!(a.compare(&b, Compare::TIMEOUT_LONGER | Compare::TIMEOUT_EQUAL));
+    /// assert!(!a.compare(&b, Compare::TIMEOUT_SHORTER));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
+    pub fn compare(&self, other: &ConntrackRef, what: Compare) -> bool {
+        // SAFETY: two live objects, which are only read.
+        let same = unsafe { sys::nfct_cmp(self.as_ptr(), other.as_ptr(), what.0) };
+        same > 0 && self.compare_timeouts(other, what)
+    }
+
+    /// The library looks at the flags of time-outs only when it compares everything, which it does
+    /// only where there are none of them.
+    fn compare_timeouts(&self, other: &ConntrackRef, what: Compare) -> bool {
+        let accepted = [
+            (Compare::TIMEOUT_SHORTER, std::cmp::Ordering::Less),
+            (Compare::TIMEOUT_EQUAL, std::cmp::Ordering::Equal),
+            (Compare::TIMEOUT_LONGER, std::cmp::Ordering::Greater),
+        ];
+        if !accepted.iter().any(|(flag, _)| what.contains(*flag)) {
+            return true;
+        }
+        match (self.get(attr::TIMEOUT), other.get(attr::TIMEOUT)) {
+            (Some(mine), Some(other)) => {
+                let order = mine.cmp(&other);
+                accepted.iter().any(|(flag, accepted)| what.contains(*flag) && order == *accepted)
+            }
+            (None, None) => true,
+            (Some(_), None) => !what.contains(Compare::MASK) && !what.contains(Compare::STRICT),
+            (None, Some(_)) => !what.contains(Compare::STRICT),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What the library prints of an object: one line of text, or XML.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use libc::{c_char, c_int, c_uint};
+use nfct_sys as sys;
+
+use super::ConntrackRef;
+use crate::error::Error;
+use crate::events::EventKind;
+use crate::labels::LabelMap;
+
+/// How to print an object: what `conntrack -o` chooses.
+///
+/// ```
+/// use nfct::{Conntrack, EventKind, Layer4, Output, Protocol, Tuple};
+///
+/// let mut entry = Conntrack::new()?;
+/// entry.set_original(&Tuple {
+///     src: "10.0.0.1".parse()?,
+///     dst: "192.0.2.1".parse()?,
+///     protocol: Protocol::Udp,
+///     layer4: Layer4::Ports { src: 40000, dst: 53 },
+///     zone: 0,
+/// });
+/// entry.setup_reply()?;
+/// assert_eq!(
+///     entry.print(&Output::plain().kind(EventKind::New).layer3())?,
+///     "    [NEW] ipv4     2 udp      17 src=10.0.0.1 dst=192.0.2.1 sport=40000 dport=53 \
+///      src=192.0.2.1 dst=10.0.0.1 sport=53 dport=40000"
+/// );
+/// assert!(entry.print(&Output::xml())?.starts_with("<flow><meta direction=\"original\">"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Output<'a> {
+    format: u32,
+    flags: u32,
+    kind: u32,
+    labels: Option<&'a LabelMap>,
+}
+
+impl<'a> Output<'a> {
+    /// One line of text, as `conntrack -L` prints it.
+    pub const fn plain() -> Self {
+        Self { format: sys::NFCT_O_PLAIN, flags: 0, kind: sys::NFCT_T_UNKNOWN as u32, labels: None }
+    }
+
+    /// XML, as `conntrack -o xml` prints it. The library escapes nothing: names of helpers and
+    /// security contexts stand in it as they are.
+    pub const fn xml() -> Self {
+        Self { format: sys::NFCT_O_XML, ..Self::plain() }
+    }
+
+    /// Says what kind of event it came with.
+    pub const fn kind(mut self, kind: EventKind) -> Self {
+        self.kind = match kind {
+            EventKind::New => sys::NFCT_T_NEW as u32,
+            EventKind::Update => sys::NFCT_T_UPDATE as u32,
+            EventKind::Destroy => sys::NFCT_T_DESTROY as u32,
+        };
+        self
+    }
+
+    /// With the network protocol, in text.
+    pub const fn layer3(self) -> Self {
+        self.with(sys::NFCT_OF_SHOW_LAYER3)
+    }
+
+    /// With the local time of printing, in XML.
+    pub const fn time(self) -> Self {
+        self.with(sys::NFCT_OF_TIME)
+    }
+
+    /// With the kernel's id, in text; XML has it always.
+    pub const fn id(self) -> Self {
+        self.with(sys::NFCT_OF_ID)
+    }
+
+    /// With the times of beginning and end.
+    pub const fn timestamps(self) -> Self {
+        self.with(sys::NFCT_OF_TIMESTAMP)
+    }
+
+    /// With the labels that `map` has names for.
+    pub const fn labels(self, map: &'a LabelMap) -> Self {
+        Self { labels: Some(map), ..self }
+    }
+
+    const fn with(mut self, flag: u32) -> Self {
+        self.flags |= flag;
+        self
+    }
+}
+
+/// In XML and with time stamps the library prints through memory that all threads share.
+static PRINTING: Mutex<()> = Mutex::new(());
+
+/// What a printing function of the library writes: `print` is called with a
+/// buffer and its size until all of it fits. `None` where the library refuses.
+pub(crate) fn printed(mut print: impl FnMut(*mut c_char, c_uint) -> c_int) -> Option<String> {
+    /// The library stops counting at the end of the buffer where it prints labels, and takes bytes
+    /// off at the end: only with this much left over is it sure that nothing was cut.
+    const SPARE: usize = 16;
+    let mut buffer: Vec<u8> = vec![0; 1024];
+    loop {
+        let size = c_uint::try_from(buffer.len()).ok()?;
+        let written = {
+            let _alone = PRINTING.lock().unwrap_or_else(PoisonError::into_inner);
+            print(buffer.as_mut_ptr().cast::<c_char>(), size)
+        };
+        let length = usize::try_from(written).ok()?;
+        if length + SPARE < buffer.len() {
+            buffer.truncate(length);
+            return Some(String::from_utf8_lossy(&buffer).into_owned());
+        }
+        let larger = buffer.len().max(length).checked_mul(2)?;
+        buffer.resize(larger, 0);
+    }
+}
+
+impl ConntrackRef {
+    /// What the library prints of it.
+    ///
+    /// ```
+    /// # use nfct::{Conntrack, Output, Protocol, attr};
+    /// let mut entry = Conntrack::new()?;
+    /// assert!(entry.print(&Output::plain()).is_err());
+    /// entry.set(attr::ORIG_L4PROTO, Protocol::Tcp)?;
+    /// assert!(entry.print(&Output::plain().id().timestamps().time())?.starts_with("tcp      6"));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for text of an entry without a transport protocol, or with [`Output::layer3`]
+    /// without a network protocol.
+    pub fn print(&self, output: &Output<'_>) -> Result<String, Error> {
+        let Output { format, flags, kind, labels } = *output;
+        let map = labels.map_or(std::ptr::null_mut(), LabelMap::as_ptr);
+        let text = printed(|buffer, size| {
+            // SAFETY: `size` bytes to write to, a live object and a live map, or none; both are only read.
+            unsafe { sys::nfct_snprintf_labels(buffer, size, self.as_ptr(), kind, format, flags, map) }
+        });
+        text.ok_or_else(|| Error::Invalid {
+            doing: "printing an entry",
+            found: "no transport or network protocol".to_owned(),
+            expected: "an entry with both",
+        })
+    }
+}
+
+/// As `conntrack -L` prints it; of an object without protocols, the attributes that it has.
+impl fmt::Display for ConntrackRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.print(&Output::plain()) {
+            Ok(text) => f.pad(&text),
+            Err(_) => fmt::Debug::fmt(self, f),
+        }
+    }
+}
+
+impl fmt::Display for super::Conntrack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}

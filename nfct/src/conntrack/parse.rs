@@ -1,0 +1,243 @@
+//! Reading netlink messages into an object.
+//!
+//! The library's parser believes what it is given: an attribute of a wrong size
+//! makes it end the process ("ctnetlink kernel ABI is broken"), and text is read
+//! up to a zero wherever that is. So a message is checked first, against the
+//! sizes that the parser wants.
+
+use nfct_sys as sys;
+
+use super::Conntrack;
+use super::helper_info::MOST_BYTES;
+use crate::error::Error;
+use crate::selection::Family;
+use crate::wire::{Attributes, Malformed, Messages};
+
+/// Size of `struct nfgenmsg`, which stands first in each message's payload.
+const NFGENMSG: usize = 4;
+
+/// The library keeps at most 65,536 labels.
+const MOST_LABELS: usize = 65_536;
+
+impl Conntrack {
+    /// What the library makes of one netlink message, header included.
+    ///
+    /// ```
+    /// use nfct::{Conntrack, Layer3, Protocol, attr};
+    ///
+    /// let mut entry = Conntrack::new()?;
+    /// entry.set(attr::ORIG_L3PROTO, Layer3::Ipv4)?.set(attr::ORIG_IPV4_SRC, [10, 0, 0, 1].into())?;
+    /// let message = entry.to_message()?;
+    /// assert_eq!(Conntrack::parse(&message)?.get(attr::ORIG_IPV4_SRC), Some([10, 0, 0, 1].into()));
+    /// assert!(Conntrack::parse(&message[..message.len() - 1]).is_err());
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] where a length or the size of an attribute does
+    /// not fit.
+    pub fn parse(message: &[u8]) -> Result<Self, Error> {
+        const DOING: &str = "reading a conntrack message";
+        let malformed = |source| Error::Malformed { doing: DOING, source };
+        let first = Messages::new(message).next().unwrap_or(Err(Malformed::Length)).map_err(malformed)?;
+        let attributes = first.payload.get(NFGENMSG..).ok_or(Malformed::Length).map_err(malformed)?;
+        let family = first.payload.first().copied().unwrap_or(0);
+        Self::read(attributes, family, DOING)
+    }
+
+    /// What the library makes of a message's attributes alone, without the
+    /// header and the `struct nfgenmsg`; its tuples are of `family`.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), nfct::Error> {
+    /// # use nfct::{Conntrack, Family};
+    /// // CTA_MARK, 7
+    /// let mark = [8_u16.to_ne_bytes(), 8_u16.to_ne_bytes(), [0, 0], [0, 7]].concat();
+    /// assert_eq!(Conntrack::parse_attributes(&mark, Family::Ipv4)?.mark(), Some(7));
+    /// assert!(Conntrack::parse_attributes(&mark[..6], Family::Ipv4).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] where a length or the size of an attribute does
+    /// not fit.
+    pub fn parse_attributes(attributes: &[u8], family: Family) -> Result<Self, Error> {
+        Self::read(attributes, family.number(), "reading conntrack attributes")
+    }
+
+    fn read(attributes: &[u8], family: u8, doing: &'static str) -> Result<Self, Error> {
+        check(attributes, ENTRY).map_err(|source| Error::Malformed { doing, source })?;
+        let mut entry = Self::new()?;
+        entry.add(attributes, family, doing)?;
+        Ok(entry)
+    }
+
+    /// Has the library read attributes that [`check`] has found good, or that were written here,
+    /// into this object.
+    pub(super) fn add(&mut self, attributes: &[u8], family: u8, doing: &'static str) -> Result<(), Error> {
+        let aligned = aligned(attributes);
+        let start = aligned.as_ptr().cast::<libc::c_void>();
+        // SAFETY: that many bytes, aligned to four, whose attributes were checked to lie within them and
+        // to be of the sizes that the parser wants, and a live object that is borrowed for writing.
+        let result =
+            unsafe { sys::nfct_payload_parse(start, attributes.len(), family.into(), self.as_ptr()) };
+        if result < 0 { Err(Error::last(doing)) } else { Ok(()) }
+    }
+}
+
+/// A copy aligned to four bytes, as the library expects a message.
+fn aligned(bytes: &[u8]) -> Vec<u32> {
+    let word = |bytes: &[u8]| {
+        let mut padded = [0; 4];
+        padded[..bytes.len()].copy_from_slice(bytes);
+        u32::from_ne_bytes(padded)
+    };
+    bytes.chunks(4).map(word).collect()
+}
+
+/// What the parser wants of an attribute.
+#[derive(Clone, Copy)]
+pub(crate) enum Shape {
+    /// Exactly so many bytes.
+    Bytes(usize),
+    /// At most so many bytes.
+    AtMost(usize),
+    /// Text that ends with its only zero, or behind it.
+    Text,
+    /// Attributes.
+    Nested(&'static [(u32, Shape)]),
+}
+
+use Shape::{AtMost, Bytes, Nested, Text};
+
+pub(crate) const TUPLE: &[(u32, Shape)] = &[
+    (
+        sys::CTA_TUPLE_IP,
+        Nested(&[
+            (sys::CTA_IP_V4_SRC, Bytes(4)),
+            (sys::CTA_IP_V4_DST, Bytes(4)),
+            (sys::CTA_IP_V6_SRC, Bytes(16)),
+            (sys::CTA_IP_V6_DST, Bytes(16)),
+        ]),
+    ),
+    (
+        sys::CTA_TUPLE_PROTO,
+        Nested(&[
+            (sys::CTA_PROTO_NUM, Bytes(1)),
+            (sys::CTA_PROTO_SRC_PORT, Bytes(2)),
+            (sys::CTA_PROTO_DST_PORT, Bytes(2)),
+            (sys::CTA_PROTO_ICMP_ID, Bytes(2)),
+            (sys::CTA_PROTO_ICMP_TYPE, Bytes(1)),
+            (sys::CTA_PROTO_ICMP_CODE, Bytes(1)),
+            (sys::CTA_PROTO_ICMPV6_ID, Bytes(2)),
+            (sys::CTA_PROTO_ICMPV6_TYPE, Bytes(1)),
+            (sys::CTA_PROTO_ICMPV6_CODE, Bytes(1)),
+        ]),
+    ),
+    (sys::CTA_TUPLE_ZONE, Bytes(2)),
+];
+
+const PROTOCOL_INFO: &[(u32, Shape)] = &[
+    (
+        sys::CTA_PROTOINFO_TCP,
+        Nested(&[
+            (sys::CTA_PROTOINFO_TCP_STATE, Bytes(1)),
+            (sys::CTA_PROTOINFO_TCP_WSCALE_ORIGINAL, Bytes(1)),
+            (sys::CTA_PROTOINFO_TCP_WSCALE_REPLY, Bytes(1)),
+            (sys::CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, Bytes(2)),
+            (sys::CTA_PROTOINFO_TCP_FLAGS_REPLY, Bytes(2)),
+        ]),
+    ),
+    (
+        sys::CTA_PROTOINFO_SCTP,
+        Nested(&[
+            (sys::CTA_PROTOINFO_SCTP_STATE, Bytes(1)),
+            (sys::CTA_PROTOINFO_SCTP_VTAG_ORIGINAL, Bytes(4)),
+            (sys::CTA_PROTOINFO_SCTP_VTAG_REPLY, Bytes(4)),
+        ]),
+    ),
+    (
+        sys::CTA_PROTOINFO_DCCP,
+        Nested(&[
+            (sys::CTA_PROTOINFO_DCCP_STATE, Bytes(1)),
+            (sys::CTA_PROTOINFO_DCCP_ROLE, Bytes(1)),
+            (sys::CTA_PROTOINFO_DCCP_HANDSHAKE_SEQ, Bytes(8)),
+        ]),
+    ),
+];
+
+const COUNTERS: &[(u32, Shape)] = &[
+    (sys::CTA_COUNTERS_PACKETS, Bytes(8)),
+    (sys::CTA_COUNTERS_BYTES, Bytes(8)),
+    (sys::CTA_COUNTERS32_PACKETS, Bytes(4)),
+    (sys::CTA_COUNTERS32_BYTES, Bytes(4)),
+];
+
+const SEQUENCE: &[(u32, Shape)] = &[
+    (sys::CTA_NAT_SEQ_CORRECTION_POS, Bytes(4)),
+    (sys::CTA_NAT_SEQ_OFFSET_BEFORE, Bytes(4)),
+    (sys::CTA_NAT_SEQ_OFFSET_AFTER, Bytes(4)),
+];
+
+/// `CTA_TIMESTAMP_EVENT`, which is younger than 1.0.9's header.
+const TIMESTAMP_EVENT: u32 = 27;
+
+const ENTRY: &[(u32, Shape)] = &[
+    (sys::CTA_TUPLE_ORIG, Nested(TUPLE)),
+    (sys::CTA_TUPLE_REPLY, Nested(TUPLE)),
+    (sys::CTA_TUPLE_MASTER, Nested(TUPLE)),
+    (sys::CTA_NAT_SEQ_ADJ_ORIG, Nested(SEQUENCE)),
+    (sys::CTA_NAT_SEQ_ADJ_REPLY, Nested(SEQUENCE)),
+    (sys::CTA_PROTOINFO, Nested(PROTOCOL_INFO)),
+    (sys::CTA_COUNTERS_ORIG, Nested(COUNTERS)),
+    (sys::CTA_COUNTERS_REPLY, Nested(COUNTERS)),
+    (sys::CTA_HELP, Nested(&[(sys::CTA_HELP_NAME, Text), (sys::CTA_HELP_INFO, AtMost(MOST_BYTES))])),
+    (sys::CTA_SECCTX, Nested(&[(sys::CTA_SECCTX_NAME, Text)])),
+    (
+        sys::CTA_TIMESTAMP,
+        Nested(&[(sys::CTA_TIMESTAMP_START, Bytes(8)), (sys::CTA_TIMESTAMP_STOP, Bytes(8))]),
+    ),
+    (
+        sys::CTA_SYNPROXY,
+        Nested(&[
+            (sys::CTA_SYNPROXY_ISN, Bytes(4)),
+            (sys::CTA_SYNPROXY_ITS, Bytes(4)),
+            (sys::CTA_SYNPROXY_TSOFF, Bytes(4)),
+        ]),
+    ),
+    (sys::CTA_STATUS, Bytes(4)),
+    (sys::CTA_TIMEOUT, Bytes(4)),
+    (sys::CTA_MARK, Bytes(4)),
+    (sys::CTA_SECMARK, Bytes(4)),
+    (sys::CTA_USE, Bytes(4)),
+    (sys::CTA_ID, Bytes(4)),
+    (sys::CTA_ZONE, Bytes(2)),
+    (sys::CTA_LABELS, AtMost(MOST_LABELS / 8)),
+    (TIMESTAMP_EVENT, Bytes(8)),
+];
+
+/// Whether all attributes that the parser looks at have the shape that it wants.
+///
+/// # Errors
+/// [`Malformed`], with the type of the first that has not.
+pub(crate) fn check(attributes: &[u8], shapes: &[(u32, Shape)]) -> Result<(), Malformed> {
+    for attribute in Attributes::new(attributes) {
+        let (kind, value) = attribute?;
+        let Some((_, shape)) = shapes.iter().find(|(known, _)| *known == u32::from(kind)) else { continue };
+        let fits = match shape {
+            Bytes(size) => value.len() == *size,
+            AtMost(size) => value.len() <= *size,
+            Text => value.contains(&0),
+            Nested(shapes) => {
+                check(value, shapes)?;
+                // The parser takes no fewer bytes than the header of an attribute, or none.
+                value.is_empty() || value.len() >= 4
+            }
+        };
+        if !fits {
+            return Err(Malformed::Size(kind));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,302 @@
+//! Connection labels: sets of bits, and the file that names them.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr::NonNull;
+
+use nfct_sys as sys;
+
+use crate::error::Error;
+
+/// A set of connection labels, by bit number: the library's bitmask.
+///
+/// The kernel keeps 128 labels an entry, bits 0 to 127.
+///
+/// ```
+/// use nfct::Labels;
+///
+/// let mut labels = Labels::new(127)?;
+/// labels.set(3)?;
+/// labels.set(127)?;
+/// assert!(labels.contains(3) && !labels.contains(4));
+/// assert_eq!(labels.iter().collect::<Vec<_>>(), [3, 127]);
+/// # Ok::<(), nfct::Error>(())
+/// ```
+pub struct Labels {
+    raw: NonNull<sys::nfct_bitmask>,
+}
+
+// SAFETY: a bitmask is its own memory, shared with nothing.
+unsafe impl Send for Labels {}
+// SAFETY: as above; methods with `&self` only read.
+unsafe impl Sync for Labels {}
+
+impl Labels {
+    /// An empty set with room for bits 0 to `highest`, rounded up to whole words of 32.
+    ///
+    /// # Errors
+    /// Only when memory runs out.
+    pub fn new(highest: u16) -> Result<Self, Error> {
+        // SAFETY: takes a number that the library takes in full; NULL is checked next.
+        let raw = unsafe { sys::nfct_bitmask_new(highest.into()) };
+        NonNull::new(raw).map(|raw| Self { raw }).ok_or_else(|| Error::last("making a set of labels"))
+    }
+
+    /// The highest bit that there is room for.
+    pub fn highest(&self) -> u16 {
+        // SAFETY: a live bitmask.
+        let highest = unsafe { sys::nfct_bitmask_maxbit(self.raw.as_ptr()) };
+        u16::try_from(highest).unwrap_or(u16::MAX)
+    }
+
+    /// Sets a bit.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] past [`Labels::highest`], which the library would leave out silently.
+    pub fn set(&mut self, bit: u16) -> Result<&mut Self, Error> {
+        if bit > self.highest() {
+            return Err(Error::Invalid {
+                doing: "setting a label",
+                found: format!("bit {bit} of a set that ends at bit {}", self.highest()),
+                expected: "a bit that the set has room for",
+            });
+        }
+        // SAFETY: a live bitmask that is borrowed for writing.
+        unsafe { sys::nfct_bitmask_set_bit(self.raw.as_ptr(), bit.into()) };
+        Ok(self)
+    }
+
+    /// Takes a bit out, if it is in.
+    pub fn unset(&mut self, bit: u16) -> &mut Self {
+        // SAFETY: a live bitmask that is borrowed for writing; a bit past its end is left alone.
+        unsafe { sys::nfct_bitmask_unset_bit(self.raw.as_ptr(), bit.into()) };
+        self
+    }
+
+    /// Takes all bits out.
+    pub fn clear(&mut self) {
+        // SAFETY: a live bitmask that is borrowed for writing.
+        unsafe { sys::nfct_bitmask_clear(self.raw.as_ptr()) }
+    }
+
+    /// Whether a bit is in.
+    pub fn contains(&self, bit: u16) -> bool {
+        // SAFETY: a live bitmask; a bit past its end is not set.
+        unsafe { sys::nfct_bitmask_test_bit(self.raw.as_ptr(), bit.into()) != 0 }
+    }
+
+    /// The bits that are in, in rising order.
+    pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        (0..=self.highest()).filter(|bit| self.contains(*bit))
+    }
+
+    /// A copy of what the library holds elsewhere.
+    ///
+    /// # Safety
+    /// `raw` is a live bitmask.
+    pub(crate) unsafe fn copy_of(raw: NonNull<sys::nfct_bitmask>) -> Option<Self> {
+        // SAFETY: the caller vouches for the bitmask; NULL is no memory.
+        let raw = unsafe { sys::nfct_bitmask_clone(raw.as_ptr()) };
+        NonNull::new(raw).map(|raw| Self { raw })
+    }
+
+    /// Hands the memory over to the caller, who frees it or gives it to who does.
+    pub(crate) fn into_raw(self) -> NonNull<sys::nfct_bitmask> {
+        std::mem::ManuallyDrop::new(self).raw
+    }
+}
+
+impl Clone for Labels {
+    fn clone(&self) -> Self {
+        // SAFETY: a live bitmask.
+        unsafe { Self::copy_of(self.raw) }.unwrap_or_else(|| crate::conntrack::out_of_memory())
+    }
+}
+
+/// Equal are sets of the same room with the same bits.
+impl PartialEq for Labels {
+    fn eq(&self, other: &Self) -> bool {
+        // SAFETY: two live bitmasks.
+        unsafe { sys::nfct_bitmask_equal(self.raw.as_ptr(), other.raw.as_ptr()) }
+    }
+}
+
+impl Eq for Labels {}
+
+impl fmt::Debug for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+impl Drop for Labels {
+    fn drop(&mut self) {
+        // SAFETY: the bitmask is ours and never used again.
+        unsafe { sys::nfct_bitmask_destroy(self.raw.as_ptr()) }
+    }
+}
+
+/// Names of connection labels, read from a file: a bit number and a name a line.
+///
+/// ```no_run
+/// let map = nfct::LabelMap::system()?;
+/// if let Some(bit) = map.bit("customer-traffic") {
+///     println!("customer-traffic is bit {bit}");
+/// }
+/// # Ok::<(), nfct::Error>(())
+/// ```
+pub struct LabelMap {
+    raw: NonNull<sys::nfct_labelmap>,
+}
+
+// SAFETY: a map is its own memory, shared with nothing.
+unsafe impl Send for LabelMap {}
+// SAFETY: the library never changes a map once it is read.
+unsafe impl Sync for LabelMap {}
+
+impl LabelMap {
+    /// Reads the system's own file, [`LabelMap::system_path`].
+    ///
+    /// # Errors
+    /// As [`LabelMap::open`].
+    pub fn system() -> Result<Self, Error> {
+        Self::open(Self::system_path())
+    }
+
+    /// Where the library looks for the system's file.
+    ///
+    /// ```
+    /// assert_eq!(nfct::LabelMap::system_path().file_name().unwrap(), "connlabel.conf");
+    /// ```
+    pub fn system_path() -> &'static Path {
+        // SAFETY: takes nothing and gives a constant of the library.
+        let path = unsafe { sys::nfct_labels_get_path() };
+        // SAFETY: the constant is a C string that lives as long as the library.
+        let path = unsafe { CStr::from_ptr(path) };
+        Path::new(OsStr::from_bytes(path.to_bytes()))
+    }
+
+    /// Reads a file. Lines that begin with `#`, numbers past 1023, and names
+    /// with other than letters, digits, spaces and hyphens are left out.
+    ///
+    /// ```
+    /// let path = std::env::temp_dir().join(format!("labels-{}", std::process::id()));
+    /// std::fs::write(&path, "3 seen-by-proxy\n")?;
+    /// let map = nfct::LabelMap::open(&path)?;
+    /// assert_eq!(map.bit("seen-by-proxy"), Some(3));
+    /// assert_eq!(map.name(3), Some("seen-by-proxy"));
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As the system says when the file can't be opened, [`Error::Invalid`]
+    /// when it names no label at all.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        const DOING: &str = "reading the names of labels";
+        let path = path.as_ref();
+        let invalid = |expected| Error::Invalid { doing: DOING, found: path.display().to_string(), expected };
+        let name =
+            CString::new(path.as_os_str().as_bytes()).map_err(|_| invalid("a path without a zero byte"))?;
+        // The library tells "no label" from "no file" by errno alone.
+        // SAFETY: takes nothing.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: it is this thread's own, and always there.
+        unsafe { *errno = 0 };
+        // SAFETY: a C string that outlives the call; NULL is checked next.
+        let raw = unsafe { sys::nfct_labelmap_new(name.as_ptr()) };
+        let error = std::io::Error::last_os_error();
+        match NonNull::new(raw) {
+            Some(raw) => Ok(Self { raw }),
+            None if error.raw_os_error() == Some(0) => {
+                Err(invalid("a file with a line such as `3 customer-traffic`"))
+            }
+            None => Err(Error::from_io(DOING, error)),
+        }
+    }
+
+    /// The name of a bit.
+    pub fn name(&self, bit: u16) -> Option<&str> {
+        // SAFETY: a live map, which reading does not change.
+        let name = unsafe { sys::nfct_labelmap_get_name(self.raw.as_ptr(), bit.into()) };
+        let name = NonNull::new(name.cast_mut())?;
+        // SAFETY: a C string of the map, which lives as long as it and never changes.
+        let name = unsafe { CStr::from_ptr(name.as_ptr()) };
+        name.to_str().ok().filter(|name| !name.is_empty())
+    }
+
+    /// The bit of a name.
+    pub fn bit(&self, name: &str) -> Option<u16> {
+        let name = CString::new(name).ok()?;
+        // SAFETY: a live map, which reading does not change, and a C string.
+        let bit = unsafe { sys::nfct_labelmap_get_bit(self.raw.as_ptr(), name.as_ptr()) };
+        u16::try_from(bit).ok()
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut sys::nfct_labelmap {
+        self.raw.as_ptr()
+    }
+}
+
+impl fmt::Debug for LabelMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The library reads no bit past this.
+        f.debug_map().entries((0..1024).filter_map(|bit| Some((bit, self.name(bit)?)))).finish()
+    }
+}
+
+impl Drop for LabelMap {
+    fn drop(&mut self) {
+        // SAFETY: the map is ours and never used again.
+        unsafe { sys::nfct_labelmap_destroy(self.raw.as_ptr()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_takes_what_it_has_room_for_and_nothing_else() {
+        let mut labels = Labels::new(0).unwrap();
+        assert_eq!(labels.highest(), 31);
+        labels.set(31).unwrap().set(0).unwrap();
+        assert!(labels.set(32).unwrap_err().to_string().contains("bit 32"));
+        assert_eq!(format!("{labels:?}"), "{0, 31}");
+        let copy = labels.clone();
+        assert_eq!(copy, labels);
+        labels.unset(31).unset(32);
+        assert_ne!(copy, labels);
+        labels.clear();
+        assert_eq!(labels, Labels::new(31).unwrap());
+        assert_ne!(labels, Labels::new(32).unwrap(), "another room");
+        let mut largest = Labels::new(u16::MAX).unwrap();
+        largest.set(u16::MAX).unwrap();
+        assert_eq!(largest.iter().collect::<Vec<_>>(), [u16::MAX]);
+    }
+
+    #[test]
+    fn a_map_is_read_from_a_file_and_a_bad_file_says_why() {
+        let file = |name: &str, text: &str| {
+            let path = std::env::temp_dir().join(format!("nfct-{}-{name}", std::process::id()));
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let good = file("good", "# names\n0 zero\n127 last one\n0x3 three\n2000 too high\n5 b<ad\n");
+        let map = LabelMap::open(&good).unwrap();
+        assert_eq!((map.bit("zero"), map.bit("last one"), map.bit("three")), (Some(0), Some(127), Some(3)));
+        assert_eq!((map.bit("too high"), map.bit("b<ad"), map.bit("ze\0ro")), (None, None, None));
+        assert_eq!((map.name(3), map.name(4), map.name(u16::MAX)), (Some("three"), None, None));
+        assert_eq!(format!("{map:?}"), r#"{0: "zero", 3: "three", 127: "last one"}"#);
+        let empty = file("empty", "# nothing\n");
+        let error = LabelMap::open(&empty).unwrap_err().to_string();
+        assert!(error.contains("expected a file with a line such as"), "{error}");
+        for path in [&good, &empty] {
+            std::fs::remove_file(path).unwrap();
+        }
+        assert_eq!(LabelMap::open(&good).unwrap_err().errno(), Some(libc::ENOENT));
+        assert!(LabelMap::open("a\0b").is_err());
+    }
+}
