@@ -190,10 +190,10 @@ impl Table {
         (place.after(next), gone)
     }
 
-    /// The dump is over, whole or not.
-    pub fn end_dump(&mut self) {
-        self.v4.end_dump();
-        self.v6.end_dump();
+    /// The dump is over, whole or not. What is returned takes its time to be
+    /// dropped, and is best dropped with no lock held.
+    pub fn end_dump(&mut self) -> impl Sized + use<> {
+        (self.v4.end_dump(), self.v6.end_dump())
     }
 
     /// Drops closed mappings that opened more than `life_span` ago, a slice at

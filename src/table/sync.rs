@@ -73,8 +73,8 @@ impl<A: Address> Family<A> {
         (next, gone)
     }
 
-    pub(super) fn end_dump(&mut self) {
-        self.ended_during_dump = None;
+    pub(super) fn end_dump(&mut self) -> Option<Ended> {
+        self.ended_during_dump.take()
     }
 
     pub(super) fn drop_old(&mut self, slot: u32, life_span: Duration, now: Stamp) -> (Option<u32>, usize) {

@@ -156,7 +156,7 @@ fn apply(table: &mut Table, model: &mut Model, step: &Step) {
             while let Some(from) = slot {
                 slot = table.close_unseen(from, now).0;
             }
-            table.end_dump();
+            drop(table.end_dump());
         }
     }
 }
@@ -261,7 +261,7 @@ fn a_dump_neither_revives_what_ended_nor_closes_what_began_meanwhile() {
         },
         ((None, 0), 0)
     );
-    table.end_dump();
+    drop(table.end_dump());
     assert_eq!(table.live(), 1);
 }
 

@@ -164,8 +164,10 @@ impl Tracker {
         } else {
             0
         };
+        // Dropped after the lock is.
+        let _ended;
         let mut state = self.lock();
-        state.table.end_dump();
+        _ended = state.table.end_dump();
         let Dumped { entries, malformed, cut_short, .. } = dump?;
         self.stats.dumps.increment();
         self.stats.swept.add(gone);
