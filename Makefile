@@ -50,10 +50,12 @@ setup: rust ## install what is missing to build, test and try it (Debian, Ubuntu
 		printf '#!/bin/sh\nexit 101\n' | $(SUDO) install -m 755 /dev/stdin $$policy; \
 	fi; \
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
-	case "$$missing" in *nginx*) \
-		: "nor is it to be started with the machine"; \
-		if command -v systemctl >/dev/null; then $(SUDO) systemctl disable nginx.service || true; fi;; \
-	esac
+	for service in nginx prometheus; do \
+		case "$$missing" in *$$service*) \
+			: "nor is it to be started with the machine"; \
+			if command -v systemctl >/dev/null; then $(SUDO) systemctl disable $$service.service || true; fi;; \
+		esac; \
+	done
 
 rust:
 	@command -v cargo >/dev/null || { \
@@ -68,7 +70,7 @@ build: rust ## build target/release/pynatconnd
 demo: setup ## show it at work: real NAT between network namespaces, one question, one answer
 	@demo/run.sh
 
-test: PACKAGES += shellcheck python3-venv nginx mandoc
+test: PACKAGES += shellcheck python3-venv nginx mandoc prometheus
 test: setup ## everything that CI runs
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings

@@ -12,7 +12,20 @@ use pynatconnd::config::{Config, Key};
 use pynatconnd::filter::Filter;
 use pynatconnd::mapping::{KeyValue, Learnt};
 use pynatconnd::question::Question;
-use pynatconnd::table::Table;
+use pynatconnd::table::{Place, Table};
+
+/// The walk for `/metrics` through a full table, slice by slice.
+#[divan::bench(sample_count = 10, sample_size = 1)]
+fn scan_ports(bencher: Bencher<'_, '_>) {
+    let table = full();
+    bencher.bench_local(|| {
+        let (mut ports, mut next) = (0, Some(Place::START));
+        while let Some(place) = next {
+            next = table.scan_ports(place, |_, _| ports += 1);
+        }
+        assert_eq!(ports, MANY);
+    });
+}
 
 fn main() {
     divan::main();

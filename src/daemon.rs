@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use clap::Parser;
@@ -113,9 +113,9 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
     let (failed, mut failure) = mpsc::unbounded_channel();
     let settings = Settings::from(&config);
     log::info!(
-        "pynatconnd {} (libnetfilter_conntrack {}) tracks {}, answers by {}",
+        "pynatconnd {} ({}) tracks {}, answers by {}",
         env!("CARGO_PKG_VERSION"),
-        nfct::LIBRARY_VERSION,
+        library(),
         settings.filter,
         settings.key
     );
@@ -139,6 +139,7 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
     let workers = Arc::new(workers);
     let listeners = if is_passed { take(passed)? } else { bind(&config).await? };
     let (stop, stopping) = watch::channel(false);
+    stats.note_configured(clock.now());
     let app = Arc::new(App {
         rules: RwLock::new(Arc::new(Rules::from(&config))),
         tracker,
@@ -167,9 +168,13 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
                 match outcome {
                     Ok(new) => {
                         config = new;
+                        app.stats.note_configured(app.clock.now());
                         log::info!("{} is in force", cli.config.display());
                     }
-                    Err(fatal) => log::error!("{fatal}; the configuration stays as it was"),
+                    Err(fatal) => {
+                        app.stats.reload_failed.store(true, Ordering::Relaxed);
+                        log::error!("{fatal}; the configuration stays as it was");
+                    }
                 }
             }
         }
@@ -270,6 +275,15 @@ fn said(config: &Config, bound: io::Result<Vec<TcpListener>>) -> Result<Vec<TcpL
 fn log_addresses(listeners: &[TcpListener]) {
     for address in listeners.iter().filter_map(|listener| listener.local_addr().ok()) {
         log::info!("listening on http://{address}");
+    }
+}
+
+/// The C library: the file that is loaded, and the version whose headers were used.
+fn library() -> String {
+    let built = format!("libnetfilter_conntrack {}", nfct::LIBRARY_VERSION);
+    match proc::loaded_library("libnetfilter_conntrack.so") {
+        Some(file) => format!("{file}, built against {built}"),
+        None => built,
     }
 }
 

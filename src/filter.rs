@@ -112,20 +112,21 @@ impl Filter {
     }
 }
 
-/// `dst_ip=198.51.100.1 dst_port=443`, or `everything`.
+/// In words: `everything`, or
+/// `connections with dst_ip 198.51.100.1, dst_port 443 that are translated`.
 impl std::fmt::Display for Filter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.conditions.is_empty() {
-            f.write_str("everything")?;
+            return f.write_str(if self.nat_only { "everything that is translated" } else { "everything" });
         }
         for (at, (key, value)) in self.conditions.iter().enumerate() {
-            let space = if at == 0 { "" } else { " " };
+            let before = if at == 0 { "connections with" } else { "," };
             match value {
-                KeyValue::Ip(address) => write!(f, "{space}{key}={address}")?,
-                KeyValue::Port(port) => write!(f, "{space}{key}={port}")?,
+                KeyValue::Ip(address) => write!(f, "{before} {key} {address}")?,
+                KeyValue::Port(port) => write!(f, "{before} {key} {port}")?,
             }
         }
-        if self.nat_only { f.write_str(" that is translated") } else { Ok(()) }
+        if self.nat_only { f.write_str(" that are translated") } else { Ok(()) }
     }
 }
 

@@ -1,13 +1,93 @@
-//! What the kernel says of conntrack in `/proc/sys`. In a container it may be
-//! hidden: `None` then.
+//! What the kernel says in `/proc`, of conntrack and of this process. In a
+//! container it may be hidden: `None` then.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use procfs::WithCurrentSystemInfo;
+use procfs::process::{LimitValue, MMapPath};
 
 /// Whether the kernel tells of connections: 0 never, 1 always, 2 of those that
 /// begin while somebody listens (its default since Linux 5.19).
 pub fn conntrack_events() -> Option<u32> {
-    std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_events").ok()?.trim().parse().ok()
+    conntrack("events")
 }
 
 /// How many buckets the kernel's table has; somebody may change it at any time.
 pub fn conntrack_buckets() -> Option<u32> {
-    std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_buckets").ok()?.trim().parse().ok()
+    conntrack("buckets")
+}
+
+/// How many connections the kernel tracks in this network namespace.
+pub fn conntrack_entries() -> Option<u64> {
+    conntrack("count")
+}
+
+/// How many it tracks at most.
+pub fn conntrack_limit() -> Option<u64> {
+    conntrack("max")
+}
+
+fn conntrack<T: FromStr>(name: &str) -> Option<T> {
+    std::fs::read_to_string(format!("/proc/sys/net/netfilter/nf_conntrack_{name}")).ok()?.trim().parse().ok()
+}
+
+/// What this process uses.
+#[derive(Debug)]
+pub struct Process {
+    /// User and system CPU time.
+    pub cpu: Duration,
+    /// Resident memory in bytes.
+    pub resident: u64,
+    /// Virtual memory in bytes.
+    pub virtual_memory: u64,
+    /// Open file descriptors.
+    pub open_files: u64,
+    /// As many may be open.
+    pub most_files: u64,
+}
+
+impl Process {
+    /// As it is now.
+    pub fn read() -> Option<Self> {
+        let process = procfs::process::Process::myself().ok()?;
+        let stat = process.stat().ok()?;
+        let ticks = Duration::from_secs(stat.utime + stat.stime);
+        Some(Self {
+            cpu: ticks / u32::try_from(procfs::ticks_per_second()).ok()?.max(1),
+            resident: stat.rss_bytes().get(),
+            virtual_memory: stat.vsize,
+            open_files: process.fd_count().ok()? as u64,
+            most_files: match process.limits().ok()?.max_open_files.soft_limit {
+                LimitValue::Value(most) => most,
+                LimitValue::Unlimited => u64::MAX,
+            },
+        })
+    }
+}
+
+/// The file that a shared library was loaded from, such as
+/// `libnetfilter_conntrack.so.3.8.0` for `libnetfilter_conntrack.so`.
+pub fn loaded_library(name: &str) -> Option<String> {
+    let maps = procfs::process::Process::myself().ok()?.maps().ok()?;
+    maps.into_iter().find_map(|map| match map.pathname {
+        MMapPath::Path(path) => {
+            Some(path.file_name()?.to_str()?.to_owned()).filter(|file| file.starts_with(name))
+        }
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_uses_something() {
+        let process = Process::read().expect("/proc is there");
+        assert!(process.resident > 1 << 20 && process.virtual_memory > process.resident, "{process:?}");
+        assert!((3..process.most_files).contains(&process.open_files), "{process:?}");
+        assert!(loaded_library("libc.so").is_some_and(|file| file.starts_with("libc.so.")));
+        assert_eq!(loaded_library("libnothing.so"), None);
+    }
 }

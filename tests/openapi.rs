@@ -14,7 +14,7 @@ const DOCUMENT: &str = include_str!("../doc/openapi.json");
 
 /// Every route that the server knows, and a path that stands for it. The list is held against the document and,
 /// by asking, against the server.
-const ROUTES: [(&str, &str, &[&str]); 11] = [
+const ROUTES: [(&str, &str, &[&str]); 12] = [
     ("/v1/lookup", "/v1/lookup", &["GET", "HEAD", "POST", "OPTIONS"]),
     ("/v1/mappings", "/v1/mappings", &["GET", "HEAD", "OPTIONS"]),
     ("/v1/events", "/v1/events", &["GET", "HEAD", "OPTIONS"]),
@@ -22,6 +22,7 @@ const ROUTES: [(&str, &str, &[&str]); 11] = [
     ("/v1/openapi.json", "/v1/openapi.json", &["GET", "HEAD", "OPTIONS"]),
     ("/healthz", "/healthz", &["GET", "HEAD", "OPTIONS"]),
     ("/readyz", "/readyz", &["GET", "HEAD", "OPTIONS"]),
+    ("/metrics", "/metrics", &["GET", "HEAD", "OPTIONS"]),
     ("/{key_name}/{value}", "/nat_port/40001", &["GET", "OPTIONS"]),
     ("/{value}", "/40001", &["GET", "OPTIONS"]),
     ("/debug", "/debug", &["GET", "OPTIONS"]),
@@ -310,6 +311,8 @@ fn every_route_answers_as_documented() {
         assert_eq!(answer.status, status, "{path}");
         document.hold(route, "GET", &answer);
     }
+    let accept = [("Accept", "application/openmetrics-text; version=1.0.0")];
+    document.hold("/metrics", "GET", &client.request("GET", "/metrics", &accept, b""));
     let thousand_and_one = serde_json::to_vec(&vec![json!({}); 1001]).unwrap();
     let posts: [(&[u8], u16); 4] = [
         (br#"[{"nat_port": 40001}, {"nat_port": 1}]"#, 200),

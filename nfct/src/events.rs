@@ -265,6 +265,16 @@ impl Waiter {
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool, Error> {
         wait(self.socket.as_fd(), timeout)
     }
+
+    /// How many events the kernel dropped since the subscription because the
+    /// receive buffer was full. Wraps around after 4,294,967,295.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn drops(&self) -> Result<u32, Error> {
+        socket::drops(self.socket.as_fd())
+            .map_err(|source| Error::from_io("reading how many events were dropped", source))
+    }
 }
 
 /// The same socket.

@@ -209,9 +209,18 @@ pub(crate) fn detach_filter(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// What waits in the receive buffer, in bytes as the kernel counts them
-/// (`SO_MEMINFO`, whose first number is `SK_MEMINFO_RMEM_ALLOC`).
+/// What waits in the receive buffer, in bytes as the kernel counts them.
 pub(crate) fn receive_memory(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    Ok(memory_numbers(fd)?[libc::SK_MEMINFO_RMEM_ALLOC as usize] as usize)
+}
+
+/// How many messages the kernel dropped since the socket was opened.
+pub(crate) fn drops(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(memory_numbers(fd)?[libc::SK_MEMINFO_DROPS as usize])
+}
+
+/// What the kernel counts of a socket's memory (`SO_MEMINFO`).
+fn memory_numbers(fd: BorrowedFd<'_>) -> io::Result<[u32; 9]> {
     // The kernel writes as many of its numbers as fit; it has nine now.
     let mut numbers = [0_u32; 9];
     let mut size = size_of_val(&numbers) as socklen_t;
@@ -225,7 +234,7 @@ pub(crate) fn receive_memory(fd: BorrowedFd<'_>) -> io::Result<usize> {
             &mut size,
         )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(numbers[0] as usize) }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(numbers) }
 }
 
 /// Takes this thread to a network namespace; EINVAL for a descriptor of

@@ -15,6 +15,7 @@ pub mod workers;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
@@ -23,7 +24,7 @@ use tokio::sync::watch;
 use crate::acl::Acl;
 use crate::clock::{Clock, Stamp};
 use crate::config::{Config, Key};
-use crate::stats::Stats;
+use crate::stats::{Route, Stats};
 use crate::tracker::Tracker;
 use response::Response;
 
@@ -94,9 +95,16 @@ impl App {
         }
     }
 
-    /// Answers one request. Whether the client may ask at all comes before
-    /// anything else.
+    /// Answers one request, and counts it.
     async fn answer(self: Arc<Self>, client: SocketAddr, request: Request<Incoming>) -> Response {
+        let (begun, route) = (Instant::now(), Route::of(request.uri().path()));
+        let answer = self.find_answer(client, request).await;
+        self.stats.count_answer(route, answer.status().as_u16(), begun.elapsed());
+        answer
+    }
+
+    /// Whether the client may ask at all comes before anything else.
+    async fn find_answer(self: &Arc<Self>, client: SocketAddr, request: Request<Incoming>) -> Response {
         let rules = self.rules();
         let new = v1::is_route(request.uri().path());
         if !rules.acl.allows(client.ip()) {
@@ -115,7 +123,7 @@ impl App {
                 response::line(status, text)
             };
         }
-        if new { v1::answer(self, request).await } else { legacy::answer(&self, rules.key, &request).await }
+        if new { v1::answer(self, request).await } else { legacy::answer(self, rules.key, &request).await }
     }
 }
 

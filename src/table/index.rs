@@ -271,6 +271,12 @@ impl Chains {
         }
     }
 
+    /// The slots that share a slot's key and are newer, the next newer one first.
+    pub(super) fn newer(&self, slot: u32) -> impl Iterator<Item = u32> + '_ {
+        let newer = move |slot: u32| Some(self.links.get(slot).newer).filter(|newer| *newer != NONE);
+        std::iter::successors(newer(slot), move |slot| newer(*slot))
+    }
+
     /// The slots whose key is `key`, the one entered last first.
     pub(super) fn walk<'a, A: Address>(
         &'a self,

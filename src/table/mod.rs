@@ -23,7 +23,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use nfct::{Flow, Protocol};
@@ -54,6 +54,15 @@ pub enum End {
     OfUnknown,
     /// No news.
     Stale,
+}
+
+/// The protocols whose ports can run out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
 }
 
 /// A place in the table, for work that goes through it slice by slice.
@@ -225,6 +234,17 @@ impl Table {
         place.after(match place.family {
             Which::V4 => self.v4.scan(place.slot, now, on),
             Which::V6 => self.v6.scan(place.slot, now, on),
+        })
+    }
+
+    /// Hands over each outside address and port that live TCP or UDP mappings
+    /// are translated to, once; from `place` on, a slice at a time, as
+    /// [`close_unseen`](Self::close_unseen) does. Where the address stays the
+    /// same nothing is taken of an outside address.
+    pub fn scan_ports(&self, place: Place, on: impl FnMut(IpAddr, Transport)) -> Option<Place> {
+        place.after(match place.family {
+            Which::V4 => self.v4.scan_ports(place.slot, on),
+            Which::V6 => self.v6.scan_ports(place.slot, on),
         })
     }
 

@@ -1,11 +1,13 @@
 //! Reading the table: the best answer, all answers, everything.
 
+use std::net::IpAddr;
+
 use nfct::Protocol;
 
-use super::LONGEST_WALK;
 use super::entry::{Address, State};
 use super::family::Family;
 use super::index::{By, Class, IndexKey};
+use super::{LONGEST_WALK, Transport};
 use crate::clock::Stamp;
 use crate::config::Key;
 use crate::mapping::{KeyValue, Mapping};
@@ -79,6 +81,41 @@ impl<A: Address> Family<A> {
         let (slice, next) = self.slice(slot);
         slice.filter_map(|slot| self.visible(slot, now)).for_each(&mut on);
         next
+    }
+
+    /// An outside port is counted with the newest of the live mappings that use
+    /// it. Mostly the one that is looked at is that; a chain of many that closed
+    /// is what else there is to walk, and ends the slice early.
+    pub(super) fn scan_ports(&self, from: u32, mut on: impl FnMut(IpAddr, Transport)) -> Option<u32> {
+        let (slice, next) = self.slice(from);
+        let Some(chains) = self.chains(By::NatIpAndPort) else { return next };
+        let mut walked = 0;
+        for slot in slice {
+            if let Some((address, transport)) = self.outside_port(slot) {
+                let newer = chains.newer(slot).take(LONGEST_WALK).inspect(|_| walked += 1);
+                if !{ newer }.any(|newer| self.outside_port(newer).is_some()) {
+                    on(address, transport);
+                }
+            }
+            if walked > LONGEST_WALK && slot + 1 < self.unused {
+                return Some(slot + 1);
+            }
+        }
+        next
+    }
+
+    /// The outside address that a slot has a port of, if it is live and translated.
+    fn outside_port(&self, slot: u32) -> Option<(IpAddr, Transport)> {
+        let entry = self.entries.get(slot);
+        if entry.state() != State::Live || entry.reply.dst == entry.original.src {
+            return None;
+        }
+        let transport = match entry.original.protocol() {
+            Protocol::Tcp => Transport::Tcp,
+            Protocol::Udp => Transport::Udp,
+            _ => return None,
+        };
+        Some((entry.reply.dst.into(), transport))
     }
 
     /// A mapping, unless the slot is free or its time is over.

@@ -169,6 +169,17 @@ fn all(table: &Table, now: Stamp) -> Vec<Mapping> {
     all
 }
 
+/// The address of each outside port in use, and whether it is one of UDP.
+fn ports(table: &Table) -> Vec<(std::net::IpAddr, bool)> {
+    let (mut ports, mut slot) = (Vec::new(), Some(Place::START));
+    while let Some(from) = slot {
+        slot =
+            table.scan_ports(from, |address, transport| ports.push((address, transport == Transport::Udp)));
+    }
+    ports.sort();
+    ports
+}
+
 proptest! {
     #[test]
     fn the_table_is_the_model(steps in steps()) {
@@ -187,6 +198,17 @@ proptest! {
                 .map(|(flow, live)| (flow.original.to_string() + &flow.reply.to_string(), flow.id, *live))
                 .collect());
             prop_assert_eq!(theirs, ours);
+
+            let mut expected: Vec<_> = model.live.iter()
+                .map(|(flow, _)| {
+                    let Layer4::Ports { dst, .. } = flow.reply.layer4 else { unreachable!() };
+                    (flow.reply.dst, flow.original.protocol == Protocol::Udp, dst)
+                })
+                .collect();
+            expected.sort();
+            expected.dedup();
+            let expected: Vec<_> = expected.into_iter().map(|(address, udp, _)| (address, udp)).collect();
+            prop_assert_eq!(ports(&table), expected);
 
             for port in 1..4 {
                 let best = table.best(Key::NatPort, KeyValue::Port(port), None, now).unwrap();
@@ -291,4 +313,36 @@ fn thousands_of_udp_flows_do_not_hide_the_tcp_connection_on_their_port() {
         closed.close(&gone, stamp(1));
     }
     assert_eq!(closed.best(Key::NatPort, KeyValue::Port(7), None, stamp(2)), Err(TooMany));
+}
+
+#[test]
+fn ports_with_many_that_closed_take_several_slices_and_count_once() {
+    let mut table = Table::new(Key::NatPort, Duration::from_millis(DEL_DELAY));
+    let numbered = |number: u32| {
+        let mut flow = flow(2, 1 + (number % 2) as u16, 1, true, number);
+        let server = std::net::Ipv4Addr::from(0x0a00_0000 + number).into();
+        (flow.original.dst, flow.reply.src) = (server, server);
+        flow
+    };
+    table.open(&numbered(0), Learnt::Event, stamp(0));
+    table.open(&numbered(1), Learnt::Event, stamp(0));
+    // Not translated: its address is no outside one.
+    let mut plain = flow(3, 1, 1, false, 1);
+    plain.reply.dst = plain.original.src;
+    table.open(&plain, Learnt::Event, stamp(0));
+    for number in 2..LONGEST_WALK as u32 + 10 {
+        table.open(&numbered(number), Learnt::Event, stamp(0));
+        table.close(&numbered(number), stamp(1));
+    }
+    let both = [("100.64.2.1".parse().unwrap(), true); 2];
+    assert_eq!(ports(&table), both);
+    let slices = |slice: &dyn Fn(Place) -> Option<Place>| {
+        std::iter::successors(Some(Place::START), |from| slice(*from)).count()
+    };
+    let usual = slices(&|from| table.scan(from, stamp(1), |_| ()));
+    assert_eq!(slices(&|from| table.scan_ports(from, |_, _| ())), usual + 1);
+    for number in LONGEST_WALK as u32 + 10..LONGEST_WALK as u32 + 20 {
+        table.open(&numbered(number), Learnt::Event, stamp(2));
+    }
+    assert_eq!(ports(&table), both);
 }

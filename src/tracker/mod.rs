@@ -9,10 +9,12 @@
 //! Two threads work beside the questions: `pump` drains the socket while
 //! nobody asks, `resync` reads the kernel's whole table at the start, after a
 //! loss and from time to time. `lookup` is what can be asked, `changes` what
-//! can be listened to, `reload` puts another configuration into force.
+//! can be listened to, `ports` how full the outside addresses are, `reload` puts
+//! another configuration into force.
 
 mod changes;
 mod lookup;
+mod ports;
 mod pump;
 mod reload;
 mod resync;
@@ -33,10 +35,11 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::config::{Config, Key, Netlink};
 use crate::filter::Filter;
-use crate::stats::{Longest, Stats};
+use crate::stats::Stats;
 use crate::table::Table;
 pub use changes::{Batch, Listener};
 pub use lookup::Answer;
+pub use ports::PortsInUse;
 
 /// What the tracker needs to know of the configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,6 +110,10 @@ struct State {
     /// When there was one last.
     disturbed: Instant,
     complete: bool,
+    /// When events were lost, if the table was not read whole since.
+    lost: Option<Instant>,
+    /// Drops that were told of in the log.
+    drops_told: u32,
 }
 
 impl Tracker {
@@ -140,6 +147,8 @@ impl Tracker {
             disturbances: 0,
             disturbed: Instant::now(),
             complete: false,
+            lost: None,
+            drops_told: 0,
         };
         let tracker = Arc::new(Self {
             state: Mutex::new(state),
@@ -183,6 +192,14 @@ impl Tracker {
     /// them: more than a kilobyte an event.
     pub fn receive_buffer(&self) -> usize {
         self.lock().receive_buffer
+    }
+
+    /// How many events the kernel dropped because they were not read fast enough.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn drops(&self) -> Result<u32, Error> {
+        self.socket.drops()
     }
 
     /// Whether the table is known to equal the kernel's.
@@ -230,7 +247,7 @@ impl Tracker {
     /// left the table half-changed; nothing must be answered from it.
     fn lock(&self) -> Guard<'_> {
         let state = self.state.lock();
-        Guard { state, since: Instant::now(), longest: &self.stats.lock_held }
+        Guard { state, since: Instant::now(), stats: &self.stats }
     }
 }
 
@@ -238,7 +255,7 @@ impl Tracker {
 struct Guard<'a> {
     state: MutexGuard<'a, State>,
     since: Instant,
-    longest: &'a Longest,
+    stats: &'a Stats,
 }
 
 impl Deref for Guard<'_> {
@@ -257,7 +274,9 @@ impl DerefMut for Guard<'_> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        self.longest.record(self.since.elapsed());
+        let held = self.since.elapsed();
+        self.stats.lock_held.record(held);
+        self.stats.lock_time.record(held);
         if std::thread::panicking() {
             log::error!("a thread died while it changed the table: ending");
             std::process::abort();

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nfct::{Error, EventKind, Received, Waiter};
 
@@ -30,10 +30,15 @@ impl Tracker {
         let mut empty = false;
         for _ in 0..RECEIVES {
             let State { events, table, settings, .. } = state;
-            let mut created = 0;
+            let (mut created, mut began, mut ended) = (0, 0, 0);
             // Read after the events were: none is stamped with a time before its own.
             let mut received_at = None;
             let received = events.receive(|event| {
+                match event.kind {
+                    EventKind::New => began += 1,
+                    EventKind::Destroy => ended += 1,
+                    EventKind::Update => {}
+                }
                 if !settings.filter.matches(&event.flow) {
                     return;
                 }
@@ -46,7 +51,9 @@ impl Tracker {
                     EventKind::Update => {}
                 }
             })?;
-            self.stats.created.add(created);
+            self.stats.created_by_event.add(created);
+            self.stats.events_new.add(began);
+            self.stats.events_destroy.add(ended);
             match received {
                 Received::Some { messages, malformed } => {
                     state.messages += messages as u64;
@@ -69,10 +76,11 @@ impl Tracker {
     /// Events were lost. The next burst gets more room.
     fn note_overrun(&self, state: &mut State) {
         self.stats.overruns.increment();
-        if state.complete {
+        if state.lost.is_none() {
             log::warn!(
                 "the kernel dropped events because it was not read fast enough: reading its table anew"
             );
+            state.lost = Some(Instant::now());
         }
         let Netlink { receive_buffer_max, .. } = state.settings.netlink;
         // The kernel doubles what it is given.
@@ -80,7 +88,7 @@ impl Tracker {
         if wanted > state.receive_buffer / 2 {
             match state.events.set_receive_buffer(wanted) {
                 Ok(bytes) => {
-                    log::info!("the receive buffer is {} KiB now", bytes >> 10);
+                    log::debug!("the receive buffer is {} KiB now", bytes >> 10);
                     state.receive_buffer = bytes;
                 }
                 Err(error) => log::warn!("{error}"),

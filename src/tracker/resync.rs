@@ -169,7 +169,7 @@ impl Tracker {
         let mut state = self.lock();
         _ended = state.table.end_dump();
         let Dumped { entries, malformed, cut_short, .. } = dump?;
-        self.stats.dumps.increment();
+        self.stats.resync_time.record(begun.elapsed());
         self.stats.swept.add(gone);
         self.stats.malformed.add(malformed);
         self.note_changes(&state);
@@ -177,22 +177,36 @@ impl Tracker {
             log::warn!("{malformed} of the kernel's connections can't be read");
         }
         if !whole || state.disturbances != disturbances {
+            self.stats.disturbed_dumps.increment();
             return Ok(if cut_short { Outcome::CutShort } else { Outcome::Disturbed });
         }
         self.loaded.store(true, Ordering::Relaxed);
+        self.stats.dumps.increment();
+        let was_complete = state.complete;
         if proc::conntrack_events() == Some(0) {
             // Nobody tells of what begins from now on.
             state.complete = false;
             self.complete.send_replace(false);
         } else if !state.complete {
-            log::info!(
-                "the table equals the kernel's: {} mappings of {entries} connections, read in {} ms",
-                state.table.live(),
-                begun.elapsed().as_millis()
-            );
             state.complete = true;
             self.complete.send_replace(true);
-        } else if gone > 0 {
+        }
+        let (live, took) = (state.table.live(), begun.elapsed().as_millis());
+        if let Some(lost) = state.lost.take() {
+            let drops = self.drops().unwrap_or(state.drops_told);
+            log::info!(
+                "the table equals the kernel's again, {} ms after the loss: {live} mappings of {entries} \
+                 connections, read in {took} ms; {} events were lost, the receive buffer is {} KiB",
+                lost.elapsed().as_millis(),
+                drops.wrapping_sub(state.drops_told),
+                state.receive_buffer >> 10
+            );
+            state.drops_told = drops;
+        } else if state.complete && !was_complete {
+            log::info!(
+                "the table equals the kernel's: {live} mappings of {entries} connections, read in {took} ms"
+            );
+        } else if gone > 0 && state.complete {
             log::info!("closed {gone} mappings that had ended without an event");
         }
         Ok(Outcome::Whole)
@@ -212,7 +226,7 @@ impl Tracker {
             let mut state = self.lock();
             let now = self.clock.now();
             let created = flows.drain(..).filter(|flow| state.table.merge(flow, now)).count();
-            self.stats.created.add(created);
+            self.stats.created_by_dump.add(created);
             self.note_changes(&state);
         };
         let mut dump = query.dump(Family::Any)?;

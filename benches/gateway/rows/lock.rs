@@ -62,8 +62,14 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
     let quiet = CONFIG.replace("[data]", "[data]\nsweep_interval = 3600");
     let sweeping = CONFIG.replace("[data]", "[data]\nsweep_interval = 3601");
     let filtered = format!("[filter]\ndst_port = 443\n{quiet}");
-    let names =
-        ["nothing happens", "it grows", "it is swept", "it is read anew", "`/debug` is read", "all end"];
+    let names = [
+        "nothing happens",
+        "it grows",
+        "it is swept",
+        "it is read anew",
+        "`/debug` and `/metrics` are read",
+        "all end",
+    ];
     let mut held = Vec::new();
     let mut longest = [const { Vec::new() }; 6];
     let mut p99 = [const { Vec::new() }; 6];
@@ -99,6 +105,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
                         client.stream().set_read_timeout(Some(PATIENCE)).expect("the connection is open");
                         let mut client = client;
                         assert_eq!(client.get("/debug").status, 200);
+                        assert_eq!(client.get("/metrics").status, 200);
                     }
                 }),
                 stream.during(|| {

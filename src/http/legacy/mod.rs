@@ -21,6 +21,7 @@ use super::App;
 use super::response::{self, Response};
 use crate::config::Key;
 use crate::mapping::KeyValue;
+use crate::stats::{self, Outcome};
 use shown::Shown;
 
 /// How long a look-up that found nothing waits for the table to be whole.
@@ -68,7 +69,7 @@ pub(super) async fn answer<B: Body>(app: &App, key: Key, request: &Request<B>) -
         Route::LookUp { key: asked, value } => {
             if asked.is_some_and(|asked| asked != key.as_str()) {
                 app.stats.requests.increment();
-                app.stats.bad.increment();
+                app.stats.lookups.count(stats::Route::Legacy, Outcome::Bad);
                 return response::html(StatusCode::BAD_REQUEST, "Mismatch");
             }
             look_up(app, key, &value, request.uri().query()).await
@@ -81,7 +82,7 @@ pub(super) async fn answer<B: Body>(app: &App, key: Key, request: &Request<B>) -
 async fn look_up(app: &App, key: Key, value: &str, query: Option<&str>) -> Response {
     app.stats.requests.increment();
     let bad = |text: &str| {
-        app.stats.bad.increment();
+        app.stats.lookups.count(stats::Route::Legacy, Outcome::Bad);
         response::line(StatusCode::BAD_REQUEST, text)
     };
     let protocol = match read_protocol(query) {
@@ -96,10 +97,13 @@ async fn look_up(app: &App, key: Key, value: &str, query: Option<&str>) -> Respo
     let mut waited = false;
     loop {
         match app.tracker.best(key, value, protocol).await {
-            Err(error) => return broken(&error),
+            Err(error) => {
+                app.stats.lookups.count(stats::Route::Legacy, Outcome::Undecided);
+                return broken(&error);
+            }
             Ok(answer) => match answer.value {
                 Some(mapping) => {
-                    app.stats.found.increment();
+                    app.stats.lookups.count(stats::Route::Legacy, Outcome::Found);
                     return response::json(&Shown::new(&mapping));
                 }
                 None if answer.complete => return not_found(app),
@@ -108,7 +112,7 @@ async fn look_up(app: &App, key: Key, value: &str, query: Option<&str>) -> Respo
                     waited = true;
                 }
                 None => {
-                    app.stats.not_found.increment();
+                    app.stats.lookups.count(stats::Route::Legacy, Outcome::Undecided);
                     let text = "not known yet: the kernel's table is still being read";
                     let unknown = response::line(StatusCode::SERVICE_UNAVAILABLE, text);
                     return response::with_header(unknown, RETRY_AFTER, "1");
@@ -125,7 +129,7 @@ fn broken(error: &nfct::Error) -> Response {
 }
 
 fn not_found(app: &App) -> Response {
-    app.stats.not_found.increment();
+    app.stats.lookups.count(stats::Route::Legacy, Outcome::NotFound);
     response::html(StatusCode::NOT_FOUND, "Not found")
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::broken;
 use crate::http::App;
 use crate::http::response::{self, Response};
+use crate::stats::{Outcome, Route};
 
 #[derive(Serialize)]
 struct Nagios {
@@ -49,13 +50,18 @@ pub(super) async fn answer(app: &App) -> Response {
     response::json(&Nagios {
         expired_data: stats.expired.get(),
         http_stat: HttpStat {
-            bad_requests: stats.bad.get(),
+            // What is refused under /v1 is no request here either.
+            bad_requests: [Route::Legacy, Route::Auth]
+                .map(|route| stats.lookups.get(route, Outcome::Bad))
+                .iter()
+                .sum(),
             no_of_requests: stats.requests.get(),
-            successful_replies: stats.found.get(),
+            successful_replies: stats.lookups.sum(Outcome::Found),
             unauthorized_requests: stats.unauthorized.get(),
-            unsuccessful_replies: stats.not_found.get(),
+            unsuccessful_replies: stats.lookups.sum(Outcome::NotFound)
+                + stats.lookups.sum(Outcome::Undecided),
         },
-        number_of_created_items: stats.created.get(),
+        number_of_created_items: stats.created_by_event.get() + stats.created_by_dump.get(),
         number_of_deleted_items: stats.deleted.get(),
         prgm_start_time: app.started.wall as f64 / 1000.0,
         queue_size: 0,

@@ -14,6 +14,7 @@ use super::{Failure, Response};
 use crate::http::{App, response};
 use crate::mapping::Mapping;
 use crate::question::Question;
+use crate::stats::{Outcome, Route};
 
 /// More matches than this are not told apart any further.
 const MOST_MATCHES: usize = 1000;
@@ -28,22 +29,23 @@ pub(super) async fn answer(app: &App, headers: &HeaderMap) -> Result<Response, F
     let question = match read(headers) {
         Ok(question) => question,
         Err(text) => {
-            app.stats.bad.increment();
+            app.stats.lookups.count(Route::Auth, Outcome::Bad);
             set("x-nat-found", "0");
             set("x-nat-error", &text);
             return Ok(answer);
         }
     };
-    let found = app.tracker.find(&question, MOST_MATCHES).await?;
+    let found = app.tracker.find(&question, MOST_MATCHES).await;
+    let found = found.inspect_err(|_| app.stats.lookups.count(Route::Auth, Outcome::Undecided))?;
     set("x-nat-complete", if found.complete { "1" } else { "0" });
     // A web server speaks TCP or, for HTTP/3, UDP.
     let usual = |mapping: &&Mapping| matches!(mapping.original.protocol, Protocol::Tcp | Protocol::Udp);
-    let Some(best) = found.value.iter().filter(usual).max_by_key(|mapping| mapping.rank()) else {
-        app.stats.not_found.increment();
+    let best = found.value.iter().filter(usual).max_by_key(|mapping| mapping.rank());
+    app.stats.lookups.count(Route::Auth, Outcome::of(best.is_some(), found.complete));
+    let Some(best) = best else {
         set("x-nat-found", "0");
         return Ok(answer);
     };
-    app.stats.found.increment();
     let as_good = |other: &&Mapping| {
         other.is_live() == best.is_live() && other.original.protocol == best.original.protocol
     };

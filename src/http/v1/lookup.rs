@@ -15,6 +15,7 @@ use super::{Failure, Response};
 use crate::http::{App, response};
 use crate::mapping::Mapping;
 use crate::question::Question;
+use crate::stats::{Outcome, Route};
 use crate::table::Change;
 
 /// Matches of one answer; more are for `/v1/mappings`.
@@ -58,7 +59,8 @@ fn is_ambiguous(found: &[Mapping]) -> bool {
 
 /// Answers one question.
 pub(super) async fn one(app: &App, query: Option<&str>) -> Result<Response, Failure> {
-    let answer = look_up(app, &Asked::from_query(query)?).await?;
+    let asked = Asked::from_query(query).inspect_err(|_| count_bad(app))?;
+    let answer = look_up(app, &asked).await?;
     let status = if answer.matches.is_empty() { StatusCode::NOT_FOUND } else { StatusCode::OK };
     Ok(json(status, &answer))
 }
@@ -84,6 +86,7 @@ pub(super) async fn many(app: &App, body: Incoming) -> Result<Response, Failure>
         }
     };
     let questions: Vec<Value> = serde_json::from_slice(&body).map_err(|error| {
+        count_bad(app);
         Failure::bad(
             format!("no list of questions: {error}"),
             r#"write [{"nat_ip": "100.64.2.1", "nat_port": 40001}]"#,
@@ -95,7 +98,7 @@ pub(super) async fn many(app: &App, body: Incoming) -> Result<Response, Failure>
     // All are read before the first is answered: a bad one costs nothing.
     let mut asked = Vec::with_capacity(questions.len());
     for (at, question) in questions.iter().enumerate() {
-        let read = Asked::from_json(question);
+        let read = Asked::from_json(question).inspect_err(|_| count_bad(app));
         asked.push(
             read.map_err(|failure| Failure {
                 error: format!("question {at}: {}", failure.error),
@@ -120,8 +123,22 @@ fn too_large(error: &str) -> Failure {
     }
 }
 
+/// A question that makes no sense, or a list of which one doesn't.
+fn count_bad(app: &App) {
+    app.stats.lookups.count(Route::Lookup, Outcome::Bad);
+}
+
 async fn look_up(app: &App, asked: &Asked) -> Result<Answer, Failure> {
     app.stats.requests.increment();
+    let answer = wait_for(app, asked).await;
+    let outcome = answer
+        .as_ref()
+        .map_or(Outcome::Undecided, |answer| Outcome::of(!answer.matches.is_empty(), answer.complete));
+    app.stats.lookups.count(Route::Lookup, outcome);
+    answer
+}
+
+async fn wait_for(app: &App, asked: &Asked) -> Result<Answer, Failure> {
     let Some(wait) = asked.wait else { return ask(app, &asked.question).await };
     let deadline = Instant::now() + wait;
     // Listening begins before the first look, so that nothing falls between.
@@ -155,13 +172,7 @@ async fn look_up(app: &App, asked: &Asked) -> Result<Answer, Failure> {
 
 async fn ask(app: &App, question: &Question) -> Result<Answer, Failure> {
     let found = app.tracker.find(question, MOST_MATCHES).await?;
-    let answer = Answer::new(found.value, found.complete);
-    if answer.matches.is_empty() {
-        app.stats.not_found.increment()
-    } else {
-        app.stats.found.increment()
-    }
-    Ok(answer)
+    Ok(Answer::new(found.value, found.complete))
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response {

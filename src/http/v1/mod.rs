@@ -1,7 +1,7 @@
-//! The new interface, `/v1/…`, and the two questions of health.
+//! The new interface, `/v1/…`, the two questions of health, and `/metrics`.
 //!
 //! `question` reads what is asked, `shape` writes mappings, and each route has
-//! a module: `lookup`, `mappings`, `events`, `auth`. Every error is JSON with
+//! a module: `lookup`, `mappings`, `events`, `auth`, `metrics`. Every error is JSON with
 //! what is wrong and how to mend it. The whole is described in
 //! `doc/openapi.json`, which is served too.
 
@@ -9,6 +9,7 @@ mod auth;
 mod events;
 mod lookup;
 mod mappings;
+mod metrics;
 mod question;
 mod shape;
 
@@ -74,16 +75,15 @@ pub(super) fn forbidden() -> Response {
 
 /// Whether a path belongs here.
 pub(super) fn is_route(path: &str) -> bool {
-    matches!(path, "/healthz" | "/readyz" | "/v1") || path.starts_with("/v1/")
+    matches!(path, "/healthz" | "/readyz" | "/metrics" | "/v1") || path.starts_with("/v1/")
 }
 
-pub(super) async fn answer(app: Arc<App>, request: Request<Incoming>) -> Response {
+pub(super) async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response {
     let path = request.uri().path();
     let allowed = match path {
         "/v1/lookup" => "GET, HEAD, POST, OPTIONS",
-        "/v1/mappings" | "/v1/events" | "/v1/auth" | "/v1/openapi.json" | "/healthz" | "/readyz" => {
-            "GET, HEAD, OPTIONS"
-        }
+        "/v1/mappings" | "/v1/events" | "/v1/auth" | "/v1/openapi.json" | "/healthz" | "/readyz"
+        | "/metrics" => "GET, HEAD, OPTIONS",
         _ => {
             let hint = "the routes are /v1/lookup, /v1/mappings, /v1/events, /v1/auth and /v1/openapi.json";
             return failure(StatusCode::NOT_FOUND, "there is no such route", hint);
@@ -107,12 +107,13 @@ pub(super) async fn answer(app: Arc<App>, request: Request<Incoming>) -> Respons
         return failure(StatusCode::PAYLOAD_TOO_LARGE, "a request here has no body", hint);
     }
     let answer = match path {
-        "/v1/lookup" if request.method() == Method::POST => lookup::many(&app, request.into_body()).await,
-        "/v1/lookup" => lookup::one(&app, request.uri().query()).await,
-        "/v1/mappings" => mappings::answer(app, &request),
-        "/v1/events" => events::answer(app, &request),
-        "/v1/auth" => auth::answer(&app, request.headers()).await,
-        "/readyz" => Ok(ready(&app)),
+        "/v1/lookup" if request.method() == Method::POST => lookup::many(app, request.into_body()).await,
+        "/v1/lookup" => lookup::one(app, request.uri().query()).await,
+        "/v1/mappings" => mappings::answer(app.clone(), &request),
+        "/v1/events" => events::answer(app.clone(), &request),
+        "/v1/auth" => auth::answer(app, request.headers()).await,
+        "/metrics" => metrics::answer(app, request.headers()).await,
+        "/readyz" => Ok(ready(app)),
         "/healthz" => Ok(response::json_text(StatusCode::OK, r#"{"healthy":true}"#)),
         _ => Ok(response::json_text(StatusCode::OK, OPENAPI)),
     };
