@@ -42,6 +42,10 @@ impl Compare {
     /// What one object alone has makes them differ.
     pub const STRICT: Compare = Compare(sys::NFCT_CMP_STRICT);
 
+    pub(crate) fn bits(self) -> u32 {
+        self.0
+    }
+
     fn contains(self, other: Compare) -> bool {
         self.0 & other.0 == other.0
     }

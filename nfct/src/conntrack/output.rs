@@ -88,6 +88,11 @@ impl<'a> Output<'a> {
         Self { labels: Some(map), ..self }
     }
 
+    /// Format, flags and kind as the library's printing functions take them.
+    pub(crate) const fn numbers(&self) -> (u32, u32, u32) {
+        (self.format, self.flags, self.kind)
+    }
+
     const fn with(mut self, flag: u32) -> Self {
         self.flags |= flag;
         self

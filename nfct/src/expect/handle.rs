@@ -220,7 +220,7 @@ impl ExpectHandle {
         request.check(expect)?;
         let mut found = None;
         let keep = |_: EventKind, expect: &ExpectRef| {
-            found = Some(Expect::copy_of(expect));
+            found = Some(expect.to_owned());
             Next::Continue
         };
         self.with_callback(keep, request.doing(), |raw| {
@@ -229,7 +229,7 @@ impl ExpectHandle {
             // and `keep` outlives this call.
             unsafe { sys::nfexp_query(raw, request.number(), expect) }
         })?;
-        found.transpose()
+        Ok(found)
     }
 
     /// Asks without waiting: [`catch`](Self::catch) gets the answer.

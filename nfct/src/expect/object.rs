@@ -1,11 +1,12 @@
 //! The C library's expectation object: built by hand to be sent to the kernel,
 //! or lent to a callback.
 
+use std::borrow::Borrow;
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
 use std::fmt;
 use std::marker::PhantomPinned;
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
 use std::ptr::NonNull;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use libc::{c_char, c_void};
 use nfct_sys as sys;
 
 use super::expectation::{ExpectFlags, ExpectNat, Expectation, check_function, check_helper};
-use crate::conntrack::{Conntrack, ConntrackRef};
+use crate::conntrack::output::printed;
+use crate::conntrack::{Compare, Conntrack, ConntrackRef, Output, out_of_memory};
 use crate::error::Error;
 use crate::kernel_filter::Direction;
 use crate::tuple::Tuple;
@@ -294,6 +296,47 @@ impl ExpectRef {
         })
     }
 
+    /// Whether two expectations are the same; their time-outs never count, and
+    /// what is not set in both does not either, but for [`Compare::MASK`] and
+    /// [`Compare::STRICT`]. Of `what` the library minds these two.
+    ///
+    /// ```
+    /// # use nfct::{Compare, Expect};
+    /// let (mut a, mut b) = (Expect::new()?, Expect::new()?);
+    /// a.set_helper("ftp")?;
+    /// assert!(a.compare(&b, Compare::ALL) && !a.compare(&b, Compare::STRICT));
+    /// b.set_helper("sip")?;
+    /// assert!(!a.compare(&b, Compare::ALL));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
+    pub fn compare(&self, other: &ExpectRef, what: Compare) -> bool {
+        // SAFETY: two live expectations, which are only read.
+        unsafe { sys::nfexp_cmp(self.as_ptr(), other.as_ptr(), what.bits()) > 0 }
+    }
+
+    /// What the library prints of it. Of `output` it minds the format, the kind
+    /// of event and, in XML, the time.
+    ///
+    /// ```
+    /// # use nfct::{EventKind, Expect, Output};
+    /// let mut expect = Expect::new()?;
+    /// expect.set_class(1).set_helper("ftp")?;
+    /// let text = expect.print(&Output::plain().kind(EventKind::New));
+    /// assert_eq!(text, "    [NEW] proto=0 class=1 helper=ftp");
+    /// assert!(expect.print(&Output::xml()).contains("<helper-name>ftp</helper-name>"));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
+    pub fn print(&self, output: &Output<'_>) -> String {
+        let (format, flags, kind) = output.numbers();
+        let text = printed(|buffer, size| {
+            // SAFETY: `size` bytes to write to, and a live expectation, which is
+            // only read.
+            unsafe { sys::nfexp_snprintf(buffer, size, self.as_ptr(), kind, format, flags) }
+        });
+        // The library refuses only a format that it does not know.
+        text.unwrap_or_default()
+    }
+
     fn tuple(&self, attribute: ExpectAttribute) -> Option<Tuple> {
         let raw = self.get(attribute)?.cast::<sys::nf_conntrack>();
         // SAFETY: the library hands out the head of a conntrack object, of which
@@ -322,8 +365,120 @@ impl ExpectRef {
         // SAFETY: a live expectation, and an attribute of 32 bits.
         set.then(|| unsafe { sys::nfexp_get_attr_u32(self.as_ptr(), attribute as u32) })
     }
+}
 
-    /// Sets the connection that it belongs to; see [`master`](Self::master).
+/// As `conntrack -L expect` prints it.
+impl fmt::Display for ExpectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.print(&Output::plain()))
+    }
+}
+
+impl fmt::Display for Expect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl fmt::Debug for ExpectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Expect")
+            .field("expected", &self.expected())
+            .field("mask", &self.mask())
+            .field("master", &self.master())
+            .field("nat", &self.nat())
+            .field("timeout", &self.timeout())
+            .field("zone", &self.zone())
+            .field("flags", &self.flags())
+            .field("class", &self.class())
+            .field("helper", &self.helper())
+            .field("function", &self.function())
+            .finish()
+    }
+}
+
+/// An expectation of the library that is ours.
+///
+/// ```
+/// # fn main() -> Result<(), nfct::Error> {
+/// use nfct::{Expect, Layer4, Protocol, Tuple};
+///
+/// let tcp = |sport, dport| Tuple {
+///     src: "192.168.7.2".parse().unwrap(),
+///     dst: "198.51.100.1".parse().unwrap(),
+///     protocol: Protocol::Tcp,
+///     layer4: Layer4::Ports { src: sport, dst: dport },
+///     zone: 0,
+/// };
+/// let mut expect = Expect::new()?;
+/// expect.set_master(&tcp(40001, 21))?.set_expected(&tcp(0, 50000))?.set_helper("ftp")?;
+/// assert_eq!(expect.expected(), Some(tcp(0, 50000)));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Expect {
+    raw: NonNull<sys::nf_expect>,
+}
+
+// SAFETY: an expectation holds its own memory and the library shares none
+// between objects; `&self` only reads it and `&mut self` is needed to write.
+unsafe impl Send for Expect {}
+// SAFETY: as above: every method that takes `&self` only reads.
+unsafe impl Sync for Expect {}
+
+impl Expect {
+    /// An empty expectation.
+    ///
+    /// ```
+    /// assert_eq!(nfct::Expect::new()?.expected(), None);
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Only when memory runs out.
+    pub fn new() -> Result<Self, Error> {
+        // SAFETY: takes nothing; NULL means no memory and is checked next.
+        let raw = unsafe { sys::nfexp_new() };
+        NonNull::new(raw).map(|raw| Self { raw }).ok_or_else(|| Error::last("making an expectation object"))
+    }
+
+    /// The library's object of a plain value.
+    ///
+    /// ```
+    /// # use nfct::{Expect, Expectation, Layer4, Protocol, Tuple};
+    /// # let ip = "192.0.2.1".parse().unwrap();
+    /// # let tuple = Tuple { src: ip, dst: ip, protocol: Protocol::Tcp, layer4: Layer4::Ports { src: 1, dst: 21 }, zone: 0 };
+    /// let expect = Expect::from_expectation(&Expectation::new(tuple, tuple))?;
+    /// assert_eq!(expect.master(), Some(tuple));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the library can't hold a name.
+    pub fn from_expectation(expectation: &Expectation) -> Result<Self, Error> {
+        let mut expect = Self::new()?;
+        expect.set_master(&expectation.master)?;
+        expect.set_expected(&expectation.expected)?.set_mask(&expectation.mask)?;
+        expect.set_flags(expectation.flags).set_class(expectation.class);
+        if let Some(nat) = &expectation.nat {
+            expect.set_nat(nat)?;
+        }
+        if let Some(timeout) = expectation.time_left() {
+            expect.set_timeout(timeout);
+        }
+        if expectation.zone != 0 {
+            expect.set_zone(expectation.zone);
+        }
+        if let Some(helper) = &expectation.helper {
+            expect.set_helper(helper)?;
+        }
+        if let Some(function) = &expectation.function {
+            expect.set_function(function)?;
+        }
+        Ok(expect)
+    }
+
+    /// Sets the connection that it belongs to; see [`master`](ExpectRef::master).
     ///
     /// ```
     /// # use nfct::{Layer4, Protocol, Tuple};
@@ -339,7 +494,7 @@ impl ExpectRef {
         self.set_tuple(ExpectAttribute::Master, tuple)
     }
 
-    /// Sets what the expected connection has; see [`expected`](Self::expected).
+    /// Sets what the expected connection has; see [`expected`](ExpectRef::expected).
     ///
     /// ```
     /// # use nfct::{Layer4, Protocol, Tuple};
@@ -355,7 +510,7 @@ impl ExpectRef {
         self.set_tuple(ExpectAttribute::Expected, tuple)
     }
 
-    /// Sets which bits of that count; see [`mask`](Self::mask).
+    /// Sets which bits of that count; see [`mask`](ExpectRef::mask).
     ///
     /// ```
     /// # use nfct::{Layer4, Protocol, Tuple};
@@ -509,104 +664,6 @@ impl ExpectRef {
         unsafe { sys::nfexp_set_attr(self.as_ptr(), attribute as u32, text.as_ptr().cast::<c_void>()) };
         self
     }
-}
-
-impl fmt::Debug for ExpectRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Expect")
-            .field("expected", &self.expected())
-            .field("mask", &self.mask())
-            .field("master", &self.master())
-            .field("nat", &self.nat())
-            .field("timeout", &self.timeout())
-            .field("zone", &self.zone())
-            .field("flags", &self.flags())
-            .field("class", &self.class())
-            .field("helper", &self.helper())
-            .field("function", &self.function())
-            .finish()
-    }
-}
-
-/// An expectation of the library that is ours.
-///
-/// ```
-/// # fn main() -> Result<(), nfct::Error> {
-/// use nfct::{Expect, Layer4, Protocol, Tuple};
-///
-/// let tcp = |sport, dport| Tuple {
-///     src: "192.168.7.2".parse().unwrap(),
-///     dst: "198.51.100.1".parse().unwrap(),
-///     protocol: Protocol::Tcp,
-///     layer4: Layer4::Ports { src: sport, dst: dport },
-///     zone: 0,
-/// };
-/// let mut expect = Expect::new()?;
-/// expect.set_master(&tcp(40001, 21))?.set_expected(&tcp(0, 50000))?.set_helper("ftp")?;
-/// assert_eq!(expect.expected(), Some(tcp(0, 50000)));
-/// # Ok(())
-/// # }
-/// ```
-pub struct Expect {
-    raw: NonNull<sys::nf_expect>,
-}
-
-// SAFETY: an expectation holds its own memory and the library shares none
-// between objects; `&self` only reads it and `&mut self` is needed to write.
-unsafe impl Send for Expect {}
-// SAFETY: as above: every method that takes `&self` only reads.
-unsafe impl Sync for Expect {}
-
-impl Expect {
-    /// An empty expectation.
-    ///
-    /// ```
-    /// assert_eq!(nfct::Expect::new()?.expected(), None);
-    /// # Ok::<(), nfct::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// Only when memory runs out.
-    pub fn new() -> Result<Self, Error> {
-        // SAFETY: takes nothing; NULL means no memory and is checked next.
-        Self::owned(unsafe { sys::nfexp_new() }, "making an expectation object")
-    }
-
-    /// The library's object of a plain value.
-    ///
-    /// ```
-    /// # use nfct::{Expect, Expectation, Layer4, Protocol, Tuple};
-    /// # let ip = "192.0.2.1".parse().unwrap();
-    /// # let tuple = Tuple { src: ip, dst: ip, protocol: Protocol::Tcp, layer4: Layer4::Ports { src: 1, dst: 21 }, zone: 0 };
-    /// let expect = Expect::from_expectation(&Expectation::new(tuple, tuple))?;
-    /// assert_eq!(expect.master(), Some(tuple));
-    /// # Ok::<(), nfct::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] where the library can't hold a name.
-    pub fn from_expectation(expectation: &Expectation) -> Result<Self, Error> {
-        let mut expect = Self::new()?;
-        expect.set_master(&expectation.master)?;
-        expect.set_expected(&expectation.expected)?.set_mask(&expectation.mask)?;
-        expect.set_flags(expectation.flags).set_class(expectation.class);
-        if let Some(nat) = &expectation.nat {
-            expect.set_nat(nat)?;
-        }
-        if let Some(timeout) = expectation.time_left() {
-            expect.set_timeout(timeout);
-        }
-        if expectation.zone != 0 {
-            expect.set_zone(expectation.zone);
-        }
-        if let Some(helper) = &expectation.helper {
-            expect.set_helper(helper)?;
-        }
-        if let Some(function) = &expectation.function {
-            expect.set_function(function)?;
-        }
-        Ok(expect)
-    }
 
     /// What the library makes of one netlink message, header included.
     ///
@@ -641,33 +698,6 @@ impl Expect {
             unsafe { sys::nfexp_nlmsg_parse(words.as_ptr().cast::<sys::nlmsghdr>(), expect.raw.as_ptr()) };
         if result < 0 { Err(Error::last(DOING)) } else { Ok(expect) }
     }
-
-    /// A copy of its own.
-    ///
-    /// ```
-    /// let mut expect = nfct::Expect::new()?;
-    /// expect.set_class(7);
-    /// let copy = expect.try_clone()?;
-    /// expect.set_class(8);
-    /// assert_eq!(copy.class(), Some(7));
-    /// # Ok::<(), nfct::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// Only when memory runs out.
-    pub fn try_clone(&self) -> Result<Self, Error> {
-        Self::copy_of(self)
-    }
-
-    pub(super) fn copy_of(expect: &ExpectRef) -> Result<Self, Error> {
-        // SAFETY: a live expectation, which is only read; NULL means no memory
-        // and is checked next.
-        Self::owned(unsafe { sys::nfexp_clone(expect.as_ptr()) }, "copying an expectation")
-    }
-
-    fn owned(raw: *mut sys::nf_expect, doing: &'static str) -> Result<Self, Error> {
-        NonNull::new(raw).map(|raw| Self { raw }).ok_or_else(|| Error::last(doing))
-    }
 }
 
 impl Deref for Expect {
@@ -679,11 +709,35 @@ impl Deref for Expect {
     }
 }
 
-impl DerefMut for Expect {
-    fn deref_mut(&mut self) -> &mut ExpectRef {
-        // SAFETY: the expectation is live and ours alone; ExpectRef has no size,
-        // so that no byte is aliased.
-        unsafe { self.raw.cast::<ExpectRef>().as_mut() }
+impl Borrow<ExpectRef> for Expect {
+    fn borrow(&self) -> &ExpectRef {
+        self
+    }
+}
+
+/// A whole copy, to keep what a callback was lent.
+///
+/// ```
+/// let mut expect = nfct::Expect::new()?;
+/// expect.set_class(7);
+/// let lent: &nfct::ExpectRef = &expect;
+/// assert_eq!(lent.to_owned().class(), Some(7));
+/// # Ok::<(), nfct::Error>(())
+/// ```
+impl ToOwned for ExpectRef {
+    type Owned = Expect;
+
+    fn to_owned(&self) -> Expect {
+        // SAFETY: a live expectation, which is only read; NULL means no memory
+        // and is checked next.
+        let raw = unsafe { sys::nfexp_clone(self.as_ptr()) };
+        NonNull::new(raw).map_or_else(|| out_of_memory(), |raw| Expect { raw })
+    }
+}
+
+impl Clone for Expect {
+    fn clone(&self) -> Self {
+        (**self).to_owned()
     }
 }
 
