@@ -9,7 +9,7 @@ RUST_MIN := 1.85
 # What the build, the daemon's demo and the tests need beside Rust.
 PACKAGES := libnetfilter-conntrack-dev libclang-dev pkg-config build-essential \
 	nftables iproute2 conntrack curl python3 procps
-SCRIPTS := demo/run.sh .ci/run tests/openapi/run.sh
+SCRIPTS := demo/run.sh .ci/run tests/openapi/run.sh tests/sanitize/run.sh
 
 # What is run here needs root: cargo builds as the user, and starts what it has built through sudo.
 define AS_ROOT
@@ -19,7 +19,7 @@ if [ -n "$(SUDO)" ] && command -v sudo >/dev/null; then \
 fi
 endef
 
-.PHONY: help setup rust build demo test bench run clean
+.PHONY: help setup rust build demo test sanitize bench run clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do \
@@ -70,7 +70,7 @@ build: rust ## build target/release/pynatconnd
 demo: setup ## show it at work: real NAT between network namespaces, one question, one answer
 	@demo/run.sh
 
-test: PACKAGES += shellcheck python3-venv nginx mandoc prometheus
+test: PACKAGES += shellcheck python3-venv nginx mandoc prometheus valgrind
 test: setup ## everything that CI runs
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
@@ -78,6 +78,11 @@ test: setup ## everything that CI runs
 	shellcheck $(SCRIPTS)
 	@$(AS_ROOT); echo "$$* cargo test --workspace --locked"; "$$@" cargo test --workspace --locked
 	tests/openapi/run.sh
+	tests/sanitize/run.sh valgrind
+
+sanitize: PACKAGES += valgrind libmnl-dev
+sanitize: setup ## nfct's tests with the C library under valgrind and AddressSanitizer
+	tests/sanitize/run.sh
 
 bench: PACKAGES += nginx wrk
 bench: setup ## figures against peers; ROWS=events,http picks, QUICK=1 rehearses

@@ -1,0 +1,114 @@
+#!/bin/sh
+# Runs nfct's tests with the C library under AddressSanitizer, and under valgrind. `make sanitize` calls it.
+#
+# AddressSanitizer sees inside the library only when the library was compiled for it, so it is built from
+# the distribution's own source package; the distribution's keys vouch for what was downloaded. Where the
+# mirror does not have the source of the installed release any more, a later release's is taken: the
+# interface is the same (libnetfilter_conntrack.so.3). valgrind runs the installed library as it is.
+#
+#   tests/sanitize/run.sh [asan|valgrind]...    both, without an argument
+#   SUITE=trixie tests/sanitize/run.sh asan     with that release's source
+set -eu
+cd "$(dirname "$0")/../.."
+work=$PWD/target/sanitize
+host=$(rustc -vV | sed -n 's/^host: //p')
+runner=CARGO_TARGET_$(echo "$host" | tr 'a-z-' 'A-Z_')_RUNNER
+
+say() {
+	printf '\nsanitize: %s\n' "$*"
+}
+
+# Downloads the library's source of one suite: `source_of SUITE`.
+source_of() {
+	apt=$work/apt
+	mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
+	# The mirrors that this machine uses for that very component, asked for source packages.
+	apt-get indextargets --format "\$(REPO_URI) \$(COMPONENT)" 'Created-By: Packages' 'Component: main' |
+		sort -u | sed "s|^\(.*\) \(.*\)|deb-src \1 $1 \2|" >"$apt/sources.list"
+	set -- -qq -o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=- \
+		-o "Dir::State::Lists=$apt/lists" -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=
+	# A mirror of security updates has no such suite: that is no failure as long as one mirror has it.
+	apt-get "$@" update 2>/dev/null || true
+	(cd "$work" && apt-get "$@" source --tar-only --download-only libnetfilter-conntrack 2>/dev/null)
+}
+
+build_library() {
+	command -v apt-get >/dev/null || {
+		echo "sanitize: the library is built from a package's source: this is no Debian or Ubuntu" >&2
+		exit 69
+	}
+	rm -rf "$work"
+	mkdir -p "$work"
+	# shellcheck disable=SC1091
+	. /etc/os-release
+	for suite in ${SUITE:-"$VERSION_CODENAME" stable testing unstable}; do
+		if source_of "$suite" && tarball=$(ls "$work"/libnetfilter-conntrack_*.orig.tar.* 2>/dev/null); then
+			break
+		fi
+		say "the mirror has no source of libnetfilter_conntrack for $suite"
+		tarball=
+	done
+	test -n "$tarball" || {
+		echo "sanitize: no source to build from; SUITE=... names a release whose source the mirror has" >&2
+		exit 69
+	}
+	tar -C "$work" -xf "$tarball"
+	(
+		cd "$work"/libnetfilter_conntrack-*/
+		./configure --quiet --disable-static CC='gcc -fsanitize=address' \
+			CFLAGS='-g -O1 -fno-omit-frame-pointer' >/dev/null
+		make -s -C src >/dev/null
+	)
+	library=$(ls -d "$work"/libnetfilter_conntrack-*/src/.libs)
+	say "built $(basename "$tarball") for AddressSanitizer"
+	nm -D "$library/libnetfilter_conntrack.so.3" | grep -q __asan_init
+}
+
+# What the tests start (ip, nft, conntrack) is not under test: it runs without the sanitizer.
+shield() {
+	mkdir -p "$work/bin"
+	for tool in ip nft conntrack; do
+		printf '#!/bin/sh\nunset LD_PRELOAD LD_LIBRARY_PATH\nexec %s "$@"\n' "$(command -v "$tool")" >"$work/bin/$tool"
+		chmod +x "$work/bin/$tool"
+	done
+}
+
+# Runs nfct's tests with these words in front of each test program, and an option for the test program:
+# `tests_under NAME OPTION WORDS...`.
+tests_under() {
+	name=$1 option=$2
+	shift 2
+	say "$name: cargo test -p nfct"
+	root=
+	test "$(id -u)" = 0 || root='sudo -E'
+	env "$runner=$root env CI=true $*" cargo test -q -p nfct --lib --tests --all-features --locked -- "$option"
+	say "$name: clean"
+}
+
+asan() {
+	build_library
+	shield
+	# It keeps freed memory back, so a test that measures the process's memory measures that.
+	tests_under AddressSanitizer --skip=a_dump_needs_no_more_memory "PATH=$work/bin:$PATH" "LD_LIBRARY_PATH=$library" \
+		"LD_PRELOAD=$(gcc -print-file-name=libasan.so)" \
+		ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1
+}
+
+valgrind() {
+	# Lost blocks are errors. "Possibly lost" is not: std holds the main thread's handle by a pointer to
+	# its inside, which valgrind can't tell from chance.
+	# It runs one thread at a time; so do the tests, which then don't wait for each other.
+	tests_under valgrind --test-threads=1 valgrind --error-exitcode=99 --leak-check=full \
+		--show-leak-kinds=definite,indirect --errors-for-leak-kinds=definite,indirect
+}
+
+test $# != 0 || set -- valgrind asan
+for check; do
+	case $check in
+	asan | valgrind) "$check" ;;
+	*)
+		echo "sanitize: found \"$check\", expected asan or valgrind" >&2
+		exit 64
+		;;
+	esac
+done
