@@ -73,10 +73,10 @@ demo: setup ## show it at work: real NAT between network namespaces, one questio
 test: PACKAGES += shellcheck python3-venv nginx mandoc prometheus valgrind
 test: setup ## everything that CI runs
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --locked
 	shellcheck $(SCRIPTS)
-	@$(AS_ROOT); echo "$$* cargo test --workspace --locked"; "$$@" cargo test --workspace --locked
+	@$(AS_ROOT); echo "$$* cargo test --workspace --all-features --locked"; "$$@" cargo test --workspace --all-features --locked
 	tests/openapi/run.sh
 	tests/sanitize/run.sh valgrind
 

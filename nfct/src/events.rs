@@ -2,16 +2,17 @@
 
 use std::ops::BitOr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nfct_sys as sys;
 
+use crate::conntrack::Conntrack;
 use crate::error::Error;
 use crate::flow::Flow;
 use crate::handle::Handle;
 use crate::kernel_filter::KernelFilter;
 use crate::socket::{self, Batch};
-use crate::wire::{Message, Messages, message_kind};
+use crate::wire::{Malformed, Message, Messages, message_kind};
 
 /// What the kernel counts at least for an event that waits: its `struct sk_buff`
 /// and `struct skb_shared_info`, before any data.
@@ -54,6 +55,11 @@ impl EventKind {
 }
 
 /// Kinds of events to listen to; join them with `|`.
+///
+/// ```
+/// use nfct::Groups;
+/// assert_eq!(Groups::NEW | Groups::UPDATE | Groups::DESTROY, Groups::ALL);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Groups(u32);
 
@@ -66,6 +72,8 @@ impl Groups {
     pub const UPDATE: Groups = Groups(1 << (sys::NFNLGRP_CONNTRACK_UPDATE - 1));
     /// Connections that end.
     pub const DESTROY: Groups = Groups(1 << (sys::NFNLGRP_CONNTRACK_DESTROY - 1));
+    /// All three.
+    pub const ALL: Groups = Groups(Self::NEW.0 | Self::UPDATE.0 | Self::DESTROY.0);
 
     pub(crate) const fn bits(self) -> u32 {
         self.0
@@ -94,6 +102,73 @@ pub struct Event {
     pub flow: Flow,
 }
 
+/// One event with the C library's object, which holds every attribute that the
+/// kernel sends.
+#[derive(Debug)]
+pub struct FullEvent {
+    /// What happened.
+    pub kind: EventKind,
+    /// The entry it happened to.
+    pub entry: Conntrack,
+}
+
+/// What a listener learns: [`Event`]s or [`FullEvent`]s, and what went wrong
+/// with some, after which others follow.
+///
+/// ```no_run
+/// # fn main() -> Result<(), nfct::Error> {
+/// use nfct::{Events, Groups, News};
+///
+/// for news in Events::subscribe(Groups::ALL)? {
+///     match news? {
+///         News::Event(event) => println!("{:?} {}", event.kind, event.flow.original),
+///         News::Overrun => println!("some were lost: read the table anew"),
+///         News::Malformed(error) => println!("one could not be read: {error}"),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News<E = Event> {
+    /// Something happened.
+    Event(E),
+    /// The kernel dropped events because the receive buffer was full. It drops
+    /// all further ones, without another word, until the buffer has been read
+    /// empty; only then is it of use to read the table anew.
+    Overrun,
+    /// A message that could not be read.
+    Malformed(Malformed),
+}
+
+/// What an event can be read as: [`Event`] or [`FullEvent`].
+pub trait Happening: sealed::Sealed + Sized {
+    /// Reads one, or none where the message is no event.
+    #[doc(hidden)]
+    fn read(message: &Message<'_>) -> Result<Option<Self>, Malformed>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Event {}
+    impl Sealed for super::FullEvent {}
+}
+
+impl Happening for Event {
+    fn read(message: &Message<'_>) -> Result<Option<Self>, Malformed> {
+        let Some(kind) = EventKind::of(message) else { return Ok(None) };
+        message.flow().map(|flow| Some(Event { kind, flow }))
+    }
+}
+
+impl Happening for FullEvent {
+    fn read(message: &Message<'_>) -> Result<Option<Self>, Malformed> {
+        let Some(kind) = EventKind::of(message) else { return Ok(None) };
+        let entry = Conntrack::parse(message.as_bytes()).map_err(|_| Malformed::Library)?;
+        Ok(Some(FullEvent { kind, entry }))
+    }
+}
+
 /// What one [`Events::receive`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
@@ -112,40 +187,166 @@ pub enum Received {
     Overrun,
 }
 
-/// A subscription to conntrack events of one network namespace.
+/// A subscription to conntrack events of one network namespace, and an iterator
+/// that waits for them; it never ends by itself.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), nfct::Error> {
-/// use nfct::{Events, Groups, Received};
+/// use nfct::{Events, Groups, News};
 ///
-/// let mut events = Events::subscribe(Groups::NEW | Groups::DESTROY)?;
-/// loop {
-///     events.wait(None)?;
-///     match events.receive(|event| println!("{:?} {}", event.kind, event.flow.original))? {
-///         Received::Overrun => eprintln!("events were lost"),
-///         Received::Some { .. } | Received::Nothing => {}
+/// for news in Events::subscribe(Groups::NEW | Groups::DESTROY)? {
+///     if let News::Event(event) = news? {
+///         println!("{:?} {}", event.kind, event.flow.original);
 ///     }
 /// }
+/// # Ok(())
 /// # }
 /// ```
+///
+/// Where each microsecond counts, [`receive`](Self::receive) hands out many with
+/// one call; with the feature `tokio`, `EventStream` is the asynchronous way.
 pub struct Events {
     handle: Handle,
     batch: Batch,
+    /// What of the batch is not read yet: from here in this datagram, and all
+    /// behind it.
+    at: usize,
+    offset: usize,
 }
 
 impl Events {
-    /// Listens to `groups` in the network namespace of this thread.
+    /// Listens to `groups` in the network namespace of this thread;
+    /// [`Namespace::enter`](crate::Namespace::enter) listens elsewhere.
+    ///
+    /// ```no_run
+    /// let events = nfct::Events::subscribe(nfct::Groups::NEW)?;
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Permission`] without CAP_NET_ADMIN, [`Error::Unsupported`]
     /// without netlink's netfilter protocol.
     pub fn subscribe(groups: Groups) -> Result<Self, Error> {
-        Ok(Self { handle: Handle::open(groups)?, batch: Batch::new() })
+        Ok(Self { handle: Handle::open(groups)?, batch: Batch::new(), at: 0, offset: 0 })
+    }
+
+    /// What has come, without waiting; `None` when there is nothing yet.
+    ///
+    /// ```no_run
+    /// let mut events = nfct::Events::subscribe(nfct::Groups::ALL)?;
+    /// while let Some(news) = events.try_next()? {
+    ///     println!("{news:?}");
+    /// }
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As the system says; a full buffer is [`News::Overrun`], no error.
+    pub fn try_next(&mut self) -> Result<Option<News>, Error> {
+        self.take_news()
+    }
+
+    /// What comes next, waiting for it for at most `timeout`; `None` when that
+    /// is over.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// let mut events = nfct::Events::subscribe(nfct::Groups::ALL)?;
+    /// if events.next_within(Duration::from_secs(10))?.is_none() {
+    ///     println!("nothing for ten seconds");
+    /// }
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`try_next`](Self::try_next).
+    pub fn next_within(&mut self, timeout: Duration) -> Result<Option<News>, Error> {
+        let start = Instant::now();
+        loop {
+            if let Some(news) = self.try_next()? {
+                return Ok(Some(news));
+            }
+            let left = timeout.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            self.wait(Some(left))?;
+        }
+    }
+
+    /// The events as the C library's objects, which hold every attribute that
+    /// the kernel sends.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), nfct::Error> {
+    /// use nfct::{Events, Groups, News};
+    ///
+    /// for news in Events::subscribe(Groups::ALL)?.full() {
+    ///     if let News::Event(event) = news? {
+    ///         println!("{:?} {:?}", event.kind, event.entry.timeout());
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn full(&mut self) -> FullEvents<'_> {
+        FullEvents { events: self }
+    }
+
+    /// What has come, without waiting.
+    pub(crate) fn take_news<E: Happening>(&mut self) -> Result<Option<News<E>>, Error> {
+        loop {
+            if let Some(news) = self.take_received() {
+                return Ok(Some(news));
+            }
+            match self.refill()? {
+                Received::Some { .. } => {}
+                Received::Nothing => return Ok(None),
+                Received::Overrun => return Ok(Some(News::Overrun)),
+            }
+        }
+    }
+
+    /// The next event of what has been received already.
+    pub(crate) fn take_received<E: Happening>(&mut self) -> Option<News<E>> {
+        while let Some(datagram) = self.batch.datagram(self.at) {
+            let mut messages = Messages::new(datagram.get(self.offset..).unwrap_or_default());
+            let message = messages.next();
+            self.offset = datagram.len() - messages.remaining();
+            match message {
+                Some(message) => match message.and_then(|message| E::read(&message)) {
+                    Ok(Some(event)) => return Some(News::Event(event)),
+                    Ok(None) => {}
+                    Err(error) => return Some(News::Malformed(error)),
+                },
+                None => (self.at, self.offset) = (self.at + 1, 0),
+            }
+        }
+        None
+    }
+
+    /// Receives anew; what was not read of the last batch is gone.
+    fn refill(&mut self) -> Result<Received, Error> {
+        (self.at, self.offset) = (0, 0);
+        match self.batch.receive(self.handle.as_fd()) {
+            Ok(()) => Ok(Received::Some { messages: 0, malformed: 0 }),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EAGAIN) => Ok(Received::Nothing),
+                Some(libc::ENOBUFS | libc::EMSGSIZE) => Ok(Received::Overrun),
+                _ => Err(Error::from_io("receiving conntrack events", error)),
+            },
+        }
     }
 
     /// Sets the receive buffer, past `net.core.rmem_max` with CAP_NET_ADMIN,
     /// and returns the bytes in force: the kernel doubles what it is given and
     /// counts its own bookkeeping, more than a kilobyte an event.
+    ///
+    /// ```no_run
+    /// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;
+    /// assert!(events.set_receive_buffer(64 << 20)? >= 64 << 20);
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As the system says.
@@ -156,6 +357,12 @@ impl Events {
 
     /// The receive buffer in force, in bytes as the kernel counts them.
     ///
+    /// ```no_run
+    /// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;
+    /// println!("{} bytes", events.receive_buffer()?);
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As the system says.
     pub fn receive_buffer(&self) -> Result<usize, Error> {
@@ -164,6 +371,12 @@ impl Events {
     }
 
     /// The most events that can be waiting now.
+    ///
+    /// ```no_run
+    /// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;
+    /// println!("at most {} wait", events.most_waiting()?);
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As the system says.
@@ -176,6 +389,12 @@ impl Events {
     /// Asks the kernel to hold a connection's packet, or its end, back when its
     /// event can't be delivered (`NETLINK_BROADCAST_ERROR`): nothing is lost,
     /// but a listener that is too slow makes the gateway drop packets.
+    ///
+    /// ```no_run
+    /// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;
+    /// events.set_reliable(true)?;
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As the system says.
@@ -191,6 +410,13 @@ impl Events {
 
     /// Has the kernel deliver only what `filter` lets through, from now on.
     ///
+    /// ```no_run
+    /// use nfct::{Events, Groups, KernelFilter, Logic, Protocol};
+    /// let events = Events::subscribe(Groups::ALL)?;
+    /// events.set_filter(&KernelFilter::new().protocols(Logic::Only, [Protocol::Tcp]))?;
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As the system says.
     pub fn set_filter(&self, filter: &KernelFilter) -> Result<(), Error> {
@@ -200,30 +426,34 @@ impl Events {
     /// Takes what waits, up to a fixed number of events, without blocking, and
     /// hands each to `on`.
     ///
+    /// ```no_run
+    /// let mut events = nfct::Events::subscribe(nfct::Groups::ALL)?;
+    /// events.wait(None)?;
+    /// events.receive(|event| println!("{event:?}"))?;
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As the system says; a full buffer is [`Received::Overrun`], no error.
     pub fn receive(&mut self, mut on: impl FnMut(Event)) -> Result<Received, Error> {
-        if let Err(error) = self.batch.receive(self.handle.as_fd()) {
-            return match error.raw_os_error() {
-                Some(libc::EAGAIN) => Ok(Received::Nothing),
-                Some(libc::ENOBUFS | libc::EMSGSIZE) => Ok(Received::Overrun),
-                _ => Err(Error::from_io("receiving conntrack events", error)),
-            };
+        // What `try_next` has left comes first.
+        if self.batch.datagram(self.at).is_none() {
+            match self.refill()? {
+                Received::Some { .. } => {}
+                nothing => return Ok(nothing),
+            }
         }
         let (mut messages, mut malformed) = (0, 0);
-        for datagram in self.batch.datagrams() {
-            for message in Messages::new(datagram) {
+        while let Some(datagram) = self.batch.datagram(self.at) {
+            for message in Messages::new(datagram.get(self.offset..).unwrap_or_default()) {
                 messages += 1;
-                let event = message.and_then(|message| {
-                    let Some(kind) = EventKind::of(&message) else { return Ok(None) };
-                    message.flow().map(|flow| Some(Event { kind, flow }))
-                });
-                match event {
+                match message.and_then(|message| Event::read(&message)) {
                     Ok(Some(event)) => on(event),
                     Ok(None) => {}
                     Err(_) => malformed += 1,
                 }
             }
+            (self.at, self.offset) = (self.at + 1, 0);
         }
         Ok(Received::Some { messages, malformed })
     }
@@ -231,6 +461,15 @@ impl Events {
     /// Waits until an event, or the word that some were lost, can be received,
     /// or for at most `timeout`; returns whether one can. With no time to wait
     /// it is the cheapest way to ask.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;
+    /// if !events.wait(Some(Duration::from_secs(1)))? {
+    ///     println!("nothing for a second");
+    /// }
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As the system says; a signal ends the wait without an error.
@@ -240,12 +479,54 @@ impl Events {
 
     /// Something to wait with while another thread receives.
     ///
+    /// ```no_run
+    /// let mut events = nfct::Events::subscribe(nfct::Groups::ALL)?;
+    /// let waiter = events.waiter()?;
+    /// std::thread::spawn(move || waiter.wait(None));
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// When the process has no file descriptor left.
     pub fn waiter(&self) -> Result<Waiter, Error> {
         let socket = self.handle.as_fd().try_clone_to_owned();
         let socket = socket.map_err(|source| Error::from_io("sharing the conntrack socket", source))?;
         Ok(Waiter { socket })
+    }
+}
+
+/// Waits for what comes next.
+impl Iterator for Events {
+    type Item = Result<News, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        next(self)
+    }
+}
+
+/// Waits for what comes next, with every attribute; made by [`Events::full`].
+pub struct FullEvents<'a> {
+    events: &'a mut Events,
+}
+
+impl Iterator for FullEvents<'_> {
+    type Item = Result<News<FullEvent>, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        next(self.events)
+    }
+}
+
+fn next<E: Happening>(events: &mut Events) -> Option<Result<News<E>, Error>> {
+    loop {
+        match events.take_news().transpose() {
+            Some(news) => return Some(news),
+            None => {
+                if let Err(error) = events.wait(None) {
+                    return Some(Err(error));
+                }
+            }
+        }
     }
 }
 

@@ -46,6 +46,7 @@
 
 mod conntrack;
 mod dump;
+mod dump_filter;
 mod error;
 mod events;
 mod expect;
@@ -60,6 +61,8 @@ mod selection;
 mod socket;
 mod state;
 mod statistics;
+#[cfg(feature = "tokio")]
+mod stream;
 mod tuple;
 pub mod view;
 pub mod wire;
@@ -67,20 +70,24 @@ pub mod wire;
 pub use conntrack::{Compare, Conntrack, ConntrackRef, Counters, Output, Parts, attr};
 pub use dump::{Dump, Entry};
 pub use error::Error;
-pub use events::{Event, EventKind, Events, Groups, Received, Waiter};
+pub use events::{
+    Event, EventKind, Events, FullEvent, FullEvents, Groups, Happening, News, Received, Waiter,
+};
 pub use expect::{
     Expect, ExpectAttribute, ExpectEvent, ExpectEvents, ExpectFlags, ExpectGroups, ExpectHandle, ExpectNat,
     ExpectNews, ExpectRef, ExpectRequest, Expectation,
 };
 pub use flow::Flow;
-pub use handle::{Handle, Next};
-pub use kernel_filter::{Direction, End, KernelFilter};
+pub use handle::{Handle, Next, Request};
+pub use kernel_filter::{Direction, End, KernelFilter, Logic};
 pub use labels::{LabelMap, Labels};
 pub use namespace::Namespace;
 pub use query::Query;
 pub use selection::{Family, Selection};
 pub use state::{DccpRole, DccpState, Layer3, SctpState, Status, TcpFlags, TcpState};
 pub use statistics::{Count, CpuStatistics, ExpectCpuStatistics};
+#[cfg(feature = "tokio")]
+pub use stream::EventStream;
 pub use tuple::{Layer4, Protocol, Tuple};
 pub use view::View;
 

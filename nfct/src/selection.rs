@@ -98,6 +98,15 @@ struct Ends {
     dst_port: Option<u16>,
 }
 
+/// The conditions of a [`Selection`] that the C library knows.
+pub(crate) struct Parts {
+    pub(crate) family: Family,
+    pub(crate) mark: Option<(u32, u32)>,
+    pub(crate) status: Option<(u32, u32)>,
+    pub(crate) zone: Option<u16>,
+    pub(crate) others: bool,
+}
+
 // net/netfilter/nf_conntrack_netlink.c; not in the installed headers.
 const FILTER_IP_SRC: u32 = 1 << 0;
 const FILTER_IP_DST: u32 = 1 << 1;
@@ -332,6 +341,20 @@ impl Selection {
         let only_known = Self { mark: None, status: None, zone: None, ..*self }.is_family_only();
         // The first kernels that knew zones took zone 0 for every zone; a mask of 0 is refused.
         only_known && self.zone != Some(0) && self.status.is_none_or(|status| status.mask != 0)
+    }
+
+    /// Family, mark, status and zone, as far as there is such a condition (values
+    /// with their masks), and whether there are others.
+    pub(crate) fn parts(&self) -> Parts {
+        let bits = |bits: Option<Bits>| bits.map(|Bits { value, mask }| (value, mask));
+        let plain = Self { mark: None, status: None, zone: None, ..*self };
+        Parts {
+            family: self.family,
+            mark: bits(self.mark),
+            status: bits(self.status),
+            zone: self.zone,
+            others: !plain.is_family_only(),
+        }
     }
 
     /// Tells the kernel.

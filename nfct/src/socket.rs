@@ -79,6 +79,14 @@ impl Batch {
         Ok(())
     }
 
+    /// One of those that the last [`receive`](Self::receive) took.
+    pub(crate) fn datagram(&self, at: usize) -> Option<&[u8]> {
+        if at >= self.received {
+            return None;
+        }
+        self.rooms[at].get(..self.lengths[at] as usize)
+    }
+
     /// What the last [`receive`](Self::receive) took.
     pub(crate) fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
         self.rooms.iter().zip(self.lengths).take(self.received).map(|(room, length)| &room[..length as usize])

@@ -49,6 +49,9 @@ pub enum Malformed {
     /// An entry without one of its two tuples.
     #[error("an entry without both tuples")]
     NoTuple,
+    /// The C library makes nothing of it.
+    #[error("the C library can't read it")]
+    Library,
 }
 
 /// One netlink message: its header's fields and its payload.
