@@ -8,7 +8,7 @@
 //! Destroy  expects tcp 192.168.7.2:* -> 198.51.100.1:50000 for tcp 192.168.7.2:37520 -> 198.51.100.1:21
 //! ```
 
-use nfct::{ExpectEvents, ExpectGroups, ExpectNews, Family, Query};
+use nfct::{ExpectEvents, ExpectGroups, Family, News, Query};
 
 fn main() -> Result<(), nfct::Error> {
     // Listen first, then list: nothing that begins in between is missed.
@@ -18,9 +18,9 @@ fn main() -> Result<(), nfct::Error> {
     }
     for news in events {
         match news? {
-            ExpectNews::Event(event) => println!("{:8} {}", format!("{:?}", event.kind), event.expectation),
-            ExpectNews::Overrun => eprintln!("too slow: some were lost, list them anew"),
-            ExpectNews::Malformed(error) => eprintln!("one could not be read: {error}"),
+            News::Event(event) => println!("{:8} {}", format!("{:?}", event.kind), event.expectation),
+            News::Overrun => eprintln!("too slow: some were lost, list them anew"),
+            News::Malformed(error) => eprintln!("one could not be read: {error}"),
         }
     }
     Ok(())

@@ -75,6 +75,11 @@ impl Groups {
     /// All three.
     pub const ALL: Groups = Groups(Self::NEW.0 | Self::UPDATE.0 | Self::DESTROY.0);
 
+    /// Groups of either subsystem.
+    pub(crate) const fn from_bits(bits: u32) -> Self {
+        Groups(bits)
+    }
+
     pub(crate) const fn bits(self) -> u32 {
         self.0
     }
@@ -112,7 +117,8 @@ pub struct FullEvent {
     pub entry: Conntrack,
 }
 
-/// What a listener learns: [`Event`]s or [`FullEvent`]s, and what went wrong
+/// What a listener learns: [`Event`]s, [`FullEvent`]s or
+/// [`ExpectEvent`](crate::ExpectEvent)s, and what went wrong
 /// with some, after which others follow.
 ///
 /// ```no_run
@@ -141,7 +147,8 @@ pub enum News<E = Event> {
     Malformed(Malformed),
 }
 
-/// What an event can be read as: [`Event`] or [`FullEvent`].
+/// What an event can be read as: [`Event`], [`FullEvent`] or
+/// [`ExpectEvent`](crate::ExpectEvent).
 pub trait Happening: sealed::Sealed + Sized {
     /// Reads one, or none where the message is no event.
     #[doc(hidden)]
@@ -152,6 +159,7 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for super::Event {}
     impl Sealed for super::FullEvent {}
+    impl Sealed for crate::ExpectEvent {}
 }
 
 impl Happening for Event {
@@ -261,9 +269,14 @@ impl Events {
     /// # Errors
     /// As [`try_next`](Self::try_next).
     pub fn next_within(&mut self, timeout: Duration) -> Result<Option<News>, Error> {
+        self.take_within(timeout)
+    }
+
+    /// What comes next, waiting for it for at most `timeout`.
+    pub(crate) fn take_within<E: Happening>(&mut self, timeout: Duration) -> Result<Option<News<E>>, Error> {
         let start = Instant::now();
         loop {
-            if let Some(news) = self.try_next()? {
+            if let Some(news) = self.take_news()? {
                 return Ok(Some(news));
             }
             let left = timeout.saturating_sub(start.elapsed());
@@ -517,7 +530,7 @@ impl Iterator for FullEvents<'_> {
     }
 }
 
-fn next<E: Happening>(events: &mut Events) -> Option<Result<News<E>, Error>> {
+pub(crate) fn next<E: Happening>(events: &mut Events) -> Option<Result<News<E>, Error>> {
     loop {
         match events.take_news().transpose() {
             Some(news) => return Some(news),

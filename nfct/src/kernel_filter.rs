@@ -20,6 +20,8 @@ use crate::tuple::Protocol;
 
 /// One of the two tuples of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Direction {
     /// As the first packet had it.
     Original,

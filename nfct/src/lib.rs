@@ -75,7 +75,7 @@ pub use events::{
 };
 pub use expect::{
     Expect, ExpectAttribute, ExpectEvent, ExpectEvents, ExpectFlags, ExpectGroups, ExpectHandle, ExpectNat,
-    ExpectNews, ExpectRef, ExpectRequest, Expectation,
+    ExpectRef, ExpectRequest, Expectation,
 };
 pub use flow::Flow;
 pub use handle::{Handle, Next, Request};

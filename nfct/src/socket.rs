@@ -86,11 +86,6 @@ impl Batch {
         }
         self.rooms[at].get(..self.lengths[at] as usize)
     }
-
-    /// What the last [`receive`](Self::receive) took.
-    pub(crate) fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
-        self.rooms.iter().zip(self.lengths).take(self.received).map(|(room, length)| &room[..length as usize])
-    }
 }
 
 /// Sends one message to the kernel.

@@ -11,6 +11,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::error::Error;
 use crate::events::{Event, Events, FullEvent, Happening, News};
+use crate::expect::{ExpectEvent, ExpectEvents};
 
 /// A subscription as a stream; it never ends by itself. Dropping it, or its
 /// future, loses nothing that another one would have got.
@@ -75,6 +76,33 @@ impl EventStream<Event> {
     /// ```
     pub fn full(self) -> EventStream<FullEvent> {
         EventStream { events: self.events, happenings: PhantomData }
+    }
+}
+
+impl EventStream<ExpectEvent> {
+    /// Makes a stream of a subscription to expectations, as [`new`](EventStream::new).
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), nfct::Error> {
+    /// use nfct::{EventStream, ExpectEvents, ExpectGroups, News};
+    ///
+    /// let mut stream = EventStream::expectations(ExpectEvents::subscribe(ExpectGroups::ALL)?)?;
+    /// while let Some(news) = stream.next().await {
+    ///     if let News::Event(event) = news? {
+    ///         println!("{:?} {}", event.kind, event.expectation);
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Where the runtime can't watch the socket.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled, as all of tokio's sockets do.
+    pub fn expectations(events: ExpectEvents) -> Result<Self, Error> {
+        Self::watch(events.events)
     }
 }
 

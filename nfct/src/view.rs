@@ -10,11 +10,12 @@
 //! | [`Tuple`] | `{"src": "10.0.0.1", "dst": "192.0.2.1", "protocol": "udp", "layer4": {"ports": {"src": 40000, "dst": 53}}, "zone": 0}` |
 //! | [`Layer4`] | `{"ports": {"src": 1, "dst": 2}}`, `{"icmp": {"id": 7, "kind": 8, "code": 0}}`, `{"keys": {"src": 1, "dst": 2}}`, `"none"` |
 //! | [`Status`], [`TcpFlags`] | the bits as a number |
-//! | [`Flow`], [`Event`], [`View`] | their fields; times in nanoseconds since the epoch, time-outs in seconds |
+//! | [`Flow`], [`Event`], [`Expectation`], [`View`] | their fields; times in nanoseconds since the epoch, time-outs in seconds |
 //!
 //! [`Layer4`]: crate::Layer4
 //! [`Flow`]: crate::Flow
 //! [`Event`]: crate::Event
+//! [`Expectation`]: crate::Expectation
 //!
 //! ```
 //! # #[cfg(feature = "serde")] {

@@ -15,8 +15,8 @@ use lab::in_fresh_namespace;
 use lab::netns::{Netns, ip, nft, wait_for_links};
 use nfct::{
     Compare, Direction, EventKind, Expect, ExpectAttribute, ExpectEvent, ExpectEvents, ExpectFlags,
-    ExpectGroups, ExpectHandle, ExpectNat, ExpectNews, ExpectRequest, Expectation, Family, Layer4, Next,
-    Output, Protocol, Query, Tuple,
+    ExpectGroups, ExpectHandle, ExpectNat, ExpectRequest, Expectation, Family, Layer4, News, Next, Output,
+    Protocol, Query, Tuple,
 };
 
 /// How long to wait for what must happen.
@@ -66,6 +66,18 @@ fn attributes_come_back_as_they_were_set_and_can_be_unset() {
         assert_eq!((expect.timeout(), expect.zone(), expect.class()), (None, None, None));
         assert_eq!(copy.to_expectation(), Some(sample), "a copy is its own");
     }
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn values_are_written_down_and_read_back() {
+    for sample in samples() {
+        let text = serde_json::to_string(&sample).unwrap();
+        assert_eq!(serde_json::from_str::<Expectation>(&text).unwrap(), sample);
+    }
+    let plain = serde_json::to_value(&samples()[0]).unwrap();
+    assert_eq!((&plain["flags"], plain.get("helper")), (&serde_json::json!(0), None));
+    assert_eq!(plain["expected"]["dst"], "198.51.100.1");
 }
 
 #[test]
@@ -221,7 +233,7 @@ fn all(query: &mut Query) -> Vec<Expectation> {
 
 fn next(events: &mut ExpectEvents) -> ExpectEvent {
     match events.next_within(PATIENCE).unwrap() {
-        Some(ExpectNews::Event(event)) => event,
+        Some(News::Event(event)) => event,
         other => panic!("expected an event, found {other:?}"),
     }
 }
@@ -456,12 +468,39 @@ fn a_full_buffer_is_told_and_events_go_on_after_it() {
         }
         let mut overruns = 0;
         while let Some(news) = events.try_next().unwrap() {
-            overruns += usize::from(news == ExpectNews::Overrun);
+            overruns += usize::from(news == News::Overrun);
         }
         assert_eq!(overruns, 1);
         query.flush_expectations().unwrap();
         assert_eq!(next(&mut events).kind, EventKind::Destroy);
         assert!(events.set_receive_buffer(1 << 20).unwrap() >= 1 << 20);
+    });
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_stream_tells_of_expectations_without_holding_the_thread() {
+    in_fresh_namespace(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let events = ExpectEvents::subscribe(ExpectGroups::ALL).unwrap();
+            let mut stream = nfct::EventStream::expectations(events).unwrap();
+            let control = connect(&listen_with_helper());
+            // Nothing yet: the thread that waits is the one that makes the event.
+            let early = tokio::time::timeout(Duration::from_millis(20), stream.next()).await;
+            assert!(early.is_err());
+            let mut query = Query::open().unwrap();
+            query.create_expectation(&expectation(&control, 50000)).unwrap();
+            query.flush_expectations().unwrap();
+            for kind in [EventKind::New, EventKind::Destroy] {
+                match tokio::time::timeout(PATIENCE, stream.next()).await.unwrap() {
+                    Some(Ok(News::Event(event))) => {
+                        assert_eq!((event.kind, event.expectation.master), (kind, control.tuple));
+                    }
+                    other => panic!("expected {kind:?}, found {other:?}"),
+                }
+            }
+        });
     });
 }
 

@@ -1,18 +1,15 @@
 //! Following what the kernel expects, as it comes and goes.
 
-use std::collections::VecDeque;
 use std::ops::BitOr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nfct_sys as sys;
 
 use super::expectation::Expectation;
-use super::handle::ExpectHandle;
 use crate::error::Error;
-use crate::events::EventKind;
-use crate::socket::{self, Batch};
-use crate::wire::{Malformed, Message, Messages, expectation_kind};
+use crate::events::{EventKind, Events, Groups, Happening, News, next};
+use crate::wire::{Malformed, Message, expectation_kind};
 
 /// Kinds of expectation events to listen to; join them with `|`.
 ///
@@ -54,10 +51,10 @@ impl BitOr for ExpectGroups {
 ///
 /// ```no_run
 /// # fn main() -> Result<(), nfct::Error> {
-/// use nfct::{EventKind, ExpectEvent, ExpectEvents, ExpectGroups, ExpectNews};
+/// use nfct::{EventKind, ExpectEvent, ExpectEvents, ExpectGroups, News};
 ///
 /// for news in ExpectEvents::subscribe(ExpectGroups::NEW)? {
-///     if let ExpectNews::Event(ExpectEvent { kind: EventKind::New, expectation }) = news? {
+///     if let News::Event(ExpectEvent { kind: EventKind::New, expectation }) = news? {
 ///         println!("{expectation}");
 ///     }
 /// }
@@ -65,39 +62,12 @@ impl BitOr for ExpectGroups {
 /// # }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ExpectEvent {
     /// What happened.
     pub kind: EventKind,
     /// The expectation it happened to.
     pub expectation: Expectation,
-}
-
-/// What a listener learns.
-///
-/// ```no_run
-/// # fn main() -> Result<(), nfct::Error> {
-/// use nfct::{ExpectEvents, ExpectGroups, ExpectNews};
-///
-/// for news in ExpectEvents::subscribe(ExpectGroups::ALL)? {
-///     match news? {
-///         ExpectNews::Event(event) => println!("{:?} {}", event.kind, event.expectation),
-///         ExpectNews::Overrun => println!("some were lost: read the table anew"),
-///         ExpectNews::Malformed(error) => println!("one could not be read: {error}"),
-///     }
-/// }
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "nearly all of them are events")]
-pub enum ExpectNews {
-    /// Something happened.
-    Event(ExpectEvent),
-    /// The kernel dropped events because the receive buffer was full; events go
-    /// on after it.
-    Overrun,
-    /// A message that could not be read.
-    Malformed(Malformed),
 }
 
 /// A subscription to expectation events of one network namespace, and an
@@ -110,10 +80,10 @@ pub enum ExpectNews {
 ///
 /// ```no_run
 /// # fn main() -> Result<(), nfct::Error> {
-/// use nfct::{ExpectEvents, ExpectGroups, ExpectNews};
+/// use nfct::{ExpectEvents, ExpectGroups, News};
 ///
 /// for news in ExpectEvents::subscribe(ExpectGroups::NEW | ExpectGroups::DESTROY)? {
-///     if let ExpectNews::Event(event) = news? {
+///     if let News::Event(event) = news? {
 ///         println!("{:?} {}", event.kind, event.expectation);
 ///     }
 /// }
@@ -121,13 +91,14 @@ pub enum ExpectNews {
 /// # }
 /// ```
 pub struct ExpectEvents {
-    handle: ExpectHandle,
-    batch: Batch,
-    waiting: VecDeque<ExpectNews>,
+    /// One socket serves both subsystems; what differs is what its messages are
+    /// read as.
+    pub(crate) events: Events,
 }
 
 impl ExpectEvents {
-    /// Listens to `groups` in the network namespace of this thread.
+    /// Listens to `groups` in the network namespace of this thread;
+    /// [`Namespace::enter`](crate::Namespace::enter) listens elsewhere.
     ///
     /// ```no_run
     /// let events = nfct::ExpectEvents::subscribe(nfct::ExpectGroups::ALL)?;
@@ -138,12 +109,10 @@ impl ExpectEvents {
     /// [`Error::Permission`] without CAP_NET_ADMIN, [`Error::Unsupported`]
     /// without netlink's netfilter protocol.
     pub fn subscribe(groups: ExpectGroups) -> Result<Self, Error> {
-        Ok(Self { handle: ExpectHandle::open(groups)?, batch: Batch::new(), waiting: VecDeque::new() })
+        Ok(Self { events: Events::subscribe(Groups::from_bits(groups.bits()))? })
     }
 
-    /// Sets the receive buffer, past `net.core.rmem_max` with CAP_NET_ADMIN,
-    /// and returns the bytes in force: the kernel doubles what it is given and
-    /// counts its own bookkeeping.
+    /// Sets the receive buffer, as [`Events::set_receive_buffer`].
     ///
     /// ```no_run
     /// let events = nfct::ExpectEvents::subscribe(nfct::ExpectGroups::ALL)?;
@@ -154,8 +123,7 @@ impl ExpectEvents {
     /// # Errors
     /// As the system says.
     pub fn set_receive_buffer(&self, bytes: usize) -> Result<usize, Error> {
-        socket::set_receive_buffer(self.handle.as_fd(), bytes)
-            .map_err(|source| Error::from_io("setting the receive buffer", source))
+        self.events.set_receive_buffer(bytes)
     }
 
     /// What has come, without waiting; `None` when there is nothing yet.
@@ -169,25 +137,9 @@ impl ExpectEvents {
     /// ```
     ///
     /// # Errors
-    /// As the system says; a full buffer is [`ExpectNews::Overrun`], no error.
-    pub fn try_next(&mut self) -> Result<Option<ExpectNews>, Error> {
-        while self.waiting.is_empty() {
-            if let Err(error) = self.batch.receive(self.handle.as_fd()) {
-                return match error.raw_os_error() {
-                    Some(libc::EAGAIN) => Ok(None),
-                    Some(libc::ENOBUFS | libc::EMSGSIZE) => Ok(Some(ExpectNews::Overrun)),
-                    _ => Err(Error::from_io("receiving expectation events", error)),
-                };
-            }
-            let messages = self.batch.datagrams().flat_map(Messages::new);
-            self.waiting.extend(messages.filter_map(
-                |message| match message.and_then(|message| read(&message)) {
-                    Ok(event) => event.map(ExpectNews::Event),
-                    Err(error) => Some(ExpectNews::Malformed(error)),
-                },
-            ));
-        }
-        Ok(self.waiting.pop_front())
+    /// As the system says; a full buffer is [`News::Overrun`], no error.
+    pub fn try_next(&mut self) -> Result<Option<News<ExpectEvent>>, Error> {
+        self.events.take_news()
     }
 
     /// What comes next, waiting for it for at most `timeout`; `None` when that
@@ -204,42 +156,17 @@ impl ExpectEvents {
     ///
     /// # Errors
     /// As [`try_next`](Self::try_next).
-    pub fn next_within(&mut self, timeout: Duration) -> Result<Option<ExpectNews>, Error> {
-        let start = Instant::now();
-        loop {
-            if let Some(news) = self.try_next()? {
-                return Ok(Some(news));
-            }
-            let left = timeout.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                return Ok(None);
-            }
-            self.wait(Some(left))?;
-        }
-    }
-
-    fn wait(&self, timeout: Option<Duration>) -> Result<(), Error> {
-        socket::wait(self.handle.as_fd(), timeout)
-            .map(drop)
-            .map_err(|source| Error::from_io("waiting for expectation events", source))
+    pub fn next_within(&mut self, timeout: Duration) -> Result<Option<News<ExpectEvent>>, Error> {
+        self.events.take_within(timeout)
     }
 }
 
 /// Waits for what comes next.
 impl Iterator for ExpectEvents {
-    type Item = Result<ExpectNews, Error>;
+    type Item = Result<News<ExpectEvent>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            match self.try_next().transpose() {
-                Some(news) => return Some(news),
-                None => {
-                    if let Err(error) = self.wait(None) {
-                        return Some(Err(error));
-                    }
-                }
-            }
-        }
+        next(&mut self.events)
     }
 }
 
@@ -247,19 +174,20 @@ impl Iterator for ExpectEvents {
 /// takes what it has.
 impl AsFd for ExpectEvents {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.handle.as_fd()
+        self.events.as_fd()
     }
 }
 
-/// What a message tells, if it is an event at all.
-fn read(message: &Message<'_>) -> Result<Option<ExpectEvent>, Malformed> {
-    let fresh = message.flags & (sys::NLM_F_CREATE | sys::NLM_F_EXCL) as u16 != 0;
-    let kind = if message.kind == expectation_kind(sys::IPCTNL_MSG_EXP_NEW) {
-        if fresh { EventKind::New } else { EventKind::Update }
-    } else if message.kind == expectation_kind(sys::IPCTNL_MSG_EXP_DELETE) {
-        EventKind::Destroy
-    } else {
-        return Ok(None);
-    };
-    Ok(Some(ExpectEvent { kind, expectation: message.expectation()? }))
+impl Happening for ExpectEvent {
+    fn read(message: &Message<'_>) -> Result<Option<Self>, Malformed> {
+        let fresh = message.flags & (sys::NLM_F_CREATE | sys::NLM_F_EXCL) as u16 != 0;
+        let kind = if message.kind == expectation_kind(sys::IPCTNL_MSG_EXP_NEW) {
+            if fresh { EventKind::New } else { EventKind::Update }
+        } else if message.kind == expectation_kind(sys::IPCTNL_MSG_EXP_DELETE) {
+            EventKind::Destroy
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(ExpectEvent { kind, expectation: message.expectation()? }))
+    }
 }

@@ -39,6 +39,7 @@ pub(crate) const LONGEST_FUNCTION: usize = 23;
 /// );
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Expectation {
     /// The connection that it belongs to: its original tuple.
     pub master: Tuple,
@@ -49,12 +50,15 @@ pub struct Expectation {
     /// address and the source port; of all else every bit counts.
     pub mask: Tuple,
     /// How the expected connection is to be translated, where it is.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub nat: Option<ExpectNat>,
     /// Seconds until the kernel expects it no longer. For a new one the kernel
     /// takes its helper's time; [`Query::update_expectation`](crate::Query::update_expectation)
     /// sets another.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub timeout: Option<u32>,
     /// The kernel's id of this expectation.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub id: Option<u32>,
     /// Conntrack zone to look in, when asking. The kernel does not name it in
     /// its answers, where this is 0: it is the master's.
@@ -65,9 +69,11 @@ pub struct Expectation {
     /// signalling, 1 audio, 2 video, 3 other media.
     pub class: u32,
     /// The helper that reads along in the expected connection, such as `ftp`.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub helper: Option<String>,
     /// What the kernel runs when the expected connection comes, such as
     /// `nat-follow-master`.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub function: Option<String>,
 }
 
@@ -243,6 +249,7 @@ impl fmt::Display for Expectation {
 /// expectation.nat = Some(ExpectNat { tuple: inside, direction: Direction::Reply });
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ExpectNat {
     /// Its source address and source port are what the NAT puts in the place of
     /// the address and port that are expected. Where they are 0, as the address
@@ -262,6 +269,7 @@ pub struct ExpectNat {
 /// assert_eq!(flags, ExpectFlags(3));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ExpectFlags(pub u32);
 
 impl ExpectFlags {

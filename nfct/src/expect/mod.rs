@@ -14,7 +14,7 @@ mod handle;
 mod object;
 mod query;
 
-pub use events::{ExpectEvent, ExpectEvents, ExpectGroups, ExpectNews};
+pub use events::{ExpectEvent, ExpectEvents, ExpectGroups};
 pub use expectation::{ExpectFlags, ExpectNat, Expectation};
 pub use handle::{ExpectHandle, ExpectRequest};
 pub use object::{Expect, ExpectAttribute, ExpectRef};
