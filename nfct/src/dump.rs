@@ -2,6 +2,7 @@
 
 use std::io;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::os::fd::AsFd;
 
 use nfct_sys as sys;
@@ -182,6 +183,36 @@ impl<'a, T: Entry> Dump<'a, T> {
 }
 
 impl<'a> Dump<'a, Flow> {
+    /// Takes what the kernel has ready, some hundred entries, to be read by
+    /// another thread while this one has the kernel make more: it does so
+    /// within the system call. Returns false at the dump's end.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), nfct::Error> {
+    /// # use nfct::{Family, Piece, Query};
+    /// use std::sync::mpsc::sync_channel;
+    ///
+    /// let mut query = Query::open()?;
+    /// let mut dump = query.dump(Family::Any)?;
+    /// let (sender, pieces) = sync_channel::<Piece>(64);
+    /// let counting = std::thread::spawn(move || pieces.iter().map(|piece| piece.flows().count()).sum::<usize>());
+    /// let mut piece = Piece::default();
+    /// while dump.read_piece(&mut piece)? {
+    ///     let _ = sender.send(std::mem::take(&mut piece));
+    /// }
+    /// drop(sender);
+    /// println!("{:?} connections", counting.join());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As the iterator, but for what can't be read: that shows in
+    /// [`Piece::flows`].
+    pub fn read_piece(&mut self, piece: &mut Piece) -> Result<bool, Error> {
+        self.reader.read_piece(piece)
+    }
+
     /// What is not read yet as the C library's objects, which hold every
     /// attribute that the kernel sends.
     ///
@@ -207,6 +238,32 @@ impl<T: Entry> Iterator for Dump<'_, T> {
         self.reader.next(|message, selection| match T::is_in(message.kind) {
             true => T::read(message, selection),
             false => Ok(None),
+        })
+    }
+}
+
+/// A part of a dump, as [`Dump::read_piece`] takes it; its memory is used again
+/// when it is filled again.
+#[derive(Debug, Default)]
+pub struct Piece {
+    buffer: Box<[u8]>,
+    entries: Range<usize>,
+    sequence: u32,
+    selection: Option<Selection>,
+}
+
+impl Piece {
+    /// The entries in it. [`Dump::read_piece`] has an example.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`]; what comes behind may be readable.
+    pub fn flows(&self) -> impl Iterator<Item = Result<Flow, Error>> {
+        Messages::new(&self.buffer[self.entries.clone()]).filter_map(|message| match message {
+            Ok(message) if message.sequence == self.sequence && Flow::is_in(message.kind) => {
+                Flow::read(&message, self.selection.as_ref()).transpose()
+            }
+            Ok(_) => None,
+            Err(error) => Some(Err(malformed(error))),
         })
     }
 }
@@ -262,6 +319,41 @@ impl Reader<'_> {
             }
         }
         None
+    }
+
+    /// Hands over what is not read yet of the buffer, or the next that comes.
+    fn read_piece(&mut self, piece: &mut Piece) -> Result<bool, Error> {
+        if self.over {
+            return Ok(false);
+        }
+        if self.at >= self.end {
+            self.fill()?;
+        }
+        let unread = self.at..self.end;
+        self.at = self.end;
+        // What can't be read shows to whoever reads the piece.
+        for message in Messages::new(&self.query.buffer[unread.clone()]).flatten() {
+            if message.sequence != self.sequence {
+                continue;
+            }
+            self.interrupted |= message.flags & sys::NLM_F_DUMP_INTR as u16 != 0;
+            match message.errno() {
+                None => {}
+                Some(0) => self.over = true,
+                Some(errno) => {
+                    self.over = true;
+                    return Err((self.refused)(io::Error::from_raw_os_error(errno)));
+                }
+            }
+        }
+        if piece.buffer.is_empty() {
+            piece.buffer = vec![0; self.query.buffer.len()].into_boxed_slice();
+        }
+        std::mem::swap(&mut self.query.buffer, &mut piece.buffer);
+        piece.entries = unread;
+        piece.sequence = self.sequence;
+        piece.selection.clone_from(&self.selection);
+        Ok(true)
     }
 
     fn fill(&mut self) -> Result<(), Error> {

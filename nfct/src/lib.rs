@@ -68,7 +68,7 @@ pub mod view;
 pub mod wire;
 
 pub use conntrack::{Compare, Conntrack, ConntrackRef, Counters, Output, Parts, attr};
-pub use dump::{Dump, Entry};
+pub use dump::{Dump, Entry, Piece};
 pub use error::Error;
 pub use events::{
     Event, EventKind, Events, FullEvent, FullEvents, Groups, Happening, News, Received, Waiter,

@@ -14,10 +14,11 @@
 
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use nfct::{Error, Family, Flow, Query};
+use nfct::{Error, Family, Piece, Query};
 
 use super::{Settings, State, Tracker};
 use crate::clock::Stamp;
@@ -33,8 +34,12 @@ const CALM: Duration = Duration::from_millis(100);
 /// So many dumps in a row are cut short; the next one is read to its end, for
 /// what is in it, whatever comes.
 const MOST_CUT_SHORT: u32 = 3;
-/// Entries read between two looks at whether to go on.
-const LOOKED_AFTER: usize = 4096;
+/// Entries of a piece of a dump, about.
+const A_PIECE: usize = 256;
+/// Pieces that are read before they are merged: four megabytes.
+const READ_AHEAD: usize = 64;
+/// Pieces read between two looks at whether to go on.
+const LOOKED_AFTER: u32 = 32;
 /// Entries merged under one hold of the lock.
 const MERGED_AT_ONCE: usize = 128;
 
@@ -134,7 +139,7 @@ impl Tracker {
             if left.is_zero() {
                 return;
             }
-            std::thread::sleep(left);
+            thread::sleep(left);
         }
     }
 
@@ -213,48 +218,76 @@ impl Tracker {
     }
 
     /// Reads a dump into the table, until `is_over` says that the rest is of no
-    /// use.
+    /// use. A thread of its own merges what is read: the kernel makes a dump as
+    /// it is read, which takes longer than all the rest.
     fn merge_dump(
         &self,
         query: &mut Query,
         filter: &Filter,
         is_over: impl Fn(&State) -> bool,
     ) -> Result<Dumped, Error> {
-        let mut dumped = Dumped::default();
-        let mut flows: Vec<Flow> = Vec::with_capacity(MERGED_AT_ONCE);
-        let merge = |flows: &mut Vec<Flow>| {
-            let mut state = self.lock();
-            let now = self.clock.now();
-            let created = flows.drain(..).filter(|flow| state.table.merge(flow, now)).count();
-            self.stats.created_by_dump.add(created);
-            self.note_changes(&state);
-        };
-        let mut dump = query.dump(Family::Any)?;
-        for flow in &mut dump {
+        let (full, pieces) = mpsc::sync_channel::<Piece>(READ_AHEAD);
+        let (emptied, empty) = mpsc::channel();
+        thread::scope(|scope| {
+            let merge = move || {
+                let mut merged = Dumped::default();
+                for piece in pieces {
+                    self.merge_piece(&piece, filter, &mut merged);
+                    // Nobody wants it any more at the dump's end.
+                    let _ = emptied.send(piece);
+                }
+                merged
+            };
+            let merging = thread::Builder::new().name("merge".to_owned()).spawn_scoped(scope, merge);
+            let merging =
+                merging.map_err(|source| Error::System { doing: "starting a thread", hint: "", source })?;
+            let mut dump = query.dump(Family::Any)?;
+            let mut cut_short = false;
+            let mut piece = Piece::default();
+            for read in 1_u32.. {
+                if !dump.read_piece(&mut piece)? {
+                    break;
+                }
+                let next = empty.try_recv().unwrap_or_default();
+                if full.send(std::mem::replace(&mut piece, next)).is_err() {
+                    // The other thread died; joining it tells how.
+                    break;
+                }
+                if read % LOOKED_AFTER == 0 && is_over(&self.lock()) {
+                    cut_short = true;
+                    break;
+                }
+            }
+            let interrupted = dump.was_interrupted();
+            if cut_short {
+                dump.abandon();
+            }
+            drop(full);
+            match merging.join() {
+                Ok(merged) => Ok(Dumped { interrupted, cut_short, ..merged }),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    fn merge_piece(&self, piece: &Piece, filter: &Filter, merged: &mut Dumped) {
+        let mut flows = Vec::with_capacity(A_PIECE);
+        for flow in piece.flows() {
             match flow {
                 Ok(flow) => {
-                    dumped.entries += 1;
-                    if filter.matches(&flow) {
-                        flows.push(flow);
-                    }
+                    merged.entries += 1;
+                    flows.extend(Some(flow).filter(|flow| filter.matches(flow)));
                 }
-                Err(Error::Malformed { .. }) => dumped.malformed += 1,
-                Err(error) => return Err(error),
-            }
-            if flows.len() == MERGED_AT_ONCE {
-                merge(&mut flows);
-            }
-            if dumped.entries % LOOKED_AFTER == 0 && is_over(&self.lock()) {
-                dumped.cut_short = true;
-                break;
+                Err(_) => merged.malformed += 1,
             }
         }
-        merge(&mut flows);
-        dumped.interrupted = dump.was_interrupted();
-        if dumped.cut_short {
-            dump.abandon();
+        for flows in flows.chunks(MERGED_AT_ONCE) {
+            let mut state = self.lock();
+            let now = self.clock.now();
+            let created = flows.iter().filter(|flow| state.table.merge(flow, now)).count();
+            self.stats.created_by_dump.add(created);
+            self.note_changes(&state);
         }
-        Ok(dumped)
     }
 
     /// Drops old mappings that the kernel no longer has.
