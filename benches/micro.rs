@@ -12,7 +12,19 @@ use pynatconnd::config::{Config, Key};
 use pynatconnd::filter::Filter;
 use pynatconnd::mapping::{KeyValue, Learnt};
 use pynatconnd::question::Question;
+use pynatconnd::stats::{Outcome, Route, Stats};
 use pynatconnd::table::{Place, Table};
+
+/// What counting costs a request, on one thread.
+#[divan::bench(sample_count = 100, sample_size = 1000)]
+fn count_answer(bencher: Bencher<'_, '_>) {
+    let stats = Stats::default();
+    bencher.bench_local(|| {
+        let route = Route::of(black_box("/nat_port/40001"));
+        stats.count_answer(route, black_box(200), black_box(Duration::from_micros(20)));
+        stats.lookups.count(route, Outcome::Found);
+    });
+}
 
 /// The walk for `/metrics` through a full table, slice by slice.
 #[divan::bench(sample_count = 10, sample_size = 1)]
