@@ -9,7 +9,7 @@ RUST_MIN := 1.85
 # What the build, the daemon's demo and the tests need beside Rust.
 PACKAGES := libnetfilter-conntrack-dev libclang-dev pkg-config build-essential \
 	nftables iproute2 conntrack curl python3 procps
-SCRIPTS := demo/run.sh .ci/run tests/openapi/run.sh tests/sanitize/run.sh
+SCRIPTS := demo/run.sh .ci/run tests/openapi/run.sh tests/sanitize/run.sh debian/vendor.sh tests/packages/lint.sh
 
 # What is run here needs root: cargo builds as the user, and starts what it has built through sudo.
 define AS_ROOT
@@ -19,11 +19,27 @@ if [ -n "$(SUDO)" ] && command -v sudo >/dev/null; then \
 fi
 endef
 
-.PHONY: help setup rust build demo test sanitize bench run clean
+# Where `make install-files` puts things, under DESTDIR; the packages set what is otherwise with them.
+prefix := /usr
+bindir := $(prefix)/bin
+mandir := $(prefix)/share/man
+bashdir := $(prefix)/share/bash-completion/completions
+fishdir := $(prefix)/share/fish/vendor_completions.d
+zshdir := $(prefix)/share/zsh/site-functions
+INSTALL = install -D -p -m 644
+
+# Packages are built in a tree of their own; the second finds the programs that the first has built.
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+PACKAGED := target/package
+TREE := $(CURDIR)/$(PACKAGED)/pynatconnd-$(VERSION)
+# The toolchain itself: what looks into the home directory for one finds another home in a package's build.
+TOOLCHAIN = PATH="$$(rustc --print sysroot)/bin:$$PATH"
+
+.PHONY: help setup rust build demo test sanitize bench run clean install-files source deb rpm package-lint
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do \
-		printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do \
+		printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 setup: rust ## install what is missing to build, test and try it (Debian, Ubuntu)
 	@set -e; missing=; \
@@ -79,6 +95,7 @@ test: setup ## everything that CI runs
 	@$(AS_ROOT); echo "$$* cargo test --workspace --all-features --locked"; "$$@" cargo test --workspace --all-features --locked
 	tests/openapi/run.sh
 	tests/sanitize/run.sh valgrind
+	$(MAKE) package-lint
 
 sanitize: PACKAGES += valgrind libmnl-dev
 sanitize: setup ## nfct's tests with the C library under valgrind and AddressSanitizer
@@ -90,6 +107,46 @@ bench: setup ## figures against peers; ROWS=events,http picks, QUICK=1 rehearses
 
 run: build ## follow the NAT of this machine itself, with pynatconnd.conf
 	$(SUDO) target/release/pynatconnd -c pynatconnd.conf
+
+install-files:
+	install -d "$(DESTDIR)$(bindir)"
+	install -p -m 755 target/release/pynatconnd target/release/check_pynatconnd "$(DESTDIR)$(bindir)"
+	$(INSTALL) pynatconnd.conf "$(DESTDIR)/etc/pynatconnd.conf"
+	$(INSTALL) systemd/pynatconnd.modules-load "$(DESTDIR)$(prefix)/lib/modules-load.d/pynatconnd.conf"
+	$(INSTALL) systemd/pynatconnd.sysctl "$(DESTDIR)$(prefix)/lib/sysctl.d/50-pynatconnd.conf"
+	@set -e; newest=$$(ls -t target/release/build/pynatconnd-*/out/share/pynatconnd.8 | head -n 1); \
+	share=$${newest%/*}; set -x; \
+	$(INSTALL) $$share/pynatconnd.8 -t "$(DESTDIR)$(mandir)/man8"; \
+	$(INSTALL) $$share/pynatconnd.conf.5 -t "$(DESTDIR)$(mandir)/man5"; \
+	$(INSTALL) $$share/check_pynatconnd.1 -t "$(DESTDIR)$(mandir)/man1"; \
+	for program in pynatconnd check_pynatconnd; do \
+		$(INSTALL) $$share/$$program.bash "$(DESTDIR)$(bashdir)/$$program"; \
+		$(INSTALL) $$share/$$program.fish -t "$(DESTDIR)$(fishdir)"; \
+		$(INSTALL) $$share/_$$program -t "$(DESTDIR)$(zshdir)"; \
+	done
+
+source: rust
+	debian/vendor.sh $(TREE)
+
+deb rpm package-lint: PACKAGES += debhelper rpm
+deb: setup source ## build target/package/*.deb, without a network once the crates are there
+	rm -f $(PACKAGED)/*.deb
+	@: "-d: cargo need not be a package's. The tests are make test's, CHECK=1 has them run here"
+	cd $(TREE) && $(TOOLCHAIN) DEB_BUILD_OPTIONS=$(if $(CHECK),,nocheck) dpkg-buildpackage -b -d -nc -us -uc
+	@ls $(PACKAGED)/*.deb
+
+rpm: setup source ## build target/package/*.rpm likewise
+	rm -f $(PACKAGED)/*.rpm
+	@: "Debian's rpmbuild knows neither what is installed nor the macros for systemd"
+	cd $(TREE) && $(TOOLCHAIN) rpmbuild -bb --build-in-place $(if $(CHECK),,--nocheck) \
+		$$(test -n "$$(rpm --eval '%{?_unitdir}')" || echo --nodeps --load=debian/rpm-macros) \
+		--define "_topdir $(TREE)/target/rpmbuild" --define "_rpmdir $(CURDIR)/$(PACKAGED)" \
+		--define "_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm" pynatconnd.spec
+	@ls $(PACKAGED)/*.rpm
+
+package-lint: PACKAGES += lintian rpmlint cpio shellcheck systemd
+package-lint: setup deb rpm ## what lintian, rpmlint and systemd-analyze say of both
+	tests/packages/lint.sh
 
 clean: ## remove what was built
 	cargo clean

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use lab::http::{self, Client};
-use lab::{Daemon, DaemonBuilder, Lab, PATIENCE, flows, wait_until};
+use lab::{Daemon, DaemonBuilder, Lab, PATIENCE, flows, traffic, wait_until};
 use nfct::{Protocol, Query};
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
@@ -47,7 +47,7 @@ impl Manager {
     fn receive(&self, limit: Duration) -> Option<Message> {
         self.socket.set_read_timeout(Some(limit)).expect("a time that is not 0");
         let mut buffer = [0; 4096];
-        let length = match self.socket.recv(&mut buffer) {
+        let length = match traffic::uninterrupted(|| self.socket.recv(&mut buffer)) {
             Ok(length) => length,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
             Err(error) => panic!("{error}"),
@@ -83,36 +83,29 @@ impl Manager {
     }
 }
 
-/// Threads of a daemon, stopped one by one as a debugger does, while the others run on.
-struct Stopped(Vec<Pid>);
+/// A thread of a daemon, stopped as a debugger does it, while the others run on.
+struct Stopped(Pid);
 
 impl Stopped {
-    /// Stops all threads of this name.
-    fn threads(daemon: &Daemon, name: &str) -> Self {
+    /// Stops one of the threads of this name.
+    fn one(daemon: &Daemon, name: &str) -> Self {
         let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("it runs");
-        let mut stopped = Vec::new();
-        for task in tasks.map(|task| task.expect("it runs")) {
-            let comm = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-            if comm.trim_end() != name {
-                continue;
-            }
-            let number = task.file_name().to_string_lossy().parse().expect("a thread's id");
-            let thread = Pid::from_raw(number);
-            ptrace::seize(thread, ptrace::Options::empty()).expect("root may trace");
-            ptrace::interrupt(thread).expect("it is traced");
-            waitpid(thread, Some(WaitPidFlag::__WALL)).expect("it stops");
-            stopped.push(thread);
-        }
-        assert!(!stopped.is_empty(), "there is no thread called {name}");
-        Self(stopped)
+        let is_meant = |task: &fs::DirEntry| {
+            fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let task = tasks.map(|task| task.expect("it runs")).find(is_meant);
+        let task = task.unwrap_or_else(|| panic!("there is no thread called {name}"));
+        let thread = Pid::from_raw(task.file_name().to_string_lossy().parse().expect("a thread's id"));
+        ptrace::seize(thread, ptrace::Options::empty()).expect("root may trace");
+        ptrace::interrupt(thread).expect("it is traced");
+        waitpid(thread, Some(WaitPidFlag::__WALL)).expect("it stops");
+        Self(thread)
     }
 }
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        for thread in &self.0 {
-            let _ = ptrace::detach(*thread, None);
-        }
+        let _ = ptrace::detach(self.0, None);
     }
 }
 
@@ -164,8 +157,13 @@ fn the_watchdog_starves_when_the_netlink_side_hangs() {
 }
 
 #[test]
-fn the_watchdog_starves_when_the_http_side_hangs() {
-    starves_without("tokio-rt-worker");
+fn the_watchdog_starves_when_one_of_those_that_serve_hangs() {
+    starves_without("http");
+}
+
+#[test]
+fn the_watchdog_starves_when_the_one_that_accepts_hangs() {
+    starves_without("pynatconnd");
 }
 
 fn starves_without(thread: &str) {
@@ -178,7 +176,7 @@ fn starves_without(thread: &str) {
     manager.wait_for("READY", "1");
     manager.wait_for("WATCHDOG", "1");
     manager.wait_for("WATCHDOG", "1");
-    let stopped = Stopped::threads(&daemon, thread);
+    let stopped = Stopped::one(&daemon, thread);
     assert!(manager.is_silent_for(2 * WATCHDOG), "the watchdog was fed while {thread} stood still");
     drop(stopped);
     manager.wait_for("WATCHDOG", "1");
