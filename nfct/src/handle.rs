@@ -365,7 +365,7 @@ impl Handle {
         doing: &'static str,
         call: impl FnOnce(*mut sys::nfct_handle) -> c_int,
     ) -> Result<(c_int, std::io::Error), Error> {
-        let mut state = CallbackState { callback: &mut callback, stop, panic: None, stopped: false };
+        let mut state = CallbackState::new(&mut callback, stop);
         let data = (&raw mut state).cast::<c_void>();
         let raw = self.raw.as_ptr();
         // SAFETY: the handle is live; `data` points to `state`, which stays in
@@ -377,11 +377,7 @@ impl Handle {
         let error = std::io::Error::last_os_error();
         // SAFETY: the handle is live and has a callback registered.
         unsafe { sys::nfct_callback_unregister2(raw) };
-        if let Some(panic) = state.panic {
-            resume_unwind(panic);
-        }
-        let stopped = state.stopped && stop == Stop::Now;
-        Ok((if stopped { result.max(0) } else { result }, error))
+        Ok((state.finish(result), error))
     }
 }
 
@@ -415,24 +411,38 @@ impl Drop for Handle {
 
 /// When a callback that wants no more is obeyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stop {
+pub(crate) enum Stop {
     /// The C loop ends; what is unread stays in the socket.
     Now,
     /// The C loop goes on to the end of the answer, without the callback.
     AtTheEnd,
 }
 
-/// What the trampoline finds behind the library's `data` pointer.
-struct CallbackState<'a> {
-    callback: &'a mut dyn FnMut(&Message<'_>, EventKind, &ConntrackRef) -> Next,
+/// What a trampoline finds behind the library's `data` pointer; `T` is what the
+/// callback is lent.
+pub(crate) struct CallbackState<'a, T> {
+    callback: &'a mut dyn FnMut(&Message<'_>, EventKind, &T) -> Next,
     stop: Stop,
     panic: Option<Box<dyn Any + Send>>,
     stopped: bool,
 }
 
-impl CallbackState<'_> {
+impl<'a, T> CallbackState<'a, T> {
+    pub(crate) fn new(callback: &'a mut dyn FnMut(&Message<'_>, EventKind, &T) -> Next, stop: Stop) -> Self {
+        Self { callback, stop, panic: None, stopped: false }
+    }
+
+    /// When the C function has returned: resumes a panic; otherwise what it
+    /// returned, where to be stopped is no failure.
+    pub(crate) fn finish(self, result: c_int) -> c_int {
+        if let Some(panic) = self.panic {
+            resume_unwind(panic);
+        }
+        if self.stopped && self.stop == Stop::Now { result.max(0) } else { result }
+    }
+
     /// Runs the callback, and says what the library is to do.
-    fn run(&mut self, message: &Message<'_>, kind: EventKind, entry: &ConntrackRef) -> c_int {
+    pub(crate) fn run(&mut self, message: &Message<'_>, kind: EventKind, entry: &T) -> c_int {
         if !self.stopped {
             match catch_unwind(AssertUnwindSafe(|| (self.callback)(message, kind, entry))) {
                 Ok(Next::Continue) => {}
@@ -463,22 +473,30 @@ unsafe extern "C" fn trampoline(
 ) -> c_int {
     // SAFETY: `with_callback` registered `data` as its live CallbackState, and
     // nothing else refers to it while the library runs.
-    let Some(state) = (unsafe { data.cast::<CallbackState<'_>>().as_mut() }) else {
+    let Some(state) = (unsafe { data.cast::<CallbackState<'_, ConntrackRef>>().as_mut() }) else {
         return sys::NFCT_CB_FAILURE;
     };
     let Some(entry) = NonNull::new(entry) else { return sys::NFCT_CB_CONTINUE as c_int };
-    // SAFETY: a live header or null; the reference ends with the statement.
-    let Some(length) = (unsafe { header.as_ref() }).map(|header| header.nlmsg_len as usize) else {
-        return sys::NFCT_CB_CONTINUE as c_int;
-    };
-    // SAFETY: the library has checked that the message is whole before it read
-    // it; it stays in its buffer until the callback returns.
-    let bytes = unsafe { std::slice::from_raw_parts(header.cast::<u8>(), length) };
-    let Some(Ok(message)) = Messages::new(bytes).next() else { return sys::NFCT_CB_CONTINUE as c_int };
+    // SAFETY: the library's own message, which does not leave this function.
+    let Some(message) = (unsafe { message_at(header) }) else { return sys::NFCT_CB_CONTINUE as c_int };
     // SAFETY: the library passes a live object that it frees only after the
     // callback returns, and the reference does not leave this function.
     let entry = unsafe { ConntrackRef::from_ptr(entry) };
     state.run(&message, EventKind::from_library(kind), entry)
+}
+
+/// The message that the library hands to a callback.
+///
+/// # Safety
+/// `header` is null or begins a live message of the length that it says, which
+/// lives as long as `'a`.
+pub(crate) unsafe fn message_at<'a>(header: *const sys::nlmsghdr) -> Option<Message<'a>> {
+    // SAFETY: a live header or null; the reference ends with the statement.
+    let length = (unsafe { header.as_ref() })?.nlmsg_len as usize;
+    // SAFETY: the library has checked that the message is whole before it read
+    // it; it stays in its buffer until the callback returns.
+    let bytes = unsafe { std::slice::from_raw_parts(header.cast::<u8>(), length) };
+    Messages::new(bytes).next()?.ok()
 }
 
 #[cfg(test)]
@@ -491,7 +509,7 @@ mod tests {
         stop: Stop,
         entry: *mut sys::nf_conntrack,
     ) -> (c_int, bool) {
-        let mut state = CallbackState { callback, stop, panic: None, stopped: false };
+        let mut state = CallbackState::new(callback, stop);
         let header = sys::nlmsghdr {
             nlmsg_len: size_of::<sys::nlmsghdr>() as u32,
             nlmsg_type: 0x100,

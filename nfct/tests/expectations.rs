@@ -15,8 +15,8 @@ use lab::in_fresh_namespace;
 use lab::netns::{Netns, ip, nft, wait_for_links};
 use nfct::{
     Compare, Direction, EventKind, Expect, ExpectAttribute, ExpectEvent, ExpectEvents, ExpectFlags,
-    ExpectGroups, ExpectHandle, ExpectNat, ExpectRequest, Expectation, Family, Layer4, News, Next, Output,
-    Protocol, Query, Tuple,
+    ExpectGroups, ExpectHandle, ExpectNat, ExpectRef, ExpectRequest, Expectation, Family, Layer4, News, Next,
+    Output, Protocol, Query, Tuple,
 };
 
 /// How long to wait for what must happen.
@@ -327,13 +327,14 @@ fn a_dump_shows_many_and_the_c_library_agrees() {
         let mut ours = all(&mut query);
         assert_eq!(ours.len(), controls.len());
         let mut theirs = Vec::new();
-        ExpectHandle::open(ExpectGroups::NONE)
-            .unwrap()
-            .dump(Family::Any, |expect| {
+        let mut handle = ExpectHandle::open(ExpectGroups::NONE).unwrap();
+        handle
+            .query(ExpectRequest::Dump(Family::Any), |_, expect| {
                 theirs.extend(expect.to_expectation());
                 Next::Continue
             })
             .unwrap();
+        handle.query(ExpectRequest::Dump(Family::Ipv6), |_, _| panic!("there is none")).unwrap();
         for list in [&mut ours, &mut theirs] {
             list.sort_by_key(|expectation| format!("{}", expectation.expected));
             for expectation in list.iter_mut() {
@@ -372,47 +373,44 @@ fn a_dump_shows_many_and_the_c_library_agrees() {
 
 #[test]
 fn the_c_librarys_own_requests_work() {
+    use ExpectRequest::{Create, CreateOrUpdate, Delete, Flush, Get};
+
     in_fresh_namespace(|| {
         let mut events = ExpectHandle::open(ExpectGroups::NEW | ExpectGroups::DESTROY).unwrap();
         let control = connect(&listen_with_helper());
         let mut handle = ExpectHandle::open(ExpectGroups::NONE).unwrap();
+        let mut ask = |request: ExpectRequest<'_>| {
+            let mut answer = Vec::new();
+            let keep = |_: EventKind, expect: &ExpectRef| {
+                answer.push(expect.to_owned());
+                Next::Continue
+            };
+            handle.query(request, keep).map(|()| answer).map_err(|error| error.errno())
+        };
         let expect = Expect::from_expectation(&expectation(&control, 50000)).unwrap();
-        let errno = |result: Result<Option<Expect>, nfct::Error>| result.unwrap_err().errno();
 
-        assert_eq!(errno(handle.query(ExpectRequest::Get, &expect)), Some(libc::ENOENT));
-        assert!(handle.query(ExpectRequest::Create, &expect).unwrap().is_none());
-        assert_eq!(errno(handle.query(ExpectRequest::Create, &expect)), Some(libc::EEXIST));
+        assert_eq!(ask(Get(&expect)).unwrap_err(), Some(libc::ENOENT));
+        assert!(ask(Create(&expect)).unwrap().is_empty());
+        assert_eq!(ask(Create(&expect)).unwrap_err(), Some(libc::EEXIST));
         let mut longer = expect.clone();
         longer.set_timeout(Duration::from_secs(900));
-        handle.query(ExpectRequest::CreateOrUpdate, &longer).unwrap();
-        let found = handle.query(ExpectRequest::Get, &expect).unwrap().unwrap();
-        assert_eq!((found.master(), found.expected()), (Some(control.tuple), expect.expected()));
-        assert!(found.timeout().unwrap() > Duration::from_secs(800));
-
-        // Asked without waiting, and caught; the acknowledgement ends the loop.
-        handle.send(ExpectRequest::Get, &expect).unwrap();
-        let mut caught = Vec::new();
-        handle
-            .catch(|_, expect| {
-                caught.extend(expect.to_expectation());
-                Next::Continue
-            })
-            .unwrap();
-        assert_eq!(caught.len(), 1);
+        ask(CreateOrUpdate(&longer)).unwrap();
+        let found = ask(Get(&expect)).unwrap();
+        assert_eq!((found[0].master(), found[0].expected()), (Some(control.tuple), expect.expected()));
+        assert!(found[0].timeout().unwrap() > Duration::from_secs(800));
 
         // Nothing to go by: the library would have removed every expectation.
-        let error = handle.query(ExpectRequest::Delete, &Expect::new().unwrap()).unwrap_err();
-        assert!(error.to_string().contains("without Expected"), "{error}");
-        assert!(handle.query(ExpectRequest::Get, &expect).unwrap().is_some());
-        handle.query(ExpectRequest::Delete, &expect).unwrap();
-        handle.query(ExpectRequest::Create, &expect).unwrap();
-        handle.flush().unwrap();
-        assert_eq!(errno(handle.query(ExpectRequest::Get, &expect)), Some(libc::ENOENT));
+        assert!(ask(Delete(&Expect::new().unwrap())).is_err());
+        assert_eq!(ask(Get(&expect)).unwrap().len(), 1);
+        ask(Delete(&expect)).unwrap();
+        ask(Create(&expect)).unwrap();
+        ask(Flush).unwrap();
+        assert_eq!(ask(Get(&expect)).unwrap_err(), Some(libc::ENOENT));
 
         let mut told = Vec::new();
         events
-            .catch(|kind, expect| {
-                assert_eq!(expect.expected(), Some(tcp("127.0.0.1", 0, "127.0.0.1", 50000)));
+            .catch_messages(|message, kind, expect| {
+                assert_eq!(message.expectation().unwrap().expected, expect.expected().unwrap());
                 told.push(kind);
                 if told.len() == 4 { Next::Stop } else { Next::Continue }
             })
@@ -423,7 +421,27 @@ fn the_c_librarys_own_requests_work() {
 }
 
 #[test]
-fn a_panicking_callback_ends_the_dump_and_reaches_the_caller() {
+fn an_answer_is_caught_without_waiting_for_it() {
+    in_fresh_namespace(|| {
+        let control = connect(&listen_with_helper());
+        Query::open().unwrap().create_expectation(&expectation(&control, 50000)).unwrap();
+        let mut handle = ExpectHandle::open(ExpectGroups::NONE).unwrap();
+        for request in [ExpectRequest::Dump(Family::Any), ExpectRequest::Dump(Family::Ipv4)] {
+            handle.send(request).unwrap();
+            let mut caught = Vec::new();
+            handle
+                .catch(|_, expect| {
+                    caught.extend(expect.expected());
+                    Next::Continue
+                })
+                .unwrap();
+            assert_eq!(caught, [tcp("127.0.0.1", 0, "127.0.0.1", 50000)]);
+        }
+    });
+}
+
+#[test]
+fn a_panic_or_a_stop_ends_a_query_and_the_handle_goes_on() {
     in_fresh_namespace(|| {
         let listener = listen_with_helper();
         let mut query = Query::open().unwrap();
@@ -431,12 +449,11 @@ fn a_panicking_callback_ends_the_dump_and_reaches_the_caller() {
         for (port, control) in (50000..).zip(&controls) {
             query.create_expectation(&expectation(control, port)).unwrap();
         }
-        let dump = |callback: &mut dyn FnMut() -> Next| {
-            ExpectHandle::open(ExpectGroups::NONE).unwrap().dump(Family::Any, |_| callback())
-        };
+        let mut handle = ExpectHandle::open(ExpectGroups::NONE).unwrap();
+        let dump = ExpectRequest::Dump(Family::Any);
         let mut seen = 0;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            dump(&mut || {
+            handle.query(dump, |_, _| {
                 seen += 1;
                 assert!(seen < 10, "enough");
                 Next::Continue
@@ -446,12 +463,20 @@ fn a_panicking_callback_ends_the_dump_and_reaches_the_caller() {
         assert_eq!(seen, 10);
 
         let mut seen = 0;
-        dump(&mut || {
+        let third = |_: EventKind, _: &ExpectRef| {
             seen += 1;
             if seen == 3 { Next::Stop } else { Next::Continue }
-        })
-        .unwrap();
+        };
+        handle.query(dump, third).unwrap();
         assert_eq!(seen, 3);
+
+        let mut seen = 0;
+        let all = |_: EventKind, _: &ExpectRef| {
+            seen += 1;
+            Next::Continue
+        };
+        handle.query(dump, all).unwrap();
+        assert_eq!(seen, controls.len());
     });
 }
 

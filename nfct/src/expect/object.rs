@@ -81,10 +81,11 @@ impl ExpectAttribute {
 ///
 /// ```no_run
 /// # fn main() -> Result<(), nfct::Error> {
-/// use nfct::{Expectation, ExpectGroups, ExpectHandle, ExpectRef, Family, Next};
+/// use nfct::{ExpectGroups, ExpectHandle, ExpectRef, ExpectRequest, Family, Next};
 ///
 /// let mut found = Vec::new();
-/// ExpectHandle::open(ExpectGroups::NONE)?.dump(Family::Any, |expect: &ExpectRef| {
+/// let mut handle = ExpectHandle::open(ExpectGroups::NONE)?;
+/// handle.query(ExpectRequest::Dump(Family::Any), |_, expect: &ExpectRef| {
 ///     found.extend(expect.to_expectation());
 ///     Next::Continue
 /// })?;

@@ -274,7 +274,7 @@ impl Entry for Expectation {
 }
 
 /// The answer to a message about one expectation, or about a master's.
-fn refused(doing: &'static str, source: io::Error) -> Error {
+pub(super) fn refused(doing: &'static str, source: io::Error) -> Error {
     let hint = match source.raw_os_error() {
         Some(libc::EEXIST) => "it is expected already",
         Some(libc::ENOENT) => "there is no such expectation, or no such master",
