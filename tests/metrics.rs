@@ -26,6 +26,8 @@ host = 0.0.0.0
 ip_acl = 127.0.0.1
 ";
 
+const README: &str = include_str!("../README.md");
+
 const OPENMETRICS: &str = "application/openmetrics-text;version=1.0.0";
 
 /// What a page says: the value of each series, written as it stands there, with its labels in order.
@@ -590,6 +592,17 @@ fn both_formats_are_what_they_say() {
         assert_eq!(one[&series], f64::from(u8::from(protocol == "tcp")), "{series}");
     }
     promtool(plain.text());
+
+    let rows = README.lines().filter(|line| line.starts_with("| `pynatconnd_"));
+    let words = rows.flat_map(|row| row.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+    let listed: BTreeSet<_> = words.filter(|word| word.starts_with("pynatconnd_")).collect();
+    let shown = other.keys().map(|series| pieces(series).0).filter(|name| name.starts_with("pynatconnd_"));
+    let shown: BTreeSet<_> = shown
+        .map(|name| {
+            ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name)
+        })
+        .collect();
+    assert_eq!(listed, shown, "README.md lists what there is");
     let head = bench.client.request("HEAD", "/metrics", &[], b"");
     assert_eq!((head.status, head.body.len()), (200, 0));
     assert_eq!(bench.client.request("POST", "/metrics", &[], b"").status, 405);

@@ -262,6 +262,19 @@ proptest! {
 }
 
 #[test]
+fn readme_has_every_key_and_its_default() {
+    let readme = include_str!("../../README.md");
+    let rows: Vec<_> = readme.lines().filter(|line| line.starts_with("| `")).collect();
+    for (_, key, default) in known_keys() {
+        let row = rows.iter().find(|row| row.contains(&format!("`{key}`")));
+        let row = row.unwrap_or_else(|| panic!("README.md has no row of {key}"));
+        let said = row.split('|').nth(2).unwrap_or_default().trim();
+        let expected = default.unwrap_or(if key == "key_name" { "required" } else { "unset" });
+        assert_eq!(said, expected, "{key}: {row}");
+    }
+}
+
+#[test]
 fn the_manual_has_every_key_and_is_right_about_it() {
     let in_manual = manual::SECTIONS.iter().flat_map(|section| {
         section.keys.iter().map(move |key| (section.name, key.name, key.default, key.example))
