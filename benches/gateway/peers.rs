@@ -27,10 +27,13 @@ pub enum Peer {
     Events,
     /// Takes a dump of the whole table, with no more than a look for its end.
     Dump,
+    /// Reads a dump of the whole table into nfct's values: no peer but our own side of a row.
+    Flows,
 }
 
 impl Peer {
-    const ALL: [(Peer, &'static str); 2] = [(Peer::Events, "events"), (Peer::Dump, "dump")];
+    const ALL: [(Peer, &'static str); 3] =
+        [(Peer::Events, "events"), (Peer::Dump, "dump"), (Peer::Flows, "flows")];
 
     /// Starts it in a namespace.
     pub fn start(self, netns: &Netns) -> Child {
@@ -50,8 +53,9 @@ pub fn run_if_asked() -> Option<ExitCode> {
     let name = args.next()?;
     let (peer, _) = Peer::ALL.into_iter().find(|(_, known)| *known == name)?;
     let result = match peer {
-        Peer::Events => take_events(),
-        Peer::Dump => take_dump(),
+        Peer::Events => take_events().map_err(|error| error.to_string()),
+        Peer::Dump => take_dump().map_err(|error| error.to_string()),
+        Peer::Flows => super::rows::dump::read_flows().map_err(|error| error.to_string()),
     };
     match result {
         Ok(()) => Some(ExitCode::SUCCESS),

@@ -1,6 +1,7 @@
 //! The rows of the table, a file each or a file for those that share a set-up.
 
 mod answer;
+pub mod dump;
 mod events;
 mod http;
 mod idle;
@@ -59,7 +60,7 @@ pub struct Measurement {
     pub measure: fn(&Bench) -> Result<Vec<Row>, String>,
 }
 
-pub const ROWS: [Measurement; 11] = [
+pub const ROWS: [Measurement; 12] = [
     Measurement {
         name: "events",
         numbers: &["1"],
@@ -121,6 +122,12 @@ pub const ROWS: [Measurement; 11] = [
         measure: lock::measure,
     },
     Measurement { name: "idle", numbers: &["11"], what: "CPU when nothing happens", measure: idle::measure },
+    Measurement {
+        name: "dump",
+        numbers: &["12"],
+        what: "a dump read into typed values, against the C library's callback",
+        measure: dump::measure,
+    },
 ];
 
 /// The rows that a list names, all for an empty one; or the name that nobody knows.

@@ -1,0 +1,145 @@
+//! Row 12: a dump of the whole table read into typed values, by nfct and by the C library's callback.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use nfct::{Family, Layer4, Query};
+
+use super::{Bench, Gateway};
+use crate::lab::Netns;
+use crate::load;
+use crate::machine;
+use crate::peers::Peer;
+use crate::report::{Row, Target, ratios};
+
+pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
+    let peer = compile()?;
+    let gateway = Gateway::new();
+    let netns = gateway.netns();
+    let entries = bench.many(1_000_000);
+    let few = entries / 10;
+    load::make(netns, 0..few);
+    let of_few = Read::by_nfct(netns)?.memory;
+    load::make(netns, few..entries);
+
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    machine::on(&bench.cpus.measured, || {
+        for round in 0..bench.rounds(9) {
+            // Who is first changes from round to round.
+            if round % 2 == 0 {
+                ours.push(Read::by_nfct(netns)?);
+                theirs.push(Read::by_library(netns, &peer)?);
+            } else {
+                theirs.push(Read::by_library(netns, &peer)?);
+                ours.push(Read::by_nfct(netns)?);
+            }
+        }
+        Ok::<_, String>(())
+    })?;
+    for (ours, theirs) in ours.iter().zip(&theirs) {
+        if ours.entries != u64::from(entries) || (ours.entries, ours.sum) != (theirs.entries, theirs.sum) {
+            return Err(format!("they did not read the same {entries} entries: {ours:?}, {theirs:?}"));
+        }
+    }
+    let of = |reads: &[Read], field: fn(&Read) -> f64| reads.iter().map(field).collect::<Vec<_>>();
+    let (our_time, their_time) = (of(&ours, |read| read.seconds), of(&theirs, |read| read.seconds));
+    let memory = |read: &Read| read.memory;
+    let row = Row::new("12", format!("a dump of {entries} entries read into typed values"))
+        .figure("`Query::dump`", "s", &our_time)
+        .figure("the C library's callback", "s", &their_time)
+        .target("times the C library", "×", &ratios(&our_time, &their_time), Target::AtMost(0.8))
+        .figure("`Query::dump`, most memory", "KiB", &of(&ours, memory))
+        .figure("the same with a tenth of the entries", "KiB", &[of_few])
+        .figure("the C library, most memory", "KiB", &of(&theirs, memory));
+    Ok(vec![row])
+}
+
+/// What a process says that has read the table.
+#[derive(Debug)]
+struct Read {
+    entries: u64,
+    seconds: f64,
+    sum: u64,
+    /// `VmHWM`, KiB.
+    memory: f64,
+}
+
+impl Read {
+    fn by_nfct(netns: &Netns) -> Result<Self, String> {
+        let child = Peer::Flows.start(netns);
+        Self::parse(&child.wait_with_output().map_err(|error| error.to_string())?.stdout)
+    }
+
+    fn by_library(netns: &Netns, peer: &Path) -> Result<Self, String> {
+        let output = netns.command(peer).output();
+        Self::parse(&output.map_err(|error| format!("{} can't be started: {error}", peer.display()))?.stdout)
+    }
+
+    fn parse(said: &[u8]) -> Result<Self, String> {
+        let said = String::from_utf8_lossy(said);
+        let mut words = said.split_whitespace();
+        let mut read = || {
+            Some(Self {
+                entries: words.next()?.parse().ok()?,
+                seconds: words.next()?.parse().ok()?,
+                sum: words.next()?.parse().ok()?,
+                memory: words.next()?.parse().ok()?,
+            })
+        };
+        read().ok_or_else(|| format!("found \"{said}\", expected entries, seconds, a sum and KiB"))
+    }
+}
+
+/// Reads the table of this namespace and prints how that went: our side, in a process of its own.
+pub fn read_flows() -> Result<(), nfct::Error> {
+    let start = Instant::now();
+    let (mut entries, mut sum) = (0_u64, 0_u64);
+    let mut add = |number: u64| sum = sum.wrapping_add(number);
+    for flow in Query::open()?.dump(Family::Any)? {
+        let flow = flow?;
+        entries += 1;
+        // The C side adds 32-bit numbers as such.
+        add(flow.id.wrapping_add(flow.status.0).wrapping_add(flow.mark).into());
+        add(flow.start.unwrap_or(0));
+        add(flow.stop.unwrap_or(0));
+        for (tuple, address, of_source) in
+            [(&flow.original, flow.original.src, true), (&flow.reply, flow.reply.dst, false)]
+        {
+            let port = match tuple.layer4 {
+                Layer4::Ports { src, dst } => {
+                    if of_source {
+                        src
+                    } else {
+                        dst
+                    }
+                }
+                _ => 0,
+            };
+            let octet = match address {
+                std::net::IpAddr::V4(address) => address.octets()[3],
+                std::net::IpAddr::V6(address) => address.octets()[3],
+            };
+            add(u64::from(port) + u64::from(tuple.zone) + u64::from(octet));
+        }
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let memory = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    let memory = memory.split_whitespace().next().unwrap_or_default();
+    println!("{entries} {seconds:.6} {sum} {memory}");
+    Ok(())
+}
+
+/// Builds the C side with the system's compiler.
+fn compile() -> Result<PathBuf, String> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/gateway/dump.c");
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dump-c");
+    let status = Command::new("cc")
+        .args(["-O2", "-Wall", "-o"])
+        .args([&program, &source])
+        .args(["-lnetfilter_conntrack"])
+        .status()
+        .map_err(|error| format!("cc can't be started: {error}"))?;
+    if status.success() { Ok(program) } else { Err(format!("cc: {status}")) }
+}
