@@ -150,8 +150,8 @@ impl<'a> Message<'a> {
         for attribute in self.attributes()? {
             let (kind, value) = attribute?;
             match u32::from(kind) {
-                sys::CTA_TUPLE_ORIG => original = Some(read_tuple(kind, value)?),
-                sys::CTA_TUPLE_REPLY => reply = Some(read_tuple(kind, value)?),
+                sys::CTA_TUPLE_ORIG => original = Some(value),
+                sys::CTA_TUPLE_REPLY => reply = Some(value),
                 sys::CTA_ZONE => zone = Some(u16_be(kind, value)?),
                 sys::CTA_ID => flow.id = u32_be(kind, value)?,
                 sys::CTA_STATUS => flow.status = u32_be(kind, value)?,
@@ -161,7 +161,13 @@ impl<'a> Message<'a> {
                 _ => {}
             }
         }
-        let (Some(mut original), Some(mut reply)) = (original, reply) else { return Err(Malformed::NoTuple) };
+        // Of an attribute that stands twice the last one holds, as for the C library.
+        let (Some(original), Some(reply)) = (original, reply) else { return Err(Malformed::NoTuple) };
+        let mut original = read_tuple(sys::CTA_TUPLE_ORIG as u16, original)?;
+        let mut reply = read_tuple(sys::CTA_TUPLE_REPLY as u16, reply)?;
+        if original.src.is_ipv4() != reply.src.is_ipv4() {
+            return Err(Malformed::Tuple(sys::CTA_TUPLE_REPLY as u16));
+        }
         // A zone for both directions stands beside the tuples, one for a single
         // direction inside its tuple.
         if let Some(zone) = zone {
@@ -230,16 +236,16 @@ fn read_tuple(kind: u16, value: &[u8]) -> Result<Tuple, Malformed> {
     for attribute in Attributes::new(value) {
         let (inner, value) = attribute?;
         match u32::from(inner) {
-            sys::CTA_TUPLE_IP => addresses = read_addresses(value)?,
-            sys::CTA_TUPLE_PROTO => protocol = Some(read_protocol(kind, value)?),
+            sys::CTA_TUPLE_IP => addresses = Some(value),
+            sys::CTA_TUPLE_PROTO => protocol = Some(value),
             sys::CTA_TUPLE_ZONE => zone = u16_be(inner, value)?,
             _ => {}
         }
     }
-    match (addresses, protocol) {
-        (Some((src, dst)), Some((protocol, layer4))) => Ok(Tuple { src, dst, protocol, layer4, zone }),
-        _ => Err(Malformed::Tuple(kind)),
-    }
+    let not_whole = Malformed::Tuple(kind);
+    let (src, dst) = read_addresses(addresses.ok_or(not_whole)?)?.ok_or(not_whole)?;
+    let (protocol, layer4) = read_protocol(kind, protocol.ok_or(not_whole)?)?;
+    Ok(Tuple { src, dst, protocol, layer4, zone })
 }
 
 fn read_addresses(value: &[u8]) -> Result<Option<(IpAddr, IpAddr)>, Malformed> {
@@ -286,6 +292,7 @@ fn read_protocol(tuple: u16, value: &[u8]) -> Result<(Protocol, Layer4), Malform
 }
 
 fn read_timestamp(value: &[u8], flow: &mut PartialFlow) -> Result<(), Malformed> {
+    (flow.start, flow.stop) = (None, None);
     for attribute in Attributes::new(value) {
         let (inner, value) = attribute?;
         match u32::from(inner) {

@@ -1,0 +1,113 @@
+//! Our reader of conntrack messages held against the C library's, on any bytes.
+//! Shared by a property test and the fuzz target.
+#![allow(dead_code, unreachable_pub)]
+
+use nfct::wire::{Malformed, Messages};
+use nfct::{Conntrack, Flow, Layer4, Protocol, Tuple};
+
+/// Offset of `nfgen_family`: first behind `struct nlmsghdr`.
+const FAMILY: usize = 16;
+/// `struct nlmsghdr` and `struct nfgenmsg`.
+const HEAD: usize = 20;
+
+/// What became of some bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Both have read the same.
+    Same,
+    /// Both have refused, or ours has, for what makes no whole entry.
+    Refused,
+    /// The library has refused, for an attribute that ours does not read.
+    LibraryRefused,
+    /// Attributes that exclude each other, of which each reader takes its own.
+    Ambiguous,
+}
+
+/// Holds the first message of `bytes` in both readers against each other.
+///
+/// # Panics
+/// When they differ.
+pub fn compare(bytes: &[u8]) -> Verdict {
+    // Nothing of this may panic, on any of the messages.
+    for message in Messages::new(bytes).flatten() {
+        let _ = message.flow();
+        let _ = message.expectation();
+    }
+    let Some(Ok(message)) = Messages::new(bytes).next() else {
+        assert!(Conntrack::parse(bytes).is_err(), "the library reads what is cut short");
+        return Verdict::Refused;
+    };
+    let ours = message.flow();
+    // The library takes the family from the message, ours from the addresses.
+    let mut bytes = message.as_bytes().to_vec();
+    if let (Ok(flow), true) = (&ours, bytes.len() > FAMILY) {
+        bytes[FAMILY] = if flow.original.src.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 } as u8;
+    }
+    if is_ambiguous(&bytes) {
+        let _ = Conntrack::parse(&bytes);
+        return Verdict::Ambiguous;
+    }
+    match (ours, Conntrack::parse(&bytes)) {
+        (Ok(ours), Ok(theirs)) => {
+            assert_same(&ours, &theirs);
+            Verdict::Same
+        }
+        (Ok(_), Err(_)) => Verdict::LibraryRefused,
+        (Err(Malformed::NoTuple | Malformed::Tuple(_)), Ok(theirs)) => {
+            let whole = theirs.original().zip(theirs.reply());
+            assert_eq!(whole, None, "ours finds no whole tuples");
+            Verdict::Refused
+        }
+        (Err(error), Ok(_)) => panic!("the library reads it, ours does not: {error}"),
+        (Err(_), Err(_)) => Verdict::Refused,
+    }
+}
+
+fn assert_same(ours: &Flow, theirs: &Conntrack) {
+    assert_eq!(theirs.original(), Some(ours.original));
+    // The library keeps one set of ICMP details, the original's.
+    let without_icmp = |tuple: Tuple| match tuple.protocol {
+        Protocol::Icmp | Protocol::Icmpv6 => Tuple { layer4: Layer4::None, ..tuple },
+        _ => tuple,
+    };
+    assert_eq!(theirs.reply().map(without_icmp), Some(without_icmp(ours.reply)));
+    assert_eq!(theirs.id().unwrap_or(0), ours.id);
+    assert_eq!(theirs.status().map_or(0, |status| status.0), ours.status.0);
+    assert_eq!(theirs.mark().unwrap_or(0), ours.mark);
+    assert_eq!(theirs.timeout().map(|timeout| timeout.as_secs()), ours.timeout.map(u64::from));
+    assert_eq!(theirs.get(nfct::attr::TIMESTAMP_START), ours.started());
+    assert_eq!(theirs.get(nfct::attr::TIMESTAMP_STOP), ours.stopped());
+}
+
+/// Whether a tuple holds addresses of both families, or details of more than
+/// one kind of protocol: the library keeps these in the same place.
+fn is_ambiguous(message: &[u8]) -> bool {
+    const TUPLES: [u16; 2] = [1, 2];
+    let tuples =
+        attributes(message.get(HEAD..).unwrap_or_default()).filter(|(kind, _)| TUPLES.contains(kind));
+    tuples.into_iter().any(|(_, tuple)| {
+        attributes(tuple).any(|(part, value)| {
+            let kinds: Vec<u16> = attributes(value).map(|(kind, _)| kind).collect();
+            let has = |wanted: &[u16]| kinds.iter().any(|kind| wanted.contains(kind));
+            match part {
+                1 => has(&[1, 2]) && has(&[3, 4]),
+                2 => {
+                    [has(&[2, 3]), has(&[4, 5, 6]), has(&[7, 8, 9])].into_iter().filter(|has| *has).count()
+                        > 1
+                }
+                _ => false,
+            }
+        })
+    })
+}
+
+/// Types and values of attributes, as far as their lengths make sense.
+pub fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let [a, b, c, d, ..] = *rest else { return None };
+        let length = usize::from(u16::from_ne_bytes([a, b]));
+        let value = rest.get(4..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((u16::from_ne_bytes([c, d]) & 0x3fff, value))
+    })
+}
