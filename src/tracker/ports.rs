@@ -4,9 +4,9 @@
 //! another hash table, and whoever asks asks every some seconds. The table is
 //! walked instead, a slice under each hold of its lock.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
+use hashbrown::HashMap;
 use nfct::Error;
 
 use super::Tracker;
