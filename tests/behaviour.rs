@@ -533,12 +533,12 @@ fn an_answer_is_never_older_than_its_question() {
     // All that happens while the daemon can't run has to be read before the question that comes after it.
     for _ in 0..5 {
         for (change, status) in [(&(|| fill(&lab, 4000)) as &dyn Fn(), 200), (&|| end_all(&lab), 404)] {
-            daemon.signal(Signal::SIGSTOP);
+            daemon.stop();
             change();
             // A connection of its own: one that was kept could be too old by now.
             let mut client = Client::connect(lab.gateway(), daemon.local_addr());
             client.send(b"GET /nat_port/4000 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-            daemon.signal(Signal::SIGCONT);
+            daemon.go_on();
             assert_eq!(client.read_response("GET").unwrap().status, status);
         }
     }

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use lab::{Daemon, Lab, Netns, flows};
 use nfct::{Protocol, Query};
-use nix::sys::signal::Signal;
 
 const OK: i32 = 0;
 const WARNING: i32 = 1;
@@ -125,13 +124,13 @@ fn a_daemon_is_judged_by_how_full_it_is() {
     assert!(text.contains("add it to ip_acl"), "{text}");
 
     // One that hangs.
-    daemon.signal(Signal::SIGSTOP);
+    daemon.stop();
     let begun = Instant::now();
     let (status, text, _) = check(netns, address, &["-t", "0.3"]);
     assert_eq!(status, CRITICAL);
     assert_eq!(text, format!("no answer from 127.0.0.1 port {} in 0.3 s", address.port()));
     assert!(begun.elapsed() >= Duration::from_millis(300));
-    daemon.signal(Signal::SIGCONT);
+    daemon.go_on();
 
     // One that is gone.
     drop(daemon);

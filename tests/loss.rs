@@ -276,7 +276,7 @@ fn a_standstill_of_ten_seconds_is_mended() {
         let churner = scope.spawn(|| churn(&lab, &end));
         let stop = End(&end);
         let before = lab.connect_to(&server, lab.client_at(0, 40_001));
-        daemon.signal(Signal::SIGSTOP);
+        daemon.stop();
         thread::sleep(STANDSTILL / 2);
         let meanwhile = lab.connect_to(&server, lab.client_at(0, 40_002));
         let ended = before.client.local_addr().expect("it is connected");
@@ -285,7 +285,7 @@ fn a_standstill_of_ten_seconds_is_mended() {
         let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
         remove(&mut query, &flows::tuple(Protocol::Tcp, ended, server.address()));
         thread::sleep(STANDSTILL / 2);
-        daemon.signal(Signal::SIGCONT);
+        daemon.go_on();
         // The first answers after it are as exact as any.
         let mut client = ask(&lab, &daemon);
         let named = |port: u16| {

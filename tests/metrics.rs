@@ -435,7 +435,7 @@ fn a_known_loss_is_counted_and_told_of_once() {
     let lab = Lab::builder().build();
     let config = format!("{CONFIG}\n[netlink]\nreceive_buffer = 16K\n");
     let mut bench = Bench::new(lab, &config);
-    bench.daemon.signal(Signal::SIGSTOP);
+    bench.daemon.stop();
     for port in 0..MADE {
         let (src, nat) = (bench.lab.client_at(0, 20_000 + port), (bench.lab.public(0), 30_000 + port).into());
         let tuples = flows::source_nat(Protocol::Tcp, src, bench.lab.server_at(443), nat);
@@ -443,7 +443,7 @@ fn a_known_loss_is_counted_and_told_of_once() {
     }
     let drops = kernel_drops(&bench.lab);
     assert!((1..u64::from(MADE)).contains(&drops), "{drops} of {MADE} dropped");
-    bench.daemon.signal(Signal::SIGCONT);
+    bench.daemon.go_on();
     let line = bench.daemon.wait_for_line("equals the kernel's again");
     assert!(line.contains(&format!(" {drops} events were lost, the receive buffer is 64 KiB")), "{line}");
 

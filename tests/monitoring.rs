@@ -13,7 +13,6 @@ use std::process::{Child, Command, Stdio};
 use lab::http::Client;
 use lab::{Daemon, Lab, Netns, flows, wait_until, wait_within};
 use nfct::{Protocol, Query};
-use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -212,9 +211,9 @@ fn a_real_prometheus_answers_the_dashboard_and_fires() {
             .collect::<Vec<_>>()
     };
     assert_eq!(firing(&mut prometheus), Vec::<String>::new());
-    daemon.signal(Signal::SIGSTOP);
+    daemon.stop();
     make(3..500);
-    daemon.signal(Signal::SIGCONT);
+    daemon.go_on();
     daemon.wait_for_line("equals the kernel's again");
     wait_until("the alert fires", || firing(&mut prometheus) == ["PynatconndEventsLost"]);
     println!(

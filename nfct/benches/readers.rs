@@ -23,11 +23,13 @@ fn entries() -> Vec<Vec<u32>> {
     let lines = MESSAGES.lines().filter(|line| !line.starts_with('#'));
     let word = |line: &str, at: usize| {
         let byte = |at: usize| {
-            line.get(at..at + 2).map_or(0, |digits| u8::from_str_radix(digits, 16).expect("hexadecimal digits"))
+            line.get(at..at + 2)
+                .map_or(0, |digits| u8::from_str_radix(digits, 16).expect("hexadecimal digits"))
         };
         u32::from_ne_bytes([byte(at), byte(at + 2), byte(at + 4), byte(at + 6)])
     };
-    let messages = lines.map(|line| (0..line.len()).step_by(8).map(|at| word(line, at)).collect::<Vec<u32>>());
+    let messages =
+        lines.map(|line| (0..line.len()).step_by(8).map(|at| word(line, at)).collect::<Vec<u32>>());
     messages.filter(|words| flow(&bytes(words)).is_some()).collect()
 }
 

@@ -165,6 +165,25 @@ impl Daemon {
             .unwrap_or_else(|error| panic!("cannot send {signal} to the daemon: {error}"));
     }
 
+    /// Stops it (SIGSTOP), and waits until none of its threads runs any more.
+    pub fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        let is_stopped = |thread: std::io::Result<fs::DirEntry>| {
+            // `man 5 proc`: the state stands behind the name in parentheses.
+            let stat = fs::read_to_string(thread?.path().join("stat"))?;
+            Ok::<_, std::io::Error>(stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+        };
+        let threads = format!("/proc/{}/task", self.pid());
+        wait_until("the daemon has stopped", || {
+            fs::read_dir(&threads).is_ok_and(|mut all| all.all(|thread| is_stopped(thread).unwrap_or(true)))
+        });
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn go_on(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
     /// Waits for its end, which has to come within [`PATIENCE`].
     pub fn wait(&mut self) -> ExitStatus {
         if let Some(status) = self.status {
