@@ -23,6 +23,14 @@ pub(crate) const DOING: &str = "reading all conntrack entries";
 
 /// What a dump hands out: [`Flow`], [`Conntrack`], [`CpuStatistics`],
 /// [`Expectation`](crate::Expectation) or [`ExpectCpuStatistics`].
+///
+/// ```
+/// use nfct::{Dump, Entry, Error};
+///
+/// fn count<T: Entry>(dump: Dump<'_, T>) -> Result<usize, Error> {
+///     dump.map(|entry| entry.map(|_| 1)).sum()
+/// }
+/// ```
 pub trait Entry: sealed::Sealed + Sized {
     /// Whether a message of this kind holds one.
     #[doc(hidden)]
@@ -149,6 +157,17 @@ impl<'a, T: Entry> Dump<'a, T> {
     /// Whether the kernel said, of what was read so far, that the table changed
     /// in a way that may have made the dump incomplete or told of an entry
     /// twice (`NLM_F_DUMP_INTR`).
+    ///
+    /// ```no_run
+    /// # use nfct::{Family, Query};
+    /// let mut query = Query::open()?;
+    /// let mut dump = query.dump(Family::Any)?;
+    /// let flows: Vec<_> = dump.by_ref().collect::<Result<_, _>>()?;
+    /// if dump.was_interrupted() {
+    ///     println!("perhaps more than {}", flows.len());
+    /// }
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
     pub fn was_interrupted(&self) -> bool {
         self.reader.interrupted
     }
@@ -244,6 +263,17 @@ impl<T: Entry> Iterator for Dump<'_, T> {
 
 /// A part of a dump, as [`Dump::read_piece`] takes it; its memory is used again
 /// when it is filled again.
+///
+/// ```no_run
+/// use nfct::{Family, Piece, Query};
+/// let mut query = Query::open()?;
+/// let mut dump = query.dump(Family::Any)?;
+/// let mut piece = Piece::default();
+/// while dump.read_piece(&mut piece)? {
+///     println!("{} more", piece.flows().count());
+/// }
+/// # Ok::<_, nfct::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Piece {
     buffer: Box<[u8]>,
@@ -253,7 +283,18 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// The entries in it. [`Dump::read_piece`] has an example.
+    /// The entries in it.
+    ///
+    /// ```no_run
+    /// use nfct::{Family, Piece, Query};
+    /// let mut query = Query::open()?;
+    /// let mut dump = query.dump(Family::Any)?;
+    /// let mut piece = Piece::default();
+    /// while dump.read_piece(&mut piece)? {
+    ///     println!("{} more", piece.flows().count());
+    /// }
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Malformed`]; what comes behind may be readable.

@@ -152,6 +152,16 @@ impl Error {
     }
 
     /// The system's error number, where there is one.
+    ///
+    /// ```no_run
+    /// # let flow: nfct::Flow = unimplemented!();
+    /// let entry = nfct::Conntrack::new()?;
+    /// match nfct::Query::open()?.create(&entry) {
+    ///     Err(error) if error.errno() == Some(libc::EEXIST) => println!("it was there"),
+    ///     other => other?,
+    /// }
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
     pub fn errno(&self) -> Option<i32> {
         match self {
             Error::Permission { source, .. }
@@ -165,6 +175,11 @@ impl Error {
     }
 
     /// What was being done.
+    ///
+    /// ```
+    /// let error = nfct::Namespace::named("no-such-namespace").unwrap_err();
+    /// assert_eq!(error.doing(), "opening a network namespace");
+    /// ```
     pub fn doing(&self) -> &'static str {
         match self {
             Error::Permission { doing, .. }

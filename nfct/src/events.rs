@@ -19,6 +19,18 @@ use crate::wire::{Malformed, Message, Messages, message_kind};
 const SMALLEST_EVENT: usize = 512;
 
 /// What happened to a connection.
+///
+/// ```
+/// use nfct::{Event, EventKind};
+///
+/// fn sign(event: &Event) -> char {
+///     match event.kind {
+///         EventKind::New => '+',
+///         EventKind::Update => '~',
+///         EventKind::Destroy => '-',
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -42,6 +54,15 @@ impl EventKind {
     }
 
     /// What a message tells, if it is an event at all.
+    ///
+    /// ```no_run
+    /// use nfct::{EventKind, Groups, Handle, Next};
+    /// Handle::open(Groups::ALL)?.catch_messages(|message, kind, _| {
+    ///     assert_eq!(EventKind::of(message), Some(kind));
+    ///     Next::Continue
+    /// })?;
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
     pub fn of(message: &Message<'_>) -> Option<Self> {
         let fresh = message.flags & (sys::NLM_F_CREATE | sys::NLM_F_EXCL) as u16 != 0;
         if message.kind == message_kind(sys::IPCTNL_MSG_CT_NEW) {
@@ -98,6 +119,15 @@ impl BitOr for Groups {
 }
 
 /// One event.
+///
+/// ```no_run
+/// use nfct::{Events, Groups, News};
+/// let mut events = Events::subscribe(Groups::NEW)?;
+/// if let Some(News::Event(event)) = events.try_next()? {
+///     println!("{:?} {}", event.kind, event.flow.original);
+/// }
+/// # Ok::<_, nfct::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Event {
@@ -109,6 +139,16 @@ pub struct Event {
 
 /// One event with the C library's object, which holds every attribute that the
 /// kernel sends.
+///
+/// ```no_run
+/// use nfct::{Events, FullEvent, Groups, News};
+/// for news in Events::subscribe(Groups::ALL)?.full() {
+///     if let News::Event(FullEvent { kind, entry }) = news? {
+///         println!("{kind:?} {entry}");
+///     }
+/// }
+/// # Ok::<_, nfct::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct FullEvent {
     /// What happened.
@@ -149,6 +189,14 @@ pub enum News<E = Event> {
 
 /// What an event can be read as: [`Event`], [`FullEvent`] or
 /// [`ExpectEvent`](crate::ExpectEvent).
+///
+/// ```
+/// use nfct::{Happening, News};
+///
+/// fn is_loss<E: Happening>(news: &News<E>) -> bool {
+///     matches!(news, News::Overrun)
+/// }
+/// ```
 pub trait Happening: sealed::Sealed + Sized {
     /// Reads one, or none where the message is no event.
     #[doc(hidden)]
@@ -178,6 +226,17 @@ impl Happening for FullEvent {
 }
 
 /// What one [`Events::receive`] found.
+///
+/// ```no_run
+/// use nfct::{Events, Groups, Received};
+/// let mut events = Events::subscribe(Groups::NEW)?;
+/// match events.receive(|event| println!("{}", event.flow.original))? {
+///     Received::Some { messages, malformed } => println!("{messages}, {malformed} unread"),
+///     Received::Nothing => println!("nothing yet"),
+///     Received::Overrun => println!("some were lost"),
+/// }
+/// # Ok::<_, nfct::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
     /// Datagrams were taken; more may wait.
@@ -518,6 +577,13 @@ impl Iterator for Events {
 }
 
 /// Waits for what comes next, with every attribute; made by [`Events::full`].
+///
+/// ```no_run
+/// let mut events = nfct::Events::subscribe(nfct::Groups::ALL)?;
+/// let first = events.full().next().transpose()?;
+/// println!("{first:?}");
+/// # Ok::<_, nfct::Error>(())
+/// ```
 pub struct FullEvents<'a> {
     events: &'a mut Events,
 }
@@ -544,6 +610,13 @@ pub(crate) fn next<E: Happening>(events: &mut Events) -> Option<Result<News<E>, 
 }
 
 /// Waits for events without a hold on their [`Events`].
+///
+/// ```no_run
+/// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;
+/// let waiter: nfct::Waiter = events.waiter()?;
+/// println!("{}", waiter.wait(Some(std::time::Duration::from_secs(1)))?);
+/// # Ok::<_, nfct::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Waiter {
     socket: OwnedFd,
@@ -554,6 +627,13 @@ impl Waiter {
     /// or for at most `timeout`; returns whether one can. With no time to wait
     /// it is the cheapest way to ask.
     ///
+    /// ```no_run
+    /// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;
+    /// let waiter: nfct::Waiter = events.waiter()?;
+    /// println!("{}", waiter.wait(Some(std::time::Duration::from_secs(1)))?);
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As the system says; a signal ends the wait without an error.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool, Error> {
@@ -562,6 +642,12 @@ impl Waiter {
 
     /// How many events the kernel dropped since the subscription because the
     /// receive buffer was full. Wraps around after 4,294,967,295.
+    ///
+    /// ```no_run
+    /// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;
+    /// println!("{} dropped", events.waiter()?.drops()?);
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As the system says.

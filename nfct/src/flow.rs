@@ -7,6 +7,15 @@ use crate::tuple::Tuple;
 
 /// What the kernel says of one entry; fields it left out are `None` (or 0 for
 /// the mark, which the kernel leaves out when it is 0).
+///
+/// ```
+/// use nfct::Flow;
+///
+/// /// Who is outside of a source NAT seen as whom.
+/// fn translation(flow: &Flow) -> String {
+///     format!("{} is {}", flow.reply.dst, flow.original.src)
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Flow {
@@ -35,11 +44,25 @@ pub struct Flow {
 
 impl Flow {
     /// When it began, if the kernel keeps time stamps.
+    ///
+    /// ```no_run
+    /// # let flow: nfct::Flow = unimplemented!();
+    /// if let Some(age) = flow.started().and_then(|began| began.elapsed().ok()) {
+    ///     println!("{} s old", age.as_secs());
+    /// }
+    /// ```
     pub fn started(&self) -> Option<SystemTime> {
         self.start.map(|nanoseconds| SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds))
     }
 
     /// When it ended, if the kernel keeps time stamps.
+    ///
+    /// ```no_run
+    /// # let flow: nfct::Flow = unimplemented!();
+    /// if let (Some(began), Some(ended)) = (flow.started(), flow.stopped()) {
+    ///     println!("{:?}", ended.duration_since(began));
+    /// }
+    /// ```
     pub fn stopped(&self) -> Option<SystemTime> {
         self.stop.map(|nanoseconds| SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds))
     }

@@ -23,6 +23,17 @@ use crate::selection::{Family, Selection};
 use crate::wire::{Message, Messages};
 
 /// Whether a callback wants more.
+///
+/// ```no_run
+/// use nfct::{Family, Groups, Handle, Next};
+/// let mut left = 3;
+/// Handle::open(Groups::NONE)?.dump(Family::Any, |entry| {
+///     println!("{entry}");
+///     left -= 1;
+///     if left > 0 { Next::Continue } else { Next::Stop }
+/// })?;
+/// # Ok::<_, nfct::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// Go on with the next entry.

@@ -19,6 +19,13 @@ use crate::socket;
 use crate::tuple::Protocol;
 
 /// One of the two tuples of a connection.
+///
+/// ```
+/// use nfct::{Direction, Selection};
+/// let from = "192.168.7.2".parse().unwrap();
+/// let opened_by = Selection::all().address(Direction::Original, nfct::End::Source, from);
+/// # let _ = opened_by;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -30,6 +37,13 @@ pub enum Direction {
 }
 
 /// One end of a tuple.
+///
+/// ```
+/// use nfct::{Direction, End, Selection};
+/// let to = "198.51.100.1".parse().unwrap();
+/// let opened_to = Selection::all().address(Direction::Original, End::Destination, to);
+/// # let _ = opened_to;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// Where packets of this direction come from.
@@ -39,6 +53,12 @@ pub enum End {
 }
 
 /// Whether what is listed is wanted, or everything else.
+///
+/// ```
+/// use nfct::{KernelFilter, Logic, Protocol};
+/// let no_dns_or_quic = KernelFilter::new().protocols(Logic::Except, [Protocol::Udp]);
+/// # let _ = no_dns_or_quic;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Logic {
     /// Only what is listed (`NFCT_FILTER_LOGIC_POSITIVE`).

@@ -92,4 +92,8 @@ pub use tuple::{Layer4, Protocol, Tuple};
 pub use view::View;
 
 /// Version of the C library whose headers this crate was built against.
+///
+/// ```
+/// assert!(nfct::LIBRARY_VERSION.starts_with("1."));
+/// ```
 pub const LIBRARY_VERSION: &str = env!("NFCT_LIBRARY_VERSION");

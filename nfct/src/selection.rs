@@ -11,6 +11,12 @@ use crate::tuple::{Layer4, Protocol, Tuple};
 use crate::wire::Request;
 
 /// Which entries, by network layer.
+///
+/// ```no_run
+/// let mut query = nfct::Query::open()?;
+/// println!("{} over IPv6", query.dump(nfct::Family::Ipv6)?.count());
+/// # Ok::<_, nfct::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Family {
     /// IPv4 and IPv6.
@@ -190,6 +196,11 @@ fn has_ports(protocol: Protocol) -> bool {
 
 impl Selection {
     /// Every entry.
+    ///
+    /// ```
+    /// use nfct::{Family, Selection};
+    /// assert_eq!(Selection::all(), Selection::from(Family::Any));
+    /// ```
     pub fn all() -> Self {
         Self::default()
     }

@@ -9,6 +9,14 @@ use nfct_sys as sys;
 use crate::wire::{Malformed, Message, u32_be};
 
 /// How full the table of one network namespace is.
+///
+/// ```no_run
+/// let count: nfct::Count = nfct::Query::open()?.count()?;
+/// if let Some(limit) = count.limit.filter(|limit| *limit > 0) {
+///     println!("{} %", u64::from(count.entries) * 100 / u64::from(limit));
+/// }
+/// # Ok::<_, nfct::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Count {
@@ -21,6 +29,15 @@ pub struct Count {
 
 /// What one processor has counted since the namespace began (`conntrack -S`).
 /// Counters that the kernel no longer keeps, or does not keep yet, are 0.
+///
+/// ```no_run
+/// let mut dropped = 0;
+/// for cpu in nfct::Query::open()?.cpu_statistics()? {
+///     dropped += cpu?.drop;
+/// }
+/// println!("{dropped} packets dropped");
+/// # Ok::<_, nfct::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CpuStatistics {
@@ -50,6 +67,15 @@ pub struct CpuStatistics {
 }
 
 /// What one processor has counted about expectations since the namespace began.
+///
+/// ```no_run
+/// let mut made = 0;
+/// for cpu in nfct::Query::open()?.expect_cpu_statistics()? {
+///     made += cpu?.create;
+/// }
+/// println!("{made} expectations");
+/// # Ok::<_, nfct::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ExpectCpuStatistics {

@@ -4,6 +4,13 @@ use std::fmt;
 use std::net::IpAddr;
 
 /// A transport protocol by its IP protocol number.
+///
+/// ```
+/// use nfct::Protocol;
+/// assert_eq!(Protocol::from(17), Protocol::Udp);
+/// assert_eq!("tcp".parse(), Ok(Protocol::Tcp));
+/// assert_eq!(Protocol::Other(50).to_string(), "50");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Protocol {
@@ -41,6 +48,10 @@ impl Protocol {
     ];
 
     /// The IP protocol number.
+    ///
+    /// ```
+    /// assert_eq!(nfct::Protocol::Sctp.number(), 132);
+    /// ```
     pub const fn number(self) -> u8 {
         match self {
             Protocol::Icmp => 1,
@@ -56,6 +67,11 @@ impl Protocol {
     }
 
     /// The name that the C library prints, or none for a bare number.
+    ///
+    /// ```
+    /// assert_eq!(nfct::Protocol::Icmpv6.name(), Some("icmpv6"));
+    /// assert_eq!(nfct::Protocol::from(50).name(), None);
+    /// ```
     pub fn name(self) -> Option<&'static str> {
         Self::NAMED.iter().find(|(protocol, ..)| *protocol == self).map(|(_, _, name)| *name)
     }
@@ -92,6 +108,11 @@ impl fmt::Display for Protocol {
 #[error(
     "found \"{0}\", expected a protocol: tcp, udp, udplite, sctp, dccp, icmp, icmpv6, gre or a number up to 255"
 )]
+///
+/// ```
+/// let error = "tpc".parse::<nfct::Protocol>().unwrap_err();
+/// assert!(error.to_string().starts_with("found \"tpc\", expected a protocol"));
+/// ```
 pub struct UnknownProtocol(String);
 
 /// Reads a name (in any case) or a number.
@@ -111,6 +132,17 @@ impl std::str::FromStr for Protocol {
 }
 
 /// What tells connections between the same two hosts apart.
+///
+/// ```
+/// use nfct::{Layer4, Tuple};
+///
+/// fn public_port(reply: &Tuple) -> Option<u16> {
+///     match reply.layer4 {
+///         Layer4::Ports { dst, .. } => Some(dst),
+///         _ => None,
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -143,6 +175,18 @@ pub enum Layer4 {
 }
 
 /// One direction of a connection.
+///
+/// ```
+/// use nfct::{Layer4, Protocol, Tuple};
+/// let tuple = Tuple {
+///     src: "192.168.7.2".parse().unwrap(),
+///     dst: "198.51.100.1".parse().unwrap(),
+///     protocol: Protocol::Tcp,
+///     layer4: Layer4::Ports { src: 40001, dst: 443 },
+///     zone: 0,
+/// };
+/// assert_eq!(tuple.to_string(), "tcp 192.168.7.2:40001 -> 198.51.100.1:443");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Tuple {

@@ -34,6 +34,11 @@ const TYPE_MASK: u16 = 0x3fff;
 const NESTED: u16 = 0x8000;
 
 /// What is wrong with a message.
+///
+/// ```
+/// use nfct::wire::{Malformed, Messages};
+/// assert_eq!(Messages::new(&[1, 2, 3]).next(), Some(Err(Malformed::Length)));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Malformed {
@@ -55,6 +60,14 @@ pub enum Malformed {
 }
 
 /// One netlink message: its header's fields and its payload.
+///
+/// ```
+/// use nfct::wire::Message;
+///
+/// fn is_acknowledgement(message: &Message<'_>) -> bool {
+///     message.kind == 2 && message.payload.starts_with(&[0; 4])
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message<'a> {
     /// `nlmsg_type`: subsystem in the upper byte, message in the lower.
@@ -70,6 +83,16 @@ pub struct Message<'a> {
 }
 
 /// Walks the messages of one datagram.
+///
+/// ```no_run
+/// use nfct::wire::{Messages, write_event};
+/// # let flow: nfct::Flow = unimplemented!();
+/// let bytes = write_event(&nfct::Event { kind: nfct::EventKind::New, flow });
+/// for message in Messages::new(&bytes) {
+///     assert_eq!(message?.flow()?, flow);
+/// }
+/// # Ok::<_, nfct::wire::Malformed>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Messages<'a> {
     rest: &'a [u8],
@@ -77,6 +100,10 @@ pub struct Messages<'a> {
 
 impl<'a> Messages<'a> {
     /// The messages of `datagram`.
+    ///
+    /// ```
+    /// assert_eq!(nfct::wire::Messages::new(&[]).count(), 0);
+    /// ```
     pub fn new(datagram: &'a [u8]) -> Self {
         Self { rest: datagram }
     }
@@ -117,6 +144,14 @@ impl<'a> Iterator for Messages<'a> {
 
 impl<'a> Message<'a> {
     /// The whole message, header included.
+    ///
+    /// ```
+    /// # use nfct::wire::Messages;
+    /// let bytes = [16, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0_u8];
+    /// # #[cfg(target_endian = "little")]
+    /// assert_eq!(Messages::new(&bytes).next().unwrap()?.as_bytes(), bytes);
+    /// # Ok::<_, nfct::wire::Malformed>(())
+    /// ```
     pub fn as_bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -141,6 +176,16 @@ impl<'a> Message<'a> {
     }
 
     /// Reads a conntrack entry.
+    ///
+    /// ```no_run
+    /// use nfct::wire::{Messages, write_event};
+    /// # let flow: nfct::Flow = unimplemented!();
+    /// let bytes = write_event(&nfct::Event { kind: nfct::EventKind::New, flow });
+    /// for message in Messages::new(&bytes) {
+    ///     assert_eq!(message?.flow()?, flow);
+    /// }
+    /// # Ok::<_, nfct::wire::Malformed>(())
+    /// ```
     ///
     /// # Errors
     /// [`Malformed`] where the message is cut short or lacks what every entry has.

@@ -132,6 +132,16 @@ pub(crate) fn expectation_kind(message: u32) -> u16 {
 
 /// Writes an event as the kernel sends it, for tests and replays: what
 /// [`Message::flow`](super::Message::flow) reads back.
+///
+/// ```no_run
+/// use nfct::wire::{Messages, write_event};
+/// # let flow: nfct::Flow = unimplemented!();
+/// let bytes = write_event(&nfct::Event { kind: nfct::EventKind::New, flow });
+/// for message in Messages::new(&bytes) {
+///     assert_eq!(message?.flow()?, flow);
+/// }
+/// # Ok::<_, nfct::wire::Malformed>(())
+/// ```
 pub fn write_event(event: &Event) -> Vec<u8> {
     let flow = &event.flow;
     let (message, flags) = match event.kind {
