@@ -315,6 +315,8 @@ fn known_look_ups_are_counted_by_route_and_result() {
     assert_eq!(bench.ask("legacy", "PUT", "/nat_port/1", "").status, 405);
     assert_eq!(bench.ask("legacy", "HEAD", &format!("/nat_port/{known}"), "").status, 200);
 
+    // A kernel that is too busy to be asked within a second is no failure: the answer says so.
+    let mut undecided = 0.0;
     let whole = "nat_ip=100.64.2.1&dst_ip=198.51.100.1&dst_port=443";
     for (query, status, times) in [
         (format!("nat_port={known}"), 200, 2),
@@ -326,11 +328,9 @@ fn known_look_ups_are_counted_by_route_and_result() {
         ("natport=1".to_owned(), 400, 1),
     ] {
         for _ in 0..times {
-            assert_eq!(
-                bench.ask("lookup", "GET", &format!("/v1/lookup?{query}"), "").status,
-                status,
-                "{query}"
-            );
+            let answer = bench.ask("lookup", "GET", &format!("/v1/lookup?{query}"), "");
+            assert_eq!(answer.status, status, "{query}");
+            undecided += f64::from(u8::from(status == 404 && answer.json()["complete"] == false));
         }
     }
     let three = format!("[{{\"nat_port\":{known}}},{{\"nat_port\":1}},{{\"nat_port\":{known}}}]");
@@ -371,7 +371,8 @@ fn known_look_ups_are_counted_by_route_and_result() {
         ("pynatconnd_lookups_total{route=\"legacy\",result=\"not_found\"}", 3.0),
         ("pynatconnd_lookups_total{route=\"legacy\",result=\"bad\"}", 3.0),
         ("pynatconnd_lookups_total{route=\"lookup\",result=\"found\"}", 4.0),
-        ("pynatconnd_lookups_total{route=\"lookup\",result=\"not_found\"}", 4.0),
+        ("pynatconnd_lookups_total{route=\"lookup\",result=\"not_found\"}", 4.0 - undecided),
+        ("pynatconnd_lookups_total{route=\"lookup\",result=\"undecided\"}", undecided),
         ("pynatconnd_lookups_total{route=\"lookup\",result=\"bad\"}", 3.0),
         ("pynatconnd_lookups_total{route=\"auth\",result=\"found\"}", 1.0),
         ("pynatconnd_lookups_total{route=\"auth\",result=\"not_found\"}", 1.0),
