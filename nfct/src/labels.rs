@@ -299,4 +299,13 @@ mod tests {
         assert_eq!(LabelMap::open(&good).unwrap_err().errno(), Some(libc::ENOENT));
         assert!(LabelMap::open("a\0b").is_err());
     }
+
+    #[test]
+    fn the_systems_map_is_the_one_at_its_path() {
+        let path = LabelMap::system_path();
+        assert!(path.is_absolute() && path.ends_with("connlabel.conf"), "{}", path.display());
+        let names =
+            |map: Result<LabelMap, Error>| map.map(|map| format!("{map:?}")).map_err(|error| error.errno());
+        assert_eq!(names(LabelMap::system()), names(LabelMap::open(path)));
+    }
 }

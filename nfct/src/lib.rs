@@ -4,45 +4,70 @@
 //! The kernel keeps one entry a connection: the *original* tuple as the first
 //! packet had it before NAT, and the *reply* tuple that answers must carry.
 //! Behind a source NAT the reply tuple's destination is the public address
-//! and port. This crate reads those entries in three ways:
+//! and port. This crate lists, finds, makes, changes and removes these entries,
+//! follows them as they come and go, and does the same for *expectations*, the
+//! connections that the kernel expects because of another one.
 //!
-//! * [`Events`] follows what the kernel says as it happens;
-//! * [`Query`] asks: all entries ([`Query::dump`]) or those of a [`Selection`],
-//!   exactly one ([`Query::get_by_reply`]), how many ([`Query::count`]); makes
-//!   one ([`Query::create`]), changes, removes ([`Query::delete_flow`],
-//!   [`Query::flush`]);
-//! * [`Handle`] is the C library's own way, a callback for each entry, made
-//!   safe.
+//! | to | take | get |
+//! | --- | --- | --- |
+//! | ask | [`Query`], with a [`Selection`] | [`Flow`], [`Conntrack`], [`Expectation`] |
+//! | follow | [`Events`], [`ExpectEvents`]; with tokio `EventStream` | [`Event`], [`FullEvent`], [`ExpectEvent`] in [`News`] |
+//! | build an entry | [`Conntrack`], with every attribute of [`attr`] | |
+//! | do it the C library's way, with callbacks | [`Handle`], [`ExpectHandle`] | [`ConntrackRef`], [`ExpectRef`] |
+//! | go to another network namespace | [`Namespace`] | |
 //!
-//! [`Events`] and [`Query`] hand out a [`Flow`], a plain value. [`Conntrack`]
-//! is the C library's object, for building entries and for all that a `Flow`
-//! leaves out: [`attr`] names everything that it holds.
+//! [`Flow`] and [`Expectation`] are plain values; [`Conntrack`] and [`Expect`]
+//! are the C library's objects, which hold all that the kernel sends. Addresses
+//! are those of [`std::net`], ports are in host order, times are [`Duration`]
+//! and [`SystemTime`]; numbers without a name are kept as they are. What goes
+//! wrong is an [`Error`] that says what was asked and how to mend it.
 //!
-//! ```no_run
-//! # fn main() -> Result<(), nfct::Error> {
-//! // Every connection, with its address before and after NAT.
-//! let mut query = nfct::Query::open()?;
-//! for flow in query.dump(nfct::Family::Any)? {
-//!     let flow = flow?;
-//!     println!("{} -> seen outside as {}", flow.original, flow.reply.dst);
-//! }
-//! # Ok(())
-//! # }
-//! ```
+//! [`Duration`]: std::time::Duration
+//! [`SystemTime`]: std::time::SystemTime
 //!
 //! # What is needed
 //!
-//! Reading and following need CAP_NET_ADMIN in the user namespace that owns
-//! the network namespace, and the kernel's `nf_conntrack_netlink`. A socket
-//! belongs to the network namespace of the thread that opened it;
-//! [`Namespace::enter`] opens one elsewhere.
+//! - CAP_NET_ADMIN in the user namespace that owns the network namespace, and the
+//!   kernel's `nf_conntrack_netlink`. A socket belongs to the network namespace of
+//!   the thread that opened it; [`Namespace::enter`] opens one elsewhere.
+//! - libnetfilter_conntrack 1.0.9 or newer. What a newer one than the installed has
+//!   is an [`Error::Library`] where it is asked for.
+//! - Features: `serde` writes plain values down, `tokio` makes events a stream.
+//!
+//! # Common jobs
+//!
+//! These are the programs in `examples/`: `cargo run --example list`.
+//!
+//! ## List connections
+//!
+//! ```no_run
+#![doc = include_str!("../examples/list.rs")]
+//! ```
+//!
+//! ## Watch them come and go
+//!
+//! ```no_run
+#![doc = include_str!("../examples/watch.rs")]
+//! ```
+//!
+//! ## Look up a NAT mapping
+//!
+//! ```no_run
+#![doc = include_str!("../examples/look_up.rs")]
+//! ```
+//!
+//! ## Watch expectations
+//!
+//! ```no_run
+#![doc = include_str!("../examples/watch_expectations.rs")]
+//! ```
 //!
 //! # How it is cut
 //!
-//! `wire` reads and writes netlink attributes in safe code over byte slices;
+//! [`wire`] reads and writes netlink attributes in safe code over byte slices;
 //! `socket` holds the system calls; `handle`, `conntrack`, `message` and
-//! `labels` wrap the C library, `expect` does the same for expectations. Only `socket` and
-//! what wraps the library contain `unsafe`, one operation a block.
+//! `labels` wrap the C library, `expect` does the same for expectations. Only
+//! `socket` and what wraps the library contain `unsafe`, one operation a block.
 
 mod conntrack;
 mod dump;
@@ -90,6 +115,11 @@ pub use statistics::{Count, CpuStatistics, ExpectCpuStatistics};
 pub use stream::EventStream;
 pub use tuple::{Layer4, Protocol, Tuple};
 pub use view::View;
+
+/// The README's example is compiled too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;
 
 /// Version of the C library whose headers this crate was built against.
 ///

@@ -110,3 +110,20 @@ impl Conntrack {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_attribute_is_copied_where_it_is_set() {
+        let (mut to, mut from) = (Conntrack::new().unwrap(), Conntrack::new().unwrap());
+        from.set_mark(7).set_zone(5);
+        to.set_mark(8);
+        to.copy(&from, attr::MARK).copy(&from, attr::STATUS);
+        assert_eq!((to.mark(), to.zone(), to.status()), (Some(7), None, None));
+        // What is not set there stays as it was here.
+        from.unset(attr::MARK);
+        assert_eq!(to.copy(&from, attr::MARK).mark(), Some(7));
+    }
+}
