@@ -36,6 +36,11 @@ unsafe impl Sync for Labels {}
 impl Labels {
     /// An empty set with room for bits 0 to `highest`, rounded up to whole words of 32.
     ///
+    /// ```
+    /// assert_eq!(nfct::Labels::new(100)?.highest(), 127);
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Only when memory runs out.
     pub fn new(highest: u16) -> Result<Self, Error> {
@@ -45,6 +50,11 @@ impl Labels {
     }
 
     /// The highest bit that there is room for.
+    ///
+    /// ```
+    /// assert_eq!(nfct::Labels::new(31)?.highest(), 31);
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub fn highest(&self) -> u16 {
         // SAFETY: a live bitmask.
         let highest = unsafe { sys::nfct_bitmask_maxbit(self.raw.as_ptr()) };
@@ -52,6 +62,13 @@ impl Labels {
     }
 
     /// Sets a bit.
+    ///
+    /// ```
+    /// let mut labels = nfct::Labels::new(127)?;
+    /// labels.set(3)?.set(127)?;
+    /// assert!(labels.set(128).is_err());
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Invalid`] past [`Labels::highest`], which the library would leave out silently.
@@ -69,6 +86,13 @@ impl Labels {
     }
 
     /// Takes a bit out, if it is in.
+    ///
+    /// ```
+    /// let mut labels = nfct::Labels::new(127)?;
+    /// labels.set(3)?.unset(3);
+    /// assert!(!labels.contains(3));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub fn unset(&mut self, bit: u16) -> &mut Self {
         // SAFETY: a live bitmask that is borrowed for writing; a bit past its end is left alone.
         unsafe { sys::nfct_bitmask_unset_bit(self.raw.as_ptr(), bit.into()) };
@@ -76,18 +100,40 @@ impl Labels {
     }
 
     /// Takes all bits out.
+    ///
+    /// ```
+    /// let mut labels = nfct::Labels::new(127)?;
+    /// labels.set(3)?;
+    /// labels.clear();
+    /// assert_eq!(labels.iter().count(), 0);
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub fn clear(&mut self) {
         // SAFETY: a live bitmask that is borrowed for writing.
         unsafe { sys::nfct_bitmask_clear(self.raw.as_ptr()) }
     }
 
     /// Whether a bit is in.
+    ///
+    /// ```
+    /// let mut labels = nfct::Labels::new(127)?;
+    /// labels.set(3)?;
+    /// assert!(labels.contains(3) && !labels.contains(4));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub fn contains(&self, bit: u16) -> bool {
         // SAFETY: a live bitmask; a bit past its end is not set.
         unsafe { sys::nfct_bitmask_test_bit(self.raw.as_ptr(), bit.into()) != 0 }
     }
 
     /// The bits that are in, in rising order.
+    ///
+    /// ```
+    /// let mut labels = nfct::Labels::new(127)?;
+    /// labels.set(9)?.set(3)?;
+    /// assert!(labels.iter().eq([3, 9]));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
         (0..=self.highest()).filter(|bit| self.contains(*bit))
     }
@@ -218,6 +264,16 @@ impl LabelMap {
     }
 
     /// The name of a bit.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("labels-of-{}-name", std::process::id()));
+    /// # std::fs::write(&path, "3 seen\n").unwrap();
+    /// # let map = nfct::LabelMap::open(&path)?;
+    /// # std::fs::remove_file(&path).unwrap();
+    /// // Of a file with the line `3 seen`:
+    /// assert_eq!((map.name(3), map.name(4)), (Some("seen"), None));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub fn name(&self, bit: u16) -> Option<&str> {
         // SAFETY: a live map, which reading does not change.
         let name = unsafe { sys::nfct_labelmap_get_name(self.raw.as_ptr(), bit.into()) };
@@ -228,6 +284,16 @@ impl LabelMap {
     }
 
     /// The bit of a name.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("labels-of-{}-bit", std::process::id()));
+    /// # std::fs::write(&path, "3 seen\n").unwrap();
+    /// # let map = nfct::LabelMap::open(&path)?;
+    /// # std::fs::remove_file(&path).unwrap();
+    /// // Of a file with the line `3 seen`:
+    /// assert_eq!((map.bit("seen"), map.bit("lost")), (Some(3), None));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub fn bit(&self, name: &str) -> Option<u16> {
         let name = CString::new(name).ok()?;
         // SAFETY: a live map, which reading does not change, and a C string.

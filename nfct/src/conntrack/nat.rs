@@ -20,21 +20,69 @@ use crate::tuple::{Layer4, Tuple};
 /// ```
 impl ConntrackRef {
     /// Whether the source address is translated.
+    ///
+    /// ```
+    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
+    /// # let tuple = |src: &str, dst: &str, from, to| Tuple {
+    /// #     src: src.parse().unwrap(), dst: dst.parse().unwrap(),
+    /// #     protocol: Protocol::Tcp, layer4: Layer4::Ports { src: from, dst: to }, zone: 0,
+    /// # };
+    /// let mut entry = Conntrack::new()?;
+    /// entry.set_tuples(&tuple("10.0.0.1", "192.0.2.1", 1, 2), &tuple("192.0.2.1", "203.0.113.9", 2, 1));
+    /// assert!(entry.is_source_nat() && !entry.is_source_port_nat());
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub fn is_source_nat(&self) -> bool {
         self.option(sys::NFCT_GOPT_IS_SNAT)
     }
 
     /// Whether the destination address is translated.
+    ///
+    /// ```
+    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
+    /// # let tuple = |src: &str, dst: &str, from, to| Tuple {
+    /// #     src: src.parse().unwrap(), dst: dst.parse().unwrap(),
+    /// #     protocol: Protocol::Tcp, layer4: Layer4::Ports { src: from, dst: to }, zone: 0,
+    /// # };
+    /// let mut entry = Conntrack::new()?;
+    /// entry.set_tuples(&tuple("192.0.2.1", "203.0.113.9", 1, 2), &tuple("10.0.0.1", "192.0.2.1", 2, 1));
+    /// assert!(entry.is_destination_nat());
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub fn is_destination_nat(&self) -> bool {
         self.option(sys::NFCT_GOPT_IS_DNAT)
     }
 
     /// Whether the source port is translated.
+    ///
+    /// ```
+    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
+    /// # let tuple = |src: &str, dst: &str, from, to| Tuple {
+    /// #     src: src.parse().unwrap(), dst: dst.parse().unwrap(),
+    /// #     protocol: Protocol::Tcp, layer4: Layer4::Ports { src: from, dst: to }, zone: 0,
+    /// # };
+    /// let mut entry = Conntrack::new()?;
+    /// entry.set_tuples(&tuple("10.0.0.1", "192.0.2.1", 1, 2), &tuple("192.0.2.1", "203.0.113.9", 2, 9));
+    /// assert!(entry.is_source_port_nat());
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub fn is_source_port_nat(&self) -> bool {
         self.option(sys::NFCT_GOPT_IS_SPAT)
     }
 
     /// Whether the destination port is translated.
+    ///
+    /// ```
+    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
+    /// # let tuple = |src: &str, dst: &str, from, to| Tuple {
+    /// #     src: src.parse().unwrap(), dst: dst.parse().unwrap(),
+    /// #     protocol: Protocol::Tcp, layer4: Layer4::Ports { src: from, dst: to }, zone: 0,
+    /// # };
+    /// let mut entry = Conntrack::new()?;
+    /// entry.set_tuples(&tuple("192.0.2.1", "203.0.113.9", 1, 80), &tuple("10.0.0.1", "192.0.2.1", 8080, 1));
+    /// assert!(entry.is_destination_port_nat());
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub fn is_destination_port_nat(&self) -> bool {
         self.option(sys::NFCT_GOPT_IS_DPAT)
     }
@@ -72,6 +120,18 @@ impl ConntrackRef {
 impl Conntrack {
     /// Makes the original tuple the reverse of the reply.
     ///
+    /// ```
+    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
+    /// # let tuple = |src: &str, dst: &str, from, to| Tuple {
+    /// #     src: src.parse().unwrap(), dst: dst.parse().unwrap(),
+    /// #     protocol: Protocol::Tcp, layer4: Layer4::Ports { src: from, dst: to }, zone: 0,
+    /// # };
+    /// let mut entry = Conntrack::new()?;
+    /// entry.set_reply(&tuple("192.0.2.1", "10.0.0.1", 2, 1)).setup_original()?;
+    /// assert_eq!(entry.original(), Some(tuple("10.0.0.1", "192.0.2.1", 1, 2)));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Invalid`] unless the reply is whole: addresses, network and transport protocol.
     pub fn setup_original(&mut self) -> Result<&mut Self, Error> {
@@ -80,6 +140,18 @@ impl Conntrack {
     }
 
     /// Makes the reply tuple the reverse of the original.
+    ///
+    /// ```
+    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
+    /// # let tuple = |src: &str, dst: &str, from, to| Tuple {
+    /// #     src: src.parse().unwrap(), dst: dst.parse().unwrap(),
+    /// #     protocol: Protocol::Tcp, layer4: Layer4::Ports { src: from, dst: to }, zone: 0,
+    /// # };
+    /// let mut entry = Conntrack::new()?;
+    /// entry.set_original(&tuple("10.0.0.1", "192.0.2.1", 1, 2)).setup_reply()?;
+    /// assert_eq!(entry.reply(), Some(tuple("192.0.2.1", "10.0.0.1", 2, 1)));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Invalid`] unless the original is whole: addresses, network and transport protocol.
@@ -90,22 +162,74 @@ impl Conntrack {
 
     /// Makes the reply's destination address that of the original's source, and what it was the
     /// address to translate the source to.
+    ///
+    /// ```
+    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
+    /// # let tuple = |src: &str, dst: &str, from, to| Tuple {
+    /// #     src: src.parse().unwrap(), dst: dst.parse().unwrap(),
+    /// #     protocol: Protocol::Tcp, layer4: Layer4::Ports { src: from, dst: to }, zone: 0,
+    /// # };
+    /// let mut entry = Conntrack::new()?;
+    /// entry.set_tuples(&tuple("10.0.0.1", "192.0.2.1", 1, 2), &tuple("192.0.2.1", "203.0.113.9", 2, 1));
+    /// entry.undo_source_nat();
+    /// assert_eq!(entry.get(attr::SNAT_IPV4), Some([203, 0, 113, 9].into()));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub fn undo_source_nat(&mut self) -> &mut Self {
         self.set_option(sys::NFCT_SOPT_UNDO_SNAT)
     }
 
     /// Makes the reply's source address that of the original's destination, and what it was the
     /// address to translate the destination to.
+    ///
+    /// ```
+    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
+    /// # let tuple = |src: &str, dst: &str, from, to| Tuple {
+    /// #     src: src.parse().unwrap(), dst: dst.parse().unwrap(),
+    /// #     protocol: Protocol::Tcp, layer4: Layer4::Ports { src: from, dst: to }, zone: 0,
+    /// # };
+    /// let mut entry = Conntrack::new()?;
+    /// entry.set_tuples(&tuple("192.0.2.1", "203.0.113.9", 1, 2), &tuple("10.0.0.1", "192.0.2.1", 2, 1));
+    /// entry.undo_destination_nat();
+    /// assert_eq!(entry.get(attr::DNAT_IPV4), Some([10, 0, 0, 1].into()));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub fn undo_destination_nat(&mut self) -> &mut Self {
         self.set_option(sys::NFCT_SOPT_UNDO_DNAT)
     }
 
     /// As [`Conntrack::undo_source_nat`], for the port.
+    ///
+    /// ```
+    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
+    /// # let tuple = |src: &str, dst: &str, from, to| Tuple {
+    /// #     src: src.parse().unwrap(), dst: dst.parse().unwrap(),
+    /// #     protocol: Protocol::Tcp, layer4: Layer4::Ports { src: from, dst: to }, zone: 0,
+    /// # };
+    /// let mut entry = Conntrack::new()?;
+    /// entry.set_tuples(&tuple("10.0.0.1", "192.0.2.1", 1, 2), &tuple("192.0.2.1", "203.0.113.9", 2, 9));
+    /// entry.undo_source_port_nat();
+    /// assert_eq!(entry.get(attr::SNAT_PORT), Some(9));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub fn undo_source_port_nat(&mut self) -> &mut Self {
         self.set_option(sys::NFCT_SOPT_UNDO_SPAT)
     }
 
     /// As [`Conntrack::undo_destination_nat`], for the port.
+    ///
+    /// ```
+    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
+    /// # let tuple = |src: &str, dst: &str, from, to| Tuple {
+    /// #     src: src.parse().unwrap(), dst: dst.parse().unwrap(),
+    /// #     protocol: Protocol::Tcp, layer4: Layer4::Ports { src: from, dst: to }, zone: 0,
+    /// # };
+    /// let mut entry = Conntrack::new()?;
+    /// entry.set_tuples(&tuple("192.0.2.1", "203.0.113.9", 1, 80), &tuple("10.0.0.1", "192.0.2.1", 8080, 1));
+    /// entry.undo_destination_port_nat();
+    /// assert_eq!(entry.get(attr::DNAT_PORT), Some(8080));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub fn undo_destination_port_nat(&mut self) -> &mut Self {
         self.set_option(sys::NFCT_SOPT_UNDO_DPAT)
     }
