@@ -9,7 +9,8 @@ RUST_MIN := 1.85
 # What the build, the daemon's demo and the tests need beside Rust.
 PACKAGES := libnetfilter-conntrack-dev libclang-dev pkg-config build-essential \
 	nftables iproute2 conntrack curl python3 procps
-SCRIPTS := demo/run.sh .ci/run tests/openapi/run.sh tests/sanitize/run.sh debian/vendor.sh tests/packages/lint.sh
+SCRIPTS := demo/run.sh .ci/run tests/openapi/run.sh tests/sanitize/run.sh debian/vendor.sh tests/packages/lint.sh \
+	tests/packages/run.sh
 
 # What is run here needs root: cargo builds as the user, and starts what it has built through sudo.
 define AS_ROOT
@@ -35,11 +36,11 @@ TREE := $(CURDIR)/$(PACKAGED)/pynatconnd-$(VERSION)
 # The toolchain itself: what looks into the home directory for one finds another home in a package's build.
 TOOLCHAIN = PATH="$$(rustc --print sysroot)/bin:$$PATH"
 
-.PHONY: help setup rust build demo test sanitize bench run clean install-files source deb rpm package-lint
+.PHONY: help setup rust build demo test sanitize bench run clean install-files source deb rpm package-lint package-test
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do \
-		printf '  make %-12s %s\n' "$$name" "$$text"; done
+		printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 setup: rust ## install what is missing to build, test and try it (Debian, Ubuntu)
 	@set -e; missing=; \
@@ -147,6 +148,10 @@ rpm: setup source ## build target/package/*.rpm likewise
 package-lint: PACKAGES += lintian rpmlint cpio shellcheck systemd
 package-lint: setup deb rpm ## what lintian, rpmlint and systemd-analyze say of both
 	tests/packages/lint.sh
+
+package-test: PACKAGES += debhelper rpm rpm2cpio cpio debootstrap systemd-container
+package-test: setup deb rpm ## install, run, upgrade and remove both in clean roots of Debian 12 and 13
+	$(SUDO) tests/packages/run.sh
 
 clean: ## remove what was built
 	cargo clean

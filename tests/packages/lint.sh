@@ -31,12 +31,12 @@ rpmlint --strict --config "$here/rpmlint.toml" "$rpm" "$root/pynatconnd.spec" >"
 }
 
 echo "scripts of the packages"
-shellcheck "$root"/debian/pynatconnd.{preinst,postinst,postrm}
 dpkg-deb --control "$deb" "$work/control"
+shellcheck "$work"/control/{preinst,postinst,postrm}
 for script in "$work"/control/p*; do
     sh -n "$script"
 done
-for tag in POSTIN PREUN POSTUN; do
+for tag in PREIN POSTIN PREUN POSTUN POSTTRANS; do
     rpm -qp --qf "%{$tag}" "$rpm" >"$work/$tag"
     sh -n "$work/$tag"
     ! grep '%' "$work/$tag" || fail "a macro of the .rpm's $tag was not replaced"
