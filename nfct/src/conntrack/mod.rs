@@ -208,6 +208,9 @@ impl Conntrack {
 
     /// Forgets an attribute.
     ///
+    /// The library writes tuples into messages whole: a port that was
+    /// forgotten, of a tuple whose protocol has ports, with the value it had.
+    ///
     /// ```
     /// use nfct::{Conntrack, attr};
     ///
@@ -348,6 +351,3 @@ impl Drop for Conntrack {
         unsafe { sys::nfct_destroy(self.raw.as_ptr()) }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -48,7 +48,8 @@ impl<'a> Output<'a> {
     }
 
     /// XML, as `conntrack -o xml` prints it. The library escapes nothing: names of helpers and
-    /// security contexts stand in it as they are.
+    /// security contexts stand in it as they are; and it names the states of SCTP and DCCP as TCP's
+    /// are named, which its text does not.
     pub const fn xml() -> Self {
         Self { format: sys::NFCT_O_XML, ..Self::plain() }
     }
