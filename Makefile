@@ -87,7 +87,7 @@ build: rust ## build target/release/pynatconnd
 demo: setup ## show it at work: real NAT between network namespaces, one question, one answer
 	@demo/run.sh
 
-test: PACKAGES += shellcheck python3-venv nginx mandoc prometheus valgrind
+test: PACKAGES += shellcheck python3-venv nginx mandoc systemd prometheus valgrind
 test: setup ## everything that CI runs
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings

@@ -26,7 +26,7 @@ host = 0.0.0.0
 ip_acl = 127.0.0.1
 ";
 
-const README: &str = include_str!("../README.md");
+const LISTED: &str = include_str!("../doc/monitoring/README.md");
 
 const OPENMETRICS: &str = "application/openmetrics-text;version=1.0.0";
 
@@ -594,7 +594,7 @@ fn both_formats_are_what_they_say() {
     }
     promtool(plain.text());
 
-    let rows = README.lines().filter(|line| line.starts_with("| `pynatconnd_"));
+    let rows = LISTED.lines().filter(|line| line.starts_with("| `pynatconnd_"));
     let words = rows.flat_map(|row| row.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
     let listed: BTreeSet<_> = words.filter(|word| word.starts_with("pynatconnd_")).collect();
     let shown = other.keys().map(|series| pieces(series).0).filter(|name| name.starts_with("pynatconnd_"));
@@ -603,7 +603,7 @@ fn both_formats_are_what_they_say() {
             ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name)
         })
         .collect();
-    assert_eq!(listed, shown, "README.md lists what there is");
+    assert_eq!(listed, shown, "doc/monitoring/README.md lists what there is");
     let head = bench.client.request("HEAD", "/metrics", &[], b"");
     assert_eq!((head.status, head.body.len()), (200, 0));
     assert_eq!(bench.client.request("POST", "/metrics", &[], b"").status, 405);

@@ -1,4 +1,4 @@
-//! The nginx recipe of README.md, word for word, on a real nginx: the application behind it learns the inside
+//! The nginx recipe of doc/OPERATIONS.md, word for word, on a real nginx: the application behind it learns the inside
 //! address of every client behind the NAT, and the site goes on when the daemon does not answer.
 
 mod lab;
@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-const README: &str = include_str!("../README.md");
+const GUIDE: &str = include_str!("../doc/OPERATIONS.md");
 
 /// The daemon that the recipe asks: on the gateway, port 8080.
 const CONFIG: &str = "\
@@ -40,9 +40,9 @@ table ip nat {
 }
 ";
 
-/// The recipe as README.md has it.
+/// The recipe as the guide has it.
 fn recipe() -> &'static str {
-    let (_, rest) = README.split_once("```nginx\n").expect("README.md has a block of nginx");
+    let (_, rest) = GUIDE.split_once("```nginx\n").expect("the guide has a block of nginx");
     let (recipe, _) = rest.split_once("```").expect("the block ends");
     assert!(recipe.contains("auth_request "), "{recipe}");
     recipe

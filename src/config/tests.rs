@@ -262,12 +262,12 @@ proptest! {
 }
 
 #[test]
-fn readme_has_every_key_and_its_default() {
-    let readme = include_str!("../../README.md");
-    let rows: Vec<_> = readme.lines().filter(|line| line.starts_with("| `")).collect();
+fn guide_has_every_key_and_its_default() {
+    let guide = include_str!("../../doc/OPERATIONS.md");
+    let rows: Vec<_> = guide.lines().filter(|line| line.starts_with("| `")).collect();
     for (_, key, default) in known_keys() {
         let row = rows.iter().find(|row| row.contains(&format!("`{key}`")));
-        let row = row.unwrap_or_else(|| panic!("README.md has no row of {key}"));
+        let row = row.unwrap_or_else(|| panic!("doc/OPERATIONS.md has no row of {key}"));
         let said = row.split('|').nth(2).unwrap_or_default().trim();
         let expected = default.unwrap_or(if key == "key_name" { "required" } else { "unset" });
         assert_eq!(said, expected, "{key}: {row}");

@@ -1,7 +1,7 @@
 //! The routes of the Python program, byte for byte: `/{key_name}/{value}`,
 //! `/debug` and `/nagios`; and `/{value}`, which its README shows.
 //!
-//! What differs is wanted and listed in the README: a value that makes no
+//! What differs is wanted and listed in doc/OPERATIONS.md: a value that makes no
 //! sense gets 400 and a line that says so, HEAD works, and a look-up that can't
 //! be decided because the table is not whole says 503.
 
