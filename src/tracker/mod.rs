@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use log::Level;
 use nfct::{Error, Events, Groups, Query, Waiter};
 // One that lets waiting threads in: whoever works through the table slice by
 // slice takes the lock again at once.
@@ -114,6 +115,9 @@ struct State {
     lost: Option<Instant>,
     /// Drops that were told of in the log.
     drops_told: u32,
+    /// What the log is told once the lock is given back: whoever reads the log
+    /// may not be reading.
+    to_log: Vec<(Level, String)>,
 }
 
 impl Tracker {
@@ -149,6 +153,7 @@ impl Tracker {
             complete: false,
             lost: None,
             drops_told: 0,
+            to_log: Vec::new(),
         };
         let tracker = Arc::new(Self {
             state: Mutex::new(state),
@@ -280,6 +285,12 @@ impl Drop for Guard<'_> {
         if std::thread::panicking() {
             log::error!("a thread died while it changed the table: ending");
             std::process::abort();
+        }
+        if !self.state.to_log.is_empty() {
+            let lines = std::mem::take(&mut self.state.to_log);
+            MutexGuard::unlocked(&mut self.state, || {
+                lines.iter().for_each(|(level, line)| log::log!(*level, "{line}"));
+            });
         }
     }
 }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use log::Level;
 use nfct::{Error, EventKind, Received, Waiter};
 
 use super::{State, Tracker};
@@ -77,9 +78,9 @@ impl Tracker {
     fn note_overrun(&self, state: &mut State) {
         self.stats.overruns.increment();
         if state.lost.is_none() {
-            log::warn!(
-                "the kernel dropped events because it was not read fast enough: reading its table anew"
-            );
+            let line =
+                "the kernel dropped events because it was not read fast enough: reading its table anew";
+            state.to_log.push((Level::Warn, line.to_owned()));
             state.lost = Some(Instant::now());
         }
         let Netlink { receive_buffer_max, .. } = state.settings.netlink;
@@ -88,10 +89,11 @@ impl Tracker {
         if wanted > state.receive_buffer / 2 {
             match state.events.set_receive_buffer(wanted) {
                 Ok(bytes) => {
-                    log::debug!("the receive buffer is {} KiB now", bytes >> 10);
+                    let line = format!("the receive buffer is {} KiB now", bytes >> 10);
+                    state.to_log.push((Level::Debug, line));
                     state.receive_buffer = bytes;
                 }
-                Err(error) => log::warn!("{error}"),
+                Err(error) => state.to_log.push((Level::Warn, error.to_string())),
             }
         }
         self.disturb(state);

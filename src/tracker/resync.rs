@@ -18,6 +18,7 @@ use std::sync::{Condvar, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use log::Level;
 use nfct::{Error, Family, Piece, Query};
 
 use super::{Settings, State, Tracker};
@@ -179,7 +180,8 @@ impl Tracker {
         self.stats.malformed.add(malformed);
         self.note_changes(&state);
         if malformed > 0 {
-            log::warn!("{malformed} of the kernel's connections can't be read");
+            let line = format!("{malformed} of the kernel's connections can't be read");
+            state.to_log.push((Level::Warn, line));
         }
         if !whole || state.disturbances != disturbances {
             self.stats.disturbed_dumps.increment();
@@ -197,23 +199,25 @@ impl Tracker {
             self.complete.send_replace(true);
         }
         let (live, took) = (state.table.live(), begun.elapsed().as_millis());
-        if let Some(lost) = state.lost.take() {
+        let read = format!("{live} mappings of {entries} connections, read in {took} ms");
+        let line = if let Some(lost) = state.lost.take() {
             let drops = self.drops().unwrap_or(state.drops_told);
-            log::info!(
-                "the table equals the kernel's again, {} ms after the loss: {live} mappings of {entries} \
-                 connections, read in {took} ms; {} events were lost, the receive buffer is {} KiB",
+            let told = std::mem::replace(&mut state.drops_told, drops);
+            Some(format!(
+                "the table equals the kernel's again, {} ms after the loss: {read}; {} events were lost, \
+                 the receive buffer is {} KiB",
                 lost.elapsed().as_millis(),
-                drops.wrapping_sub(state.drops_told),
+                drops.wrapping_sub(told),
                 state.receive_buffer >> 10
-            );
-            state.drops_told = drops;
+            ))
         } else if state.complete && !was_complete {
-            log::info!(
-                "the table equals the kernel's: {live} mappings of {entries} connections, read in {took} ms"
-            );
+            Some(format!("the table equals the kernel's: {read}"))
         } else if gone > 0 && state.complete {
-            log::info!("closed {gone} mappings that had ended without an event");
-        }
+            Some(format!("closed {gone} mappings that had ended without an event"))
+        } else {
+            None
+        };
+        state.to_log.extend(line.map(|line| (Level::Info, line)));
         Ok(Outcome::Whole)
     }
 
