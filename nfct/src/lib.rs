@@ -56,6 +56,18 @@
 #![doc = include_str!("../examples/look_up.rs")]
 //! ```
 //!
+//! ## Close a connection
+//!
+//! ```no_run
+#![doc = include_str!("../examples/close_connection.rs")]
+//! ```
+//!
+//! ## Create one with NAT
+//!
+//! ```no_run
+#![doc = include_str!("../examples/create_with_nat.rs")]
+//! ```
+//!
 //! ## Watch expectations
 //!
 //! ```no_run
