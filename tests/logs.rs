@@ -51,7 +51,7 @@ fn the_start_says_what_runs_and_traffic_says_nothing() {
         ("pynatconnd::daemon] ", first.as_str()),
         ("pynatconnd::daemon] ", "following the kernel with a receive buffer of 4096 KiB"),
         ("pynatconnd::daemon] ", &format!("listening on http://{}", daemon.addr())),
-        ("pynatconnd::tracker::resync] ", "the table equals the kernel's: 3 mappings of "),
+        ("pynatconnd::tracker] ", "the table equals the kernel's: 3 mappings of "),
     ];
     let said = daemon.stderr();
     assert_eq!(said.lines().count(), expected.len(), "{said}");
