@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::events::{EventKind, Groups};
 use crate::message::MessageRoom;
 use crate::selection::{Family, Selection};
+use crate::socket;
 use crate::wire::{Message, Messages};
 
 /// Whether a callback wants more.
@@ -193,7 +194,12 @@ impl Handle {
         // SAFETY: takes two integers; NULL is an error, checked next.
         let raw = unsafe { sys::nfct_open(sys::NFNL_SUBSYS_CTNETLINK as u8, groups.bits()) };
         match NonNull::new(raw) {
-            Some(raw) => Ok(Self { raw }),
+            Some(raw) => {
+                let handle = Self { raw };
+                socket::close_on_exec(handle.as_fd())
+                    .map_err(|source| Error::from_system("opening a conntrack socket", source))?;
+                Ok(handle)
+            }
             None if groups.is_empty() => Err(Error::last("opening a conntrack socket")),
             None => Err(Error::last("subscribing to conntrack events")),
         }

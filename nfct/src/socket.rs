@@ -156,6 +156,14 @@ pub(crate) fn receive_buffer(fd: BorrowedFd<'_>) -> io::Result<usize> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(usize::try_from(value).unwrap_or(0)) }
 }
 
+/// Keeps a socket from programs that this process starts; the C library opens it
+/// without saying so.
+pub(crate) fn close_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes three integers.
+    let result = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Sets an option whose value is an integer.
 pub(crate) fn set_option(fd: BorrowedFd<'_>, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
     // SAFETY: the value is a live integer, its size is given with it.

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::events::EventKind;
 use crate::handle::{CallbackState, Next, Stop, message_at};
 use crate::selection::Family;
+use crate::socket;
 use crate::wire::Message;
 
 /// What the C library may ask of the kernel about expectations.
@@ -149,7 +150,12 @@ impl ExpectHandle {
         // SAFETY: takes two integers; NULL is an error, checked next.
         let raw = unsafe { sys::nfct_open(sys::NFNL_SUBSYS_CTNETLINK_EXP as u8, groups.bits()) };
         match NonNull::new(raw) {
-            Some(raw) => Ok(Self { raw }),
+            Some(raw) => {
+                let handle = Self { raw };
+                socket::close_on_exec(handle.as_fd())
+                    .map_err(|source| Error::from_system("opening a socket for expectations", source))?;
+                Ok(handle)
+            }
             None if groups == ExpectGroups::NONE => Err(Error::last("opening a socket for expectations")),
             None => Err(Error::last("subscribing to expectation events")),
         }
