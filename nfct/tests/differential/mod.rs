@@ -50,6 +50,11 @@ pub fn compare(bytes: &[u8]) -> Verdict {
     match (ours, Conntrack::parse(&bytes)) {
         (Ok(ours), Ok(theirs)) => {
             assert_same(&ours, &theirs);
+            // Whatever was read can be shown, and written so that it is read again.
+            let _ = theirs.to_string();
+            let again = theirs.to_message().and_then(|message| Conntrack::parse(&message));
+            let again = again.expect("what the library writes it reads");
+            assert_eq!((again.original(), again.mark()), (theirs.original(), theirs.mark()));
             Verdict::Same
         }
         (Ok(_), Err(_)) => Verdict::LibraryRefused,
@@ -79,8 +84,8 @@ fn assert_same(ours: &Flow, theirs: &Conntrack) {
     assert_eq!(theirs.get(nfct::attr::TIMESTAMP_STOP), ours.stopped());
 }
 
-/// Whether a tuple holds addresses of both families, or details of more than
-/// one kind of protocol: the library keeps these in the same place.
+/// Whether a tuple holds addresses of both families, or details of another kind
+/// of protocol than its own: the library keeps these in the same place.
 fn is_ambiguous(message: &[u8]) -> bool {
     const TUPLES: [u16; 2] = [1, 2];
     let tuples =
@@ -92,8 +97,9 @@ fn is_ambiguous(message: &[u8]) -> bool {
             match part {
                 1 => has(&[1, 2]) && has(&[3, 4]),
                 2 => {
-                    [has(&[2, 3]), has(&[4, 5, 6]), has(&[7, 8, 9])].into_iter().filter(|has| *has).count()
-                        > 1
+                    let number = attributes(value).filter(|(kind, _)| *kind == 1).last();
+                    let is_icmp = number.is_some_and(|(_, number)| matches!(number, [1 | 58]));
+                    if is_icmp { has(&[2, 3]) } else { has(&[4, 5, 6, 7, 8, 9]) }
                 }
                 _ => false,
             }
