@@ -216,8 +216,14 @@ fn the_property_tests_leave_no_attribute_out() {
     assert!(attr::all().filter(|id| !id.is_read_only()).eq(settable));
 }
 
+/// As many cases as `PROPTEST_CASES` says, for a slow checker, or as usual.
+fn cases(usual: u32) -> ProptestConfig {
+    let said = std::env::var("PROPTEST_CASES").ok().and_then(|number| number.parse().ok());
+    ProptestConfig::with_cases(said.unwrap_or(usual))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(cases(300))]
 
     #[test]
     fn what_was_set_is_read_back_whatever_else_is_set(assignments in several()) {

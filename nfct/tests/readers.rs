@@ -103,8 +103,14 @@ fn attributes() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// As many cases as `PROPTEST_CASES` says, for a slow checker, or as usual.
+fn cases(usual: u32) -> ProptestConfig {
+    let said = std::env::var("PROPTEST_CASES").ok().and_then(|number| number.parse().ok());
+    ProptestConfig::with_cases(said.unwrap_or(usual))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20_000))]
+    #![proptest_config(cases(20_000))]
 
     #[test]
     fn both_read_the_same_of_changed_messages(

@@ -97,9 +97,12 @@ asan() {
 valgrind() {
 	# Lost blocks are errors. "Possibly lost" is not: std holds the main thread's handle by a pointer to
 	# its inside, which valgrind can't tell from chance.
+	# It is slow: AddressSanitizer runs the property tests with all their cases.
+	export PROPTEST_CASES="${PROPTEST_CASES:-50}"
 	# It runs one thread at a time; so do the tests, which then don't wait for each other.
 	tests_under valgrind --test-threads=1 valgrind --error-exitcode=99 --leak-check=full \
 		--show-leak-kinds=definite,indirect --errors-for-leak-kinds=definite,indirect
+	unset PROPTEST_CASES
 }
 
 test $# != 0 || set -- valgrind asan

@@ -43,6 +43,14 @@ pub struct Output<'a> {
 
 impl<'a> Output<'a> {
     /// One line of text, as `conntrack -L` prints it.
+    ///
+    /// ```
+    /// # use nfct::{Conntrack, Output, Protocol, attr};
+    /// # let mut entry = Conntrack::new()?;
+    /// # entry.set(attr::ORIG_L4PROTO, Protocol::Tcp)?;
+    /// assert!(entry.print(&Output::plain())?.starts_with("tcp"));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub const fn plain() -> Self {
         Self { format: sys::NFCT_O_PLAIN, flags: 0, kind: sys::NFCT_T_UNKNOWN as u32, labels: None }
     }
@@ -50,11 +58,28 @@ impl<'a> Output<'a> {
     /// XML, as `conntrack -o xml` prints it. The library escapes nothing: names of helpers and
     /// security contexts stand in it as they are; and it names the states of SCTP and DCCP as TCP's
     /// are named, which its text does not.
+    ///
+    /// ```
+    /// # use nfct::{Conntrack, Output, Protocol, attr};
+    /// # let mut entry = Conntrack::new()?;
+    /// # entry.set(attr::ORIG_L4PROTO, Protocol::Tcp)?;
+    /// assert!(entry.print(&Output::xml())?.starts_with("<flow>"));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub const fn xml() -> Self {
         Self { format: sys::NFCT_O_XML, ..Self::plain() }
     }
 
     /// Says what kind of event it came with.
+    ///
+    /// ```
+    /// # use nfct::EventKind;
+    /// # use nfct::{Conntrack, Output, Protocol, attr};
+    /// # let mut entry = Conntrack::new()?;
+    /// # entry.set(attr::ORIG_L4PROTO, Protocol::Tcp)?;
+    /// assert!(entry.print(&Output::plain().kind(EventKind::New))?.contains("[NEW]"));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub const fn kind(mut self, kind: EventKind) -> Self {
         self.kind = match kind {
             EventKind::New => sys::NFCT_T_NEW as u32,
@@ -65,26 +90,69 @@ impl<'a> Output<'a> {
     }
 
     /// With the network protocol, in text.
+    ///
+    /// ```
+    /// # use nfct::Layer3;
+    /// # use nfct::{Conntrack, Output, Protocol, attr};
+    /// # let mut entry = Conntrack::new()?;
+    /// # entry.set(attr::ORIG_L4PROTO, Protocol::Tcp)?;
+    /// entry.set(attr::ORIG_L3PROTO, Layer3::Ipv4)?;
+    /// assert!(entry.print(&Output::plain().layer3())?.starts_with("ipv4"));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub const fn layer3(self) -> Self {
         self.with(sys::NFCT_OF_SHOW_LAYER3)
     }
 
     /// With the local time of printing, in XML.
+    ///
+    /// ```
+    /// # use nfct::{Conntrack, Output, Protocol, attr};
+    /// # let mut entry = Conntrack::new()?;
+    /// # entry.set(attr::ORIG_L4PROTO, Protocol::Tcp)?;
+    /// assert!(entry.print(&Output::xml().time())?.contains("<when>"));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub const fn time(self) -> Self {
         self.with(sys::NFCT_OF_TIME)
     }
 
     /// With the kernel's id, in text; XML has it always.
+    ///
+    /// ```
+    /// # use nfct::{Conntrack, Output, Protocol, attr};
+    /// # let mut entry = Conntrack::new()?;
+    /// # entry.set(attr::ORIG_L4PROTO, Protocol::Tcp)?;
+    /// entry.set(attr::ID, 7)?;
+    /// assert!(entry.print(&Output::plain().id())?.contains("id=7"));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub const fn id(self) -> Self {
         self.with(sys::NFCT_OF_ID)
     }
 
     /// With the times of beginning and end.
+    ///
+    /// ```
+    /// # use nfct::{Conntrack, Output, Protocol, attr};
+    /// # let mut entry = Conntrack::new()?;
+    /// # entry.set(attr::ORIG_L4PROTO, Protocol::Tcp)?;
+    /// // With times, of an entry that has some.
+    /// assert!(!entry.print(&Output::plain().timestamps())?.is_empty());
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub const fn timestamps(self) -> Self {
         self.with(sys::NFCT_OF_TIMESTAMP)
     }
 
     /// With the labels that `map` has names for.
+    ///
+    /// ```no_run
+    /// let map = nfct::LabelMap::system()?;
+    /// let entry = nfct::Conntrack::new()?;
+    /// println!("{}", entry.print(&nfct::Output::plain().labels(&map))?);
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
     pub const fn labels(self, map: &'a LabelMap) -> Self {
         Self { labels: Some(map), ..self }
     }

@@ -107,9 +107,11 @@ pub(crate) enum Shape {
     Text,
     /// Attributes.
     Nested(&'static [(u32, Shape)]),
+    /// None at all: the parser has no room for it, and writes behind its table.
+    Never,
 }
 
-use Shape::{AtMost, Bytes, Nested, Text};
+use Shape::{AtMost, Bytes, Nested, Never, Text};
 
 pub(crate) const TUPLE: &[(u32, Shape)] = &[
     (
@@ -165,6 +167,9 @@ const PROTOCOL_INFO: &[(u32, Shape)] = &[
             (sys::CTA_PROTOINFO_DCCP_HANDSHAKE_SEQ, Bytes(8)),
         ]),
     ),
+    // The parser takes types up to the last of TCP's details here.
+    (sys::__CTA_PROTOINFO_MAX, Never),
+    (sys::__CTA_PROTOINFO_TCP_MAX - 1, Never),
 ];
 
 const COUNTERS: &[(u32, Shape)] = &[
@@ -234,10 +239,31 @@ pub(crate) fn check(attributes: &[u8], shapes: &[(u32, Shape)]) -> Result<(), Ma
                 // The parser takes no fewer bytes than the header of an attribute, or none.
                 value.is_empty() || value.len() >= 4
             }
+            Never => false,
         };
         if !fits {
             return Err(Malformed::Size(kind));
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_that_the_parser_has_no_room_for_never_reach_it() {
+        // CTA_PROTOINFO with one attribute inside, without a value.
+        let protocol_info = |kind: u32| {
+            let head = |length: u16, kind: u32| [length.to_ne_bytes(), (kind as u16).to_ne_bytes()].concat();
+            [head(8, sys::CTA_PROTOINFO), head(4, kind)].concat()
+        };
+        let read = |kind| Conntrack::parse_attributes(&protocol_info(kind), Family::Ipv4);
+        // As many types as it accepts, and fewer than its table has room for.
+        for kind in sys::__CTA_PROTOINFO_MAX..sys::__CTA_PROTOINFO_TCP_MAX {
+            assert!(matches!(read(kind), Err(Error::Malformed { .. })), "{kind}");
+        }
+        assert!(read(sys::CTA_PROTOINFO_TCP).is_ok() && read(sys::__CTA_PROTOINFO_TCP_MAX).is_ok());
+    }
 }
