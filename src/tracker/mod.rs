@@ -120,6 +120,13 @@ struct State {
     to_log: Vec<(Level, String)>,
 }
 
+impl State {
+    /// Has a line logged once the lock is given back.
+    fn log(&mut self, level: Level, line: impl Into<String>) {
+        self.to_log.push((level, line.into()));
+    }
+}
+
 impl Tracker {
     /// Subscribes to the kernel's events in the network namespace of this
     /// thread, and starts the threads. `failed` is called, from one of them,

@@ -78,9 +78,10 @@ impl Tracker {
     fn note_overrun(&self, state: &mut State) {
         self.stats.overruns.increment();
         if state.lost.is_none() {
-            let line =
-                "the kernel dropped events because it was not read fast enough: reading its table anew";
-            state.to_log.push((Level::Warn, line.to_owned()));
+            state.log(
+                Level::Warn,
+                "the kernel dropped events because it was not read fast enough: reading its table anew",
+            );
             state.lost = Some(Instant::now());
         }
         let Netlink { receive_buffer_max, .. } = state.settings.netlink;
@@ -89,11 +90,10 @@ impl Tracker {
         if wanted > state.receive_buffer / 2 {
             match state.events.set_receive_buffer(wanted) {
                 Ok(bytes) => {
-                    let line = format!("the receive buffer is {} KiB now", bytes >> 10);
-                    state.to_log.push((Level::Debug, line));
+                    state.log(Level::Debug, format!("the receive buffer is {} KiB now", bytes >> 10));
                     state.receive_buffer = bytes;
                 }
-                Err(error) => state.to_log.push((Level::Warn, error.to_string())),
+                Err(error) => state.log(Level::Warn, error.to_string()),
             }
         }
         self.disturb(state);

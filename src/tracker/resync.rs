@@ -180,8 +180,7 @@ impl Tracker {
         self.stats.malformed.add(malformed);
         self.note_changes(&state);
         if malformed > 0 {
-            let line = format!("{malformed} of the kernel's connections can't be read");
-            state.to_log.push((Level::Warn, line));
+            state.log(Level::Warn, format!("{malformed} of the kernel's connections can't be read"));
         }
         if !whole || state.disturbances != disturbances {
             self.stats.disturbed_dumps.increment();
@@ -217,7 +216,9 @@ impl Tracker {
         } else {
             None
         };
-        state.to_log.extend(line.map(|line| (Level::Info, line)));
+        if let Some(line) = line {
+            state.log(Level::Info, line);
+        }
         Ok(Outcome::Whole)
     }
 

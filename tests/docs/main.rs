@@ -449,9 +449,15 @@ fn the_guide_explains_each_warning_and_each_exit_status() {
                 continue;
             }
             let code = read(&path);
-            let calls = ["log::warn!(", "log::error!("].into_iter().flat_map(|call| code.split(call).skip(1));
+            let calls = ["log::warn!(", "log::error!(", "Level::Warn,"]
+                .into_iter()
+                .flat_map(|call| code.split(call).skip(1));
             for rest in calls {
-                let rest = rest.trim_start().strip_prefix('"').expect("the message is a literal");
+                if rest.trim_start().starts_with("error.to_string()") {
+                    continue;
+                }
+                let rest = rest.trim_start().trim_start_matches("format!(");
+                let rest = rest.strip_prefix('"').expect("the message is a literal");
                 let literal = &rest[..rest.find('"').expect("it ends")];
                 let joined: String = literal.split("\\\n").map(str::trim_start).collect::<Vec<_>>().concat();
                 let piece = fixed_piece(&joined);
