@@ -147,6 +147,13 @@ impl ConntrackRef {
     }
 }
 
+fn shown<T: fmt::Debug + 'static>(value: Option<T>) -> Box<dyn fmt::Debug> {
+    match value {
+        Some(value) => Box::new(value),
+        None => Box::new(()),
+    }
+}
+
 macro_rules! example {
     (settable $name:ident, $sample:literal) => {
         concat!(
@@ -196,7 +203,7 @@ macro_rules! attributes {
             Row {
                 name: concat!("ATTR_", stringify!($name)),
                 read_only: attributes!(@$access),
-                show: |entry| Box::new(entry.get($name)),
+                show: |entry| shown(entry.get($name)),
             },
         )*];
 
