@@ -99,7 +99,8 @@ fn is_ambiguous(message: &[u8]) -> bool {
                 2 => {
                     let number = attributes(value).filter(|(kind, _)| *kind == 1).last();
                     let is_icmp = number.is_some_and(|(_, number)| matches!(number, [1 | 58]));
-                    if is_icmp { has(&[2, 3]) } else { has(&[4, 5, 6, 7, 8, 9]) }
+                    let both_icmp = has(&[4, 5, 6]) && has(&[7, 8, 9]);
+                    if is_icmp { has(&[2, 3]) || both_icmp } else { has(&[4, 5, 6, 7, 8, 9]) }
                 }
                 _ => false,
             }
