@@ -4,6 +4,7 @@
 # vendor.sh DIRECTORY: makes DIRECTORY, and beside it DIRECTORY.tar.gz. What cargo has built there before stays, and
 # is used again where nothing has changed.
 set -euo pipefail
+umask 022
 
 tree=$(realpath --canonicalize-missing "${1:?vendor.sh: needs the directory to make}")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -15,7 +16,8 @@ git rev-parse --git-dir >/dev/null 2>&1 || {
 mkdir -p "$tree/target"
 cmp -s Cargo.lock "$tree/Cargo.lock" || rm -rf "$tree/vendor"
 find "$tree" -mindepth 1 -maxdepth 1 ! -name target ! -name vendor -exec rm -rf {} +
-git ls-files -z --deduplicate | tar --create --null --files-from=- --ignore-failed-read | tar --extract -C "$tree"
+git ls-files -z --deduplicate | tar --create --mode=go=rX --null --files-from=- --ignore-failed-read |
+    tar --extract -C "$tree"
 
 mkdir "$tree/.cargo"
 cat >"$tree/.cargo/config.toml" <<'END'
