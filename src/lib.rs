@@ -13,6 +13,12 @@
 //! 1  config, acl, stats, logging, clock, proc, error
 //! 0  the crates nfct and nfct-sys
 //! ```
+//!
+//! A good order to read them in: [`mapping`] is what it is all about, [`table`]
+//! holds many of them, [`tracker`] keeps them true, [`http`] answers from them,
+//! and [`daemon`] puts it together. `doc/EXACTNESS.md` says why the answers are
+//! exact, `doc/HTTP.md` what they are, `doc/OPERATIONS.md` how to run it, and
+//! `CONTRIBUTING.md` where to add what.
 #![forbid(unsafe_code)]
 
 pub mod acl;

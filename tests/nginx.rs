@@ -1,5 +1,5 @@
-//! The nginx recipe of doc/OPERATIONS.md, word for word, on a real nginx: the application behind it learns the inside
-//! address of every client behind the NAT, and the site goes on when the daemon does not answer.
+//! The nginx recipe of doc/OPERATIONS.md, word for word, on a real nginx: the application behind it learns the
+//! inside address of every client behind the NAT, and the site goes on when the daemon does not answer.
 
 mod lab;
 
