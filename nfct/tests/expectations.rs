@@ -7,17 +7,19 @@
 mod lab;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use lab::in_fresh_namespace;
 use lab::netns::{Netns, ip, nft, wait_for_links};
+use nfct::wire::Messages;
 use nfct::{
     Compare, Direction, EventKind, Expect, ExpectAttribute, ExpectEvent, ExpectEvents, ExpectFlags,
     ExpectGroups, ExpectHandle, ExpectNat, ExpectRef, ExpectRequest, Expectation, Family, Layer4, News, Next,
     Output, Protocol, Query, Tuple,
 };
+use proptest::prelude::*;
 
 /// How long to wait for what must happen.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -65,6 +67,83 @@ fn attributes_come_back_as_they_were_set_and_can_be_unset() {
         assert_eq!((expect.master(), expect.nat(), expect.helper()), (None, None, None));
         assert_eq!((expect.timeout(), expect.zone(), expect.class()), (None, None, None));
         assert_eq!(copy.to_expectation(), Some(sample), "a copy is its own");
+    }
+}
+
+fn any_expectation() -> impl Strategy<Value = Expectation> {
+    let address = |v4: bool| match v4 {
+        true => any::<Ipv4Addr>().prop_map(IpAddr::V4).boxed(),
+        false => any::<Ipv6Addr>().prop_map(IpAddr::V6).boxed(),
+    };
+    let tuple = move |v4| {
+        let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)];
+        (address(v4), address(v4), protocol, any::<(u16, u16)>()).prop_map(
+            |(src, dst, protocol, (from, to))| Tuple {
+                src,
+                dst,
+                protocol,
+                layer4: Layer4::Ports { src: from, dst: to },
+                zone: 0,
+            },
+        )
+    };
+    let tuples = any::<bool>().prop_flat_map(move |v4| (tuple(v4), tuple(v4), tuple(v4), tuple(v4)));
+    let nat = prop_oneof![Just(None), Just(Some(Direction::Original)), Just(Some(Direction::Reply))];
+    let names = (proptest::option::of("[!-~]{1,15}"), proptest::option::of("[!-~]{1,23}"));
+    let numbers = any::<(Option<u32>, u16, u32, u32)>();
+    (tuples, nat, names, numbers).prop_map(
+        |((master, expected, mask, to), nat, (helper, function), (timeout, zone, flags, class))| {
+            Expectation {
+                mask,
+                nat: nat.map(|direction| ExpectNat { tuple: to, direction }),
+                timeout,
+                zone,
+                flags: ExpectFlags(flags),
+                class,
+                helper,
+                function,
+                ..Expectation::new(master, expected)
+            }
+        },
+    )
+}
+
+/// What an element of the library's XML holds.
+fn inside<'a>(xml: &'a str, element: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!("<{element}>"))?;
+    rest.split_once(&format!("</{element}>")).map(|(inside, _)| inside)
+}
+
+proptest! {
+    #[test]
+    fn any_expectation_comes_back_and_the_librarys_xml_says_the_same(sample in any_expectation()) {
+        let expect = Expect::from_expectation(&sample).unwrap();
+        prop_assert_eq!(expect.to_expectation(), Some(sample.clone()));
+        let message = sample.to_message();
+        prop_assert_eq!(Messages::new(&message).next().unwrap().unwrap().expectation(), Ok(sample.clone()));
+        let parsed = Expect::parse(&message).unwrap();
+        prop_assert_eq!(parsed.to_expectation(), Some(sample.clone()));
+        prop_assert!(parsed.compare(&expect, Compare::STRICT) && expect.clone().compare(&expect, Compare::STRICT));
+
+        let xml = expect.print(&Output::xml());
+        let (layer3, layer4) = (inside(&xml, "expected").unwrap(), xml.split("<layer4").nth(1).unwrap());
+        prop_assert_eq!(inside(layer3, "src").unwrap().parse(), Ok(sample.expected.src));
+        prop_assert_eq!(inside(layer3, "dst").unwrap().parse(), Ok(sample.expected.dst));
+        let of_master = inside(&xml, "master").unwrap();
+        prop_assert_eq!(inside(of_master, "dst").unwrap().parse(), Ok(sample.master.dst));
+        let ports = |text| Layer4::Ports {
+            src: inside(text, "sport").unwrap().parse().unwrap(),
+            dst: inside(text, "dport").unwrap().parse().unwrap(),
+        };
+        prop_assert_eq!(ports(inside(layer4, "expected").unwrap()), sample.expected.layer4);
+        prop_assert_eq!(ports(inside(layer4, "mask").unwrap()), sample.mask.layer4);
+        prop_assert_eq!(ports(inside(layer4, "master").unwrap()), sample.master.layer4);
+        prop_assert_eq!(inside(&xml, "timeout").map(str::to_owned), sample.timeout.map(|time| time.to_string()));
+        prop_assert_eq!(inside(&xml, "helper-name").map(str::to_owned), sample.helper.clone());
+        prop_assert_eq!(inside(&xml, "class").map(str::to_owned), Some(sample.class.to_string()));
+        prop_assert_eq!(inside(&xml, "zone").unwrap_or("0"), sample.zone.to_string());
+        prop_assert_eq!(xml.contains("<permanent/>"), sample.flags.is_permanent());
+        prop_assert_eq!(xml.contains("<inactive/>"), sample.flags.is_inactive());
     }
 }
 
@@ -302,13 +381,43 @@ fn nat_flags_class_and_function_reach_the_kernel() {
         assert_eq!(found.helper.as_deref(), Some("ftp"));
         assert_eq!(found.function.as_deref(), Some("nat-follow-master"));
 
-        // What the kernel refuses is told.
+        // What the kernel refuses is told: FTP has one class, 0.
+        let other_class = Expectation { class: 1, ..made.clone() };
+        let other_class = Expectation { expected: tcp("127.0.0.1", 0, "127.0.0.1", 50001), ..other_class };
+        assert_eq!(query.create_expectation(&other_class).unwrap_err().errno(), Some(libc::EINVAL));
         let unknown = Expectation { function: Some("no-such".to_owned()), ..expectation(&control, 50001) };
         assert_eq!(query.create_expectation(&unknown).unwrap_err().errno(), Some(libc::EINVAL));
         let stranger = Expectation { master: tcp("127.0.0.1", 1, "127.0.0.1", 21), ..unknown };
         assert_eq!(query.create_expectation(&stranger).unwrap_err().errno(), Some(libc::ENOENT));
         let mixed = Expectation { expected: tcp("::1", 0, "::1", 1), ..expectation(&control, 1) };
         assert!(query.create_expectation(&mixed).unwrap_err().to_string().contains("one family"));
+    });
+}
+
+#[test]
+fn an_expectation_is_found_in_its_masters_zone_only() {
+    in_fresh_namespace(|| {
+        ip("link set lo up");
+        nft(
+            "table inet zones {\n chain output {\n type filter hook output priority -300\n ct zone set 7\n }\n chain prerouting {\n type filter hook prerouting priority -300\n ct zone set 7\n }\n}\n",
+        );
+        nft(HELPER);
+        let listener = TcpListener::bind("127.0.0.1:21").unwrap();
+        let control = connect(&listener);
+        let zoned = |tuple: Tuple| Tuple { zone: 7, ..tuple };
+        let mut query = Query::open().unwrap();
+        let elsewhere = expectation(&control, 50000);
+        assert_eq!(query.create_expectation(&elsewhere).unwrap_err().errno(), Some(libc::ENOENT));
+
+        let made = Expectation::new(zoned(control.tuple), elsewhere.expected);
+        assert_eq!(made.zone, 7);
+        query.create_expectation(&made).unwrap();
+        assert_eq!(query.get_expectation(&made.expected).unwrap(), None);
+        let found = query.get_expectation(&zoned(made.expected)).unwrap().unwrap();
+        let of = query.dump_expectations_of(&zoned(control.tuple)).unwrap();
+        assert_eq!(of.map(|one| one.unwrap().id).collect::<Vec<_>>(), [found.id]);
+        query.delete_expectation(&Expectation { zone: 7, ..found }).unwrap();
+        assert_eq!(all(&mut query), []);
     });
 }
 
@@ -730,6 +839,8 @@ fn an_active_ftp_transfer_through_nat_is_listed_and_watched() {
     let flow = query.get_by_original(&tcp(SERVER, from.port(), PUBLIC, outside.port())).unwrap().unwrap();
     assert!(flow.status.is_expected() && flow.status.is_destination_nat(), "{flow:?}");
     assert_eq!(flow.reply, tcp(CLIENT, inside.port(), SERVER, from.port()));
+    let entry = query.get(Direction::Original, &flow.original).unwrap().unwrap();
+    assert_eq!(entry.master(), Some(control), "the kernel knows whose data connection it is");
     transfer(data, received);
 }
 
@@ -760,6 +871,8 @@ fn a_passive_ftp_transfer_through_nat_is_listed_and_watched() {
     let flow = query.get_by_original(&tcp(CLIENT, from.port(), SERVER, outside.port())).unwrap().unwrap();
     assert!(flow.status.is_expected() && flow.status.is_source_nat(), "{flow:?}");
     assert_eq!(flow.reply, tcp(SERVER, outside.port(), PUBLIC, peer.port()));
+    let entry = query.get(Direction::Original, &flow.original).unwrap().unwrap();
+    assert_eq!(entry.master(), Some(control), "the kernel knows whose data connection it is");
     transfer(sending, data);
 }
 
