@@ -1,8 +1,10 @@
 //! A conntrack object as plain data, for keeping, comparing and, with the
 //! feature `serde`, writing down.
 //!
-//! With `serde`, plain values are written as follows; what is not there is left
-//! out, and unknown numbers stay numbers.
+//! With `serde`, plain values are written as follows. What is not there is left
+//! out of a [`View`] and an [`Expectation`], which therefore want a format that
+//! names fields, such as JSON; the others take any. In a format that is not for
+//! people to read, names are numbers.
 //!
 //! | value | shape |
 //! | --- | --- |
@@ -330,7 +332,7 @@ mod as_name {
         ($($name:ident),*) => { $(
             impl Serialize for $name {
                 fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                    match self.name() {
+                    match self.name().filter(|_| serializer.is_human_readable()) {
                         Some(name) => serializer.serialize_str(name),
                         None => serializer.serialize_u8(self.number()),
                     }
@@ -339,6 +341,9 @@ mod as_name {
 
             impl<'de> Deserialize<'de> for $name {
                 fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                    if !deserializer.is_human_readable() {
+                        return u8::deserialize(deserializer).map($name::from);
+                    }
                     let named = |name: &str| (0..=u8::MAX).map($name::from).find(|it| it.name() == Some(name));
                     deserializer.deserialize_any(NameOrNumber(PhantomData, named))
                 }
