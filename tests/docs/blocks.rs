@@ -41,17 +41,21 @@ impl Block {
 /// All blocks of a document, in order.
 pub(crate) fn blocks(name: &str, text: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
-    let mut open: Option<Block> = None;
+    let mut open: Option<(Block, usize)> = None;
     for (number, line) in text.lines().enumerate() {
-        match (line.strip_prefix("```"), open.take()) {
+        // In a list a block is indented, with its lines.
+        let bare = line.trim_start();
+        assert!(!bare.starts_with("~~~"), "{name}:{}: fences are written as ```", number + 1);
+        match (bare.strip_prefix("```"), open.take()) {
             (Some(language), None) => {
                 let place = format!("{name}:{}", number + 1);
-                open = Some(Block { language: language.to_owned(), text: String::new(), place });
+                let block = Block { language: language.to_owned(), text: String::new(), place };
+                open = Some((block, line.len() - bare.len()));
             }
-            (Some(_), Some(block)) => blocks.push(block),
-            (None, Some(mut block)) => {
-                block.text += &format!("{line}\n");
-                open = Some(block);
+            (Some(_), Some((block, _))) => blocks.push(block),
+            (None, Some((mut block, indent))) => {
+                block.text += &format!("{}\n", line.get(indent..).unwrap_or_default());
+                open = Some((block, indent));
             }
             (None, None) => {}
         }
@@ -64,7 +68,7 @@ pub(crate) fn blocks(name: &str, text: &str) -> Vec<Block> {
 pub(crate) fn prose(text: &str) -> String {
     let mut inside = false;
     let kept = text.lines().filter(|line| {
-        let fence = line.starts_with("```");
+        let fence = line.trim_start().starts_with("```");
         inside ^= fence;
         !inside && !fence
     });

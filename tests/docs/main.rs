@@ -267,6 +267,37 @@ fn runs_with_the_capabilities(line: &str) {
     ));
 }
 
+/// What the guide's table of containers says, with the same namespaces and capabilities and no container.
+#[test]
+fn containers_fare_as_the_guide_says() {
+    if !lab::require() {
+        return;
+    }
+    let guide = read("doc/OPERATIONS.md");
+    let lab = Lab::builder().build();
+    let directory = TempDir::with_prefix("pynatconnd-docs-").expect("a temporary directory can be made");
+    let path = directory.path().join("pynatconnd.conf");
+    fs::write(&path, readme_config()).expect("it can be written");
+    let no_capability = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"];
+    let rootless_on_the_host = ["unshare", "--user", "--map-root-user"];
+    for (row, words) in [
+        ("a user other than root", &no_capability[..]),
+        ("rootless, with `--network host`", &rootless_on_the_host[..]),
+    ] {
+        assert!(
+            guide.contains(&format!("| {row} | exit status 77 |")),
+            "doc/OPERATIONS.md has no row of {row}"
+        );
+        let command = lab.gateway().command(words[0]).args(&words[1..]).arg(PROGRAM).arg("-c").arg(&path);
+        let output = command.output().expect("it can be started");
+        assert_eq!(output.status.code(), Some(77), "{row}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert!(guide.contains("| rootless, with a network of its own, whose NAT is meant | works, "));
+    let own = ["unshare", "--user", "--map-root-user", "--net"];
+    let daemon = Daemon::builder(readme_config()).under(own).start(lab.gateway());
+    daemon.wait_for_line("the table equals the kernel's");
+}
+
 #[test]
 fn configurations_are_taken_without_a_warning() {
     let directory = TempDir::with_prefix("pynatconnd-docs-").expect("a temporary directory can be made");
