@@ -734,6 +734,20 @@ fn parts_are_copied_as_the_library_names_them() {
     assert_eq!(all.counters(Direction::Reply), Some(Counters { packets: 3, bytes: 4 }));
 }
 
+/// Only libraries since 1.1.1 know it, and they can't copy it.
+#[test]
+fn the_time_of_an_event_is_read_where_the_library_knows_it() {
+    let nanoseconds = 1_700_000_000_123_456_789_u64;
+    let bytes = attribute(kernel::TIMESTAMP_EVENT, &nanoseconds.to_be_bytes());
+    let entry = Conntrack::parse_attributes(&bytes, Family::Ipv4).unwrap();
+    let known = attr::TIMESTAMP_EVENT.id().is_known();
+    assert_eq!(entry.view().event, known.then_some(nanoseconds));
+    assert_eq!(entry.clone().view(), entry.view());
+    let mut copy = Conntrack::new().unwrap();
+    assert_eq!(copy.copy_from(&entry, Parts::ALL).attributes().count(), 0);
+    assert!(copy.copy(&entry, attr::TIMESTAMP_EVENT).get(attr::TIMESTAMP_EVENT).is_none());
+}
+
 #[test]
 fn text_of_any_length_is_whole() {
     let name = |bit: u16| format!("label {bit} {}", "x".repeat(usize::from(bit % 97)));
@@ -802,6 +816,7 @@ mod kernel {
     pub(super) const TIMESTAMP: u16 = 20;
     pub(super) const HELP: u16 = 5;
     pub(super) const LABELS: u16 = 22;
+    pub(super) const TIMESTAMP_EVENT: u16 = 27;
 }
 
 fn read_only_attributes(values: &[u64; 6]) -> Vec<u8> {
