@@ -336,35 +336,6 @@ fn entries_that_ended_unheard_are_listed_as_dying() {
 }
 
 #[test]
-fn a_dump_needs_no_more_memory_for_more_entries_and_leaves_nothing_when_it_is_stopped() {
-    in_fresh_namespace(|| {
-        let mut query = Query::open().unwrap();
-        for port in 1..=20_000 {
-            create(&mut query, masqueraded(port));
-        }
-        let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-        let resident = || {
-            let status = std::fs::read_to_string("/proc/self/status").unwrap();
-            let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-            line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
-        };
-        assert_eq!(query.dump(Family::Any).unwrap().count(), 20_000);
-        let before = (descriptors(), resident());
-        for round in 0..40 {
-            let mut dump = query.dump(Family::Any).unwrap();
-            assert!(dump.by_ref().take(10).all(|entry| entry.is_ok()));
-            assert!(!dump.was_interrupted());
-            if round % 8 == 0 { drop(dump) } else { dump.abandon() }
-        }
-        assert_eq!(query.count().unwrap().entries, 20_000);
-        let after = (descriptors(), resident());
-        // Other tests of this process come and go with a few of their own.
-        assert!(after.0 < before.0 + 100, "descriptors: {before:?}, {after:?}");
-        assert!(after.1 < before.1 + 16_000, "KiB: {before:?}, {after:?}");
-    });
-}
-
-#[test]
 fn sockets_open_in_other_namespaces_and_the_thread_stays() {
     in_fresh_namespace(|| {
         let here = || std::fs::read_link("/proc/thread-self/ns/net").unwrap();
