@@ -1,0 +1,165 @@
+//! What is not typed: `sh` blocks, whose lines need a machine of their own, and `text` blocks, which are no
+//! commands. Each is in a table here, with what is checked instead; what is not fails.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::blocks::{Block, is_shown_as};
+use super::lab::{self, Daemon, Lab};
+use super::{CONFIG_PATH, PROGRAM, ROOT, exists, of_language, read, readme_config};
+
+/// What is checked of a line that is not typed, or of a text.
+type Check<T> = fn(&T);
+
+/// Lines of `sh` blocks that are not typed here: how they begin, why not, and what is checked instead.
+#[rustfmt::skip]
+const NOT_RUN: &[(&str, &str, Check<str>)] = &[
+    ("make ", "builds for minutes, or is what runs this", names_a_target_and_its_package),
+    ("sudo apt install ", "changes the machine", names_a_package),
+    ("sudo dnf install ", "changes a machine of another distribution", names_a_package),
+    ("sudo systemctl ", "needs systemd and the package installed", names_the_unit),
+    ("systemctl status ", "needs systemd and the package installed", names_the_unit),
+    ("journalctl -u ", "needs systemd and the package installed", names_the_unit),
+    ("sudoedit ", "waits for somebody who types", names_the_file),
+    ("docker run ", "needs an image; its capabilities are tried without", runs_with_the_capabilities),
+    ("podman run ", "needs an image; its capabilities are tried without", runs_with_the_capabilities),
+    ("setpriv ", "runs until it is told to end", runs_the_daemon),
+    ("ip netns exec gateway ", "runs until it is told to end", runs_the_daemon),
+];
+
+/// `text` blocks: what they contain, and what holds them.
+const TEXTS: &[(&str, Check<Block>)] = &[
+    ("Who is that? The server asks the gateway:", is_what_the_demo_prints),
+    ("src/daemon.rs", names_what_exists),
+    ("define command {", has_options_that_exist),
+    ("object CheckCommand", has_options_that_exist),
+];
+
+#[test]
+fn what_is_not_run_is_listed_and_checked() {
+    if !lab::require() {
+        return;
+    }
+    for block in of_language("sh") {
+        for line in block.text.lines() {
+            let listed = NOT_RUN.iter().find(|(begin, ..)| line.starts_with(begin));
+            let (_, why, check) = listed.unwrap_or_else(|| {
+                panic!("{}: \"{line}\" is not listed: use a console block, or add it to NOT_RUN in tests/docs/listed.rs", block.place)
+            });
+            check(line);
+            println!("not run: {line} ({why})");
+        }
+    }
+}
+
+fn names_a_target_and_its_package(line: &str) {
+    let target = line.split_whitespace().nth(1).expect("make has a target");
+    let makefile = read("Makefile");
+    assert!(makefile.lines().any(|rule| rule.starts_with(&format!("{target}:"))), "no target {target}");
+    if line.contains("target/package") {
+        names_a_package(line);
+    }
+}
+
+fn names_a_package(line: &str) {
+    let version = env!("CARGO_PKG_VERSION");
+    let spec = read("pynatconnd.spec");
+    assert!(read("debian/changelog").starts_with(&format!("pynatconnd ({version}) ")), "debian/changelog");
+    assert!(spec.contains(&format!("Version:        {version}\n")) && spec.contains("Release:        1%"));
+    let packages = [format!("pynatconnd_{version}_amd64.deb"), format!("pynatconnd-{version}-1.x86_64.rpm")];
+    let named = packages.iter().any(|name| line.contains(&format!(" ./target/package/{name}")));
+    assert!(named, "{line}: expected one of {packages:?}");
+}
+
+fn names_the_unit(line: &str) {
+    assert!(line.split_whitespace().any(|word| word == "pynatconnd"), "{line}");
+    let unit = read("systemd/pynatconnd.service");
+    assert!(unit.contains("ExecStart=/usr/bin/pynatconnd\n") && unit.contains("\nExecReload="), "{unit}");
+}
+
+fn names_the_file(line: &str) {
+    assert!(line.contains(CONFIG_PATH) && exists("pynatconnd.conf"), "{line}");
+    assert!(
+        read("Makefile").contains("/etc/pynatconnd.conf")
+            || read("pynatconnd.spec").contains("pynatconnd.conf")
+    );
+}
+
+/// Starts it by the words that stand before `pynatconnd -c`.
+fn runs_the_daemon(line: &str) {
+    let before = line.strip_suffix(&format!(" pynatconnd -c {CONFIG_PATH}")).expect("it starts the daemon");
+    let lab = Lab::builder().build();
+    // The built one may lie where only its owner can go. Another process copies it: a file that this one has
+    // open for writing may be so in a child of another test, too, and can't be executed then.
+    let directory = TempDir::with_prefix("pynatconnd-docs-").expect("a temporary directory can be made");
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("the directory is ours");
+    let copy = directory.path().join("pynatconnd");
+    let copied = Command::new("install").args(["-m", "755", PROGRAM]).arg(&copy).status();
+    assert!(copied.is_ok_and(|status| status.success()), "the program can be copied");
+    let gateway = lab.gateway().name().to_owned();
+    let words = before.split_whitespace().map(|word| if word == "gateway" { &gateway } else { word });
+    let words: Vec<_> = words.map(str::to_owned).collect();
+    let builder = Daemon::builder(readme_config()).program(copy).under(words);
+    // `ip netns exec` has to change the namespace by itself.
+    let started_from = if line.starts_with("ip netns") { lab.client() } else { lab.gateway() };
+    let daemon = builder.start(started_from);
+    daemon.wait_for_line("the table equals the kernel's");
+    let server = lab.listen(lab.server_at(443));
+    let _open = lab.connect_to(&server, lab.client_at(0, 40001));
+    let answer = lab::http::get(lab.server(), daemon.addr_on(lab.public(0)), "/nat_port/40001");
+    assert_eq!(answer.json()["src_ip"], "192.168.7.2", "{line}");
+}
+
+/// Root with no capability but the one that is added.
+fn runs_with_the_capabilities(line: &str) {
+    for part in ["--network host", "--cap-drop all", "--cap-add NET_ADMIN", CONFIG_PATH] {
+        assert!(line.contains(part), "{line}: no {part}");
+    }
+    runs_the_daemon(&format!(
+        "setpriv --bounding-set=-all,+net_admin --inh-caps=-all pynatconnd -c {CONFIG_PATH}"
+    ));
+}
+
+#[test]
+fn texts_are_true() {
+    if !lab::require() {
+        return;
+    }
+    for block in of_language("text") {
+        let known = TEXTS.iter().find(|(part, _)| block.text.contains(part));
+        let (_, check) = known.unwrap_or_else(|| {
+            panic!("{}: a text that nothing holds: add it to TEXTS, or make it a console block", block.place)
+        });
+        check(&block);
+    }
+}
+
+fn is_what_the_demo_prints(block: &Block) {
+    let output = Command::new(Path::new(ROOT).join("demo/run.sh")).args(["--built", PROGRAM]).output();
+    let output = output.expect("the demo can be started");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(is_shown_as(&printed, &block.text), "{}: the demo prints:\n{printed}", block.place);
+}
+
+fn names_what_exists(block: &Block) {
+    for line in block.text.lines() {
+        for name in line.split_whitespace().take_while(|name| name.contains(['/', '.'])) {
+            assert!(exists(name), "{}: there is no {name}", block.place);
+        }
+    }
+}
+
+fn has_options_that_exist(block: &Block) {
+    let help = Command::new(env!("CARGO_BIN_EXE_check_pynatconnd")).arg("--help").output();
+    let help = String::from_utf8(help.expect("it can be started").stdout).expect("it is text");
+    assert!(block.text.contains("/usr/bin/check_pynatconnd"), "{}", block.place);
+    let words = block.text.split([' ', '"', '\n']);
+    for option in words.filter(|word| word.len() == 2 && word.starts_with('-')) {
+        assert!(help.contains(&format!("  {option}, ")), "{}: there is no option {option}", block.place);
+    }
+}
