@@ -19,6 +19,11 @@ rpm=$(ls "$packages"/*.rpm) || fail "no .rpm: \`make rpm\` builds it"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+# Reads the .rpm, without the database of what is installed: not everybody may open it.
+query_rpm() {
+    rpm --dbpath "$work/rpmdb" --query --package "$rpm" "$@"
+}
+
 echo "lintian"
 as_root=()
 ((EUID != 0)) || as_root=(--allow-root)
@@ -37,7 +42,7 @@ for script in "$work"/control/p*; do
     sh -n "$script"
 done
 for tag in PREIN POSTIN PREUN POSTUN POSTTRANS; do
-    rpm -qp --qf "%{$tag}" "$rpm" >"$work/$tag"
+    query_rpm --qf "%{$tag}" >"$work/$tag"
     sh -n "$work/$tag"
     ! grep '%' "$work/$tag" || fail "a macro of the .rpm's $tag was not replaced"
 done
@@ -47,11 +52,12 @@ dpkg-deb --extract "$deb" "$work/deb"
 mkdir "$work/rpm"
 (cd "$work/rpm" && rpm2cpio "$rpm" | cpio --quiet --extract --make-directories)
 mkdir "$work/units"
+# Debian 12 has them in /lib, and /lib in /usr.
+in_deb=$(find "$work/deb" -path '*lib/systemd/system')
 for unit in service socket; do
     # The program is here and not in /usr.
-    sed "s|=/usr/bin/|=$work/deb/usr/bin/|" "$work"/deb/lib/systemd/system/pynatconnd.$unit \
-        >"$work/units/pynatconnd.$unit"
-    cmp "$work"/{deb,rpm/usr}/lib/systemd/system/pynatconnd.$unit
+    sed "s|=/usr/bin/|=$work/deb/usr/bin/|" "$in_deb/pynatconnd.$unit" >"$work/units/pynatconnd.$unit"
+    cmp "$in_deb/pynatconnd.$unit" "$work/rpm/usr/lib/systemd/system/pynatconnd.$unit"
 done
 systemd-analyze verify --man=no "$work"/units/pynatconnd.{service,socket} 2>&1 | tee "$work/verify"
 ! grep -q 'pynatconnd\.' "$work/verify" || fail "systemd-analyze verify has found something"
@@ -69,11 +75,11 @@ list() {
 diff <(list "$work/deb") <(list "$work/rpm") || fail "the packages differ"
 cmp "$root/pynatconnd.conf" "$work/deb/etc/pynatconnd.conf"
 grep -qx /etc/pynatconnd.conf "$work/control/conffiles" || fail "the .deb has no conffile"
-[[ $(rpm -qp --qf '[%{FILENAMES} %{FILEFLAGS:fflags}\n]' "$rpm" | grep /etc/) == "/etc/pynatconnd.conf cn" ]] ||
+[[ $(query_rpm --qf '[%{FILENAMES} %{FILEFLAGS:fflags}\n]' | grep /etc/) == "/etc/pynatconnd.conf cn" ]] ||
     fail "in the .rpm, /etc/pynatconnd.conf is not %config(noreplace)"
 for field in Replaces Conflicts Provides; do
     [[ $(dpkg-deb --field "$deb" $field) == "python-pynatconnd, python3-pynatconnd" ]] || fail "the .deb's $field"
 done
-version=$(rpm -qp --qf '%{VERSION}-%{RELEASE}' "$rpm")
-rpm -qp --obsoletes "$rpm" | grep -qx "python-natconnd < 1.0.0" || fail "the .rpm's Obsoletes"
-rpm -qp --provides "$rpm" | grep -qx "python-natconnd = $version" || fail "the .rpm's Provides"
+version=$(query_rpm --qf '%{VERSION}-%{RELEASE}')
+query_rpm --obsoletes | grep -x "python-natconnd < 1.0.0" >/dev/null || fail "the .rpm's Obsoletes"
+query_rpm --provides | grep -x "python-natconnd = $version" >/dev/null || fail "the .rpm's Provides"
