@@ -46,14 +46,18 @@ fn rows() -> Vec<Row> {
         .collect()
 }
 
-/// The functions of the installed headers, and whether they are deprecated.
-fn header_functions() -> BTreeMap<String, bool> {
+/// What pkg-config says of the installed library.
+fn pkg_config(question: &str) -> String {
     let output = Command::new("pkg-config")
-        .args(["--variable=includedir", "libnetfilter_conntrack"])
+        .args([question, "libnetfilter_conntrack"])
         .output()
         .expect("pkg-config is installed, as the build needs it");
-    let folder = String::from_utf8(output.stdout).expect("a path in UTF-8");
-    let folder = PathBuf::from(folder.trim()).join("libnetfilter_conntrack");
+    String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
+}
+
+/// The functions of the installed headers, and whether they are deprecated.
+fn header_functions() -> BTreeMap<String, bool> {
+    let folder = PathBuf::from(pkg_config("--variable=includedir")).join("libnetfilter_conntrack");
     let mut functions = BTreeMap::new();
     for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
         let text = fs::read_to_string(entry.unwrap().path()).unwrap();
@@ -155,6 +159,11 @@ fn has_test(text: &str, name: &str) -> bool {
         let mut attributes = before.map(str::trim).take_while(|line| line.starts_with("#["));
         attributes.any(|line| line == "#[test]")
     })
+}
+
+#[test]
+fn the_version_is_that_of_the_headers() {
+    assert_eq!(nfct::LIBRARY_VERSION, pkg_config("--modversion"));
 }
 
 #[test]
