@@ -37,7 +37,7 @@ rpmlint --strict --config "$here/rpmlint.toml" "$rpm" "$root/pynatconnd.spec" >"
 
 echo "scripts of the packages"
 dpkg-deb --control "$deb" "$work/control"
-shellcheck "$work"/control/{preinst,postinst,postrm}
+shellcheck "$work"/control/{preinst,postinst,prerm,postrm}
 for script in "$work"/control/p*; do
     sh -n "$script"
 done

@@ -110,7 +110,7 @@ look_at() {
 
 # The first example of the README's section on it.
 readme_conf() {
-    sed -n '/^## Configuration/,$p' "$top/README.md" | sed -e '1,/^```ini/d' | sed -e '/^```/,$d'
+    sed -n '/^## Configuring it/,$p' "$top/README.md" | sed -e '1,/^```ini/d' | sed -e '/^```/,$d'
 }
 
 # Runs the demo with the daemon that is installed, its user, its capability and its ExecStart.
@@ -266,6 +266,8 @@ over() {
 booted() {
     fresh_root
     cp "$deb" "$root/root/pynatconnd.deb"
+    repack newer sed -i 's/^Version: .*/Version: 1.0.1/' DEBIAN/control
+    cp "$work/newer.deb" "$root/root/"
     cat >"$root/root/try.sh" <<'END'
 set -eux
 property() { systemctl show --property "$1" --value "${2-pynatconnd.service}"; }
@@ -284,6 +286,7 @@ grep -E '^Seccomp:.2$' /proc/"$(property MainPID)"/status
 test "$(cat /proc/sys/net/netfilter/nf_conntrack_events)" = 1
 test "$(cat /proc/sys/net/netfilter/nf_conntrack_timestamp)" = 1
 journalctl --unit pynatconnd | grep 'listening on http://127.0.0.1:8080'
+/usr/lib/nagios/plugins/check_pynatconnd
 
 : a reload, and one that is refused
 pid=$(property MainPID)
@@ -311,6 +314,16 @@ systemctl daemon-reload
 systemctl enable --now pynatconnd.socket
 systemctl start pynatconnd.service
 journalctl --unit pynatconnd | grep 'listening on http://127.0.0.1:80$'
+check_pynatconnd -p 80
+
+: an upgrade, through which the socket stays
+dpkg --install /root/newer.deb
+test "$(systemctl is-active pynatconnd.socket)" = active
+test "$(systemctl is-active pynatconnd.service)" = active
+check_pynatconnd -p 80
+dpkg --remove pynatconnd
+! systemctl is-active pynatconnd.socket
+dpkg --install /root/pynatconnd.deb
 systemctl disable --now pynatconnd.socket
 systemctl stop pynatconnd.service
 
@@ -334,10 +347,10 @@ dpkg --purge pynatconnd
 ! getent passwd pynatconnd
 touch /root/tried
 END
-    # As the README has it.
+    # As the guide has it.
     local drop_in
-    drop_in=$(sed -n '/^A port below 1024/,$p' "$top/README.md" | sed -e '1,/^```ini/d' | sed -e '/^```/,$d')
-    grep -q '^AmbientCapabilities' <<<"$drop_in" || fail "the README has no drop-in any more"
+    drop_in=$(sed -n '/^\*\*A port below 1024/,$p' "$top/doc/OPERATIONS.md" | sed -e '1,/^```systemd/d' | sed -e '/^```/,$d')
+    grep -q '^AmbientCapabilities' <<<"$drop_in" || fail "the guide has no drop-in any more"
     awk -v text="$drop_in" '$0 == "@DROP_IN@" { $0 = text } 1' "$root/root/try.sh" >"$work/try.sh"
     cp "$work/try.sh" "$root/root/try.sh"
     cat >"$root/etc/systemd/system/try.service" <<'END'
