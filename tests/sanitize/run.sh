@@ -23,8 +23,12 @@ source_of() {
 	apt=$work/apt
 	mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
 	# The mirrors that this machine uses for that very component, asked for source packages.
+	keys=
+	for keyring in /usr/share/keyrings/debian-archive-keyring.gpg /usr/share/keyrings/ubuntu-archive-keyring.gpg; do
+		test ! -e "$keyring" || keys=" [signed-by=$keyring]"
+	done
 	apt-get indextargets --format "\$(REPO_URI) \$(COMPONENT)" 'Created-By: Packages' 'Component: main' |
-		sort -u | sed "s|^\(.*\) \(.*\)|deb-src \1 $1 \2|" >"$apt/sources.list"
+		sort -u | sed "s|^\(.*\) \(.*\)|deb-src$keys \1 $1 \2|" >"$apt/sources.list"
 	set -- -qq -o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=- \
 		-o "Dir::State::Lists=$apt/lists" -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=
 	# A mirror of security updates has no such suite: that is no failure as long as one mirror has it.

@@ -68,7 +68,7 @@ impl Api {
         };
         match parts[..] {
             [_] => true,
-            [of, last] if self.types.contains_key(of) => is_member(of) || self.in_macros.contains(last),
+            [of, _] if self.types.contains_key(of) => is_member(of),
             [.., of, _] => is_member(of) || self.types.contains_key(*last) || self.in_macros.contains(*last),
             [] => false,
         }
@@ -144,7 +144,18 @@ impl Api {
     }
 
     fn add_words(&mut self, tokens: String) {
-        let words = tokens.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
+        // What stands in quotes is documentation, mostly.
+        let mut outside = String::new();
+        let (mut quoted, mut escaped) = (false, false);
+        for c in tokens.chars() {
+            match c {
+                '"' if !escaped => quoted = !quoted,
+                _ if !quoted => outside.push(c),
+                _ => {}
+            }
+            escaped = quoted && c == '\\' && !escaped;
+        }
+        let words = outside.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
         self.in_macros.extend(words.map(str::to_owned));
     }
 }
