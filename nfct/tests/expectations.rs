@@ -381,6 +381,12 @@ fn nat_flags_class_and_function_reach_the_kernel() {
         assert_eq!(found.helper.as_deref(), Some("ftp"));
         assert_eq!(found.function.as_deref(), Some("nat-follow-master"));
 
+        // One that is not there yet is made by an update, with the helper's time.
+        let other = Expectation { timeout: Some(60), ..expectation(&control, 50002) };
+        query.update_expectation(&other).unwrap();
+        let found = query.get_expectation(&other.expected).unwrap().unwrap();
+        assert!((290..=300).contains(&found.timeout.unwrap()), "{found:?}");
+
         // What the kernel refuses is told: FTP has one class, 0.
         let other_class = Expectation { class: 1, ..made.clone() };
         let other_class = Expectation { expected: tcp("127.0.0.1", 0, "127.0.0.1", 50001), ..other_class };

@@ -31,7 +31,7 @@ impl Query {
     ///
     /// # Errors
     /// [`Error::Permission`] without CAP_NET_ADMIN (from here or from the
-    /// iterator), [`Error::Unsupported`] without `nf_conntrack_netlink`.
+    /// iterator), `EINVAL` without `nf_conntrack_netlink`.
     pub fn dump_expectations(&mut self, family: Family) -> Result<Dump<'_, Expectation>, Error> {
         self.start_expectations(family, 0, |_| ())
     }
@@ -43,9 +43,8 @@ impl Query {
     /// let mut query = nfct::Query::open()?;
     /// let flows: Vec<_> = query.dump(nfct::Family::Any)?.collect::<Result<_, _>>()?;
     /// for flow in flows {
-    ///     match query.dump_expectations_of(&flow.original) {
-    ///         Ok(expected) => println!("{}: {} expected", flow.original, expected.count()),
-    ///         Err(error) => println!("{}: {error}", flow.original),
+    ///     for expectation in query.dump_expectations_of(&flow.original)?.flatten() {
+    ///         println!("{expectation}");
     ///     }
     /// }
     /// # Ok(())
@@ -123,11 +122,8 @@ impl Query {
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
     /// # use nfct::{Expectation, Query, Tuple};
-    /// # fn example(control: Tuple, data: Tuple) -> Result<(), nfct::Error> {
-    /// let mut query = Query::open()?;
-    /// query.create_expectation(&Expectation::new(control, data))?;
-    /// # Ok(())
-    /// # }
+    /// # let (control, data): (Tuple, Tuple) = unimplemented!();
+    /// Query::open()?.create_expectation(&Expectation::new(control, data))?;
     /// # Ok(())
     /// # }
     /// ```
@@ -278,7 +274,9 @@ pub(super) fn refused(doing: &'static str, source: io::Error) -> Error {
     let hint = match source.raw_os_error() {
         Some(libc::EEXIST) => "it is expected already",
         Some(libc::ENOENT) => "there is no such expectation, or no such master",
-        Some(libc::EINVAL) => "the master never had a helper, or the kernel has no such class or function",
+        Some(libc::EINVAL) => {
+            "the master never had a helper, or the kernel has no such class or function, or no nf_conntrack_netlink"
+        }
         Some(libc::EOPNOTSUPP) => "the master has no helper, or the kernel none of this name",
         Some(libc::EBUSY) => "something else is expected in its place",
         Some(libc::EMFILE) => {

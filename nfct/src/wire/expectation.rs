@@ -1,7 +1,5 @@
 //! Expectations: read from what the kernel sends, and written to it.
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use nfct_sys as sys;
 
 use super::{Attributes, Malformed, Message, Request, expectation_kind, read_tuple, u16_be, u32_be};
@@ -28,39 +26,32 @@ impl Message<'_> {
     /// [`Malformed`] where the message is cut short or lacks what every
     /// expectation has.
     pub fn expectation(&self) -> Result<Expectation, Malformed> {
-        let (mut master, mut expected, mut mask) = (None, None, None);
-        let mut rest = Expectation::new(ANY, ANY);
+        let (mut master, mut expected, mut mask, mut nat) = (None, None, None, None);
+        let (mut timeout, mut id, mut zone, mut class) = (None, None, 0, 0);
+        let (mut flags, mut helper, mut function) = (ExpectFlags::default(), None, None);
         for attribute in self.attributes()? {
             let (kind, value) = attribute?;
             match u32::from(kind) {
                 sys::CTA_EXPECT_MASTER => master = Some(read_tuple(kind, value)?),
                 sys::CTA_EXPECT_TUPLE => expected = Some(read_tuple(kind, value)?),
                 sys::CTA_EXPECT_MASK => mask = Some(read_tuple(kind, value)?),
-                sys::CTA_EXPECT_TIMEOUT => rest.timeout = Some(u32_be(kind, value)?),
-                sys::CTA_EXPECT_ID => rest.id = Some(u32_be(kind, value)?),
-                sys::CTA_EXPECT_HELP_NAME => rest.helper = Some(text(kind, value)?),
-                sys::CTA_EXPECT_ZONE => rest.zone = u16_be(kind, value)?,
-                sys::CTA_EXPECT_FLAGS => rest.flags = ExpectFlags(u32_be(kind, value)?),
-                sys::CTA_EXPECT_CLASS => rest.class = u32_be(kind, value)?,
-                sys::CTA_EXPECT_NAT => rest.nat = read_nat(value)?,
-                sys::CTA_EXPECT_FN => rest.function = Some(text(kind, value)?),
+                sys::CTA_EXPECT_TIMEOUT => timeout = Some(u32_be(kind, value)?),
+                sys::CTA_EXPECT_ID => id = Some(u32_be(kind, value)?),
+                sys::CTA_EXPECT_HELP_NAME => helper = Some(text(kind, value)?),
+                sys::CTA_EXPECT_ZONE => zone = u16_be(kind, value)?,
+                sys::CTA_EXPECT_FLAGS => flags = ExpectFlags(u32_be(kind, value)?),
+                sys::CTA_EXPECT_CLASS => class = u32_be(kind, value)?,
+                sys::CTA_EXPECT_NAT => nat = read_nat(value)?,
+                sys::CTA_EXPECT_FN => function = Some(text(kind, value)?),
                 _ => {}
             }
         }
-        match (master, expected, mask) {
-            (Some(master), Some(expected), Some(mask)) => Ok(Expectation { master, expected, mask, ..rest }),
-            _ => Err(Malformed::NoTuple),
-        }
+        let (Some(master), Some(expected), Some(mask)) = (master, expected, mask) else {
+            return Err(Malformed::NoTuple);
+        };
+        Ok(Expectation { master, expected, mask, nat, timeout, id, zone, flags, class, helper, function })
     }
 }
-
-const ANY: Tuple = Tuple {
-    src: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-    dst: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-    protocol: crate::tuple::Protocol::Other(0),
-    layer4: crate::tuple::Layer4::None,
-    zone: 0,
-};
 
 fn read_nat(value: &[u8]) -> Result<Option<ExpectNat>, Malformed> {
     let (mut tuple, mut direction) = (None, Direction::Original);
