@@ -257,6 +257,20 @@ fn no_cut_and_no_changed_byte_reaches_the_librarys_parser_unread() {
 }
 
 #[test]
+fn types_that_the_librarys_parser_has_no_room_for_never_reach_it() {
+    const CTA_EXPECT_NAT: u16 = 10;
+    for kind in 3..=26_u16 {
+        let mut message = samples()[0].to_message();
+        for half in [8, CTA_EXPECT_NAT, 4, kind] {
+            message.extend(half.to_ne_bytes());
+        }
+        let length = (message.len() as u32).to_ne_bytes();
+        message[..4].copy_from_slice(&length);
+        assert_eq!(Expect::parse(&message).unwrap().to_expectation(), Some(samples()[0].clone()));
+    }
+}
+
+#[test]
 fn names_that_do_not_fit_are_refused() {
     let mut expect = Expect::new().unwrap();
     for name in ["", "sixteen-letters-", "with\0zero"] {
