@@ -5,8 +5,8 @@
 //! through the message by the kernel's netlink extensions
 //! (`SKF_AD_NLATTR`, `SKF_AD_NLATTR_NEST` in `linux/filter.h`), which give the
 //! place of an attribute, or 0 where there is none. The C library's own filter
-//! (`nfct_filter`) knows neither ports nor the reply tuple, and until 1.1.0 gets
-//! IPv6 and lists of networks of different sizes wrong.
+//! (`nfct_filter`) knows neither ports nor the reply tuple, and before 1.1.0
+//! may hold back an IPv6 address that is in the second of two networks.
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
