@@ -598,8 +598,8 @@ mod tests {
             let public = "100.64.2.1".parse().unwrap();
             let (udp, all) = (Selection::all().protocol(Protocol::Udp), Selection::all());
             for (since, selection) in [
-                ((3, 15), all.mark(3, u32::MAX)),
-                ((3, 15), all.mark(0, u32::MAX)),
+                ((4, 0), all.mark(3, u32::MAX)),
+                ((4, 0), all.mark(0, u32::MAX)),
                 ((5, 8), all.address(Direction::Reply, End::Destination, public)),
                 ((5, 8), udp.family(Family::Ipv4).port(Direction::Original, End::Source, 2)),
                 ((5, 8), udp.family(Family::Ipv4).port(Direction::Reply, End::Destination, 2)),

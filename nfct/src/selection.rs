@@ -52,7 +52,7 @@ impl Family {
 ///
 /// The kernel is told all of them that it may understand, and skips entries
 /// without sending them; which ones it does understand depends on its version
-/// (mark: 3.15; IPv4 addresses, protocol and ports: 5.8; status: 5.15; a zone
+/// (mark: long since; IPv4 addresses, protocol and ports: 5.8; status: 5.15; a zone
 /// other than 0: 6.8). What it sends is checked again here, so that the answer is the
 /// same on every kernel.
 ///
