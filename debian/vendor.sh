@@ -8,15 +8,23 @@ umask 022
 
 tree=$(realpath --canonicalize-missing "${1:?vendor.sh: needs the directory to make}")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-git rev-parse --git-dir >/dev/null 2>&1 || {
-    echo "vendor.sh: needs a git checkout, whose files it takes" >&2
-    exit 1
+
+# The files of the project, without what was built; in a checkout those that git knows, whoever owns it.
+git() {
+    command git -c safe.directory='*' "$@"
+}
+list_files() {
+    if git rev-parse --git-dir >/dev/null 2>&1; then
+        git ls-files -z --deduplicate
+    else
+        find . -mindepth 1 \( -path ./target -o -path ./vendor -o -path ./.cargo \) -prune -o ! -type d -print0
+    fi
 }
 
 mkdir -p "$tree/target"
 cmp -s Cargo.lock "$tree/Cargo.lock" || rm -rf "$tree/vendor"
 find "$tree" -mindepth 1 -maxdepth 1 ! -name target ! -name vendor -exec rm -rf {} +
-git ls-files -z --deduplicate | tar --create --mode=go=rX --null --files-from=- --ignore-failed-read |
+list_files | tar --create --mode=go=rX --null --files-from=- --ignore-failed-read |
     tar --extract -C "$tree"
 
 mkdir "$tree/.cargo"
@@ -60,6 +68,6 @@ if [[ ! -d $tree/vendor ]]; then
 fi
 
 # The same files make the same archive.
-epoch=$(git log -1 --format=%ct)
+epoch=$(git log -1 --format=%ct 2>/dev/null || date --reference CHANGELOG.md +%s)
 tar --create --gzip --file "$tree.tar.gz" --sort=name --owner=0 --group=0 --numeric-owner \
     --mtime="@$epoch" --exclude="${tree##*/}/target" -C "$(dirname "$tree")" "${tree##*/}"
