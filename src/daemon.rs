@@ -1,6 +1,6 @@
 //! Wires the floors together: configuration, logging, tracker, HTTP, signals.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
@@ -36,11 +36,8 @@ pub fn main() -> ExitCode {
         }
     };
     if cli.version {
-        println!(
-            "pynatconnd {} (libnetfilter_conntrack {})",
-            env!("CARGO_PKG_VERSION"),
-            nfct::LIBRARY_VERSION
-        );
+        let version = env!("CARGO_PKG_VERSION");
+        print(&format!("pynatconnd {version} (libnetfilter_conntrack {})\n", nfct::LIBRARY_VERSION));
         return ExitCode::SUCCESS;
     }
     match run(&cli) {
@@ -49,7 +46,7 @@ pub fn main() -> ExitCode {
             supervisor::failed(&fatal);
             if log::max_level() == log::LevelFilter::Off {
                 // It ended before logging began.
-                eprintln!("pynatconnd: {fatal}");
+                complain(&format!("pynatconnd: {fatal}\n"));
             } else {
                 log::error!("{fatal}");
             }
@@ -58,13 +55,23 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Writes to standard output; whoever reads it may have had enough.
+fn print(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+/// Writes to standard error, likewise.
+fn complain(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
 fn run(cli: &Cli) -> Result<(), Fatal> {
     let (config, warnings) = load(cli)?;
     if cli.check_config {
         for warning in warnings {
-            eprintln!("warning: {warning}");
+            complain(&format!("warning: {warning}\n"));
         }
-        print!("{}", config.to_ini());
+        print(&config.to_ini());
         return Ok(());
     }
     start_logging(&config);

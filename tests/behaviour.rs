@@ -6,8 +6,9 @@ mod lab;
 use std::fs::{self, File, Permissions};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::thread;
@@ -858,6 +859,20 @@ fn a_bad_configuration_says_where_and_what() {
         let (status, stdout, stderr) = run(args);
         assert_eq!((status, &*stdout), (78, ""), "{stderr}");
         assert!(stderr.starts_with("pynatconnd: /nonexistent/x.conf: can't be read: "), "{stderr}");
+    }
+}
+
+#[test]
+fn who_reads_the_output_may_have_had_enough() {
+    let config = ["--config", concat!(env!("CARGO_MANIFEST_DIR"), "/pynatconnd.conf"), "--check-config"];
+    for arguments in [&config[..], &["--version"], &["--help"], &["--nonsense"]] {
+        let (unread, output) = UnixStream::pair().unwrap();
+        drop(unread);
+        let output = OwnedFd::from(output);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pynatconnd"));
+        command.args(arguments).stdout(output.try_clone().unwrap()).stderr(output);
+        let status = command.status().unwrap();
+        assert_eq!(status.code(), Some(if arguments == ["--nonsense"] { 64 } else { 0 }), "{arguments:?}");
     }
 }
 

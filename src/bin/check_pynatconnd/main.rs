@@ -9,6 +9,7 @@ mod cli;
 mod metrics;
 mod range;
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
@@ -59,7 +60,8 @@ fn main() -> ExitCode {
         Err(wrong) => (State::Unknown, wrong.to_string().trim_start_matches("error: ").trim_end().to_owned()),
     };
     let word = format!("{state:?}").to_uppercase();
-    println!("PYNATCONND {word}: {text}");
+    // The exit status says it too, should nobody read this.
+    let _ = writeln!(std::io::stdout(), "PYNATCONND {word}: {text}");
     ExitCode::from(state as u8)
 }
 
