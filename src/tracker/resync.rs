@@ -149,10 +149,10 @@ impl Tracker {
     fn resync(&self, query: &mut Query, silent: bool, may_cut: bool) -> Result<Outcome, Error> {
         let begun = Instant::now();
         let buckets = proc::conntrack_buckets();
-        let (disturbances, filter) = self.drain(|state| {
+        let (disturbances, filter, nothing) = self.drain(|state| {
             self.requests.clear();
             state.table.begin_dump(silent);
-            (state.disturbances, state.settings.filter.clone())
+            (state.disturbances, state.settings.filter.clone(), state.table.live() == 0)
         })?;
         let is_over = |state: &State| {
             may_cut && state.disturbances != disturbances && state.disturbed.elapsed() >= CALM
@@ -164,8 +164,9 @@ impl Tracker {
             && !resized
             && self.drain(|state| state.disturbances)? == disturbances;
         // An entry that can't be read may be any: nothing is closed for missing.
+        // Where nothing was there, nothing can be missing.
         let readable = matches!(dump, Ok(Dumped { malformed: 0, .. }));
-        let gone = if whole && readable {
+        let gone = if whole && readable && !nothing {
             self.in_slices(|state, slot, now| state.table.close_unseen(slot, now))
         } else {
             0
