@@ -1,6 +1,7 @@
 //! What can be asked of the tracker.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nfct::{Error, Flow, Protocol, Tuple};
@@ -38,23 +39,20 @@ impl Tracker {
     /// was seen empty after the question, or when as much was read as waited
     /// when it was not.
     async fn caught_up<T>(&self, read: impl FnOnce(&mut State, Stamp) -> T) -> Result<Answer<T>, Error> {
-        if !self.socket.wait(Some(Duration::ZERO))? {
-            let mut state = self.lock();
-            let now = self.clock.now();
-            // Counts must be right, so what is over goes first.
-            if state.table.next_expiry(now) != Some(Duration::ZERO) {
-                let value = read(&mut state, now);
-                return Ok(Answer { value, complete: state.complete });
-            }
-        }
-        let (mut drained, mut enough) = (None, None);
+        let attempts = self.attempts.load(Ordering::SeqCst);
+        let nothing_waits = !self.socket.wait(Some(Duration::ZERO))?;
+        let mut enough = None;
         loop {
             {
                 let mut state = self.lock();
-                let drained = *drained.get_or_insert(state.drained);
-                self.pump(&mut state)?;
+                // An attempt that began after the question may be another thread's.
+                if nothing_waits || state.drained > attempts {
+                    self.expire(&mut state);
+                } else {
+                    self.pump(&mut state)?;
+                }
                 let enough = match enough {
-                    _ if state.drained > drained => 0,
+                    _ if nothing_waits || state.drained > attempts => 0,
                     Some(enough) => enough,
                     None => *enough.insert(state.messages + state.events.most_waiting()? as u64),
                 };

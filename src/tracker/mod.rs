@@ -80,6 +80,9 @@ pub struct Tracker {
     state: Mutex<State>,
     /// The event socket, for what needs no lock.
     socket: Waiter,
+    /// Counts attempts to receive from it. Each is counted before it is made,
+    /// under the lock.
+    attempts: AtomicU64,
     /// For questions about single connections; never waited for with the other lock held.
     query: Arc<tokio::sync::Mutex<Query>>,
     clock: Arc<dyn Clock>,
@@ -99,7 +102,7 @@ struct State {
     events: Events,
     table: Table,
     settings: Settings,
-    /// How often the event socket was seen empty.
+    /// The last attempt that found the event socket empty.
     drained: u64,
     /// Messages read from it.
     messages: u64,
@@ -165,6 +168,7 @@ impl Tracker {
         let tracker = Arc::new(Self {
             state: Mutex::new(state),
             socket,
+            attempts: AtomicU64::new(0),
             query: Arc::new(tokio::sync::Mutex::new(Query::open()?)),
             clock,
             stats,

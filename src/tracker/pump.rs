@@ -34,6 +34,7 @@ impl Tracker {
             let (mut created, mut began, mut ended) = (0, 0, 0);
             // Read after the events were: none is stamped with a time before its own.
             let mut received_at = None;
+            let attempt = self.attempts.fetch_add(1, Ordering::SeqCst) + 1;
             let received = events.receive(|event| {
                 match event.kind {
                     EventKind::New => began += 1,
@@ -61,17 +62,23 @@ impl Tracker {
                     self.stats.malformed.add(malformed);
                 }
                 Received::Nothing => {
-                    state.drained += 1;
+                    state.drained = attempt;
                     empty = true;
                     break;
                 }
                 Received::Overrun => self.note_overrun(state),
             }
         }
+        let expired = self.expire(state);
+        self.note_changes(state);
+        Ok(empty && expired)
+    }
+
+    /// Removes mappings whose time is over. Returns whether none is left.
+    pub(super) fn expire(&self, state: &mut State) -> bool {
         let deleted = state.table.expire(self.clock.now(), EXPIRIES);
         self.stats.deleted.add(deleted);
-        self.note_changes(state);
-        Ok(empty && deleted < EXPIRIES)
+        deleted < EXPIRIES
     }
 
     /// Events were lost. The next burst gets more room.
