@@ -17,6 +17,9 @@ use crate::table::{Place, Table, TooMany};
 const MOST_VERIFIED: usize = 64;
 /// How long an answer waits for the kernel's.
 const KERNEL_PATIENCE: Duration = Duration::from_secs(1);
+/// How often a question tries for the lock before it waits for it: each time its
+/// thread turns to its other connections, and this costs less than to be woken.
+const TRIES: u32 = 8;
 
 /// What a question gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,38 +34,49 @@ impl Tracker {
     /// Takes in what the kernel has queued until this moment, and lets `read`
     /// read then.
     ///
-    /// Whether anything is queued is looked at before the lock is taken. What
-    /// another thread has received by then it received under the lock, which it
-    /// keeps until that is in the table.
-    ///
-    /// A flood of new events can't hold the answer up: it comes when the socket
-    /// was seen empty after the question, or when as much was read as waited
-    /// when it was not.
+    /// Questions that are there together are served together: each lets the
+    /// others of its thread come first, and the socket is read empty once, after
+    /// the last of them was asked. While another thread has the lock, this one
+    /// goes on with its other connections.
     async fn caught_up<T>(&self, read: impl FnOnce(&mut State, Stamp) -> T) -> Result<Answer<T>, Error> {
-        let attempts = self.attempts.load(Ordering::SeqCst);
-        let nothing_waits = !self.socket.wait(Some(Duration::ZERO))?;
-        let mut enough = None;
+        let asked = self.attempts.load(Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        if !self.is_drained(asked) {
+            self.look()?;
+        }
+        let (mut enough, mut tries) = (None, 0);
         loop {
-            {
-                let mut state = self.lock();
-                // An attempt that began after the question may be another thread's.
-                if nothing_waits || state.drained > attempts {
-                    self.expire(&mut state);
-                } else {
-                    self.pump(&mut state)?;
-                }
-                let enough = match enough {
-                    _ if nothing_waits || state.drained > attempts => 0,
-                    Some(enough) => enough,
-                    None => *enough.insert(state.messages + state.events.most_waiting()? as u64),
-                };
-                if state.messages >= enough {
+            tries += 1;
+            if let Some(mut state) = if tries < TRIES { self.try_lock() } else { Some(self.lock()) } {
+                if self.catch_up(&mut state, asked, &mut enough)? {
                     let value = read(&mut state, self.clock.now());
                     return Ok(Answer { value, complete: state.complete });
                 }
+                tries = 0;
             }
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Some of the work before an answer; returns whether it is done.
+    ///
+    /// A flood of new events can't hold the answer up: it comes when the socket
+    /// was seen empty after the question, or when as much was read as waited
+    /// when it was not, which is `enough`.
+    fn catch_up(&self, state: &mut State, asked: u64, enough: &mut Option<u64>) -> Result<bool, Error> {
+        if self.is_drained(asked) {
+            self.expire(state);
+            return Ok(true);
+        }
+        self.pump(state)?;
+        if self.is_drained(asked) {
+            return Ok(true);
+        }
+        let enough = match *enough {
+            Some(enough) => enough,
+            None => *enough.insert(state.messages + state.events.most_waiting()? as u64),
+        };
+        Ok(state.messages >= enough)
     }
 
     /// Reads the table as it is now.

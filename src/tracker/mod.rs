@@ -80,9 +80,12 @@ pub struct Tracker {
     state: Mutex<State>,
     /// The event socket, for what needs no lock.
     socket: Waiter,
-    /// Counts attempts to receive from it. Each is counted before it is made,
-    /// under the lock.
+    /// Counts attempts to receive from it; each is counted before it is made.
     attempts: AtomicU64,
+    /// The last attempt that found it empty. Who sees that and takes the lock
+    /// then finds all in the table that was queued before that attempt: it was
+    /// received under the lock, which is kept until it is in the table.
+    drained: AtomicU64,
     /// For questions about single connections; never waited for with the other lock held.
     query: Arc<tokio::sync::Mutex<Query>>,
     clock: Arc<dyn Clock>,
@@ -102,8 +105,6 @@ struct State {
     events: Events,
     table: Table,
     settings: Settings,
-    /// The last attempt that found the event socket empty.
-    drained: u64,
     /// Messages read from it.
     messages: u64,
     /// Its receive buffer in force, as the kernel counts it.
@@ -155,7 +156,6 @@ impl Tracker {
             events,
             table: Table::new(settings.key, settings.del_delay),
             settings,
-            drained: 0,
             messages: 0,
             receive_buffer,
             disturbances: 0,
@@ -169,6 +169,7 @@ impl Tracker {
             state: Mutex::new(state),
             socket,
             attempts: AtomicU64::new(0),
+            drained: AtomicU64::new(0),
             query: Arc::new(tokio::sync::Mutex::new(Query::open()?)),
             clock,
             stats,
@@ -241,6 +242,12 @@ impl Tracker {
         self.rounds.load(Ordering::Relaxed)
     }
 
+    /// Whether the socket was seen empty by an attempt after this one, by
+    /// whichever thread.
+    fn is_drained(&self, after: u64) -> bool {
+        self.drained.load(Ordering::SeqCst) > after
+    }
+
     /// Waits until the table equals the kernel's, or for at most `timeout`;
     /// returns whether it does.
     pub async fn wait_complete(&self, timeout: Duration) -> bool {
@@ -259,10 +266,18 @@ impl Tracker {
         self.requests.soon();
     }
 
+    /// The guard of the table, unless another thread has it.
+    fn try_lock(&self) -> Option<Guard<'_>> {
+        self.state.try_lock().map(|state| self.guard(state))
+    }
+
     /// The guard of the table. A thread that panicked while it held it may have
     /// left the table half-changed; nothing must be answered from it.
     fn lock(&self) -> Guard<'_> {
-        let state = self.state.lock();
+        self.guard(self.state.lock())
+    }
+
+    fn guard<'a>(&'a self, state: MutexGuard<'a, State>) -> Guard<'a> {
         Guard { state, since: Instant::now(), stats: &self.stats }
     }
 }

@@ -34,7 +34,7 @@ impl Tracker {
             let (mut created, mut began, mut ended) = (0, 0, 0);
             // Read after the events were: none is stamped with a time before its own.
             let mut received_at = None;
-            let attempt = self.attempts.fetch_add(1, Ordering::SeqCst) + 1;
+            let attempt = self.begin_attempt();
             let received = events.receive(|event| {
                 match event.kind {
                     EventKind::New => began += 1,
@@ -62,7 +62,7 @@ impl Tracker {
                     self.stats.malformed.add(malformed);
                 }
                 Received::Nothing => {
-                    state.drained = attempt;
+                    self.note_empty(attempt);
                     empty = true;
                     break;
                 }
@@ -72,6 +72,25 @@ impl Tracker {
         let expired = self.expire(state);
         self.note_changes(state);
         Ok(empty && expired)
+    }
+
+    /// Looks whether anything waits, which costs less than to receive, and needs
+    /// no lock.
+    pub(super) fn look(&self) -> Result<(), Error> {
+        let attempt = self.begin_attempt();
+        if !self.socket.wait(Some(Duration::ZERO))? {
+            self.note_empty(attempt);
+        }
+        Ok(())
+    }
+
+    fn begin_attempt(&self) -> u64 {
+        self.attempts.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// The socket was seen empty by the attempt of this number.
+    fn note_empty(&self, attempt: u64) {
+        self.drained.fetch_max(attempt, Ordering::SeqCst);
     }
 
     /// Removes mappings whose time is over. Returns whether none is left.
@@ -109,19 +128,31 @@ impl Tracker {
     /// Drains the socket while nobody asks.
     pub(super) fn pump_forever(&self, waiter: &Waiter) -> Result<Infallible, Error> {
         loop {
-            let next_expiry = loop {
-                let mut state = self.lock();
-                let done = self.pump(&mut state)?;
+            let next_expiry = self.pump_all()?;
+            loop {
                 self.rounds.fetch_add(1, Ordering::Relaxed);
-                if done {
-                    break state.table.next_expiry(self.clock.now());
+                waiter.wait(Some(next_expiry.map_or(LONGEST_REST, |expiry| expiry.min(LONGEST_REST))))?;
+                let attempts = self.attempts.load(Ordering::SeqCst);
+                std::thread::sleep(GATHERED_FOR);
+                // Questions may have done it meanwhile, and what is due with it.
+                if !self.is_drained(attempts) {
+                    break;
                 }
-                drop(state);
-                // Under a flood, questions get their turn.
-                std::thread::yield_now();
-            };
-            waiter.wait(Some(next_expiry.map_or(LONGEST_REST, |expiry| expiry.min(LONGEST_REST))))?;
-            std::thread::sleep(GATHERED_FOR);
+            }
+        }
+    }
+
+    /// Reads the socket empty, and returns how long until a mapping's time is over.
+    fn pump_all(&self) -> Result<Option<Duration>, Error> {
+        loop {
+            {
+                let mut state = self.lock();
+                if self.pump(&mut state)? {
+                    return Ok(state.table.next_expiry(self.clock.now()));
+                }
+            }
+            // Under a flood, questions get their turn.
+            std::thread::yield_now();
         }
     }
 }
