@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Bench, CONFIG, Gateway};
 use crate::lab::Daemon;
 use crate::lab::http::Client;
-use crate::load::{self, LASTING, Maker, PASSING, Pace};
+use crate::load::{self, LASTING, PASSING, Pace, Sender};
 use crate::machine;
 use crate::meter::Listener;
 use crate::report::{Row, Target, ratios};
@@ -17,6 +17,8 @@ use crate::web::{self, Nginx, Served};
 const CONNECTIONS: usize = 64;
 /// New flows a second in row 7.
 const ARRIVING: u32 = 50_000;
+/// So many of them at once, as packets do when a network card hands them over.
+const TOGETHER: u32 = 16;
 
 /// A gateway and a daemon that has been told of so many connections as they began.
 fn serving(bench: &Bench, mappings: u32) -> (Gateway, Daemon) {
@@ -122,13 +124,15 @@ pub fn under_load(bench: &Bench) -> Result<Vec<Row>, String> {
 /// Makes passing connections from this number on until it is told to stop; returns where to go on, and how
 /// many a second it were.
 fn arrive(first: u32, stop: &AtomicBool) -> (u32, f64) {
-    let mut maker = Maker::new();
+    let mut sender = Sender::new();
     let pace = Pace::new(ARRIVING);
     let mut made = 0;
     while !stop.load(Ordering::Relaxed) {
-        maker.make(&PASSING, first + made);
-        made += 1;
+        let number = first + made;
+        sender.make(&PASSING, number..number + TOGETHER);
+        made += TOGETHER;
         pace.wait(made);
     }
+    sender.check();
     (first + made, pace.reached(made))
 }
