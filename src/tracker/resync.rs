@@ -37,10 +37,11 @@ const CALM: Duration = Duration::from_millis(100);
 const MOST_CUT_SHORT: u32 = 3;
 /// Entries of a piece of a dump, about.
 const A_PIECE: usize = 256;
-/// Pieces that are read before they are merged: four megabytes.
-const READ_AHEAD: usize = 64;
-/// Pieces read between two looks at whether to go on.
-const LOOKED_AFTER: u32 = 32;
+/// Pieces that are merged together, some thousand entries: to wake a thread for
+/// each takes a part of the time in which the kernel makes it.
+const A_LOAD: usize = 8;
+/// Loads that are read before they are merged: four megabytes.
+const READ_AHEAD: usize = 8;
 /// Entries merged under one hold of the lock.
 const MERGED_AT_ONCE: usize = 128;
 
@@ -230,17 +231,21 @@ impl Tracker {
         &self,
         query: &mut Query,
         filter: &Filter,
-        is_over: impl Fn(&State) -> bool,
+        is_over: impl Fn(&State) -> bool + Send,
     ) -> Result<Dumped, Error> {
-        let (full, pieces) = mpsc::sync_channel::<Piece>(READ_AHEAD);
+        let (full, loads) = mpsc::sync_channel::<Vec<Piece>>(READ_AHEAD);
         let (emptied, empty) = mpsc::channel();
         thread::scope(|scope| {
             let merge = move || {
                 let mut merged = Dumped::default();
-                for piece in pieces {
-                    self.merge_piece(&piece, filter, &mut merged);
+                for load in loads {
+                    if is_over(&self.lock()) {
+                        merged.cut_short = true;
+                        break;
+                    }
+                    load.iter().for_each(|piece| self.merge_piece(piece, filter, &mut merged));
                     // Nobody wants it any more at the dump's end.
-                    let _ = emptied.send(piece);
+                    let _ = emptied.send(load);
                 }
                 merged
             };
@@ -248,31 +253,26 @@ impl Tracker {
             let merging =
                 merging.map_err(|source| Error::System { doing: "starting a thread", hint: "", source })?;
             let mut dump = query.dump(Family::Any)?;
-            let mut cut_short = false;
-            let mut piece = Piece::default();
-            for read in 1_u32.. {
-                if !dump.read_piece(&mut piece)? {
+            loop {
+                let mut load: Vec<Piece> = empty.try_recv().unwrap_or_default();
+                load.resize_with(A_LOAD, Piece::default);
+                let mut filled = 0;
+                while filled < A_LOAD && dump.read_piece(&mut load[filled])? {
+                    filled += 1;
+                }
+                load.truncate(filled);
+                // The other thread takes no more where the dump is over; why, it says below.
+                if full.send(load).is_err() || filled < A_LOAD {
                     break;
                 }
-                let next = empty.try_recv().unwrap_or_default();
-                if full.send(std::mem::replace(&mut piece, next)).is_err() {
-                    // The other thread died; joining it tells how.
-                    break;
-                }
-                if read % LOOKED_AFTER == 0 && is_over(&self.lock()) {
-                    cut_short = true;
-                    break;
-                }
-            }
-            let interrupted = dump.was_interrupted();
-            if cut_short {
-                dump.abandon();
             }
             drop(full);
-            match merging.join() {
-                Ok(merged) => Ok(Dumped { interrupted, cut_short, ..merged }),
-                Err(panic) => std::panic::resume_unwind(panic),
+            let merged = merging.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let interrupted = dump.was_interrupted();
+            if merged.cut_short {
+                dump.abandon();
             }
+            Ok(Dumped { interrupted, ..merged })
         })
     }
 
