@@ -1,8 +1,9 @@
 //! Storage by slot number: freed slots are used again, and growing never moves
 //! or copies what is there, so that it takes no longer with millions of entries.
 
-/// Elements allocated together.
-const CHUNK: usize = 4096;
+/// Elements allocated together: so few that the first touch of their memory,
+/// which is the kernel's work, does not hold the table's lock long.
+const CHUNK: usize = 512;
 
 /// A vector that grows by whole chunks.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use crate::config::Netlink;
 use crate::mapping::Learnt;
 use crate::table::End;
 
-/// System calls under one hold of the lock: at most some hundred events.
-const RECEIVES: usize = 4;
+/// System calls under one hold of the lock: at most a hundred events or so.
+const RECEIVES: usize = 2;
 /// How long events gather before they are read while nobody asks: a question
 /// reads at once what is there, so this delays no answer, and many events are
 /// read for one waking.
@@ -22,7 +22,7 @@ const GATHERED_FOR: Duration = Duration::from_millis(1);
 /// shows that the thread lives.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 /// Closed mappings removed under one hold of the lock.
-const EXPIRIES: usize = 256;
+const EXPIRIES: usize = 128;
 
 impl Tracker {
     /// Takes in some of what waits, and removes mappings whose time is over.
