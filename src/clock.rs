@@ -56,3 +56,9 @@ impl Clock for SystemClock {
         }
     }
 }
+
+/// How long this thread has been on a processor since it began.
+pub fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}

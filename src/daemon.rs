@@ -189,8 +189,10 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
     match ended {
         Ok(name) => {
             log::info!(
-                "{name}: ending; the table's lock was held for {:?} at the longest",
-                app.stats.lock_held.get()
+                "{name}: ending; the table's lock was held for {:?} at the longest, the longest work under it \
+                 took {:?} of a processor",
+                app.stats.lock_held.get(),
+                app.stats.lock_worked.get()
             );
             supervisor::stopping();
             let _ = stop.send(true);

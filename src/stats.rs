@@ -321,6 +321,9 @@ pub struct Stats {
     pub lock_time: Histogram,
     /// The longest of these.
     pub lock_held: Longest,
+    /// The longest that a thread which did more under it than answer was on a
+    /// processor meanwhile: what a hold is longer, the scheduler took.
+    pub lock_worked: Longest,
     /// When the configuration was put into force, in milliseconds since the Unix epoch.
     pub configured_at: AtomicU64,
     /// Whether the last reload failed.
@@ -350,6 +353,7 @@ impl Default for Stats {
             swept: Counter::default(),
             lock_time: Histogram::new(&LOCK_BOUNDS),
             lock_held: Longest::default(),
+            lock_worked: Longest::default(),
             configured_at: AtomicU64::new(0),
             reload_failed: AtomicBool::new(false),
         }

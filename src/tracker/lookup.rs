@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nfct::{Error, Flow, Protocol, Tuple};
 
-use super::{State, Tracker};
+use super::{Guard, State, Tracker};
 use crate::clock::Stamp;
 use crate::config::Key;
 use crate::mapping::{KeyValue, Learnt, Mapping};
@@ -63,11 +63,12 @@ impl Tracker {
     /// A flood of new events can't hold the answer up: it comes when the socket
     /// was seen empty after the question, or when as much was read as waited
     /// when it was not, which is `enough`.
-    fn catch_up(&self, state: &mut State, asked: u64, enough: &mut Option<u64>) -> Result<bool, Error> {
+    fn catch_up(&self, state: &mut Guard<'_>, asked: u64, enough: &mut Option<u64>) -> Result<bool, Error> {
         if self.is_drained(asked) {
             self.expire(state);
             return Ok(true);
         }
+        state.begin_work();
         self.pump(state)?;
         if self.is_drained(asked) {
             return Ok(true);

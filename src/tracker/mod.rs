@@ -33,7 +33,7 @@ use nfct::{Error, Events, Groups, Query, Waiter};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::config::{Config, Key, Netlink};
 use crate::filter::Filter;
 use crate::stats::Stats;
@@ -268,17 +268,17 @@ impl Tracker {
 
     /// The guard of the table, unless another thread has it.
     fn try_lock(&self) -> Option<Guard<'_>> {
-        self.state.try_lock().map(|state| self.guard(state))
+        let state = self.state.try_lock()?;
+        Some(Guard { state, since: Instant::now(), worked_from: None, stats: &self.stats })
     }
 
     /// The guard of the table. A thread that panicked while it held it may have
     /// left the table half-changed; nothing must be answered from it.
     fn lock(&self) -> Guard<'_> {
-        self.guard(self.state.lock())
-    }
-
-    fn guard<'a>(&'a self, state: MutexGuard<'a, State>) -> Guard<'a> {
-        Guard { state, since: Instant::now(), stats: &self.stats }
+        let state = self.state.lock();
+        let mut guard = Guard { state, since: Instant::now(), worked_from: None, stats: &self.stats };
+        guard.begin_work();
+        guard
     }
 }
 
@@ -286,7 +286,17 @@ impl Tracker {
 struct Guard<'a> {
     state: MutexGuard<'a, State>,
     since: Instant,
+    /// What the thread's time was when it began to do more than to answer.
+    worked_from: Option<Duration>,
     stats: &'a Stats,
+}
+
+impl Guard<'_> {
+    /// From here on more is done than to answer. To note it takes as long as a
+    /// few answers.
+    fn begin_work(&mut self) {
+        self.worked_from.get_or_insert_with(clock::thread_time);
+    }
 }
 
 impl Deref for Guard<'_> {
@@ -308,6 +318,9 @@ impl Drop for Guard<'_> {
         let held = self.since.elapsed();
         self.stats.lock_held.record(held);
         self.stats.lock_time.record(held);
+        if let Some(from) = self.worked_from {
+            self.stats.lock_worked.record(clock::thread_time().saturating_sub(from));
+        }
         if std::thread::panicking() {
             log::error!("a thread died while it changed the table: ending");
             std::process::abort();

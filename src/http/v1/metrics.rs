@@ -240,6 +240,12 @@ impl Snapshot {
             "The longest that the lock of the table was held at once",
             Some(&Unit::Seconds),
             stats.lock_held.get().as_secs_f64(),
+        )?;
+        page.gauge(
+            "pynatconnd_table_lock_work_longest",
+            "The longest that work under the lock of the table took of a processor at once",
+            Some(&Unit::Seconds),
+            stats.lock_worked.get().as_secs_f64(),
         )
     }
 
