@@ -35,6 +35,14 @@ impl Cpus {
         }
         Self { measured, load }
     }
+
+    /// All but one for what is measured, where nothing is held against it.
+    pub fn with_one_for_load(&self) -> Self {
+        let mut measured: Vec<usize> = self.measured.iter().chain(&self.load).copied().collect();
+        measured.dedup();
+        let load = if measured.len() > 1 { measured.split_off(measured.len() - 1) } else { measured.clone() };
+        Self { measured, load }
+    }
 }
 
 /// Runs `f` on these processors; so does all that it starts.
@@ -83,7 +91,8 @@ static CHANGED: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
 pub struct Settings(());
 
 impl Settings {
-    /// Raises what is too low.
+    /// Raises what is too low, and has the scheduler prefer this session, daemons and peers alike, to what
+    /// else runs on the machine; where there are no autogroups it does without.
     ///
     /// # Errors
     /// With what to do when the kernel does not let it: these can be set in the first namespace only.
@@ -99,6 +108,13 @@ impl Settings {
                 format!("cannot set {path} to {needed}: {error}; run this outside of any container")
             })?;
             CHANGED.lock().unwrap_or_else(PoisonError::into_inner).push((path, before.to_owned()));
+        }
+        // It reads "/autogroup-41 nice 0".
+        let path = "/proc/self/autogroup";
+        let group = fs::read_to_string(path).unwrap_or_default();
+        if let Some((_, nice)) = group.trim().rsplit_once(' ').filter(|_| fs::write(path, "-20").is_ok()) {
+            let mut changed = CHANGED.lock().unwrap_or_else(PoisonError::into_inner);
+            changed.push((path.to_owned(), nice.to_owned()));
         }
         Ok(Self(()))
     }

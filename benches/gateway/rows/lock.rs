@@ -58,6 +58,7 @@ impl Stream<'_> {
 
 pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
     let mappings = bench.many(4_000_000);
+    let cpus = bench.cpus.with_one_for_load();
     // Sweeps come when they are wanted, not before.
     let quiet = CONFIG.replace("[data]", "[data]\nsweep_interval = 3600");
     let sweeping = CONFIG.replace("[data]", "[data]\nsweep_interval = 3601");
@@ -70,13 +71,13 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
         "`/debug` and `/metrics` are read",
         "all end",
     ];
-    let mut held = Vec::new();
+    let (mut held, mut worked) = (Vec::new(), Vec::new());
     let mut longest = [const { Vec::new() }; 6];
     let mut p99 = [const { Vec::new() }; 6];
     for _ in 0..bench.rounds(2) {
         let gateway = Gateway::new();
         let netns = gateway.netns();
-        let mut daemon = gateway.daemon(&quiet);
+        let mut daemon = machine::on(&cpus.measured, || gateway.daemon(&quiet));
         let listener = Listener::new(netns, daemon.pid());
         let stream = Stream {
             netns,
@@ -85,12 +86,12 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
             stop: AtomicBool::new(false),
         };
         thread::scope(|scope| {
-            scope.spawn(|| stream.run());
+            scope.spawn(|| machine::on(&cpus.load, || stream.run()));
             let _stop = StopAtEnd(&stream.stop);
             let rest = Duration::from_secs(if bench.quick { 1 } else { 5 });
             let results = [
                 stream.during(|| {
-                    machine::on(&bench.cpus.load, || load::make(netns, 0..mappings));
+                    machine::on(&cpus.load, || load::make(netns, 0..mappings));
                     listener.wait_drained();
                 }),
                 stream.during(|| thread::sleep(rest)),
@@ -109,7 +110,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
                     }
                 }),
                 stream.during(|| {
-                    machine::on(&bench.cpus.load, || load::flush(netns));
+                    machine::on(&cpus.load, || load::flush(netns));
                     listener.wait_drained();
                     thread::sleep(if bench.quick { rest } else { Duration::from_secs(20) });
                     listener.wait_drained();
@@ -123,20 +124,23 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
         });
         daemon.signal(Signal::SIGTERM);
         daemon.wait();
-        held.push(longest_hold(&daemon.stderr()));
+        held.push(milliseconds(&daemon.stderr(), "lock was held for "));
+        worked.push(milliseconds(&daemon.stderr(), "work under it took "));
     }
     let mut row = Row::new("10", format!("the table's lock with {mappings} mappings"));
     row = row.target("held at the longest, all of it", "ms", &held, Target::AtMost(5.0));
+    row = row.figure("of which its holder was on a processor, at the longest", "ms", &worked);
     for (at, name) in names.into_iter().enumerate() {
         row = row.figure(format!("the longest look-up while {name}"), "ms", &longest[at]);
         row = row.figure(format!("99 of 100 look-ups while {name}"), "ms", &p99[at]);
     }
-    Ok(vec![row.note("both have the scheduler's delays in them; a look-up also reads the events that wait")])
+    Ok(vec![row.note("all but the processor's time has the scheduler's delays in it; a look-up also reads the events that wait")])
 }
 
-/// The milliseconds that the daemon says at its end, which it writes as `812.3µs`, `1.2ms` or `1s`.
-fn longest_hold(log: &str) -> f64 {
-    let said = log.lines().find_map(|line| line.split_once("lock was held for "));
+/// The milliseconds that the daemon says at its end behind these words, which it writes as `812.3µs`, `1.2ms` or
+/// `1s`.
+fn milliseconds(log: &str, words: &str) -> f64 {
+    let said = log.lines().find_map(|line| line.split_once(words));
     let text = said.and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default();
     let number_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(number_end);
