@@ -17,9 +17,9 @@ use crate::table::{Place, Table, TooMany};
 const MOST_VERIFIED: usize = 64;
 /// How long an answer waits for the kernel's.
 const KERNEL_PATIENCE: Duration = Duration::from_secs(1);
-/// How often a question tries for the lock before it waits for it: each time its
-/// thread turns to its other connections, and this costs less than to be woken.
-const TRIES: u32 = 8;
+/// How often a question tries for the lock before it waits for it: between two its
+/// thread turns to its other connections, and that costs less than to be woken.
+const TRIES: u32 = 32;
 
 /// What a question gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Tracker {
         let (mut enough, mut tries) = (None, 0);
         loop {
             tries += 1;
-            if let Some(mut state) = if tries < TRIES { self.try_lock() } else { Some(self.lock()) } {
+            if let Some(mut state) = if tries <= TRIES { self.try_lock() } else { Some(self.lock()) } {
                 if self.catch_up(&mut state, asked, &mut enough)? {
                     let value = read(&mut state, self.clock.now());
                     return Ok(Answer { value, complete: state.complete });

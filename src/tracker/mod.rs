@@ -95,7 +95,7 @@ pub struct Tracker {
     complete: watch::Sender<bool>,
     /// Whether the kernel's table was read whole since the start.
     loaded: AtomicBool,
-    /// How often the thread that drains the socket has done so.
+    /// How often the thread that drains the socket has come round to it.
     rounds: AtomicU64,
     changes: changes::Publisher,
 }
@@ -236,8 +236,8 @@ impl Tracker {
         self.loaded.load(Ordering::Relaxed)
     }
 
-    /// How often the thread that drains the socket has done so: it does at
-    /// least once in a second, or hangs.
+    /// How often the thread that drains the socket has come round to it: it does
+    /// at least once in a second, or hangs.
     pub fn rounds(&self) -> u64 {
         self.rounds.load(Ordering::Relaxed)
     }

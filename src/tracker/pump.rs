@@ -1,7 +1,7 @@
 //! Draining the event socket into the table.
 
 use std::convert::Infallible;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use log::Level;
@@ -85,7 +85,10 @@ impl Tracker {
     }
 
     fn begin_attempt(&self) -> u64 {
-        self.attempts.fetch_add(1, Ordering::SeqCst) + 1
+        let attempt = self.attempts.fetch_add(1, Ordering::SeqCst) + 1;
+        // What the kernel does next is no atomic operation, and must not come first.
+        fence(Ordering::SeqCst);
+        attempt
     }
 
     /// The socket was seen empty by the attempt of this number.
@@ -129,15 +132,17 @@ impl Tracker {
     pub(super) fn pump_forever(&self, waiter: &Waiter) -> Result<Infallible, Error> {
         loop {
             let next_expiry = self.pump_all()?;
+            let rest_ends =
+                Instant::now() + next_expiry.map_or(LONGEST_REST, |expiry| expiry.min(LONGEST_REST));
             loop {
-                self.rounds.fetch_add(1, Ordering::Relaxed);
-                waiter.wait(Some(next_expiry.map_or(LONGEST_REST, |expiry| expiry.min(LONGEST_REST))))?;
+                waiter.wait(Some(rest_ends.saturating_duration_since(Instant::now())))?;
                 let attempts = self.attempts.load(Ordering::SeqCst);
                 std::thread::sleep(GATHERED_FOR);
-                // Questions may have done it meanwhile, and what is due with it.
-                if !self.is_drained(attempts) {
+                // Questions may have drained it meanwhile.
+                if Instant::now() >= rest_ends || !self.is_drained(attempts) {
                     break;
                 }
+                self.rounds.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -147,7 +152,9 @@ impl Tracker {
         loop {
             {
                 let mut state = self.lock();
-                if self.pump(&mut state)? {
+                let done = self.pump(&mut state)?;
+                self.rounds.fetch_add(1, Ordering::Relaxed);
+                if done {
                     return Ok(state.table.next_expiry(self.clock.now()));
                 }
             }
