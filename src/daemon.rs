@@ -189,8 +189,8 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
     match ended {
         Ok(name) => {
             log::info!(
-                "{name}: ending; the table's lock was held for {:?} at the longest, the longest work under it \
-                 took {:?} of a processor",
+                "{name}: ending; the table's lock was held for {:?} at the longest; the most processor time \
+                 that one hold took was {:?}",
                 app.stats.lock_held.get(),
                 app.stats.lock_worked.get()
             );

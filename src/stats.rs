@@ -321,8 +321,8 @@ pub struct Stats {
     pub lock_time: Histogram,
     /// The longest of these.
     pub lock_held: Longest,
-    /// The longest that a thread which did more under it than answer was on a
-    /// processor meanwhile: what a hold is longer, the scheduler took.
+    /// The most processor time of one hold that did more than answer: where holds
+    /// are much longer, others had the processor.
     pub lock_worked: Longest,
     /// When the configuration was put into force, in milliseconds since the Unix epoch.
     pub configured_at: AtomicU64,

@@ -1,7 +1,7 @@
 //! Indexes of the table, by slot number.
 //!
 //! An index is cut into many small hash tables: one that grows moves only its
-//! own slots, about a thousand of four millions, so that no insertion holds the
+//! own slots, about a thousand of four million, so that no insertion holds the
 //! table's lock long.
 
 use std::hash::BuildHasher;

@@ -243,7 +243,7 @@ impl Snapshot {
         )?;
         page.gauge(
             "pynatconnd_table_lock_work_longest",
-            "The longest that work under the lock of the table took of a processor at once",
+            "The most processor time of one hold of the table's lock that did more than answer",
             Some(&Unit::Seconds),
             stats.lock_worked.get().as_secs_f64(),
         )
