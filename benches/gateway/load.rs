@@ -17,8 +17,8 @@ use super::lab::{Lab, Netns};
 
 /// CONFIRMED, ASSURED and SEEN_REPLY: the kernel keeps such an entry though no packet comes.
 const ESTABLISHED: Status = Status(8 | 4 | 2);
-/// Of the first byte of a netlink message's flags.
-const NLM_F_REQUEST: u8 = 1;
+/// Flag of a netlink message.
+const NLM_F_REQUEST: u16 = 1;
 /// `TCP_CONNTRACK_ESTABLISHED`
 const TCP_ESTABLISHED: u8 = 3;
 
@@ -141,7 +141,8 @@ impl Sender {
             };
             // An event looks like the order to make it, but for being no order.
             let mut message = write_event(&Event { kind: EventKind::New, flow });
-            message[6] |= NLM_F_REQUEST;
+            let flags = u16::from_ne_bytes([message[6], message[7]]) | NLM_F_REQUEST;
+            message[6..8].copy_from_slice(&flags.to_ne_bytes());
             self.messages.extend(message);
         }
         let kernel = NetlinkAddr::new(0, 0);

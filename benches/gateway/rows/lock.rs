@@ -74,7 +74,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
     let (mut held, mut worked) = (Vec::new(), Vec::new());
     let mut longest = [const { Vec::new() }; 6];
     let mut p99 = [const { Vec::new() }; 6];
-    for _ in 0..bench.rounds(2) {
+    for _ in 0..bench.rounds(3) {
         let gateway = Gateway::new();
         let netns = gateway.netns();
         let mut daemon = machine::on(&cpus.measured, || gateway.daemon(&quiet));
@@ -125,20 +125,19 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
         daemon.signal(Signal::SIGTERM);
         daemon.wait();
         held.push(milliseconds(&daemon.stderr(), "lock was held for "));
-        worked.push(milliseconds(&daemon.stderr(), "work under it took "));
+        worked.push(milliseconds(&daemon.stderr(), "one hold took was "));
     }
     let mut row = Row::new("10", format!("the table's lock with {mappings} mappings"));
     row = row.target("held at the longest, all of it", "ms", &held, Target::AtMost(5.0));
-    row = row.figure("of which its holder was on a processor, at the longest", "ms", &worked);
+    row = row.figure("the most processor time of one hold", "ms", &worked);
     for (at, name) in names.into_iter().enumerate() {
         row = row.figure(format!("the longest look-up while {name}"), "ms", &longest[at]);
         row = row.figure(format!("99 of 100 look-ups while {name}"), "ms", &p99[at]);
     }
-    Ok(vec![row.note("all but the processor's time has the scheduler's delays in it; a look-up also reads the events that wait")])
+    Ok(vec![row.note("times have the scheduler's delays in them; a look-up also reads the events that wait")])
 }
 
-/// The milliseconds that the daemon says at its end behind these words, which it writes as `812.3µs`, `1.2ms` or
-/// `1s`.
+/// The milliseconds that the daemon says at its end behind these words, as `812.3µs`, `1.2ms` or `1s`.
 fn milliseconds(log: &str, words: &str) -> f64 {
     let said = log.lines().find_map(|line| line.split_once(words));
     let text = said.and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default();
