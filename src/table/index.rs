@@ -1,7 +1,7 @@
 //! Indexes of the table, by slot number.
 //!
 //! An index is cut into many small hash tables: one that grows moves only its
-//! own slots, about two thousand of four million, so that no insertion holds the
+//! own slots, about a thousand of four million, so that no insertion holds the
 //! table's lock long.
 
 use std::hash::BuildHasher;
@@ -16,7 +16,7 @@ use crate::config::Key;
 use crate::mapping::KeyValue;
 
 /// Small tables an index is cut into.
-const SHARDS: usize = 2048;
+const SHARDS: usize = 4096;
 
 #[derive(Debug)]
 struct Shards {
@@ -303,7 +303,7 @@ mod tests {
             slots[shard(part << 40)] += 1;
         }
         let (first, last): (u32, u32) = (slots[..64].iter().sum(), slots[SHARDS - 64..].iter().sum());
-        assert!(slots.iter().all(|slots| (15..=50).contains(slots)));
+        assert!(slots.iter().all(|slots| (8..=25).contains(slots)));
         let ratio = f64::from(last.max(first)) / f64::from(last.min(first));
         assert!((1.8..2.2).contains(&ratio), "{first} {last}");
     }

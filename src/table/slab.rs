@@ -3,7 +3,7 @@
 
 /// Elements allocated together: so few that the first touch of their memory,
 /// which is the kernel's work, does not hold the table's lock long.
-const CHUNK: usize = 1024;
+const CHUNK: usize = 512;
 
 /// A vector that grows by whole chunks.
 #[derive(Debug)]
