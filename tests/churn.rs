@@ -3,8 +3,6 @@
 //! after its end and when its end is long over. The truth comes from the clients, which tell the server who
 //! they are.
 
-mod lab;
-
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::{Read, Write};
@@ -16,10 +14,12 @@ use std::time::{Duration, Instant};
 
 use lab::http::Client;
 use lab::traffic::TcpServer;
-use lab::{Daemon, Lab, flows, traffic};
+use lab::{Daemon, DaemonBinary, Lab, flows, traffic};
 use nfct::{Family, Protocol, Query};
 use serde::Deserialize;
 use socket2::SockRef;
+
+const DAEMON: DaemonBinary = DaemonBinary::at(env!("CARGO_BIN_EXE_pynatconnd"));
 
 /// Connections of each of the two protocols.
 const CONNECTIONS: usize = 10_000;
@@ -465,7 +465,7 @@ fn public_ports_that_are_handed_on_as_fast_as_it_goes_are_always_the_right_host_
     for timeout in ["nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"] {
         lab.gateway().sysctl(&format!("net.netfilter.{timeout}"), &lab::PATIENCE.as_secs().to_string());
     }
-    let daemon = Daemon::start(lab.gateway(), CONFIG);
+    let daemon = DAEMON.start(lab.gateway(), CONFIG);
     daemon.wait_for_line("equals the kernel's");
     let target = lab.server_at(443);
     let tcp = lab.listen(target);

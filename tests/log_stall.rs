@@ -1,7 +1,5 @@
 //! Whoever reads the log may stop reading: answers come all the same.
 
-mod lab;
-
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;

@@ -2,8 +2,6 @@
 //! its own, connections that end without a word, a kernel that tells of nothing. In the end its table
 //! equals the kernel's, entry by entry; until then it says that it may not.
 
-mod lab;
-
 use std::fs;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use lab::flows::{self, Difference, compare, make, remove};
 use lab::http::Client;
-use lab::{Daemon, Lab, wait_until};
+use lab::{Daemon, DaemonBinary, Lab, wait_until};
 use nfct::{Family, Protocol, Query, Tuple};
 use nix::sys::signal::Signal;
+
+const DAEMON: DaemonBinary = DaemonBinary::at(env!("CARGO_BIN_EXE_pynatconnd"));
 
 /// Entries of a burst.
 const BURST: u32 = 1_000_000;
@@ -180,7 +180,7 @@ fn burst(netlink: &str) {
     let number = BURST.min(allowed / 4 * 3);
     let note = if number < BURST { " (nf_conntrack_max allows no more)" } else { "" };
 
-    let daemon = Daemon::start(lab.gateway(), format!("[data]\nkey_name = nat_port\n{netlink}"));
+    let daemon = DAEMON.start(lab.gateway(), format!("[data]\nkey_name = nat_port\n{netlink}"));
     daemon.wait_for_line("equals the kernel's");
     let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
     make(&mut query, &numbered(&lab, BURST));
@@ -269,7 +269,7 @@ fn a_standstill_of_ten_seconds_is_mended() {
     let lab = Lab::builder().build();
     let server = lab.listen(lab.server_at(443));
     let config = "[data]\nkey_name = nat_port\n[netlink]\nreceive_buffer = 4M\n";
-    let daemon = Daemon::start(lab.gateway(), config);
+    let daemon = DAEMON.start(lab.gateway(), config);
     daemon.wait_for_line("equals the kernel's");
     let end = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -331,7 +331,7 @@ fn connections_that_end_without_a_word_are_not_answered_as_live() {
     let config = |sweep_interval: u32| {
         format!("[filter]\ndst_port = 443\n[data]\nkey_name = nat_port\nsweep_interval = {sweep_interval}\n")
     };
-    let daemon = Daemon::start(lab.gateway(), config(300));
+    let daemon = DAEMON.start(lab.gateway(), config(300));
     daemon.wait_for_line("equals the kernel's");
     let mut client = ask(&lab, &daemon);
     let live_by_port =
@@ -387,7 +387,7 @@ fn a_kernel_that_tells_of_nothing_is_asked() {
     lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "0");
     let server = lab.listen(lab.server_at(443));
     let old = lab.connect_to(&server, lab.client_at(0, 40_001));
-    let daemon = Daemon::start(lab.gateway(), "[data]\nkey_name = nat_port\n");
+    let daemon = DAEMON.start(lab.gateway(), "[data]\nkey_name = nat_port\n");
     daemon.wait_for_line("net.netfilter.nf_conntrack_events is 0");
     let mut client = ask(&lab, &daemon);
     let new: Vec<_> =

@@ -13,7 +13,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
 };
 
-use super::lab::{Lab, Netns};
+use lab::{Lab, Netns};
 
 /// CONFIRMED, ASSURED and SEEN_REPLY: the kernel keeps such an entry though no packet comes.
 const ESTABLISHED: Status = Status(8 | 4 | 2);

@@ -11,8 +11,6 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::lab;
-
 /// More than the largest row makes.
 const NEEDED: [(&str, u64); 2] = [("nf_conntrack_max", 4_500_000), ("nf_conntrack_buckets", 1_048_576)];
 

@@ -14,8 +14,6 @@
 
 #![allow(unreachable_pub, reason = "a program of modules: pub is for the modules beside")]
 
-#[path = "../../tests/lab/mod.rs"]
-mod lab;
 mod load;
 mod machine;
 mod meter;

@@ -5,7 +5,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::lab::Netns;
+use lab::Netns;
 
 /// How long a consumer may take to read what it was sent.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -11,7 +11,7 @@ use nix::sys::socket::{
     recvmmsg, sendto, setsockopt, socket, sockopt::RcvBufForce,
 };
 
-use super::lab::Netns;
+use lab::Netns;
 
 /// First argument of a process that is a peer.
 const PEER: &str = "--peer";

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::lab::{self, Netns};
+use lab::Netns;
 
 /// Where nginx answers.
 const NGINX: &str = "127.0.0.1:8081";

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::blocks::prose;
-use super::{ROOT, exists, read};
+use super::documents::{ROOT, exists, read};
 
 /// All documents of the repository, by their paths in it.
 fn documents() -> Vec<PathBuf> {

@@ -6,11 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use lab::Lab;
 use tempfile::TempDir;
 
 use super::blocks::{Block, is_shown_as};
-use super::lab::{self, Daemon, Lab};
-use super::{CONFIG_PATH, PROGRAM, ROOT, exists, of_language, read, readme_config};
+use super::documents::{CONFIG_PATH, DAEMON, ROOT, exists, of_language, read, readme_config};
 
 /// What is checked of a line that is not typed, or of a text.
 type Check<T> = fn(&T);
@@ -98,12 +98,12 @@ fn runs_the_daemon(line: &str) {
     let directory = TempDir::with_prefix("pynatconnd-docs-").expect("a temporary directory can be made");
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("the directory is ours");
     let copy = directory.path().join("pynatconnd");
-    let copied = Command::new("install").args(["-m", "755", PROGRAM]).arg(&copy).status();
+    let copied = Command::new("install").args(["-m", "755", DAEMON.path()]).arg(&copy).status();
     assert!(copied.is_ok_and(|status| status.success()), "the program can be copied");
     let gateway = lab.gateway().name().to_owned();
     let words = before.split_whitespace().map(|word| if word == "gateway" { &gateway } else { word });
     let words: Vec<_> = words.map(str::to_owned).collect();
-    let builder = Daemon::builder(readme_config()).program(copy).under(words);
+    let builder = DAEMON.builder(readme_config()).program(copy).under(words);
     // `ip netns exec` has to change the namespace by itself.
     let started_from = if line.starts_with("ip netns") { lab.client() } else { lab.gateway() };
     let daemon = builder.start(started_from);
@@ -139,7 +139,7 @@ fn texts_are_true() {
 }
 
 fn is_what_the_demo_prints(block: &Block) {
-    let output = Command::new(Path::new(ROOT).join("demo/run.sh")).args(["--built", PROGRAM]).output();
+    let output = Command::new(Path::new(ROOT).join("demo/run.sh")).args(["--built", DAEMON.path()]).output();
     let output = output.expect("the demo can be started");
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

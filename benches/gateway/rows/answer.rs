@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use super::{Bench, CONFIG, Gateway};
-use crate::lab::http::Client;
 use crate::load::{self, Pace};
 use crate::meter::percentile;
 use crate::report::{Row, Target};
+use lab::http::Client;
 
 /// New flows a second.
 const RATE: u32 = 20_000;

@@ -7,11 +7,11 @@ use std::time::Instant;
 use nfct::{Family, Layer4, Query};
 
 use super::{Bench, Gateway};
-use crate::lab::Netns;
 use crate::load;
 use crate::machine;
 use crate::peers::Peer;
 use crate::report::{Row, Target, ratios};
+use lab::Netns;
 
 pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
     let peer = compile()?;

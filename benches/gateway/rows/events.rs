@@ -9,13 +9,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{Bench, CONFIG, Gateway};
-use crate::lab::http::Client;
-use crate::lab::{Daemon, Netns};
 use crate::load;
 use crate::machine;
 use crate::meter::{self, Listener};
 use crate::peers::Peer;
 use crate::report::{Row, Target, ratios};
+use lab::http::Client;
+use lab::{Daemon, Netns};
 
 /// Of each kind, in a burst.
 const EVENTS: u32 = 1_000_000;

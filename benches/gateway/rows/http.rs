@@ -5,13 +5,13 @@ use std::thread;
 use std::time::Duration;
 
 use super::{Bench, CONFIG, Gateway};
-use crate::lab::Daemon;
-use crate::lab::http::Client;
 use crate::load::{self, LASTING, PASSING, Pace, Sender};
 use crate::machine;
 use crate::meter::Listener;
 use crate::report::{Row, Target, ratios};
 use crate::web::{self, Nginx, Served};
+use lab::Daemon;
+use lab::http::Client;
 
 /// Kept connections of wrk.
 const CONNECTIONS: usize = 64;

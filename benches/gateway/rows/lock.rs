@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::{Bench, CONFIG, Gateway, PATIENCE, wait_ready};
-use crate::lab::http::Client;
-use crate::lab::{Daemon, Netns};
 use crate::load::{self, LASTING};
 use crate::machine;
 use crate::meter::{Listener, percentile};
 use crate::report::{Row, Target};
+use lab::http::Client;
+use lab::{Daemon, Netns};
 
 /// Between two look-ups.
 const PAUSE: Duration = Duration::from_micros(300);

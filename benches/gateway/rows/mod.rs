@@ -12,11 +12,14 @@ mod start;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::lab::http::Client;
-use crate::lab::{Daemon, Lab, Netns};
 use crate::load;
 use crate::machine::Cpus;
 use crate::report::Row;
+use lab::http::Client;
+use lab::{Daemon, DaemonBinary, Lab, Netns};
+
+/// The daemon that is measured.
+const DAEMON: DaemonBinary = DaemonBinary::at(env!("CARGO_BIN_EXE_pynatconnd"));
 
 /// Tracks everything and answers this machine and the server.
 pub const CONFIG: &str = "\
@@ -168,7 +171,7 @@ impl Gateway {
 
     /// A daemon that follows it, and has read the kernel's table.
     pub fn daemon(&self, config: &str) -> Daemon {
-        let daemon = Daemon::start(self.netns(), config);
+        let daemon = DAEMON.start(self.netns(), config);
         wait_ready(self.netns(), &daemon);
         daemon
     }

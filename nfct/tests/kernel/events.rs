@@ -1,0 +1,265 @@
+//! Events of the real kernel, each test in a network namespace of its own.
+//!
+//! Needs root; elsewhere each test says so and does nothing.
+
+use std::time::{Duration, Instant};
+
+use nfct::{
+    Direction, End, Event, EventKind, Events, Family, Groups, KernelFilter, Logic, News, Protocol, Query,
+    Received,
+};
+
+use lab::in_fresh_namespace;
+use lab::samples::{create, entry, masqueraded, over_ipv6, zoned};
+
+/// Longer than anything takes on a machine that is busy.
+const SOON: Duration = Duration::from_secs(60);
+
+fn event(news: News) -> Event {
+    match news {
+        News::Event(event) => event,
+        other => panic!("found {other:?}, expected an event"),
+    }
+}
+
+#[test]
+fn an_iterator_waits_and_hands_out_each_event_once() {
+    in_fresh_namespace(|| {
+        let mut events = Events::subscribe(Groups::ALL).unwrap();
+        events.set_receive_buffer(4 << 20).unwrap();
+        assert_eq!(events.try_next().unwrap(), None);
+        let start = Instant::now();
+        assert_eq!(events.next_within(Duration::from_millis(30)).unwrap(), None);
+        assert!(start.elapsed() >= Duration::from_millis(30));
+
+        let mut query = Query::open().unwrap();
+        // Made while the iterator waits.
+        let maker = std::thread::spawn(move || {
+            (1..=300).for_each(|port| create(&mut query, masqueraded(port)));
+            let mut changed = entry(masqueraded(1));
+            changed.set_mark(99);
+            query.update(&changed).unwrap();
+            query.flush(Family::Any).unwrap();
+            query
+        });
+        let seen: Vec<Event> = events.by_ref().take(601).map(|news| event(news.unwrap())).collect();
+        let of = |kind| seen.iter().filter(move |event| event.kind == kind).count();
+        assert_eq!((of(EventKind::New), of(EventKind::Update), of(EventKind::Destroy)), (300, 1, 300));
+        let mut query = maker.join().unwrap();
+
+        // Some one by one, the rest at once, and back.
+        (1..=200).for_each(|port| create(&mut query, masqueraded(port)));
+        let mut ports = Vec::new();
+        let mut keep = |event: Event| ports.push(event.flow.original.to_string());
+        for _ in 0..7 {
+            keep(event(events.next_within(SOON).unwrap().unwrap()));
+        }
+        assert!(matches!(events.receive(&mut keep).unwrap(), Received::Some { messages: 57, malformed: 0 }));
+        keep(event(events.try_next().unwrap().unwrap()));
+        while events.receive(&mut keep).unwrap() != Received::Nothing {}
+        let expected: Vec<_> = (1..=200).map(|port| masqueraded(port).0.to_string()).collect();
+        assert_eq!(ports, expected);
+    });
+}
+
+#[test]
+fn full_events_hold_what_the_plain_ones_hold() {
+    in_fresh_namespace(|| {
+        let mut plain = Events::subscribe(Groups::NEW | Groups::DESTROY).unwrap();
+        let mut full = Events::subscribe(Groups::NEW | Groups::DESTROY).unwrap();
+        let mut query = Query::open().unwrap();
+        for tuples in [masqueraded(1), over_ipv6(2), zoned(3, masqueraded(3))] {
+            create(&mut query, tuples);
+        }
+        query.flush(Family::Any).unwrap();
+        for news in full.full().take(6) {
+            let News::Event(event) = news.unwrap() else { panic!("no event") };
+            let other = self::event(plain.try_next().unwrap().unwrap());
+            assert_eq!(event.kind, other.kind);
+            assert_eq!(event.entry.original(), Some(other.flow.original));
+            assert_eq!(event.entry.reply(), Some(other.flow.reply));
+            assert_eq!((event.entry.id(), event.entry.mark()), (Some(other.flow.id), Some(7)));
+        }
+    });
+}
+
+#[test]
+fn an_overrun_is_a_value_and_events_go_on_after_it() {
+    in_fresh_namespace(|| {
+        let mut events = Events::subscribe(Groups::NEW).unwrap();
+        events.set_receive_buffer(4096).unwrap();
+        let mut query = Query::open().unwrap();
+        (1..=2000).for_each(|port| create(&mut query, masqueraded(port)));
+        let (mut overruns, mut heard) = (0, 0);
+        while let Some(news) = events.try_next().unwrap() {
+            match news {
+                News::Overrun => overruns += 1,
+                News::Event(_) => heard += 1,
+                News::Malformed(error) => panic!("{error}"),
+            }
+        }
+        assert!(overruns > 0 && (1..2000).contains(&heard), "{overruns} overruns, {heard} events");
+        create(&mut query, masqueraded(3000));
+        assert_eq!(event(events.next().unwrap().unwrap()).flow.original, masqueraded(3000).0);
+    });
+}
+
+#[test]
+fn the_kernel_delivers_what_a_filter_lets_through() {
+    in_fresh_namespace(|| {
+        let mut events = Events::subscribe(Groups::NEW).unwrap();
+        let mut query = Query::open().unwrap();
+        let all = || [masqueraded(1), masqueraded(2), over_ipv6(3), zoned(4, masqueraded(4))];
+        let mut heard = |filter: &KernelFilter| {
+            events.set_filter(filter).unwrap();
+            all().into_iter().for_each(|tuples| create(&mut query, tuples));
+            query.flush(Family::Any).unwrap();
+            let mut heard = Vec::new();
+            while let Some(news) = events.try_next().unwrap() {
+                let original = event(news).flow.original;
+                heard.push(all().iter().position(|(made, _)| *made == original).unwrap());
+            }
+            heard
+        };
+        let filter = KernelFilter::new();
+        let public = "100.64.2.1".parse().unwrap();
+        let inside = [("192.168.0.0".parse().unwrap(), 16)];
+        let (original, reply) = (Direction::Original, Direction::Reply);
+        assert_eq!(heard(&filter), [0, 1, 2, 3]);
+        assert_eq!(heard(&filter.clone().protocols(Logic::Except, [Protocol::Udp])), [0, 1, 3]);
+        assert_eq!(heard(&filter.clone().zones(Logic::Only, [0])), [0, 1, 2]);
+        assert_eq!(heard(&filter.clone().zones(Logic::Except, [0])), [3]);
+        assert_eq!(heard(&filter.clone().marks(Logic::Only, [(7, 7)])), [0, 1, 2, 3]);
+        assert!(heard(&filter.clone().marks(Logic::Except, [(7, u32::MAX)])).is_empty());
+        assert_eq!(heard(&filter.clone().states(Logic::Only, Protocol::Tcp, [3])), [0, 1, 2, 3]);
+        assert_eq!(heard(&filter.clone().states(Logic::Except, Protocol::Tcp, [1, 3])), [2]);
+        assert_eq!(heard(&filter.clone().networks(original, End::Source, Logic::Only, inside)), [0, 1, 3]);
+        assert_eq!(heard(&filter.clone().networks(original, End::Source, Logic::Except, inside)), [2]);
+        let both = filter.clone().address(reply, End::Destination, public).port(reply, End::Destination, 3);
+        assert_eq!(heard(&both), [1]);
+        assert_eq!(heard(&filter), [0, 1, 2, 3], "taken away again");
+    });
+}
+
+#[cfg(feature = "tokio")]
+mod stream {
+    use nfct::{EventStream, Namespace};
+
+    use super::*;
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { tokio::time::timeout(SOON, test).await.expect("it ends in time") });
+    }
+
+    #[test]
+    fn a_stream_waits_without_holding_the_thread_and_loses_nothing() {
+        in_fresh_namespace(|| {
+            run(async {
+                let mut stream = EventStream::new(Events::subscribe(Groups::NEW).unwrap()).unwrap();
+                stream.events().set_receive_buffer(4 << 20).unwrap();
+                let mut query = Query::open().unwrap();
+                for round in 0..20 {
+                    // The stream is polled first, and finds nothing; it wakes when there is something.
+                    let first = stream.next();
+                    let make = async {
+                        tokio::task::yield_now().await;
+                        for port in 1..=100 {
+                            create(&mut query, masqueraded(1000 * round + port));
+                        }
+                    };
+                    let (first, ()) = tokio::join!(first, make);
+                    assert_eq!(event(first.unwrap().unwrap()).flow.original, masqueraded(1000 * round + 1).0);
+                    for port in 2..=100 {
+                        let news = stream.next().await.unwrap().unwrap();
+                        assert_eq!(event(news).flow.original, masqueraded(1000 * round + port).0);
+                    }
+                    let nothing = tokio::time::timeout(Duration::from_millis(1), stream.next()).await;
+                    assert!(nothing.is_err(), "{nothing:?}");
+                }
+                // What was received and not handed out comes back with the subscription.
+                (1..=3).for_each(|port| create(&mut query, over_ipv6(port)));
+                let mut full = stream.full();
+                let Some(Ok(News::Event(first))) = full.next().await else { panic!("no event") };
+                assert_eq!(first.entry.original(), Some(over_ipv6(1).0));
+                let rest: Vec<_> = full.into_inner().take(2).map(|news| event(news.unwrap())).collect();
+                assert_eq!(rest[1].flow.original, over_ipv6(3).0);
+            });
+        });
+    }
+
+    #[test]
+    fn an_overrun_is_told_and_the_stream_goes_on() {
+        in_fresh_namespace(|| {
+            run(async {
+                let mut stream = EventStream::new(Events::subscribe(Groups::NEW).unwrap()).unwrap();
+                stream.events().set_receive_buffer(4096).unwrap();
+                let mut query = Query::open().unwrap();
+                (1..=2000).for_each(|port| create(&mut query, masqueraded(port)));
+                assert_eq!(stream.next().await.unwrap().unwrap(), News::Overrun);
+                let mut heard = 0;
+                while let Ok(Some(Ok(News::Event(_)))) =
+                    tokio::time::timeout(Duration::from_millis(50), stream.next()).await
+                {
+                    heard += 1;
+                }
+                assert!((1..2000).contains(&heard), "{heard}");
+                create(&mut query, masqueraded(3000));
+                let last = event(stream.next().await.unwrap().unwrap());
+                assert_eq!(last.flow.original, masqueraded(3000).0);
+            });
+        });
+    }
+
+    #[test]
+    fn streams_of_many_namespaces_share_one_thread() {
+        in_fresh_namespace(|| {
+            let namespaces: Vec<Namespace> = (0..3)
+                .map(|_| {
+                    let made = std::thread::spawn(|| {
+                        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                        Namespace::at("/proc/thread-self/ns/net").unwrap()
+                    });
+                    made.join().unwrap()
+                })
+                .collect();
+            run(async {
+                let mut streams: Vec<EventStream> = namespaces
+                    .iter()
+                    .map(|there| there.enter(|| Events::subscribe(Groups::NEW)).unwrap())
+                    .map(|events| EventStream::new(events).unwrap())
+                    .collect();
+                for (at, there) in namespaces.iter().enumerate() {
+                    create(&mut there.enter(Query::open).unwrap(), masqueraded(at as u16));
+                }
+                for (at, stream) in streams.iter_mut().enumerate() {
+                    let news = event(stream.next().await.unwrap().unwrap());
+                    assert_eq!(news.flow.original, masqueraded(at as u16).0);
+                }
+            });
+        });
+    }
+}
+
+#[test]
+fn what_may_go_to_other_threads_may() {
+    fn send<T: Send>() {}
+    fn sync<T: Sync>() {}
+    send::<Events>();
+    send::<nfct::FullEvents<'_>>();
+    send::<nfct::FullEvent>();
+    send::<Query>();
+    send::<nfct::Dump<'_>>();
+    send::<nfct::Dump<'_, nfct::Conntrack>>();
+    send::<nfct::Handle>();
+    send::<nfct::Namespace>();
+    sync::<nfct::Namespace>();
+    send::<nfct::Waiter>();
+    sync::<nfct::Waiter>();
+    sync::<nfct::Selection>();
+    sync::<KernelFilter>();
+    sync::<nfct::Error>();
+    send::<nfct::Error>();
+    #[cfg(feature = "tokio")]
+    send::<nfct::EventStream>();
+}

@@ -1,0 +1,215 @@
+//! Expectations of the FTP helper on a NAT gateway: active and passive transfers.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::time::Instant;
+
+use lab::samples::tcp;
+use lab::{Lab, Netns, PATIENCE};
+use nfct::{Direction, EventKind, ExpectEvents, ExpectGroups, Expectation, Family, Layer4, Query, Tuple};
+
+use super::expectations::{all, next};
+
+const CLIENT: &str = "192.168.7.2";
+const PUBLIC: &str = "100.64.2.1";
+const SERVER: &str = "198.51.100.1";
+
+const GATEWAY_RULES: &str = "\
+table ip nat {
+    ct helper ftp-standard {
+        type \"ftp\" protocol tcp
+    }
+    chain prerouting {
+        type filter hook prerouting priority -150
+        tcp dport 21 ct helper set \"ftp-standard\"
+    }
+    chain postrouting {
+        type nat hook postrouting priority 100
+        ip saddr 192.168.7.0/24 oifname \"outside\" masquerade
+    }
+}
+";
+
+/// A gateway that has the FTP helper, with a client and an FTP server.
+fn gateway() -> Option<Lab> {
+    lab::require().then(|| Lab::builder().ruleset(GATEWAY_RULES).build())
+}
+
+/// The control connection: the client's end, the server's, and the original tuple.
+fn control(lab: &Lab) -> (Line, Line, Tuple) {
+    let listener = lab.listen(lab.server_at(21));
+    let connection = lab.connect_to(&listener, lab.client_at(0, 0));
+    let port = connection.client.local_addr().unwrap().port();
+    let (mut client, mut server) = (Line::new(connection.client), Line::new(connection.server));
+    // The helper reads a line only after it has seen one end, each way.
+    server.say("220 ready");
+    assert_eq!(client.hear(), "220 ready");
+    client.say("USER anonymous");
+    assert_eq!(server.hear(), "USER anonymous");
+    server.say("230 logged in");
+    assert_eq!(client.hear(), "230 logged in");
+    (client, server, tcp(CLIENT, port, SERVER, 21))
+}
+
+fn listen(netns: &Netns, address: &str) -> TcpListener {
+    netns.enter(|| TcpListener::bind((address, 0)).unwrap())
+}
+
+fn connect_from(netns: &Netns, to: SocketAddr) -> TcpStream {
+    netns.enter(|| TcpStream::connect_timeout(&to, PATIENCE).unwrap())
+}
+
+/// One end of a control connection, spoken in lines.
+struct Line(BufReader<TcpStream>);
+
+impl Line {
+    fn new(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    fn say(&mut self, line: &str) {
+        self.0.get_mut().write_all(format!("{line}\r\n").as_bytes()).unwrap();
+    }
+
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+}
+
+/// `192,168,7,2,195,80`, as FTP has it.
+fn to_ftp(address: SocketAddr) -> String {
+    let SocketAddr::V4(address) = address else { panic!("{address}") };
+    let [a, b, c, d] = address.ip().octets();
+    let [high, low] = address.port().to_be_bytes();
+    format!("{a},{b},{c},{d},{high},{low}")
+}
+
+fn from_ftp(text: &str) -> SocketAddr {
+    let numbers: Vec<u8> = text.split(',').map(|number| number.parse().unwrap()).collect();
+    let [a, b, c, d, high, low] = numbers[..] else { panic!("{text}") };
+    SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])).into()
+}
+
+/// Sends some bytes over a data connection and looks that they arrive.
+fn transfer(mut from: TcpStream, mut to: TcpStream) {
+    let sent: Vec<u8> = (0..20_000_u32).map(|at| (at % 251) as u8).collect();
+    to.set_read_timeout(Some(PATIENCE)).unwrap();
+    from.write_all(&sent).unwrap();
+    from.shutdown(Shutdown::Write).unwrap();
+    let mut received = Vec::new();
+    to.read_to_end(&mut received).unwrap();
+    assert!(received == sent, "{} of {} bytes arrived as they were", received.len(), sent.len());
+}
+
+/// The expectation that the kernel has just told of, which must be the only one
+/// that it lists, and belong to `control`.
+fn the_one(events: &mut ExpectEvents, query: &mut Query, control: Tuple) -> Expectation {
+    let told = next(events);
+    assert_eq!((told.kind, told.expectation.master), (EventKind::New, control));
+    let listed = all(query);
+    let ids: Vec<_> = listed.iter().map(|expectation| expectation.id).collect();
+    assert_eq!(ids, [told.expectation.id]);
+    let found = query.get_expectation(&told.expectation.expected).unwrap().unwrap();
+    assert_eq!((found.id, &found.nat), (told.expectation.id, &told.expectation.nat));
+    println!("{found}");
+    found
+}
+
+/// Waits for the end of `expectation`, which its connection brings about, and
+/// looks that nothing is expected any more.
+fn fulfilled(events: &mut ExpectEvents, query: &mut Query, expectation: &Expectation) {
+    let told = next(events);
+    assert_eq!((told.kind, told.expectation.id), (EventKind::Destroy, expectation.id));
+    assert_eq!(all(query), []);
+}
+
+#[test]
+fn an_active_ftp_transfer_through_nat_is_listed_and_watched() {
+    let Some(lab) = gateway() else { return };
+    let (mut events, mut query) =
+        lab.gateway().enter(|| (ExpectEvents::subscribe(ExpectGroups::ALL).unwrap(), Query::open().unwrap()));
+    let (mut client, mut server, control) = control(&lab);
+
+    // The client names its inside address; the gateway puts the public one in its place.
+    let listener = listen(lab.client(), CLIENT);
+    let inside = listener.local_addr().unwrap();
+    client.say(&format!("PORT {}", to_ftp(inside)));
+    let heard = server.hear();
+    let outside = from_ftp(heard.strip_prefix("PORT ").unwrap());
+    assert_eq!(outside.ip().to_string(), PUBLIC);
+    server.say("200 PORT command successful");
+    assert_eq!(client.hear(), "200 PORT command successful");
+
+    let expectation = the_one(&mut events, &mut query, control);
+    assert_eq!(expectation.expected, tcp(SERVER, 0, PUBLIC, outside.port()));
+    assert_eq!(expectation.mask, tcp("255.255.255.255", 0, "255.255.255.255", 0xffff));
+    let nat = expectation.nat.unwrap();
+    // The port is the one inside; the address is the master's.
+    assert_eq!((nat.tuple.src.is_unspecified(), nat.direction), (true, Direction::Reply));
+    assert!(matches!(nat.tuple.layer4, Layer4::Ports { src, .. } if src == inside.port()), "{nat:?}");
+    assert_eq!(expectation.function.as_deref(), Some("nat-follow-master"));
+
+    // The data connection comes to the public address, and goes to the client.
+    let data = connect_from(lab.server(), outside);
+    let from = data.local_addr().unwrap();
+    let (received, peer) = listener.accept().unwrap();
+    assert_eq!(peer, from);
+    fulfilled(&mut events, &mut query, &expectation);
+    let flow = query.get_by_original(&tcp(SERVER, from.port(), PUBLIC, outside.port())).unwrap().unwrap();
+    assert!(flow.status.is_expected() && flow.status.is_destination_nat(), "{flow:?}");
+    assert_eq!(flow.reply, tcp(CLIENT, inside.port(), SERVER, from.port()));
+    let entry = query.get(Direction::Original, &flow.original).unwrap().unwrap();
+    assert_eq!(entry.master(), Some(control), "the kernel knows whose data connection it is");
+    transfer(data, received);
+}
+
+#[test]
+fn a_passive_ftp_transfer_through_nat_is_listed_and_watched() {
+    let Some(lab) = gateway() else { return };
+    let (mut events, mut query) =
+        lab.gateway().enter(|| (ExpectEvents::subscribe(ExpectGroups::ALL).unwrap(), Query::open().unwrap()));
+    let (mut client, mut server, control) = control(&lab);
+
+    client.say("PASV");
+    assert_eq!(server.hear(), "PASV");
+    let listener = listen(lab.server(), SERVER);
+    let outside = listener.local_addr().unwrap();
+    server.say(&format!("227 Entering Passive Mode ({})", to_ftp(outside)));
+    let heard = client.hear();
+    let told = heard.split(['(', ')']).nth(1).unwrap();
+    assert_eq!(from_ftp(told), outside);
+
+    let expectation = the_one(&mut events, &mut query, control);
+    assert_eq!(expectation.expected, tcp(CLIENT, 0, SERVER, outside.port()));
+
+    let data = connect_from(lab.client(), outside);
+    let from = data.local_addr().unwrap();
+    let (sending, peer) = listener.accept().unwrap();
+    assert_eq!(peer.ip().to_string(), PUBLIC);
+    fulfilled(&mut events, &mut query, &expectation);
+    let flow = query.get_by_original(&tcp(CLIENT, from.port(), SERVER, outside.port())).unwrap().unwrap();
+    assert!(flow.status.is_expected() && flow.status.is_source_nat(), "{flow:?}");
+    assert_eq!(flow.reply, tcp(SERVER, outside.port(), PUBLIC, peer.port()));
+    let entry = query.get(Direction::Original, &flow.original).unwrap().unwrap();
+    assert_eq!(entry.master(), Some(control), "the kernel knows whose data connection it is");
+    transfer(sending, data);
+}
+
+#[test]
+fn an_expectation_that_nothing_fulfils_ends_with_its_master() {
+    let Some(lab) = gateway() else { return };
+    let (mut events, mut query) =
+        lab.gateway().enter(|| (ExpectEvents::subscribe(ExpectGroups::ALL).unwrap(), Query::open().unwrap()));
+    let (mut client, mut server, control) = control(&lab);
+    client.say(&format!("PORT {}", to_ftp((Ipv4Addr::new(192, 168, 7, 2), 50000).into())));
+    server.hear();
+    let expectation = the_one(&mut events, &mut query, control);
+    let start = Instant::now();
+    query.flush(Family::Any).unwrap();
+    fulfilled(&mut events, &mut query, &expectation);
+    assert!(start.elapsed() < PATIENCE);
+}

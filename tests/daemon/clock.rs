@@ -1,0 +1,219 @@
+//! The wall clock is moved by a day, forward and back, under the tracker's feet: what is measured does not
+//! notice, and what is shown is the time as the clock had it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use lab::traffic::Connection;
+use lab::{Lab, flows, wait_until};
+use nfct::{Protocol, Query};
+use pynatconnd::clock::{Clock, Stamp, SystemClock};
+use pynatconnd::config::{Config, Key};
+use pynatconnd::mapping::{KeyValue, Mapping};
+use pynatconnd::question::Question;
+use pynatconnd::stats::Stats;
+use pynatconnd::tracker::Tracker;
+use tokio::runtime::Runtime;
+
+const DAY: i64 = 24 * 3600 * 1000;
+const DEL_DELAY: Duration = Duration::from_secs(2);
+/// Connections of each kind.
+const NUMBER: u16 = 10;
+
+/// Everything that goes by time, and often: what is old is dropped and the kernel's table read each second.
+const CONFIG: &[u8] = b"\
+[filter]
+dst_ip = 198.51.100.1
+dst_port = 443
+
+[data]
+key_name = nat_port
+del_delay = 2
+garbage_cleaner_interval = 1
+life_span = 3600
+sweep_interval = 1
+";
+
+/// The system's clocks, but the wall clock goes wrong by as much as is asked for.
+#[derive(Default)]
+struct Moved {
+    system: SystemClock,
+    by: AtomicI64,
+}
+
+impl Clock for Moved {
+    fn now(&self) -> Stamp {
+        let Stamp { monotonic, wall } = self.system.now();
+        Stamp { monotonic, wall: wall.checked_add_signed(self.by.load(Ordering::SeqCst)).expect("a time") }
+    }
+}
+
+/// What a test works with.
+struct Bench {
+    lab: Lab,
+    clock: Arc<Moved>,
+    stats: Arc<Stats>,
+    tracker: Arc<Tracker>,
+    runtime: Runtime,
+    query: Query,
+    server: lab::traffic::TcpServer,
+}
+
+/// A connection, and between which moments it began.
+struct Open {
+    connection: Connection,
+    from: Stamp,
+    to: Stamp,
+}
+
+/// A connection that was ended, and between which moments that was.
+struct Ended {
+    opened: (Stamp, Stamp),
+    from: Stamp,
+    to: Stamp,
+    inside: SocketAddr,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let lab = Lab::builder().clients(3).build();
+        let config = Config::parse(CONFIG, "test").expect("it is right").config;
+        let clock = Arc::<Moved>::default();
+        let stats = Arc::<Stats>::default();
+        let start =
+            || Tracker::start((&config).into(), clock.clone(), stats.clone(), |error| panic!("{error}"));
+        let tracker = lab.gateway().enter(start).expect("the kernel can be followed");
+        let runtime = Runtime::new().expect("threads can be made");
+        assert!(runtime.block_on(tracker.wait_complete(lab::PATIENCE)));
+        let query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
+        let server = lab.listen(lab.server_at(443));
+        Self { lab, clock, stats, tracker, runtime, query, server }
+    }
+
+    fn open(&self, host: u8, port: u16) -> Open {
+        let from = self.clock.now();
+        let connection = self.lab.connect_to(&self.server, self.lab.client_at(host, port));
+        assert_eq!(connection.peer.port(), port, "the public port is free");
+        // Asked for once, so that it is known before the clock moves.
+        assert_eq!(self.find(port).iter().filter(|mapping| mapping.is_live()).count(), 1);
+        Open { connection, from, to: self.clock.now() }
+    }
+
+    fn end(&mut self, open: Open) -> Ended {
+        let Open { connection, from, to } = open;
+        let opened = (from, to);
+        let inside = connection.client.local_addr().expect("connected");
+        let from = self.clock.now();
+        connection.reset();
+        assert!(flows::remove(&mut self.query, &flows::tuple(Protocol::Tcp, inside, self.server.address())));
+        assert!(self.find(inside.port()).iter().all(|mapping| !mapping.is_live()));
+        Ended { opened, from, to: self.clock.now(), inside }
+    }
+
+    fn find(&self, port: u16) -> Vec<Mapping> {
+        let question = Question { nat_port: Some(port), ..Question::default() };
+        let answer = self.runtime.block_on(self.tracker.find(&question, 10)).expect("it goes on");
+        assert!(answer.complete);
+        answer.value
+    }
+
+    fn best(&self, port: u16) -> Option<Mapping> {
+        let value = KeyValue::Port(port);
+        let answer = self.runtime.block_on(self.tracker.best(Key::NatPort, value, None));
+        answer.expect("it goes on").value
+    }
+
+    fn check_open(&self, open: &Open) {
+        let port = open.connection.peer.port();
+        let found = self.best(port).unwrap_or_else(|| panic!("port {port} is gone"));
+        assert!(found.is_live(), "{found:?}");
+        assert_eq!(found.src_ip(), open.connection.client.local_addr().expect("connected").ip());
+        assert_between(found.opened, open.from, open.to);
+    }
+
+    /// Asks about an ended connection: it has to be there exactly as long as it is to be. Says whether it is.
+    fn check_ended(&self, ended: &Ended) -> bool {
+        let before = self.clock.now();
+        let found = self.find(ended.inside.port());
+        let after = self.clock.now();
+        match found.iter().find(|mapping| mapping.src_ip() == ended.inside.ip()) {
+            Some(mapping) => {
+                let closed = mapping.closed.expect("it is closed");
+                assert_between(mapping.opened, ended.opened.0, ended.opened.1);
+                assert_between(closed, ended.from, ended.to);
+                assert!(before.since(closed) < DEL_DELAY, "it is still there: {mapping:?}");
+                true
+            }
+            None => {
+                assert!(after.since(ended.from) >= DEL_DELAY, "{} is gone too soon", ended.inside);
+                false
+            }
+        }
+    }
+}
+
+/// On both clocks, of which the wall clock stood still between the two.
+fn assert_between(stamp: Stamp, from: Stamp, to: Stamp) {
+    assert!((from.monotonic..=to.monotonic).contains(&stamp.monotonic), "{stamp:?}: {from:?} to {to:?}");
+    assert!((from.wall..=to.wall).contains(&stamp.wall), "{stamp:?}: {from:?} to {to:?}");
+}
+
+#[test]
+fn a_wall_clock_that_jumps_neither_ends_nor_revives_anything() {
+    if !lab::require() {
+        return;
+    }
+    let mut bench = Bench::new();
+    let (mut asked, mut kept) = (0, 0);
+    // From the real time a day ahead, then a day behind it, then back.
+    for (round, by) in (0..).zip([DAY, -DAY, 0]) {
+        let first = 40_000 + round * 1000;
+        let lasting: Vec<_> = (0..NUMBER).map(|index| bench.open(0, first + index)).collect();
+        let ended_after: Vec<_> = (100..100 + NUMBER).map(|index| bench.open(0, first + index)).collect();
+        let ended_before: Vec<_> = (200..200 + NUMBER)
+            .map(|index| {
+                let open = bench.open(0, first + index);
+                bench.end(open)
+            })
+            .collect();
+
+        bench.clock.by.store(by, Ordering::SeqCst);
+
+        kept += ended_before.iter().filter(|ended| bench.check_ended(ended)).count();
+        lasting.iter().chain(&ended_after).for_each(|open| bench.check_open(open));
+        let mut ended: Vec<_> = ended_after.into_iter().map(|open| bench.end(open)).collect();
+        // The next host's, on ports that were the first one's a moment ago.
+        let mut reused: Vec<_> = (100..100 + NUMBER).map(|index| bench.open(1, first + index)).collect();
+        reused.iter().for_each(|open| bench.check_open(open));
+        // And ended again: of two that ended the later one is the answer, as long as it is any.
+        let last = reused.pop().expect("there are some");
+        let last = bench.end(last);
+        let found = bench.best(last.inside.port());
+        if bench.check_ended(&last) {
+            assert_eq!(found.expect("it is still there").src_ip(), last.inside.ip());
+        }
+
+        ended.extend(ended_before);
+        let mut left: Vec<_> = ended.iter().collect();
+        wait_until("what ended is gone", || {
+            asked += left.len();
+            left.retain(|ended| bench.check_ended(ended));
+            lasting.iter().chain(&reused).for_each(|open| bench.check_open(open));
+            left.is_empty()
+        });
+        wait_until("what ended last is gone", || !bench.check_ended(&last));
+        // Two dumps later nothing has come back.
+        let dumps = bench.stats.dumps.get();
+        wait_until("the kernel's table was read again", || bench.stats.dumps.get() >= dumps + 2);
+        assert!(!ended.iter().any(|ended| bench.check_ended(ended)), "something came back");
+        lasting.iter().for_each(|open| bench.check_open(open));
+    }
+    println!(
+        "clock: moved by a day, forward and back: {} mappings lived through it, {} ended around it ({kept} \
+         still answered after it), asked {asked} times until they were gone: none too soon, too late, or again",
+        3 * 2 * NUMBER,
+        3 * (2 * NUMBER + 1)
+    );
+}

@@ -1,0 +1,196 @@
+//! Answers are exact on real NAT: at the moment a server accepts a connection,
+//! for connections older than the daemon, and for public ports that pass from
+//! one inside host to another.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use nfct::{Conntrack, Layer4, Protocol, Query, Tuple};
+
+use crate::binary::DAEMON;
+use lab::http::Client;
+use lab::{Daemon, Lab, Netns, traffic};
+
+const CONFIG: &str = "\
+[filter]
+dst_ip = 198.51.100.1
+dst_port = 443
+
+[data]
+key_name = nat_port
+
+[http_server]
+host = 0.0.0.0
+ip_acl = 100.64.2.0/24, 198.51.100.0/24, 127.0.0.1
+";
+
+/// Who the daemon says is behind a public port, or the status of its answer.
+fn who(client: &mut Client, port: u16) -> Result<SocketAddr, u16> {
+    let answer = client.get(&format!("/nat_port/{port}"));
+    if answer.status != 200 {
+        return Err(answer.status);
+    }
+    let json = answer.json();
+    let port = json["src_port"].as_u64().and_then(|port| u16::try_from(port).ok()).expect("a port");
+    Ok((
+        json["src_ip"].as_str().and_then(|ip| ip.parse::<std::net::IpAddr>().ok()).expect("an address"),
+        port,
+    )
+        .into())
+}
+
+/// Counts right, wrong and missing answers.
+#[derive(Debug, Default)]
+struct Tally {
+    right: usize,
+    wrong: Vec<String>,
+    missing: Vec<String>,
+}
+
+impl Tally {
+    fn ask(&mut self, client: &mut Client, port: u16, expected: SocketAddr) {
+        match who(client, port) {
+            Ok(found) if found == expected => self.right += 1,
+            Ok(found) => self.wrong.push(format!("port {port}: {found}, expected {expected}")),
+            Err(status) => self.missing.push(format!("port {port}: {status}, expected {expected}")),
+        }
+    }
+
+    fn check(&self, what: &str, asked: usize) {
+        println!("{what}: {asked} asked, {} wrong, {} missing", self.wrong.len(), self.missing.len());
+        assert!(self.wrong.is_empty() && self.missing.is_empty(), "{self:#?}");
+        assert_eq!(self.right, asked);
+    }
+}
+
+/// Sends the other side the address that this side has inside.
+fn introduce(stream: &mut TcpStream) {
+    let name = stream.local_addr().expect("connected").to_string();
+    stream.write_all(format!("{name:<32}").as_bytes()).expect("the server reads");
+}
+
+fn introduced(stream: &mut TcpStream) -> SocketAddr {
+    let mut name = [0; 32];
+    stream.read_exact(&mut name).expect("the client says who it is");
+    std::str::from_utf8(&name).expect("text").trim().parse().expect("an address")
+}
+
+/// Has the kernel forget a connection, if it has not by itself.
+fn end(lab: &Lab, from: SocketAddr, to: SocketAddr) {
+    let layer4 = Layer4::Ports { src: from.port(), dst: to.port() };
+    let original = Tuple { src: from.ip(), dst: to.ip(), protocol: Protocol::Tcp, layer4, zone: 0 };
+    lab.gateway().enter(|| {
+        let mut query = Query::open().expect("ctnetlink is there");
+        let Some(flow) = query.get_by_original(&original).expect("the kernel answers") else { return };
+        let mut entry = Conntrack::new().expect("there is memory");
+        entry.set_tuples(&flow.original, &flow.reply);
+        if let Err(error) = query.delete(&entry) {
+            assert_eq!(error.errno(), Some(2), "only ENOENT will do: {error}");
+        }
+    });
+}
+
+fn ask_from(netns: &Netns, lab: &Lab, daemon: &Daemon) -> Client {
+    Client::connect(netns, daemon.addr_on(lab.public(0)))
+}
+
+#[test]
+fn a_server_that_asks_when_it_accepts_always_learns_the_inside_address() {
+    const CONNECTIONS: usize = 2000;
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().clients(4).build();
+    let daemon = DAEMON.start(lab.gateway(), CONFIG);
+    let server = lab.listen(lab.server_at(443));
+    let target = server.address();
+    let clients: Vec<_> = (0..4)
+        .map(|index| {
+            let from = lab.client_at(index, 0);
+            lab.client().spawn(move || {
+                for _ in 0..CONNECTIONS / 4 {
+                    let mut stream = traffic::connect(from, target).expect("connected");
+                    introduce(&mut stream);
+                    // Wait until the server has asked.
+                    let _ = stream.read(&mut [0]);
+                }
+            })
+        })
+        .collect();
+    let mut asking = ask_from(lab.server(), &lab, &daemon);
+    let mut tally = Tally::default();
+    for _ in 0..CONNECTIONS {
+        let (mut stream, peer) = server.accept();
+        let answer = who(&mut asking, peer.port());
+        let expected = introduced(&mut stream);
+        match answer {
+            Ok(found) if found == expected => tally.right += 1,
+            Ok(found) => tally.wrong.push(format!("{peer}: {found}, expected {expected}")),
+            Err(status) => tally.missing.push(format!("{peer}: {status}, expected {expected}")),
+        }
+    }
+    clients.into_iter().for_each(|client| client.join().expect("the client finished"));
+    tally.check("at the moment of accept", CONNECTIONS);
+}
+
+#[test]
+fn connections_older_than_the_daemon_are_known() {
+    const CONNECTIONS: u16 = 50;
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    let server = lab.listen(lab.server_at(443));
+    let old: Vec<_> =
+        (0..CONNECTIONS).map(|index| lab.connect_to(&server, lab.client_at(0, 40000 + index))).collect();
+    let daemon = DAEMON.start(lab.gateway(), CONFIG);
+    lab::wait_until("the kernel's table is read", || {
+        ask_from(lab.server(), &lab, &daemon).get("/readyz").status == 200
+    });
+    let mut asking = ask_from(lab.server(), &lab, &daemon);
+    let mut tally = Tally::default();
+    for connection in &old {
+        tally.ask(&mut asking, connection.peer.port(), connection.client.local_addr().unwrap());
+    }
+    tally.check("opened before the daemon", CONNECTIONS.into());
+}
+
+#[test]
+fn a_public_port_that_passes_to_another_host_is_the_other_host_s_at_once() {
+    const PORTS: u16 = 100;
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().clients(2).build();
+    let server = lab.listen(lab.server_at(443));
+    let daemon = DAEMON.start(lab.gateway(), CONFIG);
+
+    let (mut first, mut at_once) = (Tally::default(), Tally::default());
+    let mut open = Vec::new();
+    for port in 40000..40000 + PORTS {
+        let connection = lab.connect_to(&server, lab.client_at(0, port));
+        assert_eq!(connection.peer.port(), port);
+        // On connections of their own: one that is kept is closed if the machine stalls for 5 s.
+        first.ask(&mut ask_from(lab.server(), &lab, &daemon), port, lab.client_at(0, port));
+        connection.reset();
+        end(&lab, lab.client_at(0, port), server.address());
+
+        let connection = lab.connect_to(&server, lab.client_at(1, port));
+        assert_eq!(connection.peer.port(), port, "the port passed to the other host");
+        at_once.ask(&mut ask_from(lab.server(), &lab, &daemon), port, lab.client_at(1, port));
+        open.push(connection);
+    }
+    first.check("a public port's first host", PORTS.into());
+    at_once.check("a public port reused by another host, at once", PORTS.into());
+
+    // Longer than a closed mapping is answered: the first host's end is over and done.
+    let reused = Instant::now();
+    std::thread::sleep(Duration::from_secs(12).saturating_sub(reused.elapsed()));
+    let mut asking = ask_from(lab.server(), &lab, &daemon);
+    let mut later = Tally::default();
+    for connection in &open {
+        later.ask(&mut asking, connection.peer.port(), connection.client.local_addr().unwrap());
+    }
+    later.check("a public port reused by another host, 12 s later", PORTS.into());
+}

@@ -1,0 +1,3 @@
+//! `/metrics`, on a running daemon.
+
+mod counts;

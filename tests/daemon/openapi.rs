@@ -1,0 +1,401 @@
+//! `doc/openapi.json` is true: its examples fit its schemas, and every route answers as it says, on a running
+//! daemon with real mappings. `tests/openapi/run.sh` goes on from here with generated requests.
+
+use std::collections::BTreeSet;
+
+use crate::binary::DAEMON;
+use jsonschema::Validator;
+use lab::http::{Client, Response, Stream};
+use lab::{Lab, traffic};
+use serde_json::{Value, json};
+
+const DOCUMENT: &str = include_str!("../../doc/openapi.json");
+
+/// Every route that the server knows, and a path that stands for it. The list is held against the document and,
+/// by asking, against the server.
+const ROUTES: [(&str, &str, &[&str]); 12] = [
+    ("/v1/lookup", "/v1/lookup", &["GET", "HEAD", "POST", "OPTIONS"]),
+    ("/v1/mappings", "/v1/mappings", &["GET", "HEAD", "OPTIONS"]),
+    ("/v1/events", "/v1/events", &["GET", "HEAD", "OPTIONS"]),
+    ("/v1/auth", "/v1/auth", &["GET", "HEAD", "OPTIONS"]),
+    ("/v1/openapi.json", "/v1/openapi.json", &["GET", "HEAD", "OPTIONS"]),
+    ("/healthz", "/healthz", &["GET", "HEAD", "OPTIONS"]),
+    ("/readyz", "/readyz", &["GET", "HEAD", "OPTIONS"]),
+    ("/metrics", "/metrics", &["GET", "HEAD", "OPTIONS"]),
+    ("/{key_name}/{value}", "/nat_port/40001", &["GET", "OPTIONS"]),
+    ("/{value}", "/40001", &["GET", "OPTIONS"]),
+    ("/debug", "/debug", &["GET", "OPTIONS"]),
+    ("/nagios", "/nagios", &["GET", "OPTIONS"]),
+];
+
+const CONFIG: &str = "\
+[filter]
+dst_ip = 198.51.100.1
+dst_port = 443
+
+[data]
+key_name = nat_port
+del_delay = 3600
+
+[http_server]
+host = 0.0.0.0
+ip_acl = 198.51.100.1, 127.0.0.1
+";
+
+/// The document, and answers held against it.
+struct Document {
+    root: Value,
+    /// What answers were seen: route, method, status, media type.
+    seen: BTreeSet<(String, String, String, String)>,
+}
+
+impl Document {
+    fn read() -> Self {
+        let root = serde_json::from_str(DOCUMENT).expect("the document is JSON");
+        Self { root, seen: BTreeSet::new() }
+    }
+
+    /// Follows references.
+    fn resolve<'a>(&'a self, value: &'a Value) -> &'a Value {
+        match value["$ref"].as_str() {
+            Some(reference) => {
+                let pointer = reference.strip_prefix('#').expect("references are local");
+                self.resolve(
+                    self.root.pointer(pointer).unwrap_or_else(|| panic!("{reference} leads nowhere")),
+                )
+            }
+            None => value,
+        }
+    }
+
+    /// A validator of one of the document's schemas, formats included.
+    fn validator(&self, schema: &Value) -> Validator {
+        let mut whole = json!({ "components": self.root["components"] });
+        whole.as_object_mut().unwrap().extend(schema.as_object().expect("a schema").clone());
+        jsonschema::options()
+            .should_validate_formats(true)
+            .build(&whole)
+            .unwrap_or_else(|error| panic!("{error} in the schema {schema}"))
+    }
+
+    fn check(&self, schema: &Value, value: &Value, what: &str) {
+        let errors: Vec<_> = self
+            .validator(schema)
+            .iter_errors(value)
+            .map(|error| format!("{} at {}", error, error.instance_path()))
+            .collect();
+        assert!(errors.is_empty(), "{what} differs from the document: {errors:#?}\n{value:#}");
+    }
+
+    fn operations(&self) -> impl Iterator<Item = (&String, &String, &Value)> {
+        let paths = self.root["paths"].as_object().unwrap().iter();
+        paths.flat_map(|(path, methods)| {
+            methods.as_object().unwrap().iter().map(move |(method, operation)| (path, method, operation))
+        })
+    }
+
+    /// Holds an answer against what the document says of it: status, headers, media type and body.
+    fn hold(&mut self, route: &str, method: &str, answer: &Response) -> &Value {
+        // HEAD and, of any method that there is not, 405 stand with GET.
+        let documented = if method == "POST" && route == "/v1/lookup" { "post" } else { "get" };
+        let what = format!("{method} {route}: {}", answer.status);
+        let operation = &self.root["paths"][route][documented];
+        let expected = self.resolve(&operation["responses"][answer.status.to_string()]);
+        assert!(expected.is_object(), "{what} is not in the document: {:?}", answer.text());
+
+        for (name, header) in expected["headers"].as_object().into_iter().flatten() {
+            match answer.header(name) {
+                Some(value) => self.check(&header["schema"], &json!(value), &format!("{what} {name}")),
+                None => assert_ne!(header["required"], true, "{what} lacks {name}"),
+            }
+        }
+        let media_type = answer.header("Content-Type").unwrap_or_default();
+        let media_type = media_type.split(';').next().unwrap_or_default();
+        if let Some(content) = expected["content"].as_object() {
+            let described = &content
+                .get(media_type)
+                .unwrap_or_else(|| panic!("{what} with {media_type:?} is not in the document"));
+            let schema = &described["schema"];
+            match (method, media_type) {
+                ("HEAD", _) => assert!(answer.body.is_empty(), "{what} has a body"),
+                (_, "application/json") => self.check(schema, &answer.json(), &what),
+                (_, "application/x-ndjson") => {
+                    for line in answer.text().lines() {
+                        self.check(schema, &serde_json::from_str(line).expect("a line is JSON"), &what);
+                    }
+                }
+                _ => self.check(schema, &json!(answer.text()), &what),
+            }
+        } else {
+            assert_eq!((media_type, answer.text()), ("", ""), "{what} has a body");
+        }
+        self.seen.insert((route.into(), documented.into(), answer.status.to_string(), media_type.into()));
+        &self.root["paths"][route][documented]
+    }
+
+    /// The media types that a documented answer may have; `""` for one without a body.
+    fn documented(&self) -> BTreeSet<(String, String, String, String)> {
+        let mut all = BTreeSet::new();
+        for (path, method, operation) in self.operations() {
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                let content = self.resolve(response)["content"].as_object();
+                let types: Vec<_> =
+                    content.map_or(vec![""], |types| types.keys().map(String::as_str).collect());
+                all.extend(types.iter().map(|media_type| {
+                    (path.clone(), method.clone(), status.clone(), media_type.to_string())
+                }));
+            }
+        }
+        all
+    }
+}
+
+/// Calls `on` with every object below `value`, and its place.
+fn walk<'a>(value: &'a Value, place: &str, on: &mut impl FnMut(&'a Value, &str)) {
+    match value {
+        Value::Object(fields) => {
+            on(value, place);
+            fields.iter().for_each(|(name, inner)| walk(inner, &format!("{place}/{name}"), on));
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(at, inner)| walk(inner, &format!("{place}/{at}"), on));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_example_fits_its_schema() {
+    let document = Document::read();
+    let mut examples = 0;
+    walk(&document.root, "", &mut |object, place| {
+        // Only media types, parameters and headers have a schema beside their examples.
+        let schema = &object["schema"];
+        if !schema.is_object() {
+            return;
+        }
+        let several = object["examples"].as_object().into_iter().flatten();
+        let several = several.map(|(name, example)| (name.as_str(), &example["value"]));
+        for (name, example) in several.chain(object.get("example").map(|example| ("example", example))) {
+            document.check(schema, example, &format!("{place} {name}"));
+            examples += 1;
+        }
+    });
+    println!("{examples} examples fit their schemas");
+    assert!(examples > 50, "{examples}");
+}
+
+#[test]
+fn every_reference_leads_somewhere_and_every_component_is_used() {
+    let document = Document::read();
+    let mut used = BTreeSet::new();
+    walk(&document.root, "", &mut |object, _| {
+        if let Some(reference) = object["$ref"].as_str() {
+            document.resolve(object);
+            used.insert(reference.trim_start_matches('#').to_owned());
+        }
+    });
+    for (kind, components) in document.root["components"].as_object().unwrap() {
+        for name in components.as_object().unwrap().keys() {
+            assert!(used.contains(&format!("/components/{kind}/{name}")), "nothing uses {kind}/{name}");
+        }
+    }
+}
+
+#[test]
+fn every_route_says_what_it_does_and_what_it_answers() {
+    let document = Document::read();
+    let mut ids = BTreeSet::new();
+    for (path, method, operation) in document.operations() {
+        let what = format!("{method} {path}");
+        assert!(operation["summary"].is_string(), "{what} has no summary");
+        assert!(ids.insert(operation["operationId"].as_str().expect("an id")), "{what} has another's id");
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            let parameter = document.resolve(parameter);
+            assert!(parameter["description"].is_string(), "{what}: {parameter} is not described");
+        }
+        let refusals = ["403", "413", "431"].into_iter().chain((method == "get").then_some("405"));
+        for status in refusals {
+            assert!(operation["responses"][status].is_object(), "{what} lacks {status}");
+        }
+    }
+    let documented: BTreeSet<&str> = document.operations().map(|(path, ..)| path.as_str()).collect();
+    let known: BTreeSet<&str> = ROUTES.iter().map(|(route, ..)| *route).collect();
+    assert_eq!(documented, known);
+}
+
+#[test]
+fn every_route_answers_as_documented() {
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().clients(2).build();
+    let daemon = DAEMON.start(lab.gateway(), CONFIG);
+    daemon.wait_for_line("the table equals the kernel's");
+    let address = daemon.addr_on(lab.public(0));
+    let connect = || Client::connect(lab.server(), address);
+    let mut document = Document::read();
+
+    // Streams see what opens and closes below.
+    let open = |accept| Stream::connect(lab.server(), address, "/v1/events", &[("Accept", accept)]);
+    let mut lines = open("application/x-ndjson");
+    let mut events = open("text/event-stream");
+    for (stream, media_type) in [(&lines, "application/x-ndjson"), (&events, "text/event-stream")] {
+        assert_eq!(stream.head.header("Content-Type"), Some(media_type));
+        document.hold("/v1/events", "HEAD", &stream.head);
+    }
+
+    let server = lab.listen(lab.server_at(443));
+    let tcp = lab.connect_to(&server, lab.client_at(0, 40001));
+    let udp_server = lab.udp_server(lab.server_at(443));
+    let udp = lab.udp_client(lab.client_at(1, 40002));
+    traffic::udp_exchange(&udp, &udp_server);
+    lab.gateway().run("conntrack", &["-D", "-p", "udp", "--orig-port-src", "40002"]);
+    assert_eq!(tcp.peer, (lab.public(0), 40001).into());
+
+    // Every route with GET, HEAD, OPTIONS, with a method and with a body that it does not take, with too large a
+    // header, and from a client that may not ask.
+    let large = "x".repeat(17_000);
+    for (route, path, methods) in ROUTES {
+        let mut client = connect();
+        let streams = route == "/v1/events";
+        if !streams {
+            document.hold(route, "GET", &client.get(path));
+        }
+        document.hold(route, "HEAD", &client.request("HEAD", path, &[], b""));
+
+        let options = client.request("OPTIONS", path, &[], b"");
+        assert!(matches!(options.status, 200 | 204) && options.body.is_empty(), "{route}: {options:?}");
+        for method in ["DELETE", "PUT", "PATCH", "TRACE", "QUERY", "POST"] {
+            if methods.contains(&method) {
+                continue;
+            }
+            let refusal = client.request(method, path, &[], b"");
+            assert_eq!(refusal.status, 405, "{method} {route}");
+            document.hold(route, method, &refusal);
+            let mut allowed: Vec<_> = refusal.header("Allow").unwrap().split(", ").collect();
+            let mut expected = methods.to_vec();
+            allowed.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(allowed, expected, "{route}");
+        }
+        for (what, answer) in [
+            (413, connect().request("GET", path, &[], b"?")),
+            (431, connect().request("GET", path, &[("X-Large", &large)], b"")),
+            (403, Client::connect(lab.client(), address).request("GET", path, &[], b"")),
+        ] {
+            assert_eq!(answer.status, what, "{route}");
+            document.hold(route, "GET", &answer);
+        }
+    }
+
+    // What only some of them answer.
+    let mut client = connect();
+    let gets = [
+        ("/v1/lookup", "/v1/lookup?nat_port=40001&protocol=tcp", 200),
+        ("/v1/lookup", "/v1/lookup?natport=1", 400),
+        ("/v1/lookup", "/v1/lookup?nat_port=1", 404),
+        ("/v1/mappings", "/v1/mappings?wait=1", 400),
+        ("/v1/events", "/v1/events?state=dead", 400),
+        ("/{key_name}/{value}", "/src_port/40001", 400),
+        ("/{key_name}/{value}", "/nat_port/abc", 400),
+        ("/{key_name}/{value}", "/nat_port/40009", 404),
+        ("/{key_name}/{value}", "/nat_port/1/2", 404),
+        ("/{value}", "/abc", 400),
+        ("/{value}", "/40009", 404),
+        ("/{value}", "/", 404),
+    ];
+    for (route, path, status) in gets {
+        let answer = client.get(path);
+        assert_eq!(answer.status, status, "{path}");
+        document.hold(route, "GET", &answer);
+    }
+    let accept = [("Accept", "application/openmetrics-text; version=1.0.0")];
+    document.hold("/metrics", "GET", &client.request("GET", "/metrics", &accept, b""));
+    let thousand_and_one = serde_json::to_vec(&vec![json!({}); 1001]).unwrap();
+    let posts: [(&[u8], u16); 4] = [
+        (br#"[{"nat_port": 40001}, {"nat_port": 1}]"#, 200),
+        (br#"[{}, {"natport": 1}]"#, 400),
+        (b"[", 400),
+        (&thousand_and_one, 413),
+    ];
+    for (body, status) in posts {
+        let answer = connect().request("POST", "/v1/lookup", &[], body);
+        assert_eq!(answer.status, status);
+        document.hold("/v1/lookup", "POST", &answer);
+    }
+    let refused = Client::connect(lab.client(), address).request("POST", "/v1/lookup", &[], b"");
+    document.hold("/v1/lookup", "POST", &refused);
+    document.hold(
+        "/v1/lookup",
+        "POST",
+        &connect().request("POST", "/v1/lookup", &[("X-Large", &large)], b"[]"),
+    );
+
+    // Every example of /v1/auth's headers, found and not found.
+    let mut headers: Vec<(&str, &str)> = vec![("X-Real-IP", "100.64.2.1"), ("X-Real-Port", "40001")];
+    let found = client.request("GET", "/v1/auth", &headers, b"");
+    document.hold("/v1/auth", "GET", &found);
+    assert_eq!(found.header("X-Nat-Found"), Some("1"));
+    headers[1].1 = "x";
+    document.hold("/v1/auth", "GET", &client.request("GET", "/v1/auth", &headers, b""));
+
+    // The streams: a line for each event, and data for each event.
+    let line_schema = stream_schema(&document, "application/x-ndjson");
+    let data_schema = stream_schema(&document, "text/event-stream");
+    for expected in ["opened", "opened", "closed"] {
+        let line = lines.next_json();
+        assert_eq!(line["event"], expected);
+        document.check(&line_schema, &line, "a line of /v1/events");
+        assert_eq!(events.next_line(), Some(format!("event: {expected}")));
+        let data = events.next_line().expect("data follows");
+        let data = serde_json::from_str(data.strip_prefix("data: ").expect("data")).unwrap();
+        document.check(&data_schema, &data, "data of /v1/events");
+        assert_eq!(data, line["mapping"]);
+        assert_eq!(events.next_line().as_deref(), Some(""));
+    }
+
+    // The server's own list of its new routes.
+    let hint = client.get("/v1/none").json()["hint"].as_str().expect("a hint").to_owned();
+    let named: BTreeSet<&str> = hint.split([' ', ',']).filter(|word| word.starts_with("/v1/")).collect();
+    let known: BTreeSet<&str> =
+        ROUTES.iter().map(|(route, ..)| *route).filter(|route| route.starts_with("/v1/")).collect();
+    assert_eq!(named, known, "{hint}");
+
+    // The document is served as it is in the sources.
+    assert_eq!(client.get("/v1/openapi.json").text(), DOCUMENT);
+
+    let unseen: Vec<_> = document.documented().difference(&document.seen).cloned().collect();
+    // Not to be had here: a kernel that can't be followed, a table that is not whole, a body that takes 10 s.
+    let rare = |status: &str| matches!(status, "500" | "503" | "408");
+    let unseen: Vec<_> = unseen.into_iter().filter(|(_, _, status, _)| !rare(status)).collect();
+    assert!(unseen.is_empty(), "documented, but never answered here: {unseen:#?}");
+    println!("{} of {} documented answers seen", document.seen.len(), document.documented().len());
+    drop(tcp);
+}
+
+#[test]
+fn answers_of_a_table_that_is_not_whole_are_documented_too() {
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    // The kernel tells of nothing, so the table is only as new as the last dump.
+    lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "0");
+    let daemon = DAEMON.start(lab.gateway(), CONFIG);
+    let mut client = Client::connect(lab.server(), daemon.addr_on(lab.public(0)));
+    let mut document = Document::read();
+    for (route, path, status) in [
+        ("/readyz", "/readyz", 503),
+        ("/{value}", "/40001", 503),
+        ("/{key_name}/{value}", "/nat_port/1", 503),
+    ] {
+        let answer = client.get(path);
+        assert_eq!(answer.status, status, "{path}");
+        document.hold(route, "GET", &answer);
+    }
+}
+
+fn stream_schema(document: &Document, media_type: &str) -> Value {
+    document.root["paths"]["/v1/events"]["get"]["responses"]["200"]["content"][media_type]["schema"].clone()
+}

@@ -1,0 +1,3 @@
+//! The interface under `/v1`, on a running daemon.
+
+mod lookup;

@@ -1,0 +1,240 @@
+//! The nginx recipe of doc/OPERATIONS.md, word for word, on a real nginx: the application behind it learns the
+//! inside address of every client behind the NAT, and the site goes on when the daemon does not answer.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use lab::http::{self, Client, Response};
+use lab::{Lab, Netns, traffic, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use super::documents::DAEMON;
+
+const GUIDE: &str = include_str!("../../doc/OPERATIONS.md");
+
+/// The daemon that the recipe asks: on the gateway, port 8080.
+const CONFIG: &str = "\
+[filter]
+nat_only = yes
+
+[data]
+key_name = nat_port
+
+[http_server]
+host = 0.0.0.0
+port = 8080
+ip_acl = 198.51.100.1
+";
+
+/// Every connection gets another port outside than inside.
+const RANDOM: &str = "\
+table ip nat {
+    chain postrouting {
+        type nat hook postrouting priority 100
+        ip saddr 192.168.7.0/24 oifname \"outside\" masquerade random
+    }
+}
+";
+
+/// The recipe as the guide has it.
+fn recipe() -> &'static str {
+    let (_, rest) = GUIDE.split_once("```nginx\n").expect("the guide has a block of nginx");
+    let (recipe, _) = rest.split_once("```").expect("the block ends");
+    assert!(recipe.contains("auth_request "), "{recipe}");
+    recipe
+}
+
+/// Whether the test can run. Where it has to, it panics instead of saying no.
+fn require() -> bool {
+    if !lab::require() {
+        return false;
+    }
+    let found = Command::new("nginx").arg("-v").stderr(Stdio::null()).status();
+    assert!(
+        found.is_ok_and(|status| status.success()),
+        "this test needs nginx, of the package nginx: `make setup test` installs it"
+    );
+    true
+}
+
+/// An nginx in the server's namespace, with everything that it writes in a directory of its own.
+struct Nginx {
+    child: Child,
+    directory: TempDir,
+}
+
+impl Nginx {
+    fn start(netns: &Netns, site: &str) -> Self {
+        let directory = TempDir::with_prefix("pynatconnd-nginx-").expect("a temporary directory can be made");
+        let path = directory.path().display();
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|name| format!("    {name}_temp_path {path}/{name};\n"))
+            .concat();
+        let config = format!(
+            "daemon off;\nuser root;\nworker_processes 2;\npid {path}/pid;\nerror_log {path}/error.log;\n\
+             events {{}}\nhttp {{\n    access_log off;\n{temporary}{site}\n}}\n"
+        );
+        let config_path = directory.path().join("nginx.conf");
+        fs::write(&config_path, config).expect("the configuration can be written");
+        let child = netns
+            .command("nginx")
+            .arg("-e")
+            .arg(directory.path().join("error.log"))
+            .arg("-p")
+            .arg(directory.path())
+            .arg("-c")
+            .arg(&config_path)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("nginx can be started");
+        let mut nginx = Self { child, directory };
+        wait_until("nginx runs", || {
+            let ended = nginx.child.try_wait().expect("nginx is our child");
+            assert!(ended.is_none(), "nginx ended ({ended:?}): {}", nginx.log());
+            nginx.directory.path().join("pid").exists()
+        });
+        nginx
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("error.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- nginx wrote:\n{}\n---", self.log());
+        }
+        // Its workers end with the master when that is told to, not when it is killed.
+        let master = Pid::from_raw(self.child.id().try_into().expect("a process id is positive"));
+        let _ = kill(master, Signal::SIGTERM);
+        let _ = self.child.wait();
+    }
+}
+
+/// The application behind nginx: answers each request with the header that it got.
+fn application(lab: &Lab) -> traffic::AcceptLoop {
+    lab.listen(([127, 0, 0, 1], 9000).into()).accept_loop(|stream, _| {
+        std::thread::spawn(|| tell_header(stream));
+    })
+}
+
+fn tell_header(stream: TcpStream) -> Option<()> {
+    let mut stream = BufReader::new(stream);
+    let mut header = String::new();
+    while stream.read_line(&mut header).ok()? > 2 {}
+    let length = header
+        .lines()
+        .filter_map(|line| line.split_once(": "))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .map_or(0, |(_, length)| length.parse().expect("a length"));
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()?;
+    header += &format!("Body: {length}\r\n");
+    let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", header.len());
+    stream.get_mut().write_all((head + &header).as_bytes()).ok()
+}
+
+/// A field of the header that the application got.
+fn told<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let lines = answer.text().lines().filter_map(|line| line.split_once(": "));
+    let mut values = lines.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+    let value = values.next();
+    assert_eq!(values.next(), None, "{name} is there twice: {}", answer.text());
+    value
+}
+
+/// The inside address and port that the application was told.
+fn inside(answer: &Response) -> Option<SocketAddr> {
+    let address = told(answer, "X-Inside-IP")?.parse::<std::net::IpAddr>().expect("an address");
+    let port = told(answer, "X-Inside-Port").expect("a port").parse().expect("a port");
+    Some((address, port).into())
+}
+
+/// A request of a client that pretends to be somebody else.
+fn ask(client: &mut Client) -> Response {
+    client.request("GET", "/", &[("X-Inside-IP", "192.0.2.1"), ("X-Inside-Port", "1")], b"")
+}
+
+#[test]
+fn the_application_learns_the_inside_address_and_the_site_needs_no_daemon() {
+    const CLIENTS: u16 = 200;
+    if !require() {
+        return;
+    }
+    let lab = Lab::builder().clients(4).ruleset(RANDOM).build();
+    let site = lab.server_at(80);
+    let daemon = DAEMON.start(lab.gateway(), CONFIG);
+    daemon.wait_for_line("the table equals the kernel's");
+    let application = application(&lab);
+    let nginx = Nginx::start(lab.server(), recipe());
+
+    // Each connection from behind the NAT, twice on the same one: its own inside address and port.
+    let mut kept = Vec::new();
+    for number in 0..CLIENTS {
+        let from = lab.client_at((number % 4) as u8, 40000 + number);
+        let mut client = Client::over(lab.connect(from, site)).expect("it is open");
+        for _ in 0..2 {
+            let answer = ask(&mut client);
+            assert_eq!(inside(&answer), Some(from), "{}", answer.text());
+        }
+        kept.push((client, from));
+    }
+    let table =
+        http::get(lab.server(), daemon.addr_on(lab.public(0)), "/v1/mappings?dst_port=80&nat_ip=100.64.2.1");
+    let mappings =
+        table.text().lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    let other_ports = mappings.filter(|mapping| mapping["nat_port"] != mapping["src_port"]).count();
+    assert!(other_ports > usize::from(CLIENTS) / 2, "the NAT left the ports as they were: {other_ports}");
+
+    // With a body, in either form, and with more headers than the daemon takes.
+    let (client, from) = &mut kept[0];
+    let answer = client.request("POST", "/", &[], &[b'x'; 20_000]);
+    assert_eq!((inside(&answer), told(&answer, "Body")), (Some(*from), Some("20000")));
+    client
+        .send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+        .unwrap();
+    let answer = client.read_response("POST").unwrap();
+    assert_eq!((inside(&answer), told(&answer, "Body")), (Some(*from), Some("5")));
+    let names: Vec<String> = (0..60).map(|number| format!("X-Field-{number}")).collect();
+    let value = "x".repeat(300);
+    let fields: Vec<_> = names.iter().map(|name| (name.as_str(), value.as_str())).collect();
+    assert_eq!(inside(&client.request("GET", "/", &fields, b"")), Some(*from));
+
+    // A client that is not behind the gateway, and the daemon's own route from outside.
+    let mut direct = Client::connect(lab.server(), site);
+    let answer = ask(&mut direct);
+    assert_eq!((inside(&answer), told(&answer, "X-Inside-Port")), (None, None), "{}", answer.text());
+    assert_eq!(direct.get("/_inside").status, 404);
+
+    // The gateway takes no packets for the daemon: after the recipe's half a second the site goes on.
+    let (client, from) = &mut kept[1];
+    lab.gateway().nft(
+        "table ip mute {\n chain input {\n type filter hook input priority 0\n tcp dport 8080 drop\n }\n}\n",
+    );
+    assert_eq!(inside(&ask(client)), None);
+    assert_eq!(inside(&ask(&mut direct)), None);
+    lab.gateway().nft("delete table ip mute\n");
+    wait_until("the gateway answers again", || inside(&ask(client)) == Some(*from));
+
+    // The daemon is gone, refuses the server, and is back.
+    drop(daemon);
+    for (client, _) in &mut kept[..10] {
+        assert_eq!(inside(&ask(client)), None);
+    }
+    let refusing = DAEMON.start(lab.gateway(), CONFIG.replace("198.51.100.1", "198.51.100.99"));
+    let (client, from) = &mut kept[2];
+    assert_eq!(inside(&ask(client)), None);
+    refusing.wait_for_line("refused 198.51.100.1");
+    drop(refusing);
+    let _daemon = DAEMON.start(lab.gateway(), CONFIG);
+    assert_eq!(inside(&ask(client)), Some(*from));
+    println!("{CLIENTS} connections through the NAT, {} requests: 0 wrong, 0 missing", 2 * CLIENTS);
+    drop((nginx, application));
+}
