@@ -1,14 +1,24 @@
-//! What a dump takes of this process, which has no other test that would disturb the figures.
+//! What the wrapper takes of its process: memory, descriptors, and what a program inherits that it starts. One test at a
+//! time, and no others beside them.
 //!
-//! Needs root; elsewhere it says so and does nothing.
+//! Needs root; elsewhere each test says so and does nothing.
 
-use nfct::{Family, Query};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nfct::{Events, Family, Groups, Query};
 
 use lab::in_fresh_namespace;
 use lab::samples::{create, masqueraded};
 
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn a_dump_needs_no_more_memory_for_more_entries_and_leaves_nothing_when_it_is_stopped() {
+    let _alone = alone();
     in_fresh_namespace(|| {
         let mut query = Query::open().unwrap();
         for port in 1..=20_000 {
@@ -36,5 +46,33 @@ fn a_dump_needs_no_more_memory_for_more_entries_and_leaves_nothing_when_it_is_st
         let after = (descriptors(), resident());
         assert_eq!(after.0, before.0, "descriptors");
         assert!(after.1 < before.1 + 1000, "KiB: {before:?}, {after:?}");
+    });
+}
+
+#[test]
+fn no_socket_is_left_to_a_program_that_is_started() {
+    let _alone = alone();
+    in_fresh_namespace(|| {
+        let netlink = || {
+            let listed = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+            let sockets = listed.filter(|fd| {
+                std::fs::read_link(fd.path())
+                    .is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))
+            });
+            sockets.count()
+        };
+        let query = Query::open().unwrap();
+        let events = Events::subscribe(Groups::ALL).unwrap();
+        let expect = nfct::ExpectEvents::subscribe(nfct::ExpectGroups::ALL).unwrap();
+        assert!(netlink() >= 3);
+        // The shell lists what it was left.
+        let output = std::process::Command::new("sh")
+            .args(["-c", "ls -l /proc/$$/fd"])
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("-> ") && !text.contains("socket:"), "{text}");
+        drop((query, events, expect));
     });
 }

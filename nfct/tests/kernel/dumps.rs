@@ -178,30 +178,3 @@ fn a_full_buffer_is_told_and_the_socket_goes_on_after_it() {
         assert!(events.set_receive_buffer(64 << 20).unwrap() >= 64 << 20, "CAP_NET_ADMIN passes rmem_max");
     });
 }
-
-#[test]
-fn no_socket_is_left_to_a_program_that_is_started() {
-    in_fresh_namespace(|| {
-        let netlink = || {
-            let listed = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
-            let sockets = listed.filter(|fd| {
-                std::fs::read_link(fd.path())
-                    .is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))
-            });
-            sockets.count()
-        };
-        let query = Query::open().unwrap();
-        let events = Events::subscribe(Groups::ALL).unwrap();
-        let expect = nfct::ExpectEvents::subscribe(nfct::ExpectGroups::ALL).unwrap();
-        assert!(netlink() >= 3);
-        // The shell lists what it was left.
-        let output = std::process::Command::new("sh")
-            .args(["-c", "ls -l /proc/$$/fd"])
-            .stdin(std::process::Stdio::null())
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains("-> ") && !text.contains("socket:"), "{text}");
-        drop((query, events, expect));
-    });
-}

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use nfct::attr::{self, Attribute, Id};
 use nfct::{
-    Conntrack, ConntrackRef, DccpRole, DccpState, Labels, Layer3, Layer4, Protocol, SctpState, Status, TcpFlags, TcpState, Tuple,
+    Conntrack, ConntrackRef, DccpRole, DccpState, Labels, Layer3, Layer4, Protocol, SctpState, Status,
+    TcpFlags, TcpState, Tuple,
 };
 use proptest::prelude::*;
 

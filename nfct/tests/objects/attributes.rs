@@ -5,9 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use nfct::attr::{self, Group, Id};
-use nfct::{
-    Compare, Conntrack, Labels, Layer3, Layer4, Parts, Protocol, Status,
-};
+use nfct::{Compare, Conntrack, Labels, Layer3, Layer4, Parts, Protocol, Status};
 use proptest::prelude::*;
 
 use super::assignments::{apply, assert_holds, assignments, cases, ports, several, tuple};

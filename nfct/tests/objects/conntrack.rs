@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use nfct::attr::{self, Group, Icmp, Pair};
 use nfct::{
-    Conntrack, Counters, Direction, Error, Family,
-    LabelMap, Labels, Layer4, Output, Parts, Protocol, Status, TcpState, Tuple,
+    Conntrack, Counters, Direction, Error, Family, LabelMap, Labels, Layer4, Output, Parts, Protocol, Status,
+    TcpState, Tuple,
 };
 
 use super::assignments::{ports, tuple};

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use nfct::attr::{self};
-use nfct::{
-    Conntrack, Error, Family, Labels, Layer4, Output, Parts, Protocol, Status, TcpState, Tuple,
-};
+use nfct::{Conntrack, Error, Family, Labels, Layer4, Output, Parts, Protocol, Status, TcpState, Tuple};
 use proptest::prelude::*;
 
 use super::assignments::cases;

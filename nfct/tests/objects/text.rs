@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use nfct::attr::{self};
 use nfct::{
-    Conntrack, Counters, Direction, EventKind, Family,
-    LabelMap, Labels, Layer4, Output, Protocol, Status, TcpState, Tuple,
+    Conntrack, Counters, Direction, EventKind, Family, LabelMap, Labels, Layer4, Output, Protocol, Status,
+    TcpState, Tuple,
 };
 use proptest::prelude::*;
 

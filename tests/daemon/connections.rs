@@ -1,0 +1,252 @@
+//! Connections of HTTP clients: kept, limited, refused, and closed when the client goes too far.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lab::http::Client;
+use lab::traffic::{self};
+use lab::{Lab, wait_within};
+
+use super::usual::{
+    LONG, USUAL, ask, exchange, fill, limit_files, read_to_end, shrink_buffers, sockets, stall, status,
+};
+
+#[test]
+fn head_is_get_without_the_body() {
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    let daemon = USUAL.start(&lab);
+    fill(&lab, 1000);
+    let mut client = Client::connect(lab.gateway(), daemon.local_addr());
+    for path in ["/nat_port/7", "/7", "/nat_port/2000", "/nat_port/x", "/banana/1", "/debug", "/nagios", "/"]
+    {
+        let mut head_of = |method| {
+            let mut response = client.request(method, path, &[], b"");
+            // Not even a GET has the second one before its body is made.
+            let varies = ["date", "transfer-encoding"];
+            response.headers.retain(|(name, _)| !varies.contains(&&*name.to_lowercase()));
+            (response.status, response.headers)
+        };
+        let (head, get) = (head_of("HEAD"), head_of("GET"));
+        // The statistics have counted a request between the two.
+        assert!(head == get || path == "/nagios" && head.0 == get.0, "{path}: {head:?} {get:?}");
+    }
+}
+
+#[test]
+fn a_connection_is_kept_for_more_requests() {
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    let daemon = USUAL.start(&lab);
+    let mut client = Client::connect(lab.gateway(), daemon.local_addr());
+    let port = client.stream().local_addr().unwrap();
+    for path in ["/nat_port/1", "/debug", "/nagios", "/nat_port/x", "/"] {
+        assert!(client.get(path).header("Connection").is_none_or(|value| value == "keep-alive"), "{path}");
+    }
+    assert_eq!(client.stream().local_addr().unwrap(), port);
+
+    // Two at once are answered one after the other, in their order.
+    client
+        .send(b"GET /nat_port/1 HTTP/1.1\r\nHost: a\r\n\r\nGET /debug HTTP/1.1\r\nHost: a\r\n\r\n")
+        .unwrap();
+    assert_eq!(client.read_response("GET").unwrap().text(), "Not found");
+    assert_eq!(client.read_response("GET").unwrap().text(), "{}");
+
+    let last = client.request("GET", "/nat_port/1", &[("Connection", "close")], b"");
+    assert_eq!(last.header("Connection"), Some("close"));
+    assert!(client.is_closed());
+}
+
+#[test]
+fn http_1_0_gets_a_whole_answer_and_the_end_of_the_connection() {
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    let daemon = USUAL.start(&lab);
+    fill(&lab, 1000);
+    let answer = exchange(&lab, &daemon, b"GET /nat_port/7 HTTP/1.0\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.0 200 OK\r\n") && answer.ends_with("\n}"), "{answer}");
+    // Its length is not known when it begins, and HTTP/1.0 knows no pieces.
+    let answer = exchange(&lab, &daemon, b"GET /debug HTTP/1.0\r\n\r\n");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(!head.to_lowercase().contains("chunked"), "{head}");
+    let table: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(table.as_object().unwrap().len(), 1000);
+}
+
+#[test]
+fn headers_that_are_too_many_or_too_long_are_refused() {
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    let daemon = USUAL.start(&lab);
+    let request = |lines: &str| {
+        let text = format!("GET /debug HTTP/1.1\r\n{lines}Connection: close\r\n\r\n");
+        exchange(&lab, &daemon, text.as_bytes()).lines().next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(request(&"X: y\r\n".repeat(31)), "HTTP/1.1 200 OK");
+    assert_eq!(request(&"X: y\r\n".repeat(32)), "HTTP/1.1 431 Request Header Fields Too Large");
+    let long = |length| format!("X: {}\r\n", "y".repeat(length));
+    assert_eq!(request(&long(15 * 1024)), "HTTP/1.1 200 OK");
+    assert_eq!(request(&long(17 * 1024)), "HTTP/1.1 431 Request Header Fields Too Large");
+    // A path counts as well.
+    let path = "9".repeat(17 * 1024);
+    let answer = exchange(&lab, &daemon, format!("GET /{path} HTTP/1.1\r\n\r\n").as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 431 ") || answer.starts_with("HTTP/1.1 414 "), "{answer}");
+    assert!(exchange(&lab, &daemon, b"nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));
+}
+
+#[test]
+fn a_question_with_a_body_is_refused() {
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    let daemon = USUAL.start(&lab);
+    let connect = || Client::connect(lab.gateway(), daemon.local_addr());
+    assert_eq!(connect().request("GET", "/nat_port/1", &[], b"{}").status, 413);
+    assert_eq!(connect().request("HEAD", "/debug", &[], b"{}").status, 413);
+    let answer = exchange(
+        &lab,
+        &daemon,
+        b"GET /debug HTTP/1.1\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n1\r\na\r\n0\r\n\r\n",
+    );
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    // None at all is no body.
+    assert_eq!(connect().request("GET", "/debug", &[("Content-Length", "0")], b"").status, 200);
+    assert_eq!(connect().request("POST", "/debug", &[], b"{}").status, 405);
+}
+
+#[test]
+fn clients_that_do_not_ask_are_closed() {
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    let daemon = USUAL.start(&lab);
+    let start = Instant::now();
+    let connect = || Client::connect(lab.gateway(), daemon.local_addr());
+    let [silent, mut half, mut idle, mut slow] = [connect(), connect(), connect(), connect()];
+    half.send(b"GET /debug HTTP/1.1\r\nHost").unwrap();
+    assert_eq!(idle.get("/debug").status, 200);
+    thread::scope(|scope| {
+        for (client, name) in [(&silent, "silent"), (&half, "half"), (&idle, "idle")] {
+            scope.spawn(move || {
+                read_to_end(client.stream());
+                // The daemon's patience began after the connection did.
+                assert!(start.elapsed() >= Duration::from_secs(5), "{name}: {:?}", start.elapsed());
+            });
+        }
+        // One byte now and then does not count as a request.
+        scope.spawn(|| {
+            slow.stream().set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            slow.send(b"GET /debug HTTP/1.1\r\n").unwrap();
+            wait_within(LONG, "the slow client is closed", || {
+                slow.send(b"X").is_err()
+                    || match slow.stream().read(&mut [0; 256]) {
+                        Ok(length) => length == 0,
+                        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+                    }
+            });
+        });
+    });
+    assert_eq!(status(&lab, &daemon, "/debug"), 200);
+}
+
+#[test]
+fn more_connections_than_there_is_room_for_wait() {
+    if !lab::require() {
+        return;
+    }
+    const MOST: usize = 1024;
+    limit_files(std::process::id(), "8192");
+    let lab = Lab::builder().build();
+    let daemon = USUAL.start(&lab);
+    limit_files(daemon.pid(), "8192");
+    let question = b"GET /nat_port/1 HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut open: Vec<TcpStream> = lab.gateway().enter(|| {
+        let connect = |_| {
+            let mut stream = TcpStream::connect(daemon.local_addr()).unwrap();
+            traffic::bound(&stream).unwrap();
+            stream.write_all(question).unwrap();
+            stream
+        };
+        (0..MOST).map(connect).collect()
+    });
+    // All of them are served at once.
+    for mut stream in &open {
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        assert_eq!(&status, b"HTTP/1.1 404");
+    }
+
+    let mut late = Client::connect(lab.gateway(), daemon.local_addr());
+    late.send(question).unwrap();
+    late.stream().set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    match traffic::uninterrupted(|| late.stream().peek(&mut [0])) {
+        Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        // On a very slow machine the first ones have been idle for too long by now.
+        Ok(_) => {
+            let closed = |mut stream: &TcpStream| {
+                stream.set_nonblocking(true).unwrap();
+                stream.read_to_end(&mut Vec::new()).is_ok()
+            };
+            assert!(open.iter().any(closed), "an answer though {MOST} connections are open");
+        }
+    }
+    open.pop();
+    traffic::bound(late.stream()).unwrap();
+    assert_eq!(late.read_response("GET").unwrap().status, 404);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_dropped_and_hinders_nobody() {
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    shrink_buffers(&lab);
+    let daemon = USUAL.start(&lab);
+    // That of the question whether it answers may still be among them.
+    let most = sockets(&daemon);
+    fill(&lab, 3000);
+    let whole = ask(&lab, &daemon, "/debug").body.len();
+    let start = Instant::now();
+    let stuck: Vec<TcpStream> = (0..8).map(|_| stall(&lab, &daemon)).collect();
+    for port in 1..=100 {
+        assert_eq!(status(&lab, &daemon, &format!("/nat_port/{port}")), 200);
+    }
+    assert_eq!(ask(&lab, &daemon, "/debug").json().as_object().unwrap().len(), 3000);
+
+    wait_within(LONG, "the clients that don't read are dropped", || sockets(&daemon) <= most);
+    assert!(start.elapsed() >= Duration::from_secs(10), "{:?}", start.elapsed());
+    for stream in &stuck {
+        let read = read_to_end(stream);
+        assert!(read.len() < whole && !read.ends_with(b"0\r\n\r\n"), "{} of {whole} bytes", read.len());
+    }
+    assert_eq!(status(&lab, &daemon, "/nat_port/1"), 200);
+}
+
+#[test]
+fn the_daemon_outlives_a_lack_of_descriptors() {
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    let daemon = USUAL.start(&lab);
+    limit_files(daemon.pid(), "40:");
+    let open: Vec<_> = (0..60).map(|_| Client::connect(lab.gateway(), daemon.local_addr())).collect();
+    daemon.wait_for_line("cannot accept a connection");
+    drop(open);
+    for _ in 0..60 {
+        assert_eq!(status(&lab, &daemon, "/nat_port/1"), 404);
+    }
+}

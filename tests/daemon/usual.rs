@@ -1,0 +1,188 @@
+//! The configuration that most tests use, and what they do to the daemon and the kernel.
+
+use std::fs::{self, Permissions};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::Duration;
+
+use lab::http::{self, Client, Response};
+use lab::traffic::{self};
+use lab::{Daemon, Lab, wait_until};
+use nfct::{Conntrack, Family, Flow, Layer4, Protocol, Query, Status, Tuple};
+use socket2::{Domain, Socket, Type};
+use tempfile::TempDir;
+
+use super::binary::DAEMON;
+
+/// The gateway's addresses on its inside.
+pub(super) const INSIDE: &str = "192.168.7.1";
+pub(super) const INSIDE6: &str = "fd00:7::1";
+/// Longer than any test lasts.
+pub(super) const FOREVER: &str = "del_delay = 3600";
+/// How long what takes the daemon some seconds by design may take.
+pub(super) const LONG: Duration = Duration::from_secs(40);
+
+/// A configuration, as lines of its sections.
+#[derive(Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) key: &'static str,
+    pub(super) data: &'static str,
+    pub(super) filter: &'static str,
+    pub(super) host: &'static str,
+    pub(super) acl: &'static str,
+    /// More sections.
+    pub(super) more: &'static str,
+}
+
+/// Questions from the gateway itself are connections too; the filter keeps them out of the table.
+pub(super) const USUAL: Settings = Settings {
+    key: "nat_port",
+    data: "",
+    filter: "dst_ip = 198.51.100.1",
+    host: "127.0.0.1",
+    acl: "127.0.0.1",
+    more: "",
+};
+
+impl Settings {
+    pub(super) fn ini(self) -> String {
+        let Settings { key, data, filter, host, acl, more } = self;
+        format!(
+            "[filter]\n{filter}\n[data]\nkey_name = {key}\n{data}\n\
+             [http_server]\nhost = {host}\nport = 0\nip_acl = {acl},\n{more}\n"
+        )
+    }
+
+    pub(super) fn start(self, lab: &Lab) -> Daemon {
+        DAEMON.start(lab.gateway(), self.ini())
+    }
+}
+
+pub(super) fn ask(lab: &Lab, daemon: &Daemon, path: &str) -> Response {
+    http::get(lab.gateway(), daemon.local_addr(), path)
+}
+
+pub(super) fn status(lab: &Lab, daemon: &Daemon, path: &str) -> u16 {
+    ask(lab, daemon, path).status
+}
+
+/// The inside host that is the answer.
+pub(super) fn source(lab: &Lab, daemon: &Daemon, path: &str) -> String {
+    let response = ask(lab, daemon, path);
+    assert_eq!(response.status, 200, "{path}: {}", response.text());
+    let mapping = response.json();
+    format!("{} {}", mapping["src_ip"].as_str().unwrap(), mapping["src_port"])
+}
+
+/// Ends connections in the gateway's kernel, as `conntrack -D` does, and returns how many.
+pub(super) fn end(lab: &Lab, which: impl Fn(&Flow) -> bool + Send) -> usize {
+    lab.gateway().enter(|| {
+        let mut query = Query::open().unwrap();
+        let flows: Vec<_> = query.dump(Family::Any).unwrap().map(Result::unwrap).filter(which).collect();
+        for flow in &flows {
+            let mut entry = Conntrack::new().unwrap();
+            entry.set_tuples(&flow.original, &flow.reply);
+            query.delete(&entry).unwrap_or_else(|error| panic!("{}: {error}", flow.original));
+        }
+        flows.len()
+    })
+}
+
+/// Ends the one TCP connection of an inside address and port.
+pub(super) fn end_from(lab: &Lab, from: SocketAddr) {
+    let ended = end(lab, |flow| {
+        let Layer4::Ports { src, .. } = flow.original.layer4 else { return false };
+        flow.original.protocol == Protocol::Tcp && (flow.original.src, src) == (from.ip(), from.port())
+    });
+    assert_eq!(ended, 1, "connections from {from}");
+}
+
+/// Ends all connections to the first server.
+pub(super) fn end_all(lab: &Lab) {
+    assert_ne!(end(lab, |flow| flow.original.dst == lab.server_at(0).ip()), 0);
+}
+
+/// Puts made-up connections into the gateway's table, from inside ports 1 to `number`, each with a public
+/// port of its own.
+pub(super) fn fill(lab: &Lab, number: u16) {
+    lab.gateway().enter(|| {
+        let mut query = Query::open().unwrap();
+        (1..=number).for_each(|port| make(lab, &mut query, [port, 443, port]));
+    });
+}
+
+/// Puts a made-up connection into the gateway's table, with these ports: inside, server, public.
+pub(super) fn make(lab: &Lab, query: &mut Query, [inside, server, public]: [u16; 3]) {
+    let tuple = |src: SocketAddr, dst: SocketAddr| {
+        let layer4 = Layer4::Ports { src: src.port(), dst: dst.port() };
+        Tuple { src: src.ip(), dst: dst.ip(), protocol: Protocol::Tcp, layer4, zone: 0 }
+    };
+    let (client, server) = (lab.client_at(0, inside), lab.server_at(server));
+    let mut entry = Conntrack::new().unwrap();
+    entry.set_tuples(&tuple(client, server), &tuple(server, (lab.public(0), public).into()));
+    // CONFIRMED, ASSURED and SEEN_REPLY; established.
+    entry.set_status(Status(8 | 4 | 2)).set_timeout(Duration::from_secs(3600)).set_tcp_state(3);
+    query.create(&entry).unwrap();
+}
+
+/// Reads until the server closes or resets the connection.
+pub(super) fn read_to_end(mut stream: &TcpStream) -> Vec<u8> {
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    let mut text = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut text) {
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "after {} bytes", text.len());
+    }
+    text
+}
+
+/// Sends bytes and returns all that comes until the server closes the connection.
+pub(super) fn exchange(lab: &Lab, daemon: &Daemon, bytes: &[u8]) -> String {
+    let mut client = Client::connect(lab.gateway(), daemon.local_addr());
+    client.send(bytes).unwrap();
+    String::from_utf8(read_to_end(client.stream())).unwrap()
+}
+
+/// A client that asks for the whole table and doesn't read it.
+pub(super) fn stall(lab: &Lab, daemon: &Daemon) -> TcpStream {
+    let socket = lab.gateway().enter(|| Socket::new(Domain::IPV4, Type::STREAM, None)).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect_timeout(&daemon.local_addr().into(), lab::PATIENCE).unwrap();
+    let mut stream = TcpStream::from(socket);
+    stream.write_all(b"GET /debug HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    traffic::bound(&stream).unwrap();
+    wait_until("the answer has begun", || stream.peek(&mut [0]).is_ok_and(|length| length == 1));
+    stream
+}
+
+/// Keeps sent data few, so that a client that doesn't read is felt soon.
+pub(super) fn shrink_buffers(lab: &Lab) {
+    lab.gateway().sysctl("net.ipv4.tcp_wmem", "4096 16384 65536");
+}
+
+/// The process's open sockets.
+pub(super) fn sockets(daemon: &Daemon) -> usize {
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
+    let target = |descriptor: std::io::Result<fs::DirEntry>| fs::read_link(descriptor.ok()?.path()).ok();
+    descriptors.filter_map(target).filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+}
+
+/// Changes a process's limit of open files.
+pub(super) fn limit_files(process: u32, limit: &str) {
+    let output =
+        Command::new("prlimit").args([format!("--nofile={limit}"), format!("--pid={process}")]).output();
+    let output = output.expect("prlimit of the package util-linux can be run");
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// A directory with a configuration that anybody can read.
+pub(super) fn directory_with(ini: &str) -> (TempDir, String) {
+    let directory = TempDir::with_prefix("pynatconnd-").unwrap();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    let path = directory.path().join("test.conf");
+    fs::write(&path, ini).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (directory, path)
+}

@@ -1,0 +1,190 @@
+//! Refusals with their hints, `/v1/auth`, `/healthz` and `/readyz`.
+
+use lab::http::Client;
+use lab::{Lab, wait_until};
+use serde_json::json;
+
+use super::setup::{CONFIG, client, gateway, make_connections, maker};
+use crate::binary::DAEMON;
+
+#[test]
+fn what_is_not_understood_is_refused_with_a_hint() {
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    let daemon = gateway(&lab);
+    let mut client = client(&lab, &daemon);
+    for (path, error, hint) in [
+        ("/v1/lookup?natport=1", r#"there is no field "natport""#, "did you mean nat_port?"),
+        (
+            "/v1/lookup?nat_port=65536",
+            r#"nat_port: found "65536""#,
+            "expected a whole number from 0 to 65535",
+        ),
+        ("/v1/lookup?nat_port=", r#"nat_port: found """#, "expected a whole number from 0 to 65535"),
+        (
+            "/v1/mappings?src_ip=192.168.7.0/33",
+            r#"src_ip: found "192.168.7.0/33""#,
+            "expected an IP address, or a network such as 192.168.7.0/24",
+        ),
+        ("/v1/events?state=dead", r#"state: found "dead""#, "expected live, closed or any"),
+        ("/v1/lookup?nat_port=1&nat_port=1", "nat_port is there twice", "name each field once"),
+        ("/v1/mappings?wait=1", "wait has no meaning here", "leave it out, or ask /v1/lookup"),
+        ("/v1/events?wait=1", "wait has no meaning here", "leave it out, or ask /v1/lookup"),
+    ] {
+        let answer = client.get(path);
+        assert_eq!((answer.status, answer.header("Content-Type")), (400, Some("application/json")), "{path}");
+        assert_eq!(answer.json(), json!({"error": error, "hint": hint}), "{path}");
+    }
+    let hint = client.get("/v1/lookup?nothing_like_it=1").json()["hint"].clone();
+    assert!(hint.as_str().unwrap().starts_with("the fields are nat_ip, nat_port, "), "{hint}");
+
+    for path in ["/v1", "/v1/", "/v1/lookups", "/v1/lookup/"] {
+        let answer = client.get(path);
+        assert_eq!(
+            (answer.status, &answer.json()["error"]),
+            (404, &json!("there is no such route")),
+            "{path}"
+        );
+    }
+    for (path, allow) in [
+        ("/v1/lookup", "GET, HEAD, POST, OPTIONS"),
+        ("/v1/mappings", "GET, HEAD, OPTIONS"),
+        ("/v1/events", "GET, HEAD, OPTIONS"),
+        ("/v1/auth", "GET, HEAD, OPTIONS"),
+        ("/healthz", "GET, HEAD, OPTIONS"),
+    ] {
+        let options = client.request("OPTIONS", path, &[], b"");
+        assert_eq!((options.status, options.header("Allow"), options.text()), (204, Some(allow), ""));
+        let refusal = client.request("DELETE", path, &[], b"");
+        assert_eq!((refusal.status, refusal.header("Allow")), (405, Some(allow)), "{path}");
+        assert_eq!(refusal.json()["hint"], "use one of those in the Allow header");
+    }
+    let answer = client.request("HEAD", "/v1/mappings", &[], b"");
+    assert_eq!((answer.status, answer.header("Content-Type")), (200, Some("application/x-ndjson")));
+    assert_eq!(client.get("/v1/openapi.json").text(), include_str!("../../../doc/openapi.json"));
+
+    let with = |path: &str, headers: &[(&str, &str)], body: &[u8]| {
+        Client::connect(lab.server(), daemon.addr_on(lab.public(0))).request("GET", path, headers, body)
+    };
+    let answer = with("/v1/lookup", &[], b"?");
+    assert_eq!((answer.status, &answer.json()["hint"]), (413, &json!("only POST /v1/lookup takes a body")));
+    // Too many lines, and too long ones.
+    let names: Vec<String> = (0..32).map(|number| format!("X-{number}")).collect();
+    let many: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
+    let long = "x".repeat(16 * 1024);
+    for headers in [&many[..], &[("X-Long", &long)]] {
+        let answer = with("/v1/lookup", headers, b"");
+        assert_eq!((answer.status, &answer.json()["hint"]), (431, &json!("send fewer headers")));
+    }
+    assert_eq!(with("/v1/lookup", &many[..31], b"").status, 404);
+    // What is far beyond is cut off before it is read whole.
+    let hundreds: Vec<_> = many.iter().cycle().take(400).copied().collect();
+    assert_eq!(with("/v1/lookup", &hundreds, b"").status, 431);
+
+    // From inside, which ip_acl does not have.
+    for path in ["/v1/lookup", "/v1/none", "/v1/auth", "/healthz", "/readyz"] {
+        let answer = lab::http::get(lab.client(), daemon.addr_on(lab.public(0)), path);
+        let expected =
+            json!({"error": "this client may not ask", "hint": "add its address to ip_acl in [http_server]"});
+        assert_eq!((answer.status, answer.json()), (403, expected), "{path}");
+    }
+}
+
+#[test]
+fn auth_answers_in_headers_and_never_with_an_error() {
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    let daemon = gateway(&lab);
+    let mut client = client(&lab, &daemon);
+    make_connections(&mut maker(&lab), &mut client);
+    let names =
+        ["X-Nat-Found", "X-Nat-Src-Ip", "X-Nat-Src-Port", "X-Nat-Ambiguous", "X-Nat-Complete", "X-Nat-Error"];
+    let mut ask = |headers: &[(&str, &str)]| -> Vec<Option<String>> {
+        let answer = client.request("GET", "/v1/auth", headers, b"");
+        assert_eq!((answer.status, answer.body.len()), (204, 0), "{headers:?}");
+        names.iter().map(|name| answer.header(name).map(str::to_owned)).collect()
+    };
+    let found = |ip: &str, port: &str, ambiguous: &str| -> Vec<Option<String>> {
+        [Some("1"), Some(ip), Some(port), Some(ambiguous), Some("1"), None]
+            .map(|value| value.map(str::to_owned))
+            .into()
+    };
+    let not_found: Vec<_> =
+        [Some("0"), None, None, None, Some("1"), None].map(|value| value.map(str::to_owned)).into();
+
+    // One; one that closed; IPv6; IPv4 that an IPv6 socket shows; none.
+    let one = [("X-Real-IP", "100.64.2.1"), ("X-Real-Port", "50002")];
+    assert_eq!(ask(&one), found("192.168.7.2", "40003", "0"));
+    assert_eq!(ask(&[one[0], ("X-Real-Port", "50009")]), found("192.168.7.9", "40009", "0"));
+    assert_eq!(
+        ask(&[("X-Real-IP", "2001:db8::2"), ("X-Real-Port", "50004")]),
+        found("fd00:7::2", "40005", "0")
+    );
+    assert_eq!(ask(&[("X-Real-IP", "::ffff:100.64.2.1"), one[1]]), found("192.168.7.2", "40003", "0"));
+    assert_eq!(ask(&[one[0], ("X-Real-Port", "50008")]), not_found);
+    // An echo is no client of a web server.
+    assert_eq!(ask(&[one[0], ("X-Real-Port", "77")]), not_found);
+
+    // Three share a port: the newest is told, and that there are others; the destination tells them apart. It is
+    // that of the real server.
+    let shared = [("X-Real-IP", "100.64.2.1"), ("X-Real-Port", "50001")];
+    assert_eq!(ask(&shared), found("192.168.7.2", "40001", "1"));
+    let to = |ip, port| [shared[0], shared[1], ("X-Dst-IP", ip), ("X-Dst-Port", port)];
+    assert_eq!(ask(&to("198.51.100.2", "443")), found("192.168.7.3", "40002", "0"));
+    assert_eq!(ask(&to("198.51.100.1", "443")), found("192.168.7.2", "40001", "1"));
+    assert_eq!(ask(&to("198.51.100.2", "80")), not_found);
+    assert_eq!(
+        ask(&[shared[0], shared[1], ("X-Dst-IP", "198.51.100.2")]),
+        found("192.168.7.3", "40002", "0")
+    );
+    let behind = [("X-Real-IP", "100.64.2.2"), ("X-Real-Port", "50003"), ("X-Dst-IP", "198.51.100.1")];
+    assert_eq!(ask(&behind), found("192.168.7.2", "40004", "0"));
+    assert_eq!(ask(&[behind[0], behind[1], ("X-Dst-IP", "203.0.113.9")]), not_found);
+
+    // What makes no sense is said in a header.
+    for (headers, error) in [
+        (&[][..], "X-Real-IP is missing"),
+        (&[one[1]], "X-Real-IP is missing"),
+        (&[one[0]], "X-Real-Port is missing"),
+        (&[("X-Real-IP", "unix:"), one[1]], "x-real-ip: expected an IP address"),
+        (&[("X-Real-IP", "100.64.2.0/24"), one[1]], "x-real-ip: expected an IP address"),
+        (&[one[0], ("X-Real-Port", "65536")], "x-real-port: expected a port"),
+        (&[one[0], ("X-Real-Port", "")], "x-real-port: expected a port"),
+        (&[one[0], one[1], ("X-Dst-IP", "gateway")], "x-dst-ip: expected an IP address"),
+        (&[one[0], one[1], ("X-Dst-Port", "https")], "x-dst-port: expected a port"),
+    ] {
+        let answer = ask(headers);
+        assert_eq!((answer[0].as_deref(), answer[5].as_deref()), (Some("0"), Some(error)), "{headers:?}");
+        assert_eq!(answer[1..5], [None, None, None, None]);
+    }
+}
+
+#[test]
+fn ready_is_a_table_that_equals_the_kernels() {
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    // While the kernel tells of nothing, the table may lack what has begun since the last dump.
+    lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "0");
+    let daemon = DAEMON.start(lab.gateway(), CONFIG);
+    let mut client = client(&lab, &daemon);
+    assert_eq!(client.get("/healthz").json(), json!({"healthy": true}));
+    let answer = client.get("/readyz");
+    assert_eq!(
+        (answer.status, &answer.json()["error"]),
+        (503, &json!("the kernel's table is still being read"))
+    );
+    assert_eq!(client.get("/v1/lookup?nat_port=1").json()["complete"], false);
+    let auth = client.request("GET", "/v1/auth", &[("X-Real-IP", "100.64.2.1"), ("X-Real-Port", "1")], b"");
+    assert_eq!((auth.status, auth.header("X-Nat-Complete")), (204, Some("0")));
+
+    lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "1");
+    wait_until("the daemon is ready", || client.get("/readyz").status == 200);
+    assert_eq!(client.get("/readyz").json(), json!({"ready": true}));
+    assert_eq!(client.get("/v1/lookup?nat_port=1").json()["complete"], true);
+}

@@ -1,0 +1,257 @@
+//! `/v1/mappings` and `/v1/events`: the streams.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Instant;
+
+use lab::http::Stream;
+use lab::{Lab, PATIENCE};
+use nfct::Protocol;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
+
+use super::setup::{Made, client, connections, gateway, lines, maker, numbers};
+
+#[test]
+fn the_streamed_table_is_what_conntrack_shows() {
+    const CONNECTIONS: u16 = 10_000;
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    let daemon = gateway(&lab);
+    let mut query = maker(&lab);
+    for number in 0..CONNECTIONS {
+        let from = SocketAddr::new([10, 0, (number >> 8) as u8, number as u8].into(), 40001);
+        let nat = SocketAddr::new(lab.public(0), 20_000 + number);
+        let server = lab.server_at(443);
+        let protocol = if number % 3 == 0 { Protocol::Udp } else { Protocol::Tcp };
+        let mark = number.into();
+        Made { protocol, src: from, dst: server, nat, server, zone: number % 2, mark }.make(&mut query);
+    }
+    connections()[4].make(&mut query);
+
+    let table = client(&lab, &daemon).get("/v1/mappings?state=live");
+    let mut ours = BTreeSet::new();
+    for mapping in lines(&table) {
+        let [src, dst, nat, server] = ["src", "dst", "nat", "server"].map(|end| {
+            let address: IpAddr = mapping[format!("{end}_ip")].as_str().unwrap().parse().unwrap();
+            (address, mapping[format!("{end}_port")].as_u64().unwrap())
+        });
+        let protocol = mapping["protocol"].as_str().unwrap().to_owned();
+        let number = |name: &str| mapping[name].as_u64().unwrap();
+        let zone = number("zone");
+        assert!(
+            ours.insert((protocol, src, dst, server, nat, number("mark"), zone, number("id"))),
+            "{mapping}"
+        );
+    }
+
+    let mut theirs = BTreeSet::new();
+    for family in ["ipv4", "ipv6"] {
+        for line in lab.gateway().run("conntrack", &["-L", "-o", "id", "-f", family]).lines() {
+            let values = |name: &str| -> Vec<&str> {
+                let pairs = line.split_whitespace().filter_map(|word| word.split_once('='));
+                pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).collect()
+            };
+            let address = |name: &str, at: usize| values(name)[at].parse::<IpAddr>().unwrap();
+            let port = |name: &str, at: usize| values(name)[at].parse::<u64>().unwrap();
+            // The test's own questions are not translated.
+            if values("src")[0] == values("dst")[1] {
+                continue;
+            }
+            theirs.insert((
+                line.split_whitespace().next().unwrap().to_owned(),
+                (address("src", 0), port("sport", 0)),
+                (address("dst", 0), port("dport", 0)),
+                (address("src", 1), port("sport", 1)),
+                (address("dst", 1), port("dport", 1)),
+                port("mark", 0),
+                values("zone").first().map_or(0, |zone| zone.parse().unwrap()),
+                port("id", 0),
+            ));
+        }
+    }
+    assert_eq!(theirs.len(), usize::from(CONNECTIONS) + 1);
+    assert!(ours == theirs, "{} of ours, {} of theirs", ours.len(), theirs.len());
+
+    // A look-up shows a thousand of them, and says that there are more.
+    let answer = client(&lab, &daemon).get("/v1/lookup").json();
+    assert_eq!(answer["matches"].as_array().unwrap().len(), 1000);
+    assert_eq!((&answer["truncated"], &answer["ambiguous"]), (&json!(true), &json!(true)));
+    println!("{} mappings streamed, all as conntrack shows them", ours.len());
+}
+
+#[test]
+fn events_tell_in_order_what_opens_and_closes() {
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    let mut daemon = gateway(&lab);
+    let address = daemon.addr_on(lab.public(0));
+    let open = |path, headers: &[(&str, &str)]| {
+        let stream = Stream::connect(lab.server(), address, path, headers);
+        assert_eq!(stream.head.status, 200);
+        stream
+    };
+    let mut all = open("/v1/events", &[]);
+    let mut udp = open("/v1/events?protocol=udp", &[("Accept", "application/x-ndjson")]);
+    let mut closed = open("/v1/events?state=closed&src_ip=192.168.7.0/29", &[("Accept", "*/*")]);
+    let mut sent =
+        open("/v1/events?nat_port=50001&zone=0", &[("Accept", "text/html, text/event-stream;q=0.9")]);
+    assert_eq!(all.head.header("Content-Type"), Some("application/x-ndjson"));
+    assert_eq!(sent.head.header("Content-Type"), Some("text/event-stream"));
+    assert_eq!(sent.head.header("Cache-Control"), Some("no-store"));
+
+    let mut query = maker(&lab);
+    let made = connections();
+    made.iter().for_each(|one| one.make(&mut query));
+    made.iter().for_each(|one| one.remove(&mut query));
+
+    let mut expected = Vec::new();
+    for (event, state) in [("opened", "live"), ("closed", "closed")] {
+        for number in 0..made.len() {
+            let line = all.next_json();
+            assert_eq!((&line["event"], &line["mapping"]["state"]), (&json!(event), &json!(state)));
+            assert_eq!(numbers([&line["mapping"]]), [number]);
+            assert_eq!(line["mapping"]["closed"].is_string(), event == "closed");
+            expected.push(line);
+        }
+    }
+    let only = |test: &dyn Fn(&Value) -> bool| -> Vec<Value> {
+        expected.iter().filter(|line| test(&line["mapping"])).cloned().collect()
+    };
+    for line in only(&|mapping| mapping["protocol"] == "udp") {
+        assert_eq!(udp.next_json(), line);
+    }
+    let inside = |mapping: &Value| {
+        mapping["src_ip"].as_str().unwrap().starts_with("192.168.7.") && mapping["src_ip"] != "192.168.7.9"
+    };
+    for line in only(&|mapping| mapping["state"] == "closed" && inside(mapping)) {
+        assert_eq!(closed.next_json(), line);
+    }
+    for line in only(&|mapping| mapping["nat_port"] == 50001 && mapping["zone"] == 0) {
+        assert_eq!(sent.next_line(), Some(format!("event: {}", line["event"].as_str().unwrap())));
+        let data = sent.next_line().expect("data follows");
+        let data: Value = serde_json::from_str(data.strip_prefix("data: ").expect("data")).unwrap();
+        assert_eq!(data, line["mapping"]);
+        assert_eq!(sent.next_line().as_deref(), Some(""));
+    }
+
+    // The daemon's end is the stream's, in good order.
+    daemon.signal(Signal::SIGTERM);
+    for stream in [&mut all, &mut udp, &mut closed, &mut sent] {
+        assert_eq!(stream.next_line(), None);
+    }
+    assert!(daemon.wait().success());
+}
+
+/// What a reader of events has seen.
+#[derive(Debug, Default)]
+struct Seen {
+    opened: u64,
+    closed: u64,
+    lost: u64,
+    markers: u64,
+}
+
+impl Seen {
+    fn total(&self) -> u64 {
+        self.opened + self.closed + self.lost
+    }
+
+    fn read(&mut self, stream: &mut Stream) {
+        let line = stream.next_json();
+        match line["event"].as_str() {
+            Some("opened") => self.opened += 1,
+            Some("closed") => self.closed += 1,
+            Some("lost") => {
+                self.lost += line["count"].as_u64().expect("a count");
+                self.markers += 1;
+            }
+            Some("alive") => {}
+            _ => panic!("{line}"),
+        }
+    }
+}
+
+#[test]
+fn a_slow_reader_is_told_how_many_events_it_lost_and_slows_nobody() {
+    /// Connections of a round: fewer events than there are batches that a reader may be behind.
+    const ROUND: u64 = 30;
+    const ROUNDS: u64 = 350;
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    // What waits in the kernel for a reader is kept small, so that a reader is soon a slow one.
+    lab.gateway().sysctl("net.ipv4.tcp_wmem", "4096 16384 65536");
+    let daemon = gateway(&lab);
+    let address = daemon.addr_on(lab.public(0));
+    let server = lab.listen(lab.server_at(443));
+    let known = lab.connect_to(&server, lab.client_at(0, 40001));
+    let mut asking = client(&lab, &daemon);
+    assert_eq!(asking.get("/v1/lookup?nat_port=40001").status, 200);
+
+    let slow = lab.server().enter(|| -> std::io::Result<TcpStream> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_recv_buffer_size(16 * 1024)?;
+        socket.connect_timeout(&address.into(), PATIENCE)?;
+        Ok(socket.into())
+    });
+    let slow = slow.expect("the daemon can be reached");
+    let mut slow = Stream::open(slow, "/v1/events?dst_port=4433", &[]);
+    let mut fast = Stream::connect(lab.server(), address, "/v1/events?dst_port=4433", &[]);
+    let (mut slowly, mut quickly) = (Seen::default(), Seen::default());
+
+    let mut query = maker(&lab);
+    let begun = Instant::now();
+    for round in 0..ROUNDS {
+        for number in 0..ROUND {
+            let number = u16::try_from(round * ROUND + number).unwrap();
+            let nat = SocketAddr::new(lab.public(0), 50_000);
+            let from = SocketAddr::new([10, 0, (number >> 8) as u8, number as u8].into(), 40001);
+            let server = SocketAddr::new([203, 0, (number >> 8) as u8, number as u8].into(), 4433);
+            let protocol = Protocol::Tcp;
+            let made = Made { protocol, src: from, dst: server, nat, server, zone: 0, mark: 0 };
+            made.make(&mut query);
+            made.remove(&mut query);
+        }
+        // A reader that keeps up gets everything; so each round is passed on before the next begins.
+        while quickly.total() < 2 * ROUND * (round + 1) {
+            quickly.read(&mut fast);
+        }
+        // Look-ups are answered all the while.
+        let answer = asking.get("/v1/lookup?nat_ip=100.64.2.1&nat_port=40001&state=live");
+        assert_eq!((answer.status, &answer.json()["matches"][0]["src_port"]), (200, &json!(40001)));
+        // Who takes nothing at all for ten seconds is disconnected, however slow this machine is.
+        if round % 10 == 0 {
+            slowly.read(&mut slow);
+        }
+    }
+    let all = 2 * ROUND * ROUNDS;
+    println!("{all} events in {:?}", begun.elapsed());
+    assert_eq!((quickly.opened, quickly.closed, quickly.lost), (all / 2, all / 2, 0));
+
+    while slowly.total() < all {
+        slowly.read(&mut slow);
+    }
+    println!("the slow reader: {slowly:?}");
+    assert_eq!(slowly.total(), all);
+    assert!(slowly.lost > 0 && slowly.markers > 0);
+
+    // From here on it gets everything again.
+    let made = Made {
+        dst: "203.0.113.1:4433".parse().unwrap(),
+        server: "203.0.113.1:4433".parse().unwrap(),
+        ..connections()[0]
+    };
+    made.make(&mut query);
+    for stream in [&mut slow, &mut fast] {
+        let line = stream.next_json();
+        assert_eq!((&line["event"], &line["mapping"]["nat_port"]), (&json!("opened"), &json!(50001)));
+    }
+    drop(known);
+}
