@@ -9,11 +9,12 @@
 //! ROUNDS=7           so many rounds
 //! ```
 //!
-//! `rows` are what is measured, `load` what the daemon is loaded with, `meter` the instruments, `peers` and
+//! `rows` are what is measured, `bench` what they share, `load` what the daemon is loaded with, `meter` the instruments, `peers` and
 //! `web` what it is held against, `machine` what it runs on, `report` the table.
 
 #![allow(unreachable_pub, reason = "a program of modules: pub is for the modules beside")]
 
+mod bench;
 mod load;
 mod machine;
 mod meter;
@@ -25,9 +26,10 @@ mod web;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
+use bench::Bench;
 use machine::{Cpus, Settings};
 use report::Report;
-use rows::{Bench, ROWS};
+use rows::ROWS;
 
 fn main() -> ExitCode {
     if let Some(code) = peers::run_if_asked() {

@@ -4,7 +4,9 @@
 use std::io::{IoSliceMut, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Child, ExitCode, Stdio};
+use std::time::Instant;
 
+use nfct::{Family, Layer4, Query};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, MultiHeaders, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv,
@@ -55,7 +57,7 @@ pub fn run_if_asked() -> Option<ExitCode> {
     let result = match peer {
         Peer::Events => take_events().map_err(|error| error.to_string()),
         Peer::Dump => take_dump().map_err(|error| error.to_string()),
-        Peer::Flows => super::rows::dump::read_flows().map_err(|error| error.to_string()),
+        Peer::Flows => read_flows().map_err(|error| error.to_string()),
     };
     match result {
         Ok(()) => Some(ExitCode::SUCCESS),
@@ -120,4 +122,44 @@ fn take_dump() -> nix::Result<()> {
             rest = rest.get(step..).unwrap_or_default();
         }
     }
+}
+
+/// Reads the table of this namespace and prints how that went: our side, in a process of its own.
+fn read_flows() -> Result<(), nfct::Error> {
+    let start = Instant::now();
+    let (mut entries, mut sum) = (0_u64, 0_u64);
+    let mut add = |number: u64| sum = sum.wrapping_add(number);
+    for flow in Query::open()?.dump(Family::Any)? {
+        let flow = flow?;
+        entries += 1;
+        // The C side adds 32-bit numbers as such.
+        add(flow.id.wrapping_add(flow.status.0).wrapping_add(flow.mark).into());
+        add(flow.start.unwrap_or(0));
+        add(flow.stop.unwrap_or(0));
+        for (tuple, address, of_source) in
+            [(&flow.original, flow.original.src, true), (&flow.reply, flow.reply.dst, false)]
+        {
+            let port = match tuple.layer4 {
+                Layer4::Ports { src, dst } => {
+                    if of_source {
+                        src
+                    } else {
+                        dst
+                    }
+                }
+                _ => 0,
+            };
+            let octet = match address {
+                std::net::IpAddr::V4(address) => address.octets()[3],
+                std::net::IpAddr::V6(address) => address.octets()[3],
+            };
+            add(u64::from(port) + u64::from(tuple.zone) + u64::from(octet));
+        }
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let memory = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    let memory = memory.split_whitespace().next().unwrap_or_default();
+    println!("{entries} {seconds:.6} {sum} {memory}");
+    Ok(())
 }

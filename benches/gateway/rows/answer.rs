@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use super::{Bench, CONFIG, Gateway};
+use crate::bench::{Bench, CONFIG, Gateway};
 use crate::load::{self, Pace};
 use crate::meter::percentile;
 use crate::report::{Row, Target};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Bench, CONFIG, Gateway};
+use crate::bench::{Bench, CONFIG, Gateway};
 use crate::load;
 use crate::machine;
 use crate::meter::{self, Listener};

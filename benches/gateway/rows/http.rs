@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::{Bench, CONFIG, Gateway};
+use crate::bench::{Bench, CONFIG, Gateway};
 use crate::load::{self, LASTING, PASSING, Pace, Sender};
 use crate::machine;
 use crate::meter::Listener;

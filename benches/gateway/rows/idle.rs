@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use super::{Bench, CONFIG, Gateway};
+use crate::bench::{Bench, CONFIG, Gateway};
 use crate::load;
 use crate::meter::{self, Listener};
 use crate::report::{Row, Target};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::{Bench, CONFIG, Gateway, PATIENCE, wait_ready};
+use crate::bench::{Bench, CONFIG, Gateway, PATIENCE, wait_ready};
 use crate::load::{self, LASTING};
 use crate::machine;
 use crate::meter::{Listener, percentile};

@@ -1,6 +1,6 @@
 //! Row 8: what a mapping takes.
 
-use super::{Bench, CONFIG, Gateway};
+use crate::bench::{Bench, CONFIG, Gateway};
 use crate::load;
 use crate::meter::{self, Listener};
 use crate::report::{Row, Target};

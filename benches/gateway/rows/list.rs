@@ -1,0 +1,94 @@
+//! The rows of the table, and which of them are wanted.
+
+use super::{answer, dump, events, http, idle, lock, memory, start};
+use crate::bench::Bench;
+use crate::report::Row;
+
+/// What can be chosen: rows that are measured together.
+pub struct Measurement {
+    pub name: &'static str,
+    numbers: &'static [&'static str],
+    pub what: &'static str,
+    /// Measures, or says what this machine lacks for it.
+    pub measure: fn(&Bench) -> Result<Vec<Row>, String>,
+}
+
+pub const ROWS: [Measurement; 12] = [
+    Measurement {
+        name: "events",
+        numbers: &["1"],
+        what: "CPU for one event, against recvmmsg",
+        measure: events::against_the_limit,
+    },
+    Measurement {
+        name: "events-tool",
+        numbers: &["2"],
+        what: "CPU for one event, against conntrack -E",
+        measure: events::against_conntrack,
+    },
+    Measurement {
+        name: "filter",
+        numbers: &["3"],
+        what: "CPU for events that do not match [filter]",
+        measure: events::filtered,
+    },
+    Measurement {
+        name: "burst",
+        numbers: &["4"],
+        what: "a burst of NEW and DESTROY at full speed, without loss",
+        measure: events::burst,
+    },
+    Measurement {
+        name: "start",
+        numbers: &["5"],
+        what: "start on a full table, against a raw dump and conntrack -L",
+        measure: start::measure,
+    },
+    Measurement {
+        name: "http",
+        numbers: &["6"],
+        what: "look-ups a second, against nginx",
+        measure: http::at_rest,
+    },
+    Measurement {
+        name: "http-load",
+        numbers: &["7"],
+        what: "look-ups a second while flows arrive",
+        measure: http::under_load,
+    },
+    Measurement {
+        name: "memory",
+        numbers: &["8"],
+        what: "resident memory for one mapping",
+        measure: memory::measure,
+    },
+    Measurement {
+        name: "answer",
+        numbers: &["9"],
+        what: "from a packet's arrival to the answer, through real NAT",
+        measure: answer::measure,
+    },
+    Measurement {
+        name: "lock",
+        numbers: &["10"],
+        what: "the longest look-up while the table works",
+        measure: lock::measure,
+    },
+    Measurement { name: "idle", numbers: &["11"], what: "CPU when nothing happens", measure: idle::measure },
+    Measurement {
+        name: "dump",
+        numbers: &["12"],
+        what: "a dump read into typed values, against the C library's callback",
+        measure: dump::measure,
+    },
+];
+
+/// The rows that a list names, all for an empty one; or the name that nobody knows.
+pub fn choose(list: &str) -> Result<Vec<&'static Measurement>, String> {
+    let asked: Vec<&str> = list.split([',', ' ']).filter(|name| !name.is_empty()).collect();
+    let names = |row: &Measurement, name: &str| row.name == name || row.numbers.contains(&name);
+    if let Some(unknown) = asked.iter().find(|name| !ROWS.iter().any(|row| names(row, name))) {
+        return Err((*unknown).to_owned());
+    }
+    Ok(ROWS.iter().filter(|row| asked.is_empty() || asked.iter().any(|name| names(row, name))).collect())
+}
