@@ -35,9 +35,9 @@ pub(super) fn unknown(document: &Document, used: &HashSet<(SectionId, usize)>) -
             }
             None if section.name == DEFAULT => {}
             None => {
-                let meant = nearest(&section.name, SECTIONS.iter().map(|known| (known.name, 0)));
-                let meant = meant.map_or(String::new(), |name| format!("; did you mean [{name}]?"));
-                let text = format!("[{}]: unknown section, ignored{meant}", OneLine(&section.name));
+                let meant = nearest(&section.name, SECTIONS.iter().map(|known| (known.name, 0, known.name)));
+                let suggestion = meant.map_or(String::new(), |name| format!("; did you mean [{name}]?"));
+                let text = format!("[{}]: unknown section, ignored{suggestion}", OneLine(&section.name));
                 warnings.push((section.line, text));
             }
         }
@@ -59,44 +59,25 @@ fn unknown_keys(
             continue;
         }
         // A key of another section must be more similar than one of this section.
-        let candidates = keys().map(|(of, key)| ((of.name, key.name), usize::from(Some(of.name) != section)));
-        let meant = match nearest(&entry.key, candidates) {
+        let candidates =
+            keys().map(|(of, key)| (key.name, usize::from(Some(of.name) != section), (of.name, key.name)));
+        let suggestion = match nearest(&entry.key, candidates) {
             Some((other, key)) if Some(other) != section => format!("; did you mean {key} in [{other}]?"),
             Some((_, key)) => format!("; did you mean {key}?"),
             None => String::new(),
         };
         let place = section.map_or("before any section".to_owned(), |name| format!("[{name}]"));
         let key = OneLine(&entry.key);
-        warnings.push((entry.line, format!("{place} {key}: unknown key, ignored{meant}")));
+        warnings.push((entry.line, format!("{place} {key}: unknown key, ignored{suggestion}")));
     }
 }
 
-/// A candidate for a suggestion.
-trait Named: Copy {
-    fn name(&self) -> &str;
-}
-
-impl Named for &str {
-    fn name(&self) -> &str {
-        self
-    }
-}
-
-impl Named for (&str, &str) {
-    fn name(&self) -> &str {
-        self.1
-    }
-}
-
-/// The most similar candidate, if at most a third of the name differs. Each candidate has a handicap.
-fn nearest<T: Named>(name: &str, candidates: impl Iterator<Item = (T, usize)>) -> Option<T> {
+/// The candidate with the most similar name, if at most a third of the name differs. Each has a handicap.
+fn nearest<'a, T>(name: &str, candidates: impl Iterator<Item = (&'a str, usize, T)>) -> Option<T> {
     let name = name.to_lowercase();
     let most = (name.chars().count() / 3).max(1);
-    let distances = candidates.map(|(candidate, handicap)| {
-        let distance = strsim::damerau_levenshtein(&name, candidate.name());
-        (distance, handicap, candidate)
-    });
+    let distances = candidates
+        .map(|(candidate, handicap, value)| (strsim::damerau_levenshtein(&name, candidate), handicap, value));
     let near = distances.filter(|(distance, ..)| *distance <= most);
-    near.min_by_key(|(distance, handicap, _)| (distance + handicap, *handicap))
-        .map(|(.., candidate)| candidate)
+    near.min_by_key(|(distance, handicap, _)| (distance + handicap, *handicap)).map(|(.., value)| value)
 }
