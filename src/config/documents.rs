@@ -18,7 +18,7 @@ const INTRODUCTION: &str = "Configuration of pynatconnd. Lines that begin with #
     pynatconnd\". pynatconnd.conf(5) has more about each setting.";
 
 /// `pynatconnd.conf`.
-fn sample() -> String {
+pub(super) fn sample() -> String {
     let mut text = String::new();
     write_prose(&mut text, INTRODUCTION);
     for section in SECTIONS {

@@ -6,6 +6,7 @@ use ipnetwork::IpNetwork;
 use proptest::prelude::*;
 
 use super::{
+    documents,
     key::Key,
     level::LogLevel,
     table::{KeyDefault, SYSLOG, keys},
@@ -188,9 +189,9 @@ fn every_key_is_complete() {
 
 #[test]
 fn the_sample_file_sets_only_defaults_and_shows_every_key() {
-    let sample = include_str!("../../pynatconnd.conf");
+    let sample = documents::sample();
     let defaults = loaded("[data]\nkey_name = nat_port\n");
-    assert_eq!(loaded(sample), defaults);
+    assert_eq!(loaded(&sample), defaults);
     // A setting that is commented out has no space after the '#', prose has one.
     let settings = sample
         .lines()
