@@ -1,6 +1,6 @@
-//! Makes what packages ship beside the binaries, from the definitions that the
-//! programs themselves use: manual pages and shell completions. They land in
-//! `share/` under the build script's output folder.
+//! Makes the manual pages and the shell completions from the definitions that
+//! the programs use. Packages take them from `share/` in the build script's
+//! output directory.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
@@ -8,7 +8,8 @@ use std::{env, fs, io};
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
-use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
+use clap_mangen::roff::{Roff, bold, italic, roman};
+use table::{KeyDefault, SECTIONS};
 
 #[allow(dead_code, unreachable_pub)]
 #[path = "src/bin/check_pynatconnd/cli.rs"]
@@ -16,17 +17,27 @@ mod check;
 #[allow(dead_code, unreachable_pub)]
 #[path = "src/cli.rs"]
 mod cli;
-#[allow(dead_code, unreachable_pub)]
-#[path = "src/config/manual.rs"]
-mod manual;
+#[path = "src/config/table.rs"]
+mod table;
 
-/// When the pages were changed last.
-const DATE: &str = "2026-11-21";
-/// What the pages' footers name.
+/// Stands for the module of the crate that the table uses to read and write values.
+mod field {
+    pub(crate) struct Field;
+    macro_rules! field {
+        ($($reader_and_field:tt)*) => {
+            crate::field::Field
+        };
+    }
+    pub(crate) use field;
+}
+
+/// Date of the last change of the manual pages.
+const DATE: &str = "2026-11-26";
+/// Name and version in the footers of the manual pages.
 const SOURCE: &str = concat!("pynatconnd ", env!("CARGO_PKG_VERSION"));
 
 fn main() -> io::Result<()> {
-    for input in ["build.rs", "src/cli.rs", "src/bin/check_pynatconnd/cli.rs", "src/config/manual.rs"] {
+    for input in ["build.rs", "src/cli.rs", "src/bin/check_pynatconnd/cli.rs", "src/config/table.rs"] {
         println!("cargo:rerun-if-changed={input}");
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("share");
@@ -36,7 +47,7 @@ fn main() -> io::Result<()> {
     fs::write(out.join("pynatconnd.conf.5"), configuration())
 }
 
-/// The page and the completions of a program.
+/// The manual page and the completions of a program.
 fn program(
     mut command: Command,
     section: &str,
@@ -69,7 +80,7 @@ fn program(
     fs::write(out.join(format!("{name}.{section}")), text)
 }
 
-/// pynatconnd.conf(5).
+/// pynatconnd.conf(5), from the table of configuration keys.
 fn configuration() -> String {
     let mut page = Roff::new();
     page.control("TH", ["pynatconnd.conf", "5", DATE, SOURCE, "File Formats Manual"]);
@@ -77,49 +88,54 @@ fn configuration() -> String {
     page.control("SH", ["SYNOPSIS"]).text([italic("/etc/pynatconnd.conf")]);
     page.control("SH", ["DESCRIPTION"]);
     page.text([roman(
-        "The file has sections and keys, in the dialect of ConfigObj, which the Python program used. \
-         A section begins with its name in brackets, a key is written as name = value.",
+        "The file has sections and keys. A section begins with its name in brackets. A key has a line of the form \
+         name = value. The format is that of ConfigObj, which the Python program used.",
     )]);
     for paragraph in [
-        "# begins a comment, ; does not. Values may be in single or double quotes, or over several lines in \
-         triple quotes. Commas make a list: quote one that is meant. %(name)s is replaced by the value of that \
-         key in the same section, its [[DEFAULT]], or the ones around it. A key that stands twice is an error. Unknown names are warned about and ignored.",
-        "pynatconnd --check-config prints what is in force. SIGHUP reloads the file; one that can't be used \
-         changes nothing, and the log says what is wrong with it.",
+        "# begins a comment; a semicolon does not. A value can be in single or double quotes, or in triple quotes \
+         over several lines. Commas separate the members of a list; put a value that contains a comma in quotes. \
+         %(name)s stands for the value of the key name in the same section, in its [[DEFAULT]] subsection, or in \
+         an enclosing section. A key that occurs twice is an error. An unknown name causes a warning and is \
+         ignored.",
+        "pynatconnd --check-config checks the file and prints all keys that have a value, defaults included. \
+         SIGHUP reloads the file. If the new file is not valid, nothing changes, and the log names the error.",
     ] {
         page.control("PP", []).text([roman(paragraph)]);
     }
-    for section in manual::SECTIONS {
-        page.control("SH", [format!("[{}]", section.name).as_str()]).text([roman(section.text)]);
+    for section in SECTIONS {
+        page.control("SH", [format!("[{}]", section.name).as_str()]).text([roman(section.help)]);
         for key in section.keys {
-            page.control("TP", []);
-            page.text([bold(key.name), roman(" = "), italic(key.kind)]).text([roman(key.text)]);
-            let default: Vec<Inline> = match key.default {
-                manual::Absent::Is(text) => vec![roman("Default: "), bold(text), roman(".")],
-                manual::Absent::Unset => vec![roman("Default: no condition.")],
-                manual::Absent::Required => vec![roman("Required.")],
+            page.control("TP", []).text([bold(key.name)]).text([roman(key.help)]);
+            let default = match key.default {
+                KeyDefault::Is(text) => vec![roman("Default: "), bold(text)],
+                KeyDefault::Unset => vec![roman("Default: none")],
+                KeyDefault::Required => vec![roman("Required")],
             };
-            page.control("IP", []).text(default);
-            page.control("IP", [])
-                .text([roman("Example: "), bold(format!("{} = {}", key.name, key.example))]);
-            page.control("IP", []).text([roman("Reload: "), roman(key.reload)]);
+            let example = vec![roman("Example: "), bold(format!("{} = {}", key.name, key.example))];
+            let value = vec![roman("Value: "), roman(key.expects)];
+            let reload = vec![roman("Reload: "), roman(key.reload)];
+            for line in [value, default, example, reload] {
+                page.control("IP", []).text(line);
+            }
         }
     }
     page.control("SH", ["EXAMPLES"]);
-    page.text([roman("Answers the server 198.51.100.1 for connections to its port 443:")]);
+    page.text([roman(
+        "This file serves lookups from the server 198.51.100.1 for connections to its port 443:",
+    )]);
     page.control("PP", []).control("nf", []);
     for line in EXAMPLE.lines() {
         page.text([roman(line)]);
     }
     page.control("fi", []).control("SH", ["FILES"]).control("TP", []);
     page.text([italic("/etc/pynatconnd.conf")])
-        .text([roman("Where the file is unless --config names another.")]);
+        .text([roman("The configuration file, unless --config names another one.")]);
     page.control("SH", ["SEE ALSO"]);
     page.text([bold("pynatconnd"), roman("(8), "), bold("check_pynatconnd"), roman("(1)")]);
     page.render()
 }
 
-/// A file as most gateways need it.
+/// A file that fits most gateways.
 const EXAMPLE: &str = "\
 [filter]
 nat_ip = 100.64.2.1

@@ -1,23 +1,23 @@
-//! Who may ask.
+//! The access list: which clients the daemon serves.
 
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-/// The networks whose hosts may ask.
+/// The networks of the allowed clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acl {
     networks: Vec<IpNetwork>,
 }
 
 impl Acl {
-    /// Allows the hosts of `networks` and no others.
+    /// Allows only the clients in `networks`.
     pub fn new(networks: Vec<IpNetwork>) -> Self {
         Self { networks }
     }
 
-    /// Whether `client` may ask. A client that reaches an IPv6 socket over IPv4
-    /// shows as `::ffff:a.b.c.d` and counts as the IPv4 host it is.
+    /// Whether `client` is allowed. An IPv4 client of an IPv6 socket has the
+    /// address `::ffff:a.b.c.d` and is compared as IPv4.
     pub fn allows(&self, client: IpAddr) -> bool {
         let client = client.to_canonical();
         self.networks.iter().any(|network| network.contains(client))
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_of_both_families_and_mapped_clients() {
+    fn clients_of_both_families_and_mapped_clients_are_compared() {
         let networks = ["192.168.248.0/24", "127.0.0.1", "2001:db8::/32"];
         let acl = Acl::new(networks.iter().map(|network| network.parse().unwrap()).collect());
         for (client, allowed) in [

@@ -297,7 +297,10 @@ fn library() -> String {
 }
 
 fn start_logging(config: &Config) {
-    logging::start(config.log_level.to_filter(), config.syslog.as_ref().map(|syslog| syslog.local_facility));
+    logging::start(
+        config.log_level.to_filter(),
+        config.syslog.enabled.then_some(config.syslog.local_facility),
+    );
 }
 
 fn on_signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Fatal> {

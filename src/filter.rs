@@ -18,7 +18,7 @@ pub struct Filter {
 
 impl Filter {
     /// The conditions that a configuration sets; none tracks everything.
-    pub fn new(config: &config::Filter) -> Self {
+    pub fn new(config: &config::FilterConfig) -> Self {
         use config::Key;
         let addresses =
             [(Key::SrcIp, config.src_ip), (Key::NatIp, config.nat_ip), (Key::DstIp, config.dst_ip)];
@@ -175,11 +175,11 @@ mod tests {
         any::<bool>().prop_flat_map(|v6| (tuple(v6), tuple(v6)))
     }
 
-    fn filters() -> impl Strategy<Value = config::Filter> {
+    fn filters() -> impl Strategy<Value = config::FilterConfig> {
         let address = || prop::option::weighted(0.3, addresses());
         let port = || prop::option::weighted(0.3, prop::sample::select(vec![0_u16, 1, 443, 65535]));
         (address(), port(), address(), port(), address(), port(), any::<bool>()).prop_map(
-            |(src_ip, src_port, nat_ip, nat_port, dst_ip, dst_port, nat_only)| config::Filter {
+            |(src_ip, src_port, nat_ip, nat_port, dst_ip, dst_port, nat_only)| config::FilterConfig {
                 src_ip,
                 src_port,
                 nat_ip,

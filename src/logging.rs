@@ -1,5 +1,5 @@
-//! Where log lines go: standard error always, syslog when the configuration
-//! has a `[syslog]` section.
+//! The outputs of the log: standard error, and syslog if the configuration has
+//! a `[syslog]` section.
 
 use std::io::Write;
 use std::os::linux::fs::MetadataExt;
@@ -12,17 +12,17 @@ use syslog::{Facility, Formatter3164, LoggerBackend};
 /// The system's log socket.
 const DEV_LOG: &str = "/dev/log";
 
-/// Starts logging, or puts other settings into force. Lines of other crates
-/// show only as warnings and worse.
+/// Starts logging, or changes its settings. Of other crates, only warnings and
+/// errors are logged.
 ///
-/// Under systemd lines carry the priority prefixes that journald reads
-/// (`sd-daemon(3)`) in place of a time and a level.
+/// Under systemd, lines begin with the priority prefix that journald reads
+/// (`sd-daemon(3)`) instead of a time and a level.
 pub fn start(level: LevelFilter, local_facility: Option<u8>) {
     let syslog = local_facility.filter(|_| Path::new(DEV_LOG).exists()).map(Syslog::new);
     let missing = local_facility.is_some() && syslog.is_none();
     *LOGGER.outputs.write().unwrap_or_else(PoisonError::into_inner) =
         Some(Outputs { level, stderr: stderr(), syslog });
-    // Set already where this is a change.
+    // Fails if this call changes the settings: the logger is set already.
     let _ = log::set_logger(&LOGGER);
     log::set_max_level(level.max(LevelFilter::Warn));
     if missing {
@@ -55,8 +55,8 @@ impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
         let Some(outputs) = outputs.as_ref() else { return false };
-        let ours = metadata.target().starts_with("pynatconnd");
-        metadata.level() <= if ours { outputs.level } else { outputs.level.min(LevelFilter::Warn) }
+        let is_own = metadata.target().starts_with("pynatconnd");
+        metadata.level() <= if is_own { outputs.level } else { outputs.level.min(LevelFilter::Warn) }
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -75,7 +75,7 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Connects when there is something to say, and anew after the log daemon was restarted.
+/// Connects for the first line, and again after a restart of the syslog daemon.
 struct Syslog {
     facility: Facility,
     connection: Mutex<Option<syslog::Logger<LoggerBackend, Formatter3164>>>,
@@ -133,8 +133,8 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// systemd names the device and inode of the stream it gave; a redirection to
-/// somewhere else keeps the variable but is another file.
+/// systemd sets this variable to the device and inode of the stream it passed. If
+/// standard error is redirected, the variable stays but the file differs.
 fn stderr_is_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };

@@ -1,5 +1,5 @@
-//! Access lists: addresses and networks, read as Python's `ipaddress` reads them but for host bits, which
-//! are masked rather than refused.
+//! Access lists: addresses and networks, in the syntax of Python's `ipaddress` module. Host bits are masked
+//! with a warning; Python rejects them.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -8,45 +8,42 @@ use ipnetwork::IpNetwork;
 use super::{
     dialect::Value,
     error::Quoted,
-    values::{Expected, Notes, Written},
+    values::{Found, Notes, Written},
 };
 
 /// Reads a list, or a single entry without a comma.
-pub(super) fn networks(value: &Value, notes: &mut Notes) -> Result<Vec<IpNetwork>, Expected> {
+pub(super) fn networks(value: &Value, notes: &mut Notes) -> Result<Vec<IpNetwork>, Found> {
     let entries = match value {
         Value::Text(entry) => std::slice::from_ref(entry),
         Value::List(entries) => entries,
     };
     if entries.is_empty() {
-        notes.push("the list is empty, so nobody may ask".to_owned());
+        notes.push("the list is empty: no client is allowed".to_owned());
     }
     entries.iter().map(|entry| network(entry, notes)).collect()
 }
 
-fn network(entry: &str, notes: &mut Notes) -> Result<IpNetwork, Expected> {
+fn network(entry: &str, notes: &mut Notes) -> Result<IpNetwork, Found> {
     let entry = entry.trim();
-    let expected = || {
-        let form = "IP addresses, or networks like 10.0.0.0/8 or 2001:db8::/32, with commas between";
-        if entry.is_empty() { form.to_owned() } else { format!("{form} ({} is none)", Quoted(entry)) }
-    };
+    let invalid = || entry.to_owned();
     let (address, mask) = match entry.split_once('/') {
         Some((address, mask)) => (address, Some(mask)),
         None => (entry, None),
     };
-    let address: IpAddr = address.parse().map_err(|_| expected())?;
+    let address: IpAddr = address.parse().map_err(|_| invalid())?;
     let prefix = match mask {
         None => Some(if address.is_ipv4() { 32 } else { 128 }),
         Some(mask) => prefix_length(mask, address.is_ipv4()),
     };
-    let network = prefix.and_then(|prefix| IpNetwork::new(address, prefix).ok()).ok_or_else(expected)?;
-    let masked = IpNetwork::new(network.network(), network.prefix()).map_err(|_| expected())?;
+    let network = prefix.and_then(|prefix| IpNetwork::new(address, prefix).ok()).ok_or_else(invalid)?;
+    let masked = IpNetwork::new(network.network(), network.prefix()).map_err(|_| invalid())?;
     if masked != network {
         notes.push(format!("{} has host bits, read as {masked}", Quoted(entry)));
     }
     Ok(masked)
 }
 
-/// The length that stands after the slash: digits or, for IPv4, a netmask or its complement.
+/// The prefix length after the slash: digits or, for IPv4, a netmask or its complement.
 fn prefix_length(mask: &str, v4: bool) -> Option<u8> {
     if !mask.is_empty() && mask.bytes().all(|byte| byte.is_ascii_digit()) {
         return mask.parse().ok();
@@ -61,7 +58,7 @@ impl Written for Vec<IpNetwork> {
     fn written(&self) -> Option<String> {
         Some(match self.as_slice() {
             [] => ",".to_owned(),
-            // The comma keeps it a list for every reader of the dialect.
+            // The comma makes it a list for ConfigObj too.
             [only] => format!("{only},"),
             several => several.iter().map(IpNetwork::to_string).collect::<Vec<_>>().join(", "),
         })
@@ -77,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_have_many_forms() {
+    fn every_form_of_an_entry_is_accepted() {
         for (entry, expected) in [
             ("10.0.0.0/8", "10.0.0.0/8"),
             ("10.0.0.0/255.0.0.0", "10.0.0.0/8"),
@@ -95,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn other_forms_are_refused() {
+    fn other_forms_are_rejected() {
         for entry in [
             "",
             "10.0.0",

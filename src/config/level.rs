@@ -1,4 +1,4 @@
-//! How much is logged: the eleven steps of the Python program, over the five levels of `log`.
+//! Log levels: the eleven steps of the Python program, mapped to the five levels of `log`.
 
 use std::{fmt, str::FromStr};
 
@@ -7,22 +7,19 @@ use log::LevelFilter;
 use super::error::Unknown;
 
 /// A step from 0 (errors only) to 10 (everything).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogLevel(u8);
 
 impl LogLevel {
     /// The step that logs most.
     pub const MAX: u8 = 10;
 
-    /// The step that logs least.
-    pub const ERRORS_ONLY: LogLevel = LogLevel(0);
-
     /// `None` above [`LogLevel::MAX`].
     pub const fn new(step: u8) -> Option<LogLevel> {
         if step <= LogLevel::MAX { Some(LogLevel(step)) } else { None }
     }
 
-    /// The step, as files have it.
+    /// The step, as in a file.
     pub const fn get(self) -> u8 {
         self.0
     }
@@ -45,7 +42,7 @@ impl fmt::Display for LogLevel {
     }
 }
 
-/// Takes a step, or the name of a level for the middle of its steps.
+/// Parses a step, or the name of a level, which stands for the middle of its steps.
 impl FromStr for LogLevel {
     type Err = Unknown;
 
@@ -78,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_levels_are_taken() {
+    fn level_names_are_accepted() {
         for name in ["error", "warn", "info", "debug", "trace"] {
             let level: LogLevel = name.parse().unwrap();
             assert_eq!(level.to_filter().to_string().to_lowercase(), name);
@@ -86,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn anything_else_is_rejected() {
         for text in ["11", "-1", "", "300", "loud", "4.0"] {
             let error = text.parse::<LogLevel>().unwrap_err().to_string();
             assert!(error.starts_with(&format!("found {text:?}, expected a number from 0 to 10")), "{error}");

@@ -1,28 +1,29 @@
-//! Warns about sections and keys that nobody knows, with the known name that was most likely meant.
+//! Warnings about unknown sections and keys, with the known name that is most similar.
 
 use std::collections::HashSet;
 
 use super::{
     dialect::{Document, ROOT, SectionId},
     error::OneLine,
-    table::{self, ROWS},
+    table::{SECTIONS, keys},
 };
 
-/// The section that only serves interpolation, at any depth.
+/// The name of a section that is only for interpolation, at every depth.
 const DEFAULT: &str = "DEFAULT";
 
-/// A warning and the line that it is about.
+/// The line of the file, and the warning.
 pub(super) type Warning = (usize, String);
 
-/// Walks what the table doesn't know. Keys in `used` have served another value, so they are known after all.
+/// Warns about every name that is not in the table. A key in `used` is part of another value through
+/// interpolation, so it is not unknown.
 pub(super) fn unknown(document: &Document, used: &HashSet<(SectionId, usize)>) -> Vec<Warning> {
     let mut warnings = Vec::new();
-    keys(document, ROOT, None, used, &mut warnings);
+    unknown_keys(document, ROOT, None, used, &mut warnings);
     for id in &document.section(ROOT).subsections {
         let section = document.section(*id);
-        match table::sections().find(|known| *known == section.name) {
+        match SECTIONS.iter().map(|known| known.name).find(|known| *known == section.name) {
             Some(known) => {
-                keys(document, *id, Some(known), used, &mut warnings);
+                unknown_keys(document, *id, Some(known), used, &mut warnings);
                 for id in &section.subsections {
                     let inner = document.section(*id);
                     if inner.name != DEFAULT {
@@ -34,9 +35,9 @@ pub(super) fn unknown(document: &Document, used: &HashSet<(SectionId, usize)>) -
             }
             None if section.name == DEFAULT => {}
             None => {
-                let meant = nearest(&section.name, table::sections().map(|name| (name, 0)));
-                let meant = meant.map_or(String::new(), |name| format!("; did you mean [{name}]?"));
-                let text = format!("[{}]: unknown section, ignored{meant}", OneLine(&section.name));
+                let meant = nearest(&section.name, SECTIONS.iter().map(|known| (known.name, 0, known.name)));
+                let suggestion = meant.map_or(String::new(), |name| format!("; did you mean [{name}]?"));
+                let text = format!("[{}]: unknown section, ignored{suggestion}", OneLine(&section.name));
                 warnings.push((section.line, text));
             }
         }
@@ -44,8 +45,8 @@ pub(super) fn unknown(document: &Document, used: &HashSet<(SectionId, usize)>) -
     warnings
 }
 
-/// Warns about the unknown keys of a known section, or of the lines before the first one.
-fn keys(
+/// Warns about the unknown keys of a known section, or before the first section.
+fn unknown_keys(
     document: &Document,
     id: SectionId,
     section: Option<&str>,
@@ -53,50 +54,30 @@ fn keys(
     warnings: &mut Vec<Warning>,
 ) {
     for (index, entry) in document.section(id).entries.iter().enumerate() {
-        let known = ROWS.iter().any(|row| Some(row.section) == section && row.key == entry.key);
+        let known = keys().any(|(of, key)| Some(of.name) == section && key.name == entry.key);
         if known || used.contains(&(id, index)) {
             continue;
         }
-        // Another section's name has to be nearer to be meant.
+        // A key of another section must be more similar than one of this section.
         let candidates =
-            ROWS.iter().map(|row| ((row.section, row.key), usize::from(Some(row.section) != section)));
-        let meant = match nearest(&entry.key, candidates) {
+            keys().map(|(of, key)| (key.name, usize::from(Some(of.name) != section), (of.name, key.name)));
+        let suggestion = match nearest(&entry.key, candidates) {
             Some((other, key)) if Some(other) != section => format!("; did you mean {key} in [{other}]?"),
             Some((_, key)) => format!("; did you mean {key}?"),
             None => String::new(),
         };
         let place = section.map_or("before any section".to_owned(), |name| format!("[{name}]"));
         let key = OneLine(&entry.key);
-        warnings.push((entry.line, format!("{place} {key}: unknown key, ignored{meant}")));
+        warnings.push((entry.line, format!("{place} {key}: unknown key, ignored{suggestion}")));
     }
 }
 
-/// A name that suggestions can be made of.
-trait Named: Copy {
-    fn name(&self) -> &str;
-}
-
-impl Named for &str {
-    fn name(&self) -> &str {
-        self
-    }
-}
-
-impl Named for (&str, &str) {
-    fn name(&self) -> &str {
-        self.1
-    }
-}
-
-/// The candidate that differs least, if it differs in no more than a third; each comes with a handicap.
-fn nearest<T: Named>(name: &str, candidates: impl Iterator<Item = (T, usize)>) -> Option<T> {
+/// The candidate with the most similar name, if at most a third of the name differs. Each has a handicap.
+fn nearest<'a, T>(name: &str, candidates: impl Iterator<Item = (&'a str, usize, T)>) -> Option<T> {
     let name = name.to_lowercase();
     let most = (name.chars().count() / 3).max(1);
-    let distances = candidates.map(|(candidate, handicap)| {
-        let distance = strsim::damerau_levenshtein(&name, candidate.name());
-        (distance, handicap, candidate)
-    });
+    let distances = candidates
+        .map(|(candidate, handicap, value)| (strsim::damerau_levenshtein(&name, candidate), handicap, value));
     let near = distances.filter(|(distance, ..)| *distance <= most);
-    near.min_by_key(|(distance, handicap, _)| (distance + handicap, *handicap))
-        .map(|(.., candidate)| candidate)
+    near.min_by_key(|(distance, handicap, _)| (distance + handicap, *handicap)).map(|(.., value)| value)
 }

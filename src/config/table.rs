@@ -1,125 +1,335 @@
-//! The table of known keys. Reading a file, suggesting names and writing a file all walk it, so that a new
-//! key is a row here, a field in its section's type, and a reader in `values` if its kind is new.
+//! The table of configuration keys: one row for each key, with everything that the project knows about it.
+//!
+//! Reader, writer, suggestions for misspelt names, the manual page pynatconnd.conf(5), the sample file
+//! `pynatconnd.conf` and the table in `doc/OPERATIONS.md` all come from these rows. The build script compiles
+//! this file too, to make the manual page, and has a stub for [`Field`]. So the file uses nothing else.
+#![allow(dead_code, reason = "the program, the build script and the tests each use only a part")]
 
-use std::time::Duration;
+use KeyDefault::{Is, Required, Unset};
 
-use super::{
-    Config, Data, Filter, Http, Key, LogLevel, Netlink,
-    acl::networks,
-    defaults,
-    dialect::Value,
-    values::{
-        Bytes, Expected, Notes, Written, address, boolean, buffer, facility, host, interval, key_name,
-        listening_port, log_level, port, seconds,
-    },
-};
+use super::field::{Field, field};
 
-/// One known key.
-pub(super) struct Row {
-    pub(super) section: &'static str,
-    pub(super) key: &'static str,
-    pub(super) default: Absent,
-    /// Reads a value into its field.
-    pub(super) read: fn(&mut Config, &Value, &mut Notes) -> Result<(), Expected>,
-    /// The field as a file has it; `None` where the file is to leave it out.
-    pub(super) write: fn(&Config) -> Option<String>,
+/// A section of the file.
+pub(crate) struct KnownSection {
+    /// Its name, without brackets.
+    pub(crate) name: &'static str,
+    /// What it is for.
+    pub(crate) help: &'static str,
+    /// What the sample file sets.
+    pub(crate) sample: Sample,
+    /// Its keys, in the order of all documents.
+    pub(crate) keys: &'static [KnownKey],
 }
 
-/// What it means when a file leaves a key out.
-pub(super) enum Absent {
-    /// The same as this text.
-    Means(&'static str),
-    /// The field stays empty.
+/// A key of a section.
+pub(crate) struct KnownKey {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// What a value must be. Documents show it, and errors have it after "expected".
+    pub(crate) expects: &'static str,
+    /// What applies if the file does not set the key.
+    pub(crate) default: KeyDefault,
+    /// A valid value that differs from the default.
+    pub(crate) example: &'static str,
+    /// The reader of the value, and the field of `Config` that it fills.
+    pub(crate) field: Field,
+    /// What the key does.
+    pub(crate) help: &'static str,
+    /// When a reload puts another value into effect.
+    pub(crate) reload: &'static str,
+}
+
+/// What applies if the file does not set a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyDefault {
+    /// This value, written as in a file.
+    Is(&'static str),
+    /// Nothing: the field stays empty.
     Unset,
-    /// The file can't be used; this is what it should have had.
-    Refused(&'static str),
+    /// The file must set the key.
+    Required,
 }
 
-use Absent::{Means, Refused, Unset};
+/// Which lines of a section the sample file sets; the others are commented out. It always sets a required key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sample {
+    /// The header and all keys.
+    Keys,
+    /// Only the header.
+    Header,
+    /// Nothing, because the header alone has an effect.
+    Nothing,
+}
 
-/// `"section" "key" (if left out) = reader => field`
-macro_rules! row {
-    ($section:literal $key:literal ($default:expr) = $reader:ident => $($field:ident).+) => {
-        Row {
-            section: $section,
-            key: $key,
-            default: $default,
-            read: |config, value, notes| {
-                config.$($field).+ = $reader(value, notes)?.into();
-                Ok(())
+const ADDRESS: &str = "an IPv4 address with four numbers, or an IPv6 address";
+const PORT: &str = "a port, 0 to 65535";
+const SECONDS: &str = "a number of seconds, 0 or more; fractions are allowed";
+const INTERVAL: &str = "a number of seconds, 1 or more; fractions are allowed";
+const BYTES: &str = "a number of bytes from 4K to 1023M; K is 1024 bytes and M is 1024K";
+const YES_OR_NO: &str = "yes or no";
+/// For the option `--ip` too.
+pub(crate) const HOST: &str = "one host name or IP address";
+
+const NEXT_LINE: &str = "Takes effect with the next log line.";
+const FILTER_RELOAD: &str = "Takes effect at once: mappings that no longer match are removed, and connections that \
+    match now are read from the kernel.";
+
+/// The section whose header alone has an effect.
+pub(crate) const SYSLOG: &str = "syslog";
+
+/// All sections and keys, in the order of all documents.
+pub(crate) const SECTIONS: &[KnownSection] = &[
+    KnownSection {
+        name: SYSLOG,
+        help: "With this section, even an empty one, the daemon also logs to syslog.",
+        sample: Sample::Nothing,
+        keys: &[
+            KnownKey {
+                name: "local_facility",
+                expects: "a whole number from 0 to 7",
+                default: Is("0"),
+                example: "3",
+                field: field!(values::facility => syslog.local_facility),
+                help: "Syslog facility: one of local0 to local7.",
+                reload: NEXT_LINE,
             },
-            write: |config| config.$($field).+.written(),
-        }
-    };
-}
-
-/// All known keys, in the order that they are written.
-pub(super) const ROWS: &[Row] = &[
-    Row {
-        section: SYSLOG,
-        key: "local_facility",
-        default: Means(defaults::LOCAL_FACILITY),
-        read: |config, value, notes| {
-            let read = facility(value, notes)?;
-            if let Some(syslog) = &mut config.syslog {
-                syslog.local_facility = read;
-            }
-            Ok(())
-        },
-        write: |config| config.syslog.and_then(|syslog| syslog.local_facility.written()),
+            KnownKey {
+                name: "debug_level",
+                expects: "a whole number from 0 to 10",
+                default: Is("4"),
+                example: "7",
+                field: field!(values::log_level => log_level),
+                help: "Log level, for standard error too. 0 logs errors only; 1 and 2 add warnings, 3 to 5 \
+                    information, 6 to 8 debug messages; 9 and 10 log everything. Without this section, the \
+                    level is 4.",
+                reload: NEXT_LINE,
+            },
+        ],
     },
-    Row {
-        // Written only with the section, as its mere presence turns syslog on.
-        write: |config| config.syslog.and_then(|_| config.log_level.written()),
-        ..row!("syslog" "debug_level" (Means(defaults::DEBUG_LEVEL)) = log_level => log_level)
+    KnownSection {
+        name: "filter",
+        help: "Which connections are tracked: those that meet all conditions set here, or every connection if no \
+            condition is set. Set nat_ip, or set nat_only to yes. Otherwise the daemon also tracks connections \
+            without NAT, and a lookup can return a connection to the gateway itself.",
+        sample: Sample::Header,
+        keys: &[
+            KnownKey {
+                name: "src_ip",
+                expects: ADDRESS,
+                default: Unset,
+                example: "192.168.7.2",
+                field: field!(values::address => filter.src_ip),
+                help: "Address of the inside host, before translation.",
+                reload: FILTER_RELOAD,
+            },
+            KnownKey {
+                name: "src_port",
+                expects: PORT,
+                default: Unset,
+                example: "40001",
+                field: field!(values::port => filter.src_port),
+                help: "Port of the inside host, before translation.",
+                reload: FILTER_RELOAD,
+            },
+            KnownKey {
+                name: "nat_ip",
+                expects: ADDRESS,
+                default: Unset,
+                example: "100.64.2.1",
+                field: field!(values::address => filter.nat_ip),
+                help: "Public address, after translation.",
+                reload: FILTER_RELOAD,
+            },
+            KnownKey {
+                name: "nat_port",
+                expects: PORT,
+                default: Unset,
+                example: "40001",
+                field: field!(values::port => filter.nat_port),
+                help: "Public port, after translation.",
+                reload: FILTER_RELOAD,
+            },
+            KnownKey {
+                name: "dst_ip",
+                expects: ADDRESS,
+                default: Unset,
+                example: "198.51.100.1",
+                field: field!(values::address => filter.dst_ip),
+                help: "Address that the inside host connects to.",
+                reload: FILTER_RELOAD,
+            },
+            KnownKey {
+                name: "dst_port",
+                expects: PORT,
+                default: Unset,
+                example: "443",
+                field: field!(values::port => filter.dst_port),
+                help: "Port that the inside host connects to.",
+                reload: FILTER_RELOAD,
+            },
+            KnownKey {
+                name: "nat_only",
+                expects: YES_OR_NO,
+                default: Is("no"),
+                example: "yes",
+                field: field!(values::boolean => filter.nat_only),
+                help: "Whether to track only connections that are translated.",
+                reload: FILTER_RELOAD,
+            },
+        ],
     },
-    row!("filter" "src_ip" (Unset) = address => filter.src_ip),
-    row!("filter" "src_port" (Unset) = port => filter.src_port),
-    row!("filter" "nat_ip" (Unset) = address => filter.nat_ip),
-    row!("filter" "nat_port" (Unset) = port => filter.nat_port),
-    row!("filter" "dst_ip" (Unset) = address => filter.dst_ip),
-    row!("filter" "dst_port" (Unset) = port => filter.dst_port),
-    row!("filter" "nat_only" (Means(defaults::NAT_ONLY)) = boolean => filter.nat_only),
-    row!("data" "key_name" (Refused(Key::EXPECTED)) = key_name => data.key_name),
-    row!("data" "del_delay" (Means(defaults::DEL_DELAY)) = seconds => data.del_delay),
-    row!("data" "garbage_cleaner_interval" (Means(defaults::GARBAGE_CLEANER_INTERVAL))
-        = interval => data.garbage_cleaner_interval),
-    row!("data" "life_span" (Means(defaults::LIFE_SPAN)) = seconds => data.life_span),
-    row!("data" "sweep_interval" (Means(defaults::SWEEP_INTERVAL)) = interval => data.sweep_interval),
-    row!("netlink" "receive_buffer" (Means(defaults::RECEIVE_BUFFER)) = buffer => netlink.receive_buffer),
-    row!("netlink" "receive_buffer_max" (Means(defaults::RECEIVE_BUFFER_MAX))
-        = buffer => netlink.receive_buffer_max),
-    row!("netlink" "reliable" (Means(defaults::RELIABLE)) = boolean => netlink.reliable),
-    row!("threading" "join_timeout" (Means(defaults::JOIN_TIMEOUT)) = seconds => join_timeout),
-    row!("http_server" "host" (Means(defaults::HOST)) = host => http.host),
-    row!("http_server" "port" (Means(defaults::PORT)) = listening_port => http.port),
-    row!("http_server" "ip_acl" (Means(defaults::IP_ACL)) = networks => http.ip_acl),
+    KnownSection {
+        name: "data",
+        help: "The lookup key, and how long mappings are kept.",
+        sample: Sample::Header,
+        keys: &[
+            KnownKey {
+                name: "key_name",
+                expects: "one of src_ip, src_port, nat_ip, nat_port, dst_ip, dst_port",
+                default: Required,
+                example: "nat_port",
+                field: field!(values::key_name => data.key_name),
+                help: "Key of the routes GET /KEY_NAME/VALUE, GET /VALUE and GET /debug. The routes below /v1 \
+                    accept all six keys.",
+                reload: "Takes effect as soon as the index for the new key is built.",
+            },
+            KnownKey {
+                name: "del_delay",
+                expects: SECONDS,
+                default: Is("10"),
+                example: "30",
+                field: field!(values::seconds => data.del_delay),
+                help: "How long the daemon still reports a closed mapping.",
+                reload: "Takes effect at once, also for mappings that are closed already.",
+            },
+            KnownKey {
+                name: "garbage_cleaner_interval",
+                expects: INTERVAL,
+                default: Is("3600"),
+                example: "600",
+                field: field!(values::interval => data.garbage_cleaner_interval),
+                help: "Time between two cleanups. A cleanup removes closed mappings that are older than \
+                    life_span.",
+                reload: "Takes effect at once, counted from the last cleanup.",
+            },
+            KnownKey {
+                name: "life_span",
+                expects: SECONDS,
+                default: Is("3600"),
+                example: "86400",
+                field: field!(values::seconds => data.life_span),
+                help: "Age at which a cleanup removes a closed mapping, counted from the start of the \
+                    connection.",
+                reload: "Takes effect with the next cleanup.",
+            },
+            KnownKey {
+                name: "sweep_interval",
+                expects: INTERVAL,
+                default: Is("300"),
+                example: "60",
+                field: field!(values::interval => data.sweep_interval),
+                help: "Time between two comparisons of the table with the kernel's. A comparison finds \
+                    connections that ended without a DESTROY event.",
+                reload: "Takes effect at once: the daemon compares the table with the kernel's, and the new \
+                    interval starts.",
+            },
+        ],
+    },
+    KnownSection {
+        name: "netlink",
+        help: "How the daemon receives the kernel's events.",
+        sample: Sample::Header,
+        keys: &[
+            KnownKey {
+                name: "receive_buffer",
+                expects: BYTES,
+                default: Is("64M"),
+                example: "128M",
+                field: field!(values::buffer => netlink.receive_buffer),
+                help: "Size of the receive buffer, where events wait until the daemon reads them. It uses memory \
+                    only while events wait. The kernel doubles this value; net.core.rmem_max does not limit it.",
+                reload: "Another value takes effect at once. With the same value, a buffer that has grown after \
+                    an overrun keeps its size.",
+            },
+            KnownKey {
+                name: "receive_buffer_max",
+                expects: BYTES,
+                default: Is("512M"),
+                example: "256M",
+                field: field!(values::buffer => netlink.receive_buffer_max),
+                help: "Size to which the receive buffer can grow. Each overrun (events lost because the buffer \
+                    was full) doubles the buffer, up to this size.",
+                reload: "Takes effect at the next overrun.",
+            },
+            KnownKey {
+                name: "reliable",
+                expects: YES_OR_NO,
+                default: Is("no"),
+                example: "yes",
+                field: field!(values::boolean => netlink.reliable),
+                help: "Whether the kernel drops the packet of a new connection instead of its event when the \
+                    receive buffer is full. With yes, no event is lost, but a daemon that is too slow also \
+                    slows down the gateway.",
+                reload: "Takes effect at once.",
+            },
+        ],
+    },
+    KnownSection {
+        name: "threading",
+        help: "How the daemon stops.",
+        sample: Sample::Header,
+        keys: &[KnownKey {
+            name: "join_timeout",
+            expects: SECONDS,
+            default: Is("5"),
+            example: "2.5",
+            field: field!(values::seconds => join_timeout),
+            help: "How long the daemon waits for open requests when it stops.",
+            reload: "Takes effect when the daemon stops.",
+        }],
+    },
+    KnownSection {
+        name: "http_server",
+        help: "Where the daemon listens, and which clients it serves.",
+        sample: Sample::Keys,
+        keys: &[
+            KnownKey {
+                name: "host",
+                expects: HOST,
+                default: Is("127.0.0.1"),
+                example: "0.0.0.0",
+                field: field!(values::host => http.host),
+                help: "Address to listen on. A host name stands for all its addresses, 0.0.0.0 for every IPv4 \
+                    address of this machine, and :: for every IPv4 and IPv6 address. The option --ip overrides \
+                    it.",
+                reload: "Takes effect at once: the daemon listens on the new address, then stops listening on \
+                    the old one. Open connections stay open.",
+            },
+            KnownKey {
+                name: "port",
+                expects: "a port, 1 to 65535, or 0 to let the kernel choose",
+                default: Is("8080"),
+                example: "8081",
+                field: field!(values::port => http.port),
+                help: "Port to listen on. A port below 1024 requires CAP_NET_BIND_SERVICE. The option --port \
+                    overrides it.",
+                reload: "Takes effect at once, in the same way as host.",
+            },
+            KnownKey {
+                name: "ip_acl",
+                expects: "IP addresses or networks such as 10.0.0.0/8 or 2001:db8::/32, separated by commas",
+                default: Is("127.0.0.0/8, ::1"),
+                example: "198.51.100.0/24, 127.0.0.1, ::1",
+                field: field!(acl::networks => http.ip_acl),
+                help: "Clients that the daemon serves; by default, only this machine. All others get status 403. A comma alone allows no \
+                    client.",
+                reload: "Takes effect with the next request, also on open connections.",
+            },
+        ],
+    },
 ];
 
-/// The section whose presence has a meaning of its own.
-pub(super) const SYSLOG: &str = "syslog";
-
-/// The known sections, in the order that they are written.
-pub(super) fn sections() -> impl Iterator<Item = &'static str> {
-    let starts = |at: &usize| *at == 0 || ROWS[at - 1].section != ROWS[*at].section;
-    (0..ROWS.len()).filter(starts).map(|at| ROWS[at].section)
-}
-
-/// A configuration for the rows to fill: none of its values is meant.
-pub(super) fn blank() -> Config {
-    Config {
-        syslog: None,
-        log_level: LogLevel::ERRORS_ONLY,
-        filter: Filter::default(),
-        data: Data {
-            key_name: Key::SrcIp,
-            del_delay: Duration::ZERO,
-            garbage_cleaner_interval: Duration::ZERO,
-            life_span: Duration::ZERO,
-            sweep_interval: Duration::ZERO,
-        },
-        netlink: Netlink { receive_buffer: Bytes(0), receive_buffer_max: Bytes(0), reliable: false },
-        join_timeout: Duration::ZERO,
-        http: Http { host: String::new(), port: 0, ip_acl: Vec::new() },
-    }
+/// All keys with their sections.
+pub(crate) fn keys() -> impl Iterator<Item = (&'static KnownSection, &'static KnownKey)> {
+    SECTIONS.iter().flat_map(|section| section.keys.iter().map(move |key| (section, key)))
 }

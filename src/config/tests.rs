@@ -1,11 +1,18 @@
-//! Whole files: what is refused and with which words, what is warned about, and that what is written reads
-//! back.
+//! Whole files: errors, warnings, the rows of the table, and files that are written and read again.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
+use ipnetwork::IpNetwork;
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    documents,
+    key::Key,
+    level::LogLevel,
+    table::{KeyDefault, SYSLOG, keys},
+    types::{Config, DataConfig, FilterConfig, HttpConfig, Loaded, NetlinkConfig, SyslogConfig},
+    values::Bytes,
+};
 
 fn loaded(text: &str) -> Loaded {
     Config::parse(text.as_bytes(), "f").unwrap()
@@ -15,7 +22,7 @@ fn error(text: &str) -> String {
     Config::parse(text.as_bytes(), "f").unwrap_err().to_string()
 }
 
-/// Warnings about a text that is otherwise complete.
+/// Warnings about a text to which the required key is added.
 fn warnings(text: &str) -> Vec<String> {
     loaded(&format!("{text}\n[data]\nkey_name = nat_port\n")).warnings
 }
@@ -24,8 +31,8 @@ fn warnings(text: &str) -> Vec<String> {
 fn one_line_is_a_configuration() {
     let Loaded { config, warnings } = loaded("[data]\nkey_name = nat_port\n");
     assert_eq!(warnings, Vec::<String>::new());
-    assert_eq!((config.syslog, config.log_level.get()), (None, 4));
-    assert_eq!(config.filter, Filter::default());
+    assert_eq!((config.syslog.enabled, config.log_level.get()), (false, 4));
+    assert_eq!(config.filter, FilterConfig::default());
     assert_eq!(config.data.key_name, Key::NatPort);
     assert_eq!(config.data.del_delay, Duration::from_secs(10));
     assert_eq!(config.data.garbage_cleaner_interval, Duration::from_secs(3600));
@@ -38,36 +45,39 @@ fn one_line_is_a_configuration() {
 #[test]
 fn an_empty_syslog_section_turns_syslog_on() {
     let config = loaded("[syslog]\n[data]\nkey_name = src_ip\n").config;
-    assert_eq!(config.syslog, Some(Syslog { local_facility: 0 }));
+    assert_eq!(config.syslog, SyslogConfig { enabled: true, local_facility: 0 });
 }
 
 #[test]
-fn errors_name_the_place_and_what_to_write() {
+fn errors_name_the_location_and_what_is_expected() {
     for (text, expected) in [
         ("", "f: [data] key_name: found nothing, expected one of src_ip, src_port, nat_ip,"),
         ("\n[data]\n", "f:2: [data] key_name: found nothing, expected one of src_ip,"),
         ("[data]\nkey_name = ip", "f:2: [data] key_name: found \"ip\", expected one of src_ip,"),
         ("[data]\nkey_name = nat_ip, ", "f:2: [data] key_name: found \"nat_ip,\", expected one of src_ip,"),
-        ("[filter]\ndst_port = 1, 2", "f:2: [filter] dst_port: found \"1, 2\", expected a port, a whole"),
-        ("[filter]\ndst_port = 70000", "f:2: [filter] dst_port: found \"70000\", expected a port, a whole"),
+        ("[filter]\ndst_port = 1, 2", "f:2: [filter] dst_port: found \"1, 2\", expected a port, 0 to 65535"),
+        (
+            "[filter]\ndst_port = 70000",
+            "f:2: [filter] dst_port: found \"70000\", expected a port, 0 to 65535",
+        ),
         (
             "[filter]\ndst_ip = 10.1",
-            "f:2: [filter] dst_ip: found \"10.1\", expected an IPv4 address with all",
+            "f:2: [filter] dst_ip: found \"10.1\", expected an IPv4 address with four",
         ),
         ("[filter]\ndst_ip = %(x)s", "f:2: [filter] dst_ip: found \"%(x)s\", expected x to be a key of"),
         ("[filter]\n[[dst_ip]]", "f:2: [filter] dst_ip: found \"[[dst_ip]]\", expected a key, not a section"),
-        ("filter = 1", "f:1: found \"filter = 1\", expected [filter], as that is a section"),
-        ("[filter]\ndst_port 1", "f:2: found \"dst_port 1\", expected [section], key = value, or a comment"),
-        ("[a]\nb = 1\nb = 2", "f:3: found \"b = 2\", expected each key once (line 2 has it)"),
-        ("[a]\n[a]", "f:2: found \"[a]\", expected a name not yet taken (line 1 has it)"),
+        ("filter = 1", "f:1: found \"filter = 1\", expected [filter], because this is a section"),
+        ("[filter]\ndst_port 1", "f:2: found \"dst_port 1\", expected [section], key = value, or # and a"),
+        ("[a]\nb = 1\nb = 2", "f:3: found \"b = 2\", expected each key only once (line 2 has it)"),
+        ("[a]\n[a]", "f:2: found \"[a]\", expected a name that is not used yet (line 1 has it)"),
         ("[[a]]", "f:1: found \"[[a]]\", expected at most 1 opening brackets here"),
-        ("[[a]", "f:1: found \"[[a]\", expected as many closing brackets as opening ones"),
+        ("[[a]", "f:1: found \"[[a]\", expected as many closing brackets as opening brackets"),
         ("a = \"\"\"b\nc", "f:1: found \"a = \"\"\"b\", expected closing triple quotes before the end"),
-        ("a = 1,,2", "f:1: found \"a = 1,,2\", expected something between the commas of a list"),
-        ("a = \"b\" c", "f:1: found \"a = \"b\" c\", expected a quoted text closed by the same quote"),
+        ("a = 1,,2", "f:1: found \"a = 1,,2\", expected a list member between two commas"),
+        ("a = \"b\" c", "f:1: found \"a = \"b\" c\", expected the same quote at the end of the quoted text"),
         (
             "[data]\nkey_name = nat_ip\n[http_server]\nip_acl = 10.0.0.0/8, x",
-            "f:4: [http_server] ip_acl: found \"10.0.0.0/8, x\", expected",
+            "f:4: [http_server] ip_acl: found \"x\", expected IP addresses or networks",
         ),
     ] {
         let error = error(text);
@@ -79,7 +89,7 @@ fn errors_name_the_place_and_what_to_write() {
 }
 
 #[test]
-fn unknown_names_come_with_the_nearest_known_one() {
+fn warnings_about_unknown_names_suggest_the_most_similar_name() {
     for (text, expected) in [
         ("[filter]\ndst_prot = 1", "f:2: [filter] dst_prot: unknown key, ignored; did you mean dst_port?"),
         ("[filter]\nDST_PORT = 1", "f:2: [filter] DST_PORT: unknown key, ignored; did you mean dst_port?"),
@@ -104,68 +114,110 @@ fn unknown_names_come_with_the_nearest_known_one() {
 }
 
 #[test]
-fn names_that_interpolation_uses_are_known() {
+fn keys_that_interpolation_uses_are_not_unknown() {
     let text = "net = 10.0\n[DEFAULT]\nhost = 0.1\n[filter]\nsrc_ip = %(net)s.%(host)s\n[[DEFAULT]]\na = b";
     assert_eq!(warnings(text), Vec::<String>::new());
 }
 
 #[test]
-fn warnings_follow_the_file() {
+fn warnings_are_in_the_order_of_the_file() {
     let text = "[http_server]\nip_acl = 10.0.0.1/8, 10.0.0.0/255.0.0.0\n[data]\ngarbage_cleaner_interval = 0\n\
                 key_name = src_ip\n[zzz]\n";
     assert_eq!(
         loaded(text).warnings,
         [
             "f:2: [http_server] ip_acl: \"10.0.0.1/8\" has host bits, read as 10.0.0.0/8",
-            "f:4: [data] garbage_cleaner_interval: read as 1 second, the shortest interval there is",
+            "f:4: [data] garbage_cleaner_interval: raised to 1 second, the minimum",
             "f:6: [zzz]: unknown section, ignored",
         ]
     );
     assert_eq!(
         warnings("[http_server]\nip_acl = ,"),
-        ["f:2: [http_server] ip_acl: the list is empty, so nobody may ask"]
+        ["f:2: [http_server] ip_acl: the list is empty: no client is allowed"]
     );
 }
 
-#[test]
-fn known_keys_have_defaults_that_read() {
-    // A file of all the defaults is the same as one that leaves them out.
-    let mut text = String::new();
-    for section in table::sections() {
-        text.push_str(&format!("[{section}]\n"));
-        for (_, key, default) in known_keys().filter(|(of, ..)| *of == section) {
-            match default {
-                Some(default) => text.push_str(&format!("{key} = {default}\n")),
-                None if key == "key_name" => text.push_str("key_name = dst_ip\n"),
-                None => {}
-            }
-        }
+/// A file with one setting, and `key_name` if the setting is not that.
+fn file_with(section: &str, key: &str, value: &str) -> String {
+    let required = if key == "key_name" { "" } else { "\nkey_name = src_ip" };
+    match section {
+        "data" => format!("[data]\n{key} = {value}{required}\n"),
+        _ => format!("[{section}]\n{key} = {value}\n[data]{required}\n"),
     }
-    assert_eq!(loaded(&text), loaded("[syslog]\n[data]\nkey_name = dst_ip\n"));
 }
 
 #[test]
-fn the_sample_file_shows_every_key_with_its_default() {
-    let sample = include_str!("../../pynatconnd.conf");
-    // Settings are commented out without a space after the '#', prose has one.
-    let shown = sample.lines().map(|line| match line.strip_prefix('#') {
-        Some(setting) if !setting.starts_with(' ') => setting,
-        _ => line,
-    });
-    let all = shown.collect::<Vec<_>>().join("\n");
-    for (section, key, _) in known_keys() {
-        assert!(all.lines().any(|line| line.starts_with(&format!("{key} = "))), "[{section}] {key}");
+fn a_default_in_the_file_changes_nothing() {
+    for (section, key) in keys() {
+        let KeyDefault::Is(default) = key.default else { continue };
+        let mut read = loaded(&file_with(section.name, key.name, default));
+        assert_eq!(read.config.syslog.enabled, section.name == SYSLOG);
+        read.config.syslog.enabled = false;
+        assert_eq!(read, loaded("[data]\nkey_name = src_ip\n"), "[{}] {}", section.name, key.name);
     }
+}
+
+#[test]
+fn every_example_is_valid_and_differs_from_the_default() {
+    for (section, key) in keys() {
+        let text = file_with(section.name, key.name, key.example);
+        let Loaded { config, warnings } = loaded(&text);
+        assert_eq!(warnings, Vec::<String>::new(), "{text}");
+        assert_ne!(key.default, KeyDefault::Is(key.example), "{text}");
+        let written = (key.field.write)(&config).expect("the example sets the key");
+        assert_eq!(written.replace("/32", "").replace("/128", ""), key.example, "{text}");
+    }
+}
+
+#[test]
+fn every_key_is_complete() {
+    for (section, key) in keys() {
+        let texts = [section.help, key.expects, key.example, key.help, key.reload];
+        assert!(texts.iter().all(|text| !text.is_empty()), "[{}] {}", section.name, key.name);
+        if key.name == "key_name" {
+            assert_eq!(key.expects, Key::EXPECTED);
+        }
+        // What an error says is expected, the reader must not accept.
+        let (text, expected) = (file_with(section.name, key.name, "no such value"), key.expects);
+        let invalid = error(&text);
+        assert!(
+            invalid.ends_with(&format!("{}: found \"no such value\", expected {expected}", key.name)),
+            "{invalid}"
+        );
+    }
+}
+
+#[test]
+fn the_sample_file_sets_only_defaults_and_shows_every_key() {
+    let sample = documents::sample();
     let defaults = loaded("[data]\nkey_name = nat_port\n");
-    assert_eq!(loaded(sample), defaults);
+    assert_eq!(loaded(&sample), defaults);
+    // A setting that is commented out has no space after the '#', prose has one.
+    let settings = sample
+        .lines()
+        .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line));
+    let all = settings.collect::<Vec<_>>().join("\n");
+    for (section, key) in keys() {
+        let start = format!("{} = ", key.name);
+        assert!(all.lines().any(|line| line.starts_with(&start)), "[{}] {}", section.name, key.name);
+    }
     let mut all = loaded(&all);
-    assert_eq!(all.config.syslog.take(), Some(Syslog { local_facility: 0 }));
-    all.config.filter = Filter::default();
+    assert!(all.config.syslog.enabled);
+    all.config.syslog.enabled = false;
+    all.config.filter = FilterConfig::default();
     assert_eq!(all, defaults);
 }
 
 #[test]
-fn what_is_in_force_is_written_as_a_file() {
+fn an_unreadable_file_is_an_error_with_a_remedy() {
+    let error = Config::load("/nonexistent/x.conf".as_ref()).unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with("/nonexistent/x.conf: cannot be read: "), "{text}");
+    assert!(text.ends_with("; create it, or name another file with --config"), "{text}");
+}
+
+#[test]
+fn a_configuration_is_written_with_all_its_values() {
     let text = loaded("[filter]\ndst_port = 0443\n[data]\nkey_name = nat_port\n").config.to_ini();
     assert_eq!(
         text,
@@ -176,7 +228,7 @@ fn what_is_in_force_is_written_as_a_file() {
     );
 }
 
-/// Times as a file can give them: whole nanoseconds for short ones, what a float holds for long ones.
+/// Times that a file can express: whole nanoseconds for short times, the precision of a float for long ones.
 fn times() -> impl Strategy<Value = Duration> {
     prop_oneof![
         (0..1000u64, 0..1_000_000_000u32).prop_map(|(seconds, nanos)| Duration::new(seconds, nanos)),
@@ -192,10 +244,10 @@ fn networks() -> impl Strategy<Value = IpNetwork> {
     })
 }
 
-fn filters() -> impl Strategy<Value = Filter> {
+fn filters() -> impl Strategy<Value = FilterConfig> {
     let (address, port) = (any::<Option<IpAddr>>, any::<Option<u16>>);
     (address(), port(), address(), port(), address(), port(), any::<bool>()).prop_map(
-        |(src_ip, src_port, nat_ip, nat_port, dst_ip, dst_port, nat_only)| Filter {
+        |(src_ip, src_port, nat_ip, nat_port, dst_ip, dst_port, nat_only)| FilterConfig {
             src_ip,
             src_port,
             nat_ip,
@@ -213,7 +265,7 @@ fn configs() -> impl Strategy<Value = Config> {
     let buffers = || (4096..(1023_usize << 20)).prop_map(Bytes);
     let netlink =
         (buffers(), buffers(), any::<bool>()).prop_map(|(receive_buffer, receive_buffer_max, reliable)| {
-            Netlink { receive_buffer, receive_buffer_max, reliable }
+            NetlinkConfig { receive_buffer, receive_buffer_max, reliable }
         });
     let hosts = prop_oneof!["[a-z0-9.:_%-]{1,20}", any::<IpAddr>().prop_map(|address| address.to_string())];
     let http = (hosts, any::<u16>(), prop::collection::vec(networks(), 0..4));
@@ -221,13 +273,15 @@ fn configs() -> impl Strategy<Value = Config> {
         |(syslog, filter, data, netlink, join_timeout, http)| {
             let (key_name, del_delay, interval, life_span, sweep) = data;
             let (host, port, ip_acl) = http;
-            let default_level = defaults::DEBUG_LEVEL.parse().unwrap();
             let garbage_cleaner_interval = interval.max(Duration::from_secs(1));
             Config {
-                syslog: syslog.map(|(local_facility, _)| Syslog { local_facility }),
-                log_level: syslog.map_or(default_level, |(_, step)| LogLevel::new(step).unwrap()),
+                syslog: SyslogConfig {
+                    enabled: syslog.is_some(),
+                    local_facility: syslog.map_or(0, |(local_facility, _)| local_facility),
+                },
+                log_level: LogLevel::new(syslog.map_or(4, |(_, step)| step)).unwrap(),
                 filter,
-                data: Data {
+                data: DataConfig {
                     key_name,
                     del_delay,
                     garbage_cleaner_interval,
@@ -236,7 +290,7 @@ fn configs() -> impl Strategy<Value = Config> {
                 },
                 netlink,
                 join_timeout,
-                http: Http { host, port, ip_acl },
+                http: HttpConfig { host, port, ip_acl },
             }
         },
     )
@@ -244,61 +298,19 @@ fn configs() -> impl Strategy<Value = Config> {
 
 proptest! {
     #[test]
-    fn what_is_written_reads_back(config in configs()) {
+    fn reading_a_written_configuration_gives_an_equal_one(config in configs()) {
         let text = config.to_ini();
         let read = Config::parse(text.as_bytes(), "f");
         prop_assert_eq!(read.map(|read| read.config).map_err(|error| error.to_string()), Ok(config), "{}", text);
     }
 
     #[test]
-    fn no_bytes_are_too_odd(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn no_bytes_cause_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Config::parse(&bytes, "f");
     }
 
     #[test]
-    fn no_text_is_too_odd(text in "(\\[\\[?filter\\]|[a-b\"'#=,%()s \\r\\n]{1,8}|dst_ip = ){0,30}") {
+    fn no_text_causes_a_panic(text in "(\\[\\[?filter\\]|[a-b\"'#=,%()s \\r\\n]{1,8}|dst_ip = ){0,30}") {
         let _ = Config::parse(text.as_bytes(), "f");
-    }
-}
-
-#[test]
-fn guide_has_every_key_and_its_default() {
-    let guide = include_str!("../../doc/OPERATIONS.md");
-    let rows: Vec<_> = guide.lines().filter(|line| line.starts_with("| `")).collect();
-    for (_, key, default) in known_keys() {
-        let row = rows.iter().find(|row| row.contains(&format!("`{key}`")));
-        let row = row.unwrap_or_else(|| panic!("doc/OPERATIONS.md has no row of {key}"));
-        let said = row.split('|').nth(2).unwrap_or_default().trim();
-        let expected = default.unwrap_or(if key == "key_name" { "required" } else { "unset" });
-        assert_eq!(said, expected, "{key}: {row}");
-    }
-}
-
-#[test]
-fn the_manual_has_every_key_and_is_right_about_it() {
-    let in_manual = manual::SECTIONS.iter().flat_map(|section| {
-        section.keys.iter().map(move |key| (section.name, key.name, key.default, key.example))
-    });
-    let in_table = table::ROWS.iter().map(|row| {
-        let default = match row.default {
-            table::Absent::Means(text) => manual::Absent::Is(text),
-            table::Absent::Unset => manual::Absent::Unset,
-            table::Absent::Refused(_) => manual::Absent::Required,
-        };
-        (row.section, row.key, default)
-    });
-    let said: Vec<_> = in_manual.clone().map(|(section, key, default, _)| (section, key, default)).collect();
-    assert_eq!(said, in_table.collect::<Vec<_>>());
-
-    for (section, key, default, example) in in_manual {
-        let required = if section == "data" && key != "key_name" { "key_name = src_ip\n" } else { "" };
-        let text = format!("[{section}]\n{key} = {example}\n{required}");
-        let text = if section == "data" { text } else { format!("{text}[data]\nkey_name = src_ip\n") };
-        let Loaded { config, warnings } = loaded(&text);
-        assert_eq!(warnings, Vec::<String>::new(), "{text}");
-        assert_ne!(manual::Absent::Is(example), default, "an example that shows nothing: {key}");
-        let row = table::ROWS.iter().find(|row| (row.section, row.key) == (section, key)).expect("known");
-        let written = (row.write)(&config).expect("it is set");
-        assert_eq!(written.replace("/32", "").replace("/128", ""), example, "{key}");
     }
 }

@@ -1,40 +1,47 @@
-//! The kinds of values that keys have: how each is read from the file, and written back.
+//! The kinds of values that keys have: a reader and a writer for each.
 //!
-//! A reader takes a value as the dialect left it, pushes what is worth a warning, and returns either the
-//! typed value or what it would have expected. Numbers are read as Python's `int()` and `float()` do.
+//! A reader gets a value from the dialect and returns the typed value, or the text that is not valid. It adds a
+//! note for each warning. Numbers have the syntax of Python's `int()` and `float()`.
 
 use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
 
-use super::{Key, LogLevel, dialect::Value};
+use super::{dialect::Value, key::Key, level::LogLevel};
 
-/// What a reader expected instead of what it found.
-pub(super) type Expected = String;
+/// What a reader found that is not valid.
+pub(super) type Found = String;
 
-/// What a reader wants said about a value that it took, each to follow the key's place.
+/// Warnings about a value that is valid. Each follows the key's location.
 pub(super) type Notes = Vec<String>;
 
-/// Time spans are cut to this, some 31 years: nothing can tell more from forever, and less than 2^63
-/// nanoseconds can be added to any clock.
-const LONGEST: Duration = Duration::from_secs(1_000_000_000);
+/// Longer times are reduced to this, about 31 years, so that adding one to a clock cannot overflow.
+const MAX_TIME: Duration = Duration::from_secs(1_000_000_000);
 
-/// Reading the whole table more often than this would leave time for nothing else.
-const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+/// Shorter intervals are raised to this. Reading the whole table more often would leave time for nothing else.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The one text of a value that is no list.
-pub(super) fn text(value: &Value) -> Option<&str> {
+/// The text of a value that is not a list.
+fn text(value: &Value) -> Result<&str, Found> {
     match value {
-        Value::Text(text) => Some(text),
-        Value::List(_) => None,
+        Value::Text(text) => Ok(text),
+        Value::List(_) => Err(value.to_string()),
     }
 }
 
-/// A whole number in a range that its type can hold.
-fn whole<T: TryFrom<i64>>(value: &Value, range: RangeInclusive<i64>) -> Option<T> {
-    let number: i64 = without_underscores(text(value)?)?.parse().ok()?;
-    range.contains(&number).then(|| T::try_from(number).ok()).flatten()
+/// A value that `parse` accepts.
+fn parsed<T>(value: &Value, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Found> {
+    let text = text(value)?;
+    parse(text).ok_or_else(|| text.to_owned())
 }
 
-/// A number's text without surrounding white space, and without underscores if each is between digits.
+/// A whole number in a range.
+fn whole<T: TryFrom<i64>>(value: &Value, range: RangeInclusive<i64>) -> Result<T, Found> {
+    parsed(value, |text| {
+        let number: i64 = without_underscores(text)?.parse().ok()?;
+        range.contains(&number).then(|| T::try_from(number).ok()).flatten()
+    })
+}
+
+/// A number without surrounding white space, and without underscores if each is between two digits.
 fn without_underscores(text: &str) -> Option<String> {
     let text = text.trim();
     let digit = |at: Option<usize>| at.and_then(|at| text.as_bytes().get(at)).is_some_and(u8::is_ascii_digit);
@@ -42,77 +49,69 @@ fn without_underscores(text: &str) -> Option<String> {
     text.match_indices('_').all(separates).then(|| text.replace('_', ""))
 }
 
-pub(super) fn facility(value: &Value, _: &mut Notes) -> Result<u8, Expected> {
-    whole(value, 0..=7).ok_or_else(|| "a whole number from 0 to 7, for LOCAL0 to LOCAL7".to_owned())
+pub(super) fn facility(value: &Value, _: &mut Notes) -> Result<u8, Found> {
+    whole(value, 0..=7)
 }
 
-pub(super) fn log_level(value: &Value, _: &mut Notes) -> Result<LogLevel, Expected> {
-    let level = whole(value, 0..=LogLevel::MAX.into()).and_then(LogLevel::new);
-    level.ok_or_else(|| format!("a whole number from 0 to {}", LogLevel::MAX))
+pub(super) fn log_level(value: &Value, _: &mut Notes) -> Result<LogLevel, Found> {
+    let step = whole(value, 0..=LogLevel::MAX.into())?;
+    LogLevel::new(step).ok_or_else(|| step.to_string())
 }
 
-pub(super) fn port(value: &Value, _: &mut Notes) -> Result<u16, Expected> {
-    whole(value, 0..=65535).ok_or_else(|| "a port, a whole number from 0 to 65535".to_owned())
+pub(super) fn port(value: &Value, _: &mut Notes) -> Result<u16, Found> {
+    whole(value, 0..=65535)
 }
 
-pub(super) fn listening_port(value: &Value, notes: &mut Notes) -> Result<u16, Expected> {
-    port(value, notes).map_err(|_| "a port from 1 to 65535, or 0 to let the kernel choose".to_owned())
+pub(super) fn address(value: &Value, _: &mut Notes) -> Result<IpAddr, Found> {
+    parsed(value, |text| text.trim().parse().ok())
 }
 
-pub(super) fn address(value: &Value, _: &mut Notes) -> Result<IpAddr, Expected> {
-    text(value)
-        .and_then(|text| text.trim().parse().ok())
-        .ok_or_else(|| "an IPv4 address with all four numbers, or an IPv6 address".to_owned())
+pub(super) fn key_name(value: &Value, _: &mut Notes) -> Result<Key, Found> {
+    parsed(value, |text| text.parse().ok())
 }
 
-pub(super) fn key_name(value: &Value, _: &mut Notes) -> Result<Key, Expected> {
-    text(value).and_then(|text| text.parse().ok()).ok_or_else(|| Key::EXPECTED.to_owned())
+/// A name or an address. Brackets around IPv6 are removed, because no port follows here.
+pub(super) fn host(value: &Value, _: &mut Notes) -> Result<String, Found> {
+    parsed(value, |host| {
+        let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let host = inner.filter(|inner| inner.contains(':')).unwrap_or(host);
+        // '%' is for the zone of a link-local address.
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
+        (!host.is_empty() && host.chars().all(allowed)).then(|| host.to_owned())
+    })
 }
 
-/// A name or an address; brackets around IPv6 are dropped, as no port follows here.
-pub(super) fn host(value: &Value, _: &mut Notes) -> Result<String, Expected> {
-    let expected = || "one host name or IP address".to_owned();
-    let host = text(value).ok_or_else(expected)?;
-    let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let host = inner.filter(|inner| inner.contains(':')).unwrap_or(host);
-    // '%' is for the zone of a link-local address.
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
-    if host.is_empty() || !host.chars().all(allowed) { Err(expected()) } else { Ok(host.to_owned()) }
-}
-
-pub(super) fn seconds(value: &Value, notes: &mut Notes) -> Result<Duration, Expected> {
-    let expected = || "a number of seconds, 0 or more and finite".to_owned();
-    let number = text(value).and_then(without_underscores).ok_or_else(expected)?;
-    let number: f64 = number.parse().map_err(|_| expected())?;
-    if !number.is_finite() || number < 0.0 {
-        return Err(expected());
-    }
-    if number > LONGEST.as_secs_f64() {
-        notes.push(format!("read as {} seconds, the longest time there is", LONGEST.as_secs()));
-        return Ok(LONGEST);
+pub(super) fn seconds(value: &Value, notes: &mut Notes) -> Result<Duration, Found> {
+    let number = parsed(value, |text| {
+        let number: f64 = without_underscores(text)?.parse().ok()?;
+        (number.is_finite() && number >= 0.0).then_some(number)
+    })?;
+    if number > MAX_TIME.as_secs_f64() {
+        notes.push(format!("reduced to {} seconds, the maximum", MAX_TIME.as_secs()));
+        return Ok(MAX_TIME);
     }
     Ok(Duration::from_secs_f64(number))
 }
 
-pub(super) fn interval(value: &Value, notes: &mut Notes) -> Result<Duration, Expected> {
+pub(super) fn interval(value: &Value, notes: &mut Notes) -> Result<Duration, Found> {
     let interval = seconds(value, notes)?;
-    if interval < SHORTEST_INTERVAL {
-        notes.push("read as 1 second, the shortest interval there is".to_owned());
+    if interval < MIN_INTERVAL {
+        notes.push("raised to 1 second, the minimum".to_owned());
     }
-    Ok(interval.max(SHORTEST_INTERVAL))
+    Ok(interval.max(MIN_INTERVAL))
 }
 
-/// A yes or no in the words that the Python program's reader knows.
-pub(super) fn boolean(value: &Value, _: &mut Notes) -> Result<bool, Expected> {
-    match text(value).unwrap_or_default().to_ascii_lowercase().as_str() {
-        "yes" | "true" | "on" | "1" => Ok(true),
-        "no" | "false" | "off" | "0" => Ok(false),
-        _ => Err("yes or no".to_owned()),
-    }
+/// A yes or no, in all the words that ConfigObj accepts.
+pub(super) fn boolean(value: &Value, _: &mut Notes) -> Result<bool, Found> {
+    parsed(value, |text| match text.to_ascii_lowercase().as_str() {
+        "yes" | "true" | "on" | "1" => Some(true),
+        "no" | "false" | "off" | "0" => Some(false),
+        _ => None,
+    })
 }
 
-/// A number of bytes, written with `K` or `M` where it is whole ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// A number of bytes. `Display` writes it with `K` or `M` if that is exact.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes(pub usize);
 
 impl std::fmt::Display for Bytes {
@@ -127,29 +126,28 @@ impl std::fmt::Display for Bytes {
 
 const KIBI: usize = 1 << 10;
 const MEBI: usize = 1 << 20;
-/// The kernel counts buffers in a signed integer, and doubles what it is given.
-const LARGEST_BUFFER: usize = MEBI * 1023;
+/// The kernel doubles the size and stores it in a signed integer.
+const MAX_BUFFER: usize = MEBI * 1023;
 
-pub(super) fn buffer(value: &Value, _: &mut Notes) -> Result<Bytes, Expected> {
-    let expected = || "a number of bytes from 4K to 1023M, such as 8388608, 8192K or 8M".to_owned();
-    let text = text(value).ok_or_else(expected)?.trim();
-    let (number, unit) = match text.strip_suffix(['K', 'k']) {
-        Some(number) => (number, KIBI),
-        None => text.strip_suffix(['M', 'm']).map_or((text, 1), |number| (number, MEBI)),
-    };
-    let number: usize =
-        without_underscores(number).and_then(|number| number.parse().ok()).ok_or_else(expected)?;
-    let bytes = number.checked_mul(unit).filter(|bytes| (4 * KIBI..=LARGEST_BUFFER).contains(bytes));
-    bytes.map(Bytes).ok_or_else(expected)
+pub(super) fn buffer(value: &Value, _: &mut Notes) -> Result<Bytes, Found> {
+    parsed(value, |text| {
+        let text = text.trim();
+        let (number, unit) = match text.strip_suffix(['K', 'k']) {
+            Some(number) => (number, KIBI),
+            None => text.strip_suffix(['M', 'm']).map_or((text, 1), |number| (number, MEBI)),
+        };
+        let bytes = without_underscores(number)?.parse::<usize>().ok()?.checked_mul(unit)?;
+        (4 * KIBI..=MAX_BUFFER).contains(&bytes).then_some(Bytes(bytes))
+    })
 }
 
-/// A value as a file has it.
+/// A value that can be written to a file.
 pub(super) trait Written {
-    /// `None` where the file is to say nothing.
+    /// The value as a file has it, or `None` if the file must not set the key.
     fn written(&self) -> Option<String>;
 }
 
-macro_rules! written_as_shown {
+macro_rules! written_as_displayed {
     ($($kind:ty),*) => {$(
         impl Written for $kind {
             fn written(&self) -> Option<String> {
@@ -158,7 +156,7 @@ macro_rules! written_as_shown {
         }
     )*};
 }
-written_as_shown!(u8, u16, LogLevel, IpAddr, Key, String, Bytes);
+written_as_displayed!(u8, u16, LogLevel, IpAddr, Key, String, Bytes);
 
 impl Written for bool {
     fn written(&self) -> Option<String> {
@@ -187,21 +185,21 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_are_read_as_python_reads_them() {
+    fn whole_numbers_have_the_syntax_of_python() {
         let port = |text: &str| port(&value(text), &mut Notes::new()).ok();
         for (text, number) in [("443", 443), (" +443\t", 443), ("0443", 443), ("4_4_3", 443), ("-0", 0)] {
             assert_eq!(port(text), Some(number), "{text:?}");
         }
-        let refused =
+        let rejected =
             ["", "+", "4 43", "+ 443", "_443", "443_", "4__3", "0x1bb", "443.0", "1e2", "65536", "-1"];
-        for text in refused.into_iter().chain(["99999999999999999999999999", "None"]) {
+        for text in rejected.into_iter().chain(["99999999999999999999999999", "None"]) {
             assert_eq!(port(text), None, "{text:?}");
         }
         assert!(super::port(&Value::List(vec!["443".to_owned()]), &mut Notes::new()).is_err());
     }
 
     #[test]
-    fn times_are_read_as_python_reads_floats() {
+    fn times_have_the_syntax_of_python_floats() {
         let millis = |text: &str| seconds(&value(text), &mut Notes::new()).ok().map(|time| time.as_millis());
         for (text, expected) in
             [("10", 10_000), (" 2.5 ", 2500), (".5", 500), ("5.", 5000), ("1_0.0e-1", 1000), ("+1E1", 10_000)]
@@ -217,14 +215,14 @@ mod tests {
     }
 
     #[test]
-    fn forever_has_an_end() {
+    fn very_long_times_are_reduced() {
         let mut notes = Notes::new();
-        assert_eq!(seconds(&value("1e300"), &mut notes), Ok(LONGEST));
-        assert_eq!(notes, ["read as 1000000000 seconds, the longest time there is"]);
+        assert_eq!(seconds(&value("1e300"), &mut notes), Ok(MAX_TIME));
+        assert_eq!(notes, ["reduced to 1000000000 seconds, the maximum"]);
     }
 
     #[test]
-    fn intervals_are_a_second_at_least() {
+    fn intervals_are_at_least_one_second() {
         let mut notes = Notes::new();
         assert_eq!(interval(&value("0"), &mut notes), Ok(Duration::from_secs(1)));
         assert_eq!(notes.len(), 1);
@@ -252,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn yes_and_no_have_many_names() {
+    fn yes_and_no_can_be_written_in_many_ways() {
         let boolean = |text: &str| boolean(&value(text), &mut Notes::new()).ok();
         for (text, meant) in
             [("yes", true), ("On", true), ("TRUE", true), ("1", true), ("no", false), ("0", false)]
@@ -264,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_whole() {
+    fn an_address_has_all_its_numbers() {
         let address = |text: &str| address(&value(text), &mut Notes::new()).ok();
         assert_eq!(address(" 10.0.0.1 "), Some([10, 0, 0, 1].into()));
         assert_eq!(address("2001:db8::1"), Some("2001:db8::1".parse().unwrap()));

@@ -1,24 +1,31 @@
-//! Writes a configuration as a file, from the table of known keys.
+//! Writes a configuration as a file, with the crate `ini`.
 
-use ini::{EscapePolicy, Ini, LineSeparator, WriteOption};
+use ini::{EscapePolicy, Ini, WriteOption};
 
-use super::{Config, table::ROWS};
+use super::{
+    table::{SYSLOG, keys},
+    types::Config,
+};
 
-pub(super) fn write(config: &Config) -> String {
-    let mut ini = Ini::new();
-    for row in ROWS {
-        if let Some(value) = (row.write)(config) {
-            ini.with_section(Some(row.section)).set(row.key, value);
+impl Config {
+    /// Writes the configuration as a file. Reading the file gives an equal configuration.
+    ///
+    /// Without `[syslog]` the file has no place for a log level that the command line set.
+    pub fn to_ini(&self) -> String {
+        let mut ini = Ini::new();
+        for (section, key) in keys().filter(|(section, _)| section.name != SYSLOG || self.syslog.enabled) {
+            if let Some(value) = (key.field.write)(self) {
+                ini.with_section(Some(section.name)).set(key.name, value);
+            }
         }
+        // The dialect has no escapes, and no value that is written here needs one.
+        let options = WriteOption {
+            escape_policy: EscapePolicy::Nothing,
+            kv_separator: " = ",
+            ..WriteOption::default()
+        };
+        let mut text = Vec::new();
+        ini.write_to_opt(&mut text, options).expect("a vector accepts every write");
+        String::from_utf8_lossy(&text).into_owned()
     }
-    let options = WriteOption {
-        // The dialect knows no escapes; what is written here needs none.
-        escape_policy: EscapePolicy::Nothing,
-        // The name is misleading: this ends lines with a line feed.
-        line_separator: LineSeparator::CR,
-        kv_separator: " = ",
-    };
-    let mut text = Vec::new();
-    ini.write_to_opt(&mut text, options).expect("a vector takes all that is written");
-    String::from_utf8_lossy(&text).into_owned()
 }

@@ -34,7 +34,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use crate::clock::{self, Clock};
-use crate::config::{Config, Key, Netlink};
+use crate::config::{Config, Key, NetlinkConfig};
 use crate::filter::Filter;
 use crate::stats::Stats;
 use crate::table::Table;
@@ -58,7 +58,7 @@ pub struct Settings {
     /// How often the table is compared with the kernel's.
     pub sweep_interval: Duration,
     /// How the kernel is followed.
-    pub netlink: Netlink,
+    pub netlink: NetlinkConfig,
 }
 
 impl From<&Config> for Settings {

@@ -8,7 +8,7 @@ use log::Level;
 use nfct::{Error, EventKind, Received, Waiter};
 
 use super::{State, Tracker};
-use crate::config::Netlink;
+use crate::config::NetlinkConfig;
 use crate::mapping::Learnt;
 use crate::table::End;
 
@@ -113,7 +113,7 @@ impl Tracker {
             );
             state.lost = Some(Instant::now());
         }
-        let Netlink { receive_buffer_max, .. } = state.settings.netlink;
+        let NetlinkConfig { receive_buffer_max, .. } = state.settings.netlink;
         // The kernel doubles what it is given.
         let wanted = state.receive_buffer.min(receive_buffer_max.0);
         if wanted > state.receive_buffer / 2 {

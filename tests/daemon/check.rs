@@ -127,7 +127,7 @@ fn a_daemon_is_judged_by_how_full_it_is() {
     let begun = Instant::now();
     let (status, text, _) = check(netns, address, &["-t", "0.3"]);
     assert_eq!(status, CRITICAL);
-    assert_eq!(text, format!("no answer from 127.0.0.1 port {} in 0.3 s", address.port()));
+    assert_eq!(text, format!("no response from 127.0.0.1 port {} within 0.3 s", address.port()));
     assert!(begun.elapsed() >= Duration::from_millis(300));
     daemon.go_on();
 
@@ -149,7 +149,7 @@ fn a_table_that_is_not_complete_is_warned_of() {
     let address = daemon.addr_on([127, 0, 0, 1].into());
     let (status, text, _) = check(lab.gateway(), address, &[]);
     assert_eq!(status, WARNING, "{text}");
-    assert!(text.contains("the table may lack some"), "{text}");
+    assert!(text.contains("the table is not complete"), "{text}");
     assert_eq!(check(lab.gateway(), address, &["-c", "200:"]).0, CRITICAL);
 }
 
@@ -187,7 +187,7 @@ fn what_is_no_daemon_is_told_apart() {
 fn bad_use_is_unknown_and_says_what_is_wrong() {
     for (arguments, expected) in [
         (&["-w", "x"][..], "--warning: found \"x\", expected a range such as 80,"),
-        (&["-c", "90:80"], "--critical: found \"90:80\", which begins above its end"),
+        (&["-c", "90:80"], "--critical: found \"90:80\", expected a range that does not begin above its end"),
         (&["-t", "0"], "--timeout: found \"0\", expected seconds, more than 0"),
         (&["-t", "soon"], "--timeout: found \"soon\", expected seconds"),
         (&["-p", "70000"], "invalid value '70000' for '--port <PORT>'"),

@@ -1,39 +1,39 @@
-//! Reads every configuration that was recorded from the Python program (ConfigObj 5) and holds the result
-//! against what that program made of it: the same values, or a refusal that names the same place. Where this
-//! program differs on purpose, the case is in [`DIFFERENT`] with what happens instead.
+//! Reads every configuration that was recorded with the Python program (ConfigObj 5), and compares the result
+//! with that program's: the same values, or an error at the same location. [`DIFFERENT`] lists the cases with
+//! another result on purpose.
 
 use std::time::Duration;
 
 use pynatconnd::config::{Config, Loaded};
 use serde_json::{Map, Value};
 
-/// What happens to a case instead of what was recorded.
+/// The result of a case that differs from the recorded one.
 enum Instead {
-    /// Refused, with this at the beginning of the error.
-    Refused(&'static str),
-    /// Accepted, with this in the file that is written, and this many warnings.
+    /// An error that begins with this text.
+    Rejected(&'static str),
+    /// Accepted, with this line in the written file, and this number of warnings.
     Accepted(&'static str, usize),
 }
-use Instead::{Accepted, Refused};
+use Instead::{Accepted, Rejected};
 
-/// Each case that differs on purpose.
+/// The cases that differ on purpose.
 const DIFFERENT: &[(&str, Instead)] = &[
-    // Plainly what a user wants.
+    // The Python program rejected these, but what the user wants is clear.
     ("acl-single-no-comma", Accepted("ip_acl = 127.0.0.1/32,", 0)),
     ("acl-missing", Accepted("ip_acl = 127.0.0.0/8, ::1/128", 0)),
     ("acl-host-bits", Accepted("ip_acl = 127.0.0.0/8,", 1)),
     ("ip-v6", Accepted("dst_ip = 2001:db8::1", 0)),
     ("http-port-low", Accepted("port = 80", 0)),
-    // Let through before, though it made no sense.
-    ("port-too-large", Refused("FILE:2: [filter] dst_port: found \"70000\", expected a port")),
-    ("port-negative", Refused("FILE:2: [filter] dst_port: found \"-1\", expected a port")),
-    ("key-name-unknown", Refused("FILE:4: [data] key_name: found \"banana\", expected one of src_ip,")),
-    ("del-delay-negative", Refused("FILE:5: [data] del_delay: found \"-3\", expected a number of seconds")),
-    ("http-port-70000", Refused("FILE:6: [http_server] port: found \"70000\", expected a port")),
+    // The Python program accepted these, but they are not valid.
+    ("port-too-large", Rejected("FILE:2: [filter] dst_port: found \"70000\", expected a port")),
+    ("port-negative", Rejected("FILE:2: [filter] dst_port: found \"-1\", expected a port")),
+    ("key-name-unknown", Rejected("FILE:4: [data] key_name: found \"banana\", expected one of src_ip,")),
+    ("del-delay-negative", Rejected("FILE:5: [data] del_delay: found \"-3\", expected a number of seconds")),
+    ("http-port-70000", Rejected("FILE:6: [http_server] port: found \"70000\", expected a port")),
 ];
 
 #[test]
-fn recorded_files_mean_the_same() {
+fn recorded_files_have_the_same_meaning() {
     let cases: Map<String, Value> = serde_json::from_str(include_str!("../data/config-cases.json")).unwrap();
     let (mut same, mut different) = (0, 0);
     for (name, case) in &cases {
@@ -41,7 +41,7 @@ fn recorded_files_mean_the_same() {
         let read = Config::parse(ini.as_bytes(), "FILE").map_err(|error| error.to_string());
         let instead = DIFFERENT.iter().find(|(other, _)| other == name);
         match (instead, &read) {
-            (Some((_, Refused(text))), Err(error)) => assert!(error.starts_with(text), "{name}: {error}"),
+            (Some((_, Rejected(text))), Err(error)) => assert!(error.starts_with(text), "{name}: {error}"),
             (Some((_, Accepted(line, warnings))), Ok(loaded)) => {
                 let written = loaded.config.to_ini();
                 assert!(written.lines().any(|written| written == *line), "{name}: {written}");
@@ -49,21 +49,21 @@ fn recorded_files_mean_the_same() {
             }
             (Some(_), read) => panic!("{name}: {read:?}"),
             (None, Ok(loaded)) => {
-                assert_eq!(case["accepts"], true, "{name} was refused: {}", case["error"]);
+                assert_eq!(case["accepts"], true, "{name} was rejected: {}", case["error"]);
                 same_values(name, loaded, case);
             }
             (None, Err(error)) => {
                 assert_eq!(case["accepts"], false, "{name}: {error}");
-                same_place(name, error, case["error"].as_str().unwrap());
+                same_location(name, error, case["error"].as_str().unwrap());
             }
         }
         if instead.is_some() { different += 1 } else { same += 1 }
     }
-    assert_eq!(different, DIFFERENT.len(), "a case that differs isn't recorded");
-    println!("{same} recorded files hold, {different} differ on purpose");
+    assert_eq!(different, DIFFERENT.len(), "a case in DIFFERENT is not recorded");
+    println!("{same} recorded files have the same meaning, {different} differ on purpose");
 }
 
-/// The values that both have. The Python program kept unknown keys and said nothing, here they are warned about.
+/// Compares the values. Unknown keys cause a warning here; the Python program ignored them silently.
 fn same_values(name: &str, loaded: &Loaded, case: &Value) {
     let Config { syslog, log_level, filter, data, join_timeout, http, netlink: _ } = &loaded.config;
     let recorded = |section: &str, key: &str| {
@@ -74,9 +74,9 @@ fn same_values(name: &str, loaded: &Loaded, case: &Value) {
     let seconds = |section, key| Duration::from_secs_f64(recorded(section, key).as_f64().unwrap());
     let text = |value: Option<std::net::IpAddr>| Value::from(value.map(|value| value.to_string()));
 
-    let facility = syslog.map_or(0, |syslog| syslog.local_facility);
+    let facility = syslog.local_facility;
     assert_eq!(Value::from(facility), recorded("syslog", "local_facility"), "{name}");
-    assert_eq!(syslog.is_some(), case["ini"].as_str().unwrap().contains("[syslog]"), "{name}");
+    assert_eq!(syslog.enabled, case["ini"].as_str().unwrap().contains("[syslog]"), "{name}");
     assert_eq!(Value::from(log_level.get()), recorded("syslog", "debug_level"), "{name}");
     assert_eq!(text(filter.src_ip), recorded("filter", "src_ip"), "{name}");
     assert_eq!(text(filter.nat_ip), recorded("filter", "nat_ip"), "{name}");
@@ -106,8 +106,8 @@ fn same_values(name: &str, loaded: &Loaded, case: &Value) {
     assert_eq!(loaded.warnings.len(), warnings, "{name}: {:?}", loaded.warnings);
 }
 
-/// The recorded error names a line, or a section and a key; ours has to name them too.
-fn same_place(name: &str, error: &str, recorded: &str) {
+/// The error names the line, or the section and the key, that the recorded error names.
+fn same_location(name: &str, error: &str, recorded: &str) {
     let after = |text: &str, mark: &str| {
         let rest = text.split_once(mark)?.1;
         Some(rest.split([' ', '.', ')']).next().unwrap_or_default().to_owned())

@@ -49,7 +49,7 @@ fn a_bad_configuration_says_where_and_what() {
     for args in [&["-c", "/nonexistent/x.conf"][..], &["-c", "/nonexistent/x.conf", "--check-config"]] {
         let (status, stdout, stderr) = run(args);
         assert_eq!((status, &*stdout), (78, ""), "{stderr}");
-        assert!(stderr.starts_with("pynatconnd: /nonexistent/x.conf: can't be read: "), "{stderr}");
+        assert!(stderr.starts_with("pynatconnd: /nonexistent/x.conf: cannot be read: "), "{stderr}");
     }
 }
 

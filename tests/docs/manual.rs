@@ -1,11 +1,11 @@
-//! What the build makes beside the binaries: manual pages that mandoc finds nothing wrong with, and shell
-//! completions, none missing and none empty.
+//! The manual pages and the shell completions that the build makes: mandoc accepts each page, and the
+//! completions have every option.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Where the build script has put them.
+/// The output directory of the build script.
 const SHARE: &str = concat!(env!("OUT_DIR"), "/share");
 const PAGES: [&str; 3] = ["check_pynatconnd.1", "pynatconnd.8", "pynatconnd.conf.5"];
 
@@ -14,24 +14,24 @@ fn read(name: &str) -> String {
 }
 
 #[test]
-fn the_pages_are_in_order() {
+fn mandoc_accepts_every_page_and_all_sections_are_there() {
     for page in PAGES {
         let output =
             Command::new("mandoc").args(["-T", "lint", "-W", "warning", page]).current_dir(SHARE).output();
         let output = output
             .unwrap_or_else(|error| panic!("this test needs mandoc: {error}: `make setup test` installs it"));
-        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && said.is_empty(), "{page}: {said}");
+        let findings = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && findings.is_empty(), "{page}: {findings}");
         for heading in ["NAME", "SYNOPSIS", "DESCRIPTION", "FILES", "EXAMPLES", "EXIT STATUS", "SEE ALSO"] {
-            let meant = match heading {
+            let expected = match heading {
                 "FILES" => page != "check_pynatconnd.1",
                 "EXAMPLES" => page != "pynatconnd.8",
                 "EXIT STATUS" => page != "pynatconnd.conf.5",
                 _ => true,
             };
-            let there = read(page).contains(&format!(".SH {heading}\n"))
+            let found = read(page).contains(&format!(".SH {heading}\n"))
                 || read(page).contains(&format!(".SH \"{heading}\"\n"));
-            assert_eq!(there, meant, "{page} {heading}");
+            assert_eq!(found, expected, "{page} {heading}");
         }
     }
 }

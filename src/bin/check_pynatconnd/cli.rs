@@ -1,16 +1,16 @@
-//! The command line. The build script makes the manual page and the shell
-//! completions from this file, so it uses nothing but clap.
+//! The command line. The build script compiles this file too, to make the
+//! manual page and the shell completions, so it uses only clap.
 
 use clap::Parser;
 
-/// Check a pynatconnd daemon for Nagios, Icinga and the like
+/// Check a pynatconnd daemon, as a plugin for Nagios, Icinga and similar systems
 ///
-/// Asks the daemon for its metrics, prints one line with performance data, and ends with the status that says
-/// how it is. It must be asked from an address in its ip_acl.
+/// The check reads the daemon's metrics and prints one line with performance data. The exit status is the
+/// result. The daemon must allow this host in ip_acl.
 ///
-/// Checked is whether it answers, whether its table equals the kernel's (WARNING while it does not), and how
-/// full the fullest of these is, in percent: the kernel's connection tracking table, and the ports of each
-/// outside address and protocol, of which the kernel gives out 64512.
+/// The result is CRITICAL if the daemon does not respond, and at least WARNING while its table is not complete.
+/// It also depends on the usage in percent, which is the highest of: the kernel's connection tracking table,
+/// and the ports of each public address and protocol (the kernel assigns 64512 of them).
 #[derive(Debug, Clone, Parser)]
 #[command(name = "check_pynatconnd", version, after_help = STATUS)]
 pub(crate) struct Cli {
@@ -22,48 +22,48 @@ pub(crate) struct Cli {
     #[arg(short, long, value_name = "PORT", default_value_t = 8080)]
     pub(crate) port: u16,
 
-    /// WARNING where the fullest is outside this range of percent
+    /// WARNING if the usage in percent is outside this range
     #[arg(short, long, value_name = "RANGE", default_value = "80", allow_hyphen_values = true)]
     pub(crate) warning: String,
 
-    /// CRITICAL where the fullest is outside this range of percent
+    /// CRITICAL if the usage in percent is outside this range
     #[arg(short, long, value_name = "RANGE", default_value = "90", allow_hyphen_values = true)]
     pub(crate) critical: String,
 
-    /// CRITICAL where the whole check takes longer than so many seconds
+    /// CRITICAL if the check takes longer than this
     #[arg(short, long, value_name = "SECONDS", default_value = "10")]
     pub(crate) timeout: String,
 }
 
 const STATUS: &str = "\
-Exit status: 0 OK; 1 WARNING; 2 CRITICAL, also when nobody answers in time; 3 UNKNOWN, also for --help, \
---version and options that make no sense";
+Exit status: 0 OK; 1 WARNING; 2 CRITICAL, also if there is no response in time; 3 UNKNOWN, also for --help, \
+--version and invalid options";
 
-/// Further sections of the manual page.
-#[allow(dead_code, reason = "for the build script")]
+/// More sections of the manual page.
+#[allow(dead_code, reason = "only the build script uses it")]
 pub(crate) const MANUAL: &[(&str, &[&str])] = &[
     (
         "EXIT STATUS",
         &[
             "0 is OK, 1 WARNING.",
-            "2 is CRITICAL, also when nobody answers in time, or what answers is no daemon in order.",
-            "3 is UNKNOWN: the daemon refuses this host (add it to ip_acl), or has no metrics (it is older than \
-             1.0); also for --help, --version and options that make no sense.",
+            "2 is CRITICAL, also if there is no response in time, or if the response is an error.",
+            "3 is UNKNOWN: the daemon does not allow this host (add it to ip_acl), or has no metrics (it is older \
+             than 1.0). The status is also 3 for --help, --version and invalid options.",
         ],
     ),
     (
         "RANGES",
         &[
-            "As the monitoring plugins' guidelines define them: 80 is from 0 to 80, 10: is 10 and more, ~:80 is \
-             80 and less, 10:80 is from 10 to 80; @ before it means inside instead of outside.",
+            "Ranges follow the guidelines for monitoring plugins: 80 is 0 to 80, 10: is 10 or more, ~:80 is 80 or \
+             less, 10:80 is 10 to 80. With @ in front, the alert is for values inside the range.",
         ],
     ),
     (
         "PERFORMANCE DATA",
         &[
-            "usage (what the ranges are for), mappings (live ones), conntrack (entries of the kernel's table, with \
-             their limit), ports (in use on the fullest address and protocol), overruns (times that events were \
-             lost since the daemon's start), time (what the answer took).",
+            "usage (compared with the ranges), mappings (live mappings), conntrack (entries in the kernel's table, \
+             with their limit), ports (in use on the address and protocol with most of them), overruns (number of \
+             overruns since the daemon started), time (duration of the check).",
         ],
     ),
     (

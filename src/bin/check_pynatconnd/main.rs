@@ -1,8 +1,8 @@
-//! check_pynatconnd: a check of the daemon for Nagios, Icinga and the like.
+//! check_pynatconnd: a monitoring plugin for Nagios, Icinga and similar systems.
 //!
-//! `cli` is what it is told, `range` its thresholds, `metrics` what it asks
-//! the daemon; here is what it makes of that. Whatever happens, it prints one
-//! line and ends with one of the four statuses.
+//! `cli` has the options, `range` the thresholds, and `metrics` reads the
+//! metrics from the daemon. This file makes the result from them. In every
+//! case the plugin prints one line and ends with one of the four statuses.
 #![forbid(unsafe_code)]
 
 mod cli;
@@ -21,10 +21,10 @@ use cli::Cli;
 use metrics::{Metrics, label};
 use range::Range;
 
-/// Ports that the kernel gives out to connections from ports above 1023.
+/// Number of public ports that the kernel assigns to connections from ports above 1023.
 const PORTS: f64 = 64512.0;
 
-/// What the plugin ends with, in the order of the statuses.
+/// The results of a plugin, with their exit statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
     Ok = 0,
@@ -33,7 +33,7 @@ enum State {
     Unknown = 3,
 }
 
-/// What keeps the check from being made.
+/// Why the check has no metrics to judge.
 #[derive(Debug)]
 struct Trouble {
     state: State,
@@ -52,46 +52,47 @@ fn main() -> ExitCode {
             Ok(outcome) => outcome,
             Err(trouble) => (trouble.state, trouble.text),
         },
-        Err(asked) if matches!(asked.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            let _ = asked.print();
+        Err(help) if matches!(help.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            let _ = help.print();
             return ExitCode::from(State::Unknown as u8);
         }
-        // Its first line says what is wrong.
-        Err(wrong) => (State::Unknown, wrong.to_string().trim_start_matches("error: ").trim_end().to_owned()),
+        Err(usage) => (State::Unknown, usage.to_string().trim_start_matches("error: ").trim_end().to_owned()),
     };
     let word = format!("{state:?}").to_uppercase();
-    // The exit status says it too, should nobody read this.
+    // If standard output is closed, the exit status still has the result.
     let _ = writeln!(std::io::stdout(), "PYNATCONND {word}: {text}");
     ExitCode::from(state as u8)
 }
 
 fn check(cli: Cli) -> Result<(State, String), Trouble> {
     let range = |option, text: &str| {
-        text.parse::<Range>().map_err(|wrong| Trouble::unknown(format!("{option}: {wrong}")))
+        text.parse::<Range>().map_err(|error| Trouble::unknown(format!("{option}: {error}")))
     };
     let (warning, critical) = (range("--warning", &cli.warning)?, range("--critical", &cli.critical)?);
     let seconds = cli.timeout.parse().ok().filter(|seconds| (0.001..=3600.0).contains(seconds));
     let seconds: f64 = seconds.ok_or_else(|| {
         let found = &cli.timeout;
-        Trouble::unknown(format!("--timeout: found \"{found}\", expected seconds, more than 0, at most 3600"))
+        Trouble::unknown(format!(
+            "--timeout: found \"{found}\", expected seconds, more than 0 and at most 3600"
+        ))
     })?;
 
     let host = cli.hostname.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let host = host.unwrap_or(&cli.hostname).to_owned();
     let begun = Instant::now();
-    // In a thread of its own, so that the time is bounded whatever takes it, names included.
-    let (sender, answer) = mpsc::channel();
-    let asked = host.clone();
-    thread::spawn(move || sender.send(Metrics::ask(&asked, cli.port)));
-    let answer = answer.recv_timeout(Duration::from_secs_f64(seconds));
-    let metrics = answer.unwrap_or_else(|_| {
-        let text = format!("no answer from {host} port {} in {seconds} s", cli.port);
+    // A separate thread, so that the timeout covers every step, the resolution of the name included.
+    let (sender, metrics) = mpsc::channel();
+    let address = host.clone();
+    thread::spawn(move || sender.send(Metrics::request(&address, cli.port)));
+    let metrics = metrics.recv_timeout(Duration::from_secs_f64(seconds));
+    let metrics = metrics.unwrap_or_else(|_| {
+        let text = format!("no response from {host} port {} within {seconds} s", cli.port);
         Err(Trouble { state: State::Critical, text })
     })?;
     Ok(judge(&metrics, &warning, &critical, begun.elapsed()))
 }
 
-/// One line from what the daemon says, with performance data.
+/// The result for these metrics, and the line that explains it.
 fn judge(metrics: &Metrics, warning: &Range, critical: &Range, took: Duration) -> (State, String) {
     let complete = metrics.value("pynatconnd_table_complete") == Some(1.0);
     let live = metrics.samples("pynatconnd_mappings").find(|(labels, _)| label(labels, "state") == "live");
@@ -114,7 +115,7 @@ fn judge(metrics: &Metrics, warning: &Range, critical: &Range, took: Duration) -
 
     let mut text = format!("{live} mappings");
     if !complete {
-        text += ", the table may lack some: it is being read anew, or nf_conntrack_events is 0";
+        text += ", the table is not complete: a resync is in progress, or nf_conntrack_events is 0";
     }
     if let Some(of_table) = of_table {
         text += &format!(", connection tracking {of_table:.1} % full");

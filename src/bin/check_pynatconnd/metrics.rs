@@ -1,57 +1,59 @@
-//! Asking the daemon for its metrics, and reading them.
+//! Requests the metrics from the daemon and reads them.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use super::{State, Trouble};
 
-/// More than a daemon ever says.
-const LONGEST_ANSWER: u64 = 16 << 20;
+/// In bytes; more than the daemon ever sends.
+const MAX_RESPONSE: u64 = 16 << 20;
 
-/// Samples in Prometheus' text format.
+/// Samples in the text format of Prometheus.
 pub(crate) struct Metrics(String);
 
 impl Metrics {
-    /// Asks for them; blocks until the daemon has answered.
-    pub(crate) fn ask(host: &str, port: u16) -> Result<Self, Trouble> {
+    /// Requests the metrics; blocks until the response is complete.
+    pub(crate) fn request(host: &str, port: u16) -> Result<Self, Trouble> {
         let critical = |text: String| Trouble { state: State::Critical, text };
         let mut stream = TcpStream::connect((host, port))
             .map_err(|error| critical(format!("cannot connect to {host} port {port}: {error}")))?;
-        let broken = |error| critical(format!("the answer of {host} port {port} broke off: {error}"));
+        let broken = |error| critical(format!("the connection to {host} port {port} failed: {error}"));
         let name = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        // In HTTP/1.0 the answer comes as it is and ends with the connection.
+        // An HTTP/1.0 response has no chunks and ends with the connection.
         let request = format!("GET /metrics HTTP/1.0\r\nHost: {name}:{port}\r\nAccept: text/plain\r\n\r\n");
         stream.write_all(request.as_bytes()).map_err(broken)?;
-        let mut answer = Vec::new();
-        stream.take(LONGEST_ANSWER).read_to_end(&mut answer).map_err(broken)?;
-        Self::read(&answer)
+        let mut response = Vec::new();
+        stream.take(MAX_RESPONSE).read_to_end(&mut response).map_err(broken)?;
+        Self::read(&response)
     }
 
-    fn read(answer: &[u8]) -> Result<Self, Trouble> {
+    fn read(response: &[u8]) -> Result<Self, Trouble> {
         let critical = |text: &str| Trouble { state: State::Critical, text: text.to_owned() };
         let unknown = |text: &str| Trouble { state: State::Unknown, text: text.to_owned() };
-        let answer = String::from_utf8_lossy(answer);
-        let status = answer.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse::<u16>().ok());
-        let (Some(status), Some((head, body))) = (status, answer.split_once("\r\n\r\n")) else {
-            return Err(critical("what answers there does not speak HTTP"));
+        let response = String::from_utf8_lossy(response);
+        let status = response.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse::<u16>().ok());
+        let (Some(status), Some((head, body))) = (status, response.split_once("\r\n\r\n")) else {
+            return Err(critical("the service on this port does not speak HTTP"));
         };
         match status {
             200 => {}
-            403 => return Err(unknown("the daemon refuses this host: add it to ip_acl in [http_server]")),
-            404 => return Err(unknown("no /metrics there: is it pynatconnd, 1.0 or newer?")),
-            status => return Err(critical(&format!("the daemon answers with HTTP status {status}"))),
+            403 => {
+                return Err(unknown("this host is not allowed: add it to ip_acl in [http_server]"));
+            }
+            404 => return Err(unknown("no /metrics here: is this pynatconnd, version 1.0 or newer?")),
+            status => return Err(critical(&format!("the daemon responds with HTTP status {status}"))),
         }
         let length = head.lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
         });
         if length.is_some_and(|length| length > body.len()) {
-            return Err(critical("the answer broke off"));
+            return Err(critical("the response is not complete"));
         }
         let metrics = Self(body.to_owned());
         match metrics.value("pynatconnd_table_complete") {
             Some(_) => Ok(metrics),
-            None => Err(unknown("the metrics there are not those of pynatconnd")),
+            None => Err(unknown("these are not the metrics of pynatconnd")),
         }
     }
 
@@ -60,7 +62,7 @@ impl Metrics {
         self.samples(name).find(|(labels, _)| labels.is_empty()).map(|(_, value)| value)
     }
 
-    /// Labels as they stand between the braces, and value, of all samples of a metric.
+    /// Labels (the text between the braces) and value of each sample of a metric.
     pub(crate) fn samples<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
         self.0.lines().filter_map(move |line| {
             let (series, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
@@ -83,8 +85,8 @@ pub(crate) fn label<'a>(labels: &'a str, name: &str) -> &'a str {
 mod tests {
     use super::*;
 
-    fn read(answer: &str) -> Result<Metrics, (State, String)> {
-        Metrics::read(answer.as_bytes()).map_err(|trouble| (trouble.state, trouble.text))
+    fn read(response: &str) -> Result<Metrics, (State, String)> {
+        Metrics::read(response.as_bytes()).map_err(|trouble| (trouble.state, trouble.text))
     }
 
     #[test]
@@ -103,8 +105,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_told_apart() {
-        for (answer, state) in [
+    fn every_unusable_response_has_its_status() {
+        for (response, state) in [
             ("", State::Critical),
             ("SSH-2.0-OpenSSH\r\n", State::Critical),
             ("HTTP/1.0 200 OK\r\ncontent-length: 99\r\n\r\npynatconnd_table_complete 1\n", State::Critical),
@@ -113,7 +115,7 @@ mod tests {
             ("HTTP/1.1 404 Not Found\r\n\r\n", State::Unknown),
             ("HTTP/1.0 500 Internal Server Error\r\n\r\n", State::Critical),
         ] {
-            assert_eq!(read(answer).err().map(|(state, _)| state), Some(state), "{answer}");
+            assert_eq!(read(response).err().map(|(state, _)| state), Some(state), "{response}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Ranges as the monitoring plugins' guidelines define them.
+//! Ranges, as the guidelines for monitoring plugins define them.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Values that are in order, or with `@` those that are not.
+/// The values without an alert, or with `@` the values with one.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Range {
     start: f64,
@@ -13,7 +13,7 @@ pub(crate) struct Range {
 }
 
 impl Range {
-    /// Whether a value is to be warned of.
+    /// Whether a value is an alert.
     pub(crate) fn alerts(&self, value: f64) -> bool {
         (self.start..=self.end).contains(&value) == self.inside
     }
@@ -23,28 +23,28 @@ impl FromStr for Range {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("found \"{text}\", expected a range such as 80, 10:, ~:80, 10:80 or @10:80");
+        let invalid = || format!("found \"{text}\", expected a range such as 80, 10:, ~:80, 10:80 or @10:80");
         let number = |text: &str| {
             let number = text.parse().ok().filter(|number: &f64| number.is_finite());
-            number.filter(|_| text.ends_with(|last: char| last.is_ascii_digit())).ok_or_else(wrong)
+            number.filter(|_| text.ends_with(|last: char| last.is_ascii_digit())).ok_or_else(invalid)
         };
         let (inside, rest) = text.strip_prefix('@').map_or((false, text), |rest| (true, rest));
         let (start, end) = match rest.split_once(':') {
             Some(("~", end)) => (f64::NEG_INFINITY, end),
-            Some(("", _)) => return Err(wrong()),
+            Some(("", _)) => return Err(invalid()),
             Some((start, end)) => (number(start)?, end),
-            None if rest.is_empty() => return Err(wrong()),
+            None if rest.is_empty() => return Err(invalid()),
             None => (0.0, rest),
         };
         let end = if end.is_empty() { f64::INFINITY } else { number(end)? };
         if start > end {
-            return Err(format!("found \"{text}\", which begins above its end"));
+            return Err(format!("found \"{text}\", expected a range that does not begin above its end"));
         }
         Ok(Self { start, end, inside, text: text.to_owned() })
     }
 }
 
-/// As it was given.
+/// The range as the option has it.
 impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_alert_as_the_guidelines_say() {
+    fn ranges_alert_as_in_the_guidelines() {
         for (text, quiet, loud) in [
             ("10", &[0.0, 10.0][..], &[-0.1, 10.1][..]),
             ("10:", &[10.0, 1e9], &[9.9, -1.0]),
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_range_is_refused() {
+    fn invalid_ranges_are_rejected() {
         for text in ["", "@", ":", ":10", "x", "10:x", "20:10", "1 0", "80%", "nan", "inf", "~", "1:2:3"] {
             assert!(text.parse::<Range>().is_err(), "{text}");
         }

@@ -1,6 +1,6 @@
-//! Turns a file's bytes into text: UTF-8, with or without a byte order mark, or UTF-16 with one.
+//! Decodes a file: UTF-8 with or without a byte order mark, or UTF-16 with one.
 
-use super::Fault;
+use super::fault::Fault;
 
 pub(super) fn decode(bytes: &[u8]) -> Result<String, Fault> {
     match bytes {
@@ -29,7 +29,11 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String, Fault> {
             Ok(c) => text.push(c),
             Err(error) => {
                 let found = format!("the lone surrogate 0x{:04x}", error.unpaired_surrogate());
-                return Err(Fault::new(lines(&text), &found, "text in UTF-16, as the byte order mark says"));
+                return Err(Fault::new(
+                    lines(&text),
+                    &found,
+                    "text in UTF-16, as the byte order mark announces",
+                ));
             }
         }
     }
@@ -39,7 +43,7 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String, Fault> {
     Ok(text)
 }
 
-/// The number of the line that a text ends in.
+/// The line on which a text ends.
 fn lines(text: &str) -> usize {
     1 + text.matches('\n').count()
 }
@@ -49,13 +53,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_utf16_of_both_orders() {
+    fn utf16_is_read_in_both_byte_orders() {
         assert_eq!(decode(b"\xff\xfea\0=\0\xe9\0").unwrap(), "a=\u{e9}");
         assert_eq!(decode(b"\xfe\xff\0a\0=\0\xe9").unwrap(), "a=\u{e9}");
     }
 
     #[test]
-    fn says_where_the_text_breaks() {
+    fn a_fault_names_the_line_of_the_invalid_bytes() {
         let fault = decode(b"a = 1\nb = \xff\n").unwrap_err();
         assert_eq!((fault.line, fault.found.as_str()), (2, "the byte 0xff"));
         assert_eq!(decode(b"\xff\xfea\0\n\0=").unwrap_err().line, 2);

@@ -1,44 +1,49 @@
-//! Puts other keys' values in place of `%(name)s`.
+//! Replaces `%(name)s` by the value of another key.
 //!
-//! A name is looked up in the section of the value that is read, then in that section's `DEFAULT`
-//! subsection, then likewise in the sections around it. It happens only when a value is read, so a stray
-//! `%(` in a key that nobody asks for does no harm.
+//! A name is looked up in the section of the value, then in the `DEFAULT` subsection of that section, then
+//! in the same way in each enclosing section. This happens only when a value is read, so an invalid
+//! `%(name)s` in an unknown key is not an error.
 
-use super::{Document, Member, SectionId, Value};
+use super::{
+    document::{Document, Member, SectionId},
+    value::Value,
+};
 
-/// More replacements than this in one value are no configuration but a trap: each may name many others.
-const MOST_REPLACEMENTS: usize = 1000;
+/// Limit of the replacements in one value. Nested names would otherwise let a small file grow without bound.
+const MAX_REPLACEMENTS: usize = 1000;
 
-/// A value with every name replaced, and which keys it took them from.
+/// A value with every name replaced, and the keys that it used.
 #[derive(Debug)]
 pub(in crate::config) struct Interpolated {
     pub(in crate::config) value: Value,
     pub(in crate::config) used: Vec<(SectionId, usize)>,
 }
 
-/// Why a value can't be interpolated.
+/// Why a value cannot be interpolated.
 #[derive(Debug, PartialEq)]
 pub(in crate::config) enum Failure {
     /// No section has that key.
     Missing(String),
-    /// The key needs itself.
+    /// The key refers to itself.
     Loop(String),
     /// The key is a list or a section, or `DEFAULT` is a key.
-    NoText(String),
-    /// The value needs more than [`MOST_REPLACEMENTS`].
+    NotText(String),
+    /// The value needs more than [`MAX_REPLACEMENTS`].
     TooMany,
 }
 
 impl Failure {
-    /// What the file should have had, to follow "expected".
+    /// What the file should have, to follow "expected".
     pub(in crate::config) fn expected(&self) -> String {
         match self {
             Failure::Missing(name) => {
                 format!("{name} to be a key of this section or of a DEFAULT section")
             }
-            Failure::Loop(name) => format!("{name} not to need its own value"),
-            Failure::NoText(name) => format!("{name} to be a key with one value, and DEFAULT a section"),
-            Failure::TooMany => format!("at most {MOST_REPLACEMENTS} replacements in one value"),
+            Failure::Loop(name) => format!("{name} not to refer to itself"),
+            Failure::NotText(name) => {
+                format!("{name} to be a key with a single value, and DEFAULT to be a section")
+            }
+            Failure::TooMany => format!("at most {MAX_REPLACEMENTS} replacements in one value"),
         }
     }
 }
@@ -62,7 +67,7 @@ impl Document {
         Ok(Interpolated { value, used })
     }
 
-    /// Replaces the names in a text; `trail` holds the keys whose values are under way.
+    /// Replaces the names in a text. `trail` has the keys whose values are being replaced.
     fn replace<'a>(
         &'a self,
         mut text: &'a str,
@@ -74,14 +79,14 @@ impl Document {
         while let Some((before, name, rest)) = next_name(text) {
             let (id, index) = self.find(name, section)?;
             used.push((id, index));
-            if used.len() > MOST_REPLACEMENTS {
+            if used.len() > MAX_REPLACEMENTS {
                 return Err(Failure::TooMany);
             }
             if trail.contains(&name) {
                 return Err(Failure::Loop(name.to_owned()));
             }
             let Value::Text(inner) = &self.sections[id].entries[index].value else {
-                return Err(Failure::NoText(name.to_owned()));
+                return Err(Failure::NotText(name.to_owned()));
             };
             trail.push(name);
             replaced.push_str(before);
@@ -93,7 +98,7 @@ impl Document {
         Ok(replaced)
     }
 
-    /// The key that a name means, seen from a section.
+    /// The key that a name means in a section.
     fn find(&self, name: &str, from: SectionId) -> Result<(SectionId, usize), Failure> {
         let mut id = from;
         loop {
@@ -102,7 +107,7 @@ impl Document {
                 return Ok((id, index));
             }
             match section.names.get("DEFAULT") {
-                Some(Member::Entry(_)) => return Err(Failure::NoText(name.to_owned())),
+                Some(Member::Entry(_)) => return Err(Failure::NotText(name.to_owned())),
                 Some(Member::Section(default)) => {
                     if let Some(index) = self.sections[*default].entry(name) {
                         return Ok((*default, index));
@@ -118,7 +123,7 @@ impl Document {
     }
 }
 
-/// Splits a text at its first `%(name)s`; a `%` that begins no such thing is itself.
+/// Splits a text at its first `%(name)s`. Any other `%` is an ordinary character.
 fn next_name(text: &str) -> Option<(&str, &str, &str)> {
     text.match_indices("%(").find_map(|(at, open)| {
         let (name, rest) = text[at + open.len()..].split_once(')')?;
@@ -128,27 +133,28 @@ fn next_name(text: &str) -> Option<(&str, &str, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::document::ROOT;
     use super::*;
 
     fn read(text: &str) -> Result<Value, Failure> {
         let document = Document::read(text.as_bytes()).unwrap();
-        let section = document.section(super::super::ROOT).subsections[0];
+        let section = document.section(ROOT).subsections[0];
         document.interpolate(section, 0).map(|read| read.value)
     }
 
     #[test]
-    fn names_are_looked_up_outwards() {
+    fn names_are_looked_up_from_the_inner_to_the_outer_sections() {
         let text = |text: &str| Ok(Value::Text(text.to_owned()));
         assert_eq!(read("a = top\n[s]\nx = %(a)s-%(b)s\nb = own"), text("top-own"));
         assert_eq!(read("[s]\nx = %(a)s\n[[DEFAULT]]\na = near\n[DEFAULT]\na = far"), text("near"));
         assert_eq!(read("[s]\nx = 100% %(a) %()"), text("100% %(a) %()"));
         assert_eq!(read("[s]\nx = %(a)s"), Err(Failure::Missing("a".to_owned())));
         assert_eq!(read("[s]\nx = %(a)s\na = %(x)s"), Err(Failure::Loop("x".to_owned())));
-        assert_eq!(read("[s]\nx = %(a)s\na = 1, 2"), Err(Failure::NoText("a".to_owned())));
+        assert_eq!(read("[s]\nx = %(a)s\na = 1, 2"), Err(Failure::NotText("a".to_owned())));
     }
 
     #[test]
-    fn values_that_grow_without_end_are_refused() {
+    fn a_value_with_too_many_replacements_is_rejected() {
         let mut text = "[s]\nx = %(k40)s\nk0 =\n".to_owned();
         for n in 1..=40 {
             text.push_str(&format!("k{n} = %(k{0})s%(k{0})s\n", n - 1));

@@ -1,8 +1,8 @@
-//! What one line holds: a section header, or a key with the start of its value.
+//! One line: a section header, or a key with the beginning of its value.
 
-use super::{is_space, only_comment_from, skip_space, unquote};
+use super::tokens::{is_space, only_comment_from, skip_space, unquote};
 
-/// A section header, with its brackets counted: an uneven count is for the caller to refuse.
+/// A section header with the number of its brackets. The caller rejects numbers that differ.
 #[derive(Debug, PartialEq)]
 pub(super) struct Header {
     pub(super) opened: usize,
@@ -10,12 +10,12 @@ pub(super) struct Header {
     pub(super) name: String,
 }
 
-/// Whether a line says nothing. Only `#` begins a comment, `;` does not.
+/// Whether a line is empty or a comment. Only `#` begins a comment, `;` does not.
 pub(super) fn is_blank_or_comment(line: &str) -> bool {
     matches!(line.chars().find(|c| !is_space(*c)), None | Some('#'))
 }
 
-/// Reads `[name]`, `[[name]]` and so on; `None` where the line is no header, though it may be a key
+/// Reads `[name]`, `[[name]]` and so on. `None` if the line is not a header; it can still be a key
 /// (`[a] = b` is the key `[a]`).
 pub(super) fn header(line: &str) -> Option<Header> {
     let chars: Vec<char> = line.chars().collect();
@@ -25,7 +25,7 @@ pub(super) fn header(line: &str) -> Option<Header> {
         at = skip_space(&chars, at + 1);
         starts.push(at);
     }
-    // All the brackets open the section, unless that leaves no name: `[[]` is a section called `[`.
+    // All brackets open the section, unless no name remains: `[[]` is a section called `[`.
     (1..=starts.len()).rev().find_map(|opened| {
         let start = starts[opened - 1];
         let (end, closed) = name_end(&chars, start)?;
@@ -33,8 +33,8 @@ pub(super) fn header(line: &str) -> Option<Header> {
     })
 }
 
-/// The shortest name from `start` that leaves only closing brackets and a comment: where it ends, and how
-/// many brackets follow.
+/// The end of the shortest name from `start` that only closing brackets and a comment follow, and the number
+/// of these brackets.
 fn name_end(chars: &[char], start: usize) -> Option<(usize, usize)> {
     let first = *chars.get(start)?;
     if first != '"' && first != '\'' {
@@ -47,7 +47,7 @@ fn name_end(chars: &[char], start: usize) -> Option<(usize, usize)> {
     })
 }
 
-/// How many brackets close a header, if nothing but them and a comment follows.
+/// The number of closing brackets, if only brackets and a comment follow.
 fn closing_brackets(chars: &[char], mut at: usize) -> Option<usize> {
     let mut count = 0;
     loop {
@@ -60,18 +60,18 @@ fn closing_brackets(chars: &[char], mut at: usize) -> Option<usize> {
     (count > 0 && only_comment_from(chars, at)).then_some(count)
 }
 
-/// Splits `key = value` at its equals sign: the key without quotes, and the value as it stands.
+/// Splits `key = value` at its equals sign: the key without quotes, and the value unchanged.
 pub(super) fn key(line: &str) -> Option<(String, &str)> {
     let chars: Vec<char> = line.chars().collect();
     let indent = skip_space(&chars, 0);
-    // White space before the name is part of it only where there would be no name otherwise.
+    // White space before the name belongs to the name only if the name would be empty without it.
     let (name, equals) =
         name_from(&chars, indent).or_else(|| indent.checked_sub(1).and_then(|at| name_from(&chars, at)))?;
     let value = line.char_indices().nth(equals).map_or("", |(at, _)| &line[at + 1..]);
     Some((name, value.trim_start_matches(is_space)))
 }
 
-/// The key that begins at `start`, and the place of the equals sign after it.
+/// The key that begins at `start`, and the position of the equals sign after it.
 fn name_from(chars: &[char], start: usize) -> Option<(String, usize)> {
     match *chars.get(start)? {
         '=' => None,

@@ -1,13 +1,16 @@
-//! Holds the reader against what ConfigObj 5 was recorded to make of small texts
-//! (`tests/data/configobj-dialect.json`).
+//! Compares the parser with results recorded from ConfigObj 5 (`tests/data/configobj-dialect.json`).
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{Document, ROOT, SectionId, Value, interpolation::Failure};
+use super::{
+    document::{Document, ROOT, SectionId},
+    interpolation::Failure,
+    value::Value,
+};
 
 fn recorded() -> Map<String, Json> {
     let text = include_str!("../../../tests/data/configobj-dialect.json");
-    // ConfigObj ran into errors of Python's own where it took something else for a text.
+    // ConfigObj raised errors of Python itself where it used a value that is not a text.
     serde_json::from_str(&text.replace("AttributeError", "TypeError")).unwrap()
 }
 
@@ -18,7 +21,7 @@ fn json_of(value: &Value) -> Json {
     }
 }
 
-/// A section as ConfigObj has it: a mapping of keys to values and of names to sections.
+/// A section as in ConfigObj: an object with a value for each key and an object for each subsection.
 fn mapping(document: &Document, id: SectionId, value: &impl Fn(SectionId, usize) -> Json) -> Json {
     let section = document.section(id);
     let keys = section.entries.iter().enumerate().map(|(at, entry)| (entry.key.clone(), value(id, at)));
@@ -40,8 +43,8 @@ fn interpolated(document: &Document) -> Json {
             let class = match failure {
                 Failure::Missing(_) => "MissingInterpolationOption",
                 Failure::Loop(_) => "InterpolationLoopError",
-                Failure::NoText(_) => "TypeError",
-                Failure::TooMany => panic!("no case is recorded for that"),
+                Failure::NotText(_) => "TypeError",
+                Failure::TooMany => panic!("no recorded case has this failure"),
             };
             json!({ "failure": class })
         }
@@ -49,7 +52,7 @@ fn interpolated(document: &Document) -> Json {
 }
 
 #[test]
-fn texts_are_read_as_configobj_read_them() {
+fn texts_are_read_as_configobj_reads_them() {
     let cases = recorded();
     assert!(cases.len() > 200);
     for (name, case) in &cases {

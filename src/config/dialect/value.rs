@@ -1,26 +1,39 @@
-//! What stands right of an equals sign: one text or a list, quoted or not, and a comment after it.
+//! The value after an equals sign: a text or a list, quoted or not, with an optional comment.
 //!
-//! A value is a row of list members, each ended by a comma, and then perhaps a last one; without commas
-//! it is one text. A quoted member ends at the first quote of its kind that lets the rest be read, so
-//! `"a" "b"` is one text with quotes inside. A `#` outside quotes ends the last member even without white
-//! space before it, and can't stand in the members before.
+//! A list has members that end with a comma, and can have a last member without one. A value without a
+//! comma is a text. A quoted member ends at the first quote of its kind that lets the parser read the rest,
+//! so `"a" "b"` is one text with quotes in it. A `#` outside quotes ends the last member, even without white
+//! space before it. The other members cannot contain a `#`.
 
-use super::{is_space, only_comment_from, skip_space, unquote};
+use std::fmt;
+
+use super::tokens::{is_space, only_comment_from, skip_space, unquote};
 
 /// A value as the file has it.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::config) enum Value {
-    /// One text, perhaps empty.
+    /// A single text, which can be empty.
     Text(String),
-    /// What has a comma outside quotes; a comma alone is the empty list.
+    /// A value with a comma outside quotes. A comma alone is the empty list.
     List(Vec<String>),
 }
 
-/// Reads a value that fits on its line; the error says what was expected.
+/// The value as a file can have it, without quotes.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Text(text) => f.write_str(text),
+            Value::List(members) if members.len() < 2 => write!(f, "{},", members.concat()),
+            Value::List(members) => f.write_str(&members.join(", ")),
+        }
+    }
+}
+
+/// Reads a value that ends on its line. The error is the text that was expected.
 pub(in crate::config) fn parse(text: &str) -> Result<Value, &'static str> {
     let chars: Vec<char> = text.chars().collect();
     let Some(last) = start_of_last(&chars) else {
-        // A comma alone is no row of members, as those can't be empty.
+        // A comma alone is the empty list: a member cannot be empty.
         let empty_list = chars.first() == Some(&',') && only_comment_from(&chars, 1);
         return if empty_list { Ok(Value::List(Vec::new())) } else { Err(mistake(&chars)) };
     };
@@ -35,27 +48,25 @@ pub(in crate::config) fn parse(text: &str) -> Result<Value, &'static str> {
     Ok(Value::List(members))
 }
 
-const EMPTY_MEMBER: &str = "something between the commas of a list (\"\" for an empty text)";
+const EMPTY_MEMBER: &str = "a list member between two commas (\"\" for an empty text)";
 
-/// Says what a value that can't be read most likely lacks.
+/// The most likely reason why a value cannot be read.
 fn mistake(chars: &[char]) -> &'static str {
     match chars.first() {
         Some(',') => EMPTY_MEMBER,
-        Some('"' | '\'') => "a quoted text closed by the same quote, then only a comma or a comment",
-        _ if chars.iter().any(|c| *c == '"' || *c == '\'') => {
-            "list members that are quoted whole or not at all"
-        }
+        Some('"' | '\'') => "the same quote at the end of the quoted text, then only a comma or a comment",
+        _ if chars.iter().any(|c| *c == '"' || *c == '\'') => "quotes around a whole list member, or none",
         _ => EMPTY_MEMBER,
     }
 }
 
-/// Finds where the last member begins, which may be the end of the text or a comment.
+/// Finds where the last member begins. This can be the end of the text or a comment.
 ///
-/// Taking as many members as possible, each as short as possible, is right first; where that leaves a rest
-/// that can't be read, a longer member or one that begins with white space is tried. Going backwards, what
-/// can follow is known at each place, which keeps the search short.
+/// ConfigObj prefers as many members as possible, each as short as possible. If the rest then cannot be
+/// read, it tries a longer member, or one that begins with white space. This search runs backwards: at each
+/// position the result for the rest is already known, so no position is searched twice.
 fn start_of_last(chars: &[char]) -> Option<usize> {
-    // after[i]: where the last member begins, if members are read from i on.
+    // after[i]: where the last member begins if reading starts at i.
     let mut after: Vec<Option<usize>> = vec![None; chars.len() + 1];
     for start in (0..=chars.len()).rev() {
         let member = |comma: usize| {
@@ -101,9 +112,9 @@ fn end_of_last(chars: &[char], start: usize) -> Option<usize> {
     }
 }
 
-/// Splits a row of members that each end in a comma; `None` where one is empty.
+/// Splits members that each end with a comma. `None` if a member is empty.
 ///
-/// A quote that can't be closed before a comma is an ordinary character here, as in `a, 5", b`.
+/// A quote without a closing quote before a comma is an ordinary character, as in `a, 5", b`.
 fn split(row: &[char]) -> Option<Vec<String>> {
     let mut members = Vec::new();
     let mut start = 0;
@@ -130,15 +141,15 @@ fn split(row: &[char]) -> Option<Vec<String>> {
     Some(members)
 }
 
-/// Reads a value between triple quotes, which may go on over the lines that follow: the text, and how many
-/// of those lines it took. `None` where the value doesn't begin so.
+/// Reads a value between triple quotes, which can continue on the following lines. Returns the text and the
+/// number of following lines that belong to it, or `None` if the value does not begin with triple quotes.
 pub(super) fn triple_quoted(text: &str, following: &[&str]) -> Option<Result<(String, usize), &'static str>> {
     let quotes = ["\"\"\"", "'''"].into_iter().find(|quotes| text.starts_with(quotes))?;
     let first = &text[quotes.len()..];
     if let Some(inner) = before_closing(first, quotes) {
         return Some(Ok((inner.to_owned(), 0)));
     }
-    const ONLY_COMMENT: &str = "nothing but a comment after the closing triple quotes";
+    const ONLY_COMMENT: &str = "only a comment after the closing triple quotes";
     if first.contains(quotes) {
         return Some(Err(ONLY_COMMENT));
     }
@@ -156,7 +167,7 @@ pub(super) fn triple_quoted(text: &str, following: &[&str]) -> Option<Result<(St
     })
 }
 
-/// What stands before the first closing quotes that only a comment follows.
+/// The text before the first closing quotes that only a comment follows.
 fn before_closing<'a>(line: &'a str, quotes: &str) -> Option<&'a str> {
     let starts = line.char_indices().map(|(at, _)| at);
     let mut closing = starts.filter(|at| line[*at..].starts_with(quotes));
@@ -180,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_end_values_but_not_quotes() {
+    fn a_comment_ends_a_value_unless_it_is_quoted() {
         assert_eq!(parse("a#b"), text("a"));
         assert_eq!(parse("'a#b' # c"), text("a#b"));
         assert_eq!(parse("# a"), text(""));
@@ -189,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn commas_make_lists() {
+    fn commas_separate_list_members() {
         assert_eq!(parse(","), list(&[]));
         assert_eq!(parse("a,"), list(&["a"]));
         assert_eq!(parse("\"a, b\", ''"), list(&["a, b", ""]));
@@ -198,8 +209,8 @@ mod tests {
     }
 
     #[test]
-    fn a_long_list_needs_no_deep_stack() {
-        let Ok(Value::List(members)) = parse(&"a, ".repeat(50_000)) else { panic!("no list") };
+    fn a_long_list_does_not_overflow_the_stack() {
+        let Ok(Value::List(members)) = parse(&"a, ".repeat(50_000)) else { panic!("this must be a list") };
         assert_eq!(members.len(), 50_000);
     }
 }

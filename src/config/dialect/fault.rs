@@ -1,0 +1,16 @@
+//! The reason why a text is not in the dialect.
+
+/// What stops the parser.
+#[derive(Debug, PartialEq)]
+pub(in crate::config) struct Fault {
+    /// Counted from 1.
+    pub(in crate::config) line: usize,
+    pub(in crate::config) found: String,
+    pub(in crate::config) expected: String,
+}
+
+impl Fault {
+    pub(super) fn new(line: usize, found: &str, expected: impl Into<String>) -> Fault {
+        Fault { line, found: found.trim().to_owned(), expected: expected.into() }
+    }
+}

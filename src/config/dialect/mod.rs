@@ -1,0 +1,27 @@
+//! The parser of the file format that ConfigObj defined: bytes in, sections with keys and raw values out.
+//!
+//! Files written for the Python program must have the same meaning here, down to a `#` directly after a
+//! quote. The rules therefore follow the recorded results of ConfigObj 5, not what is usual for INI files.
+//!
+//! The crate `rust-ini` only writes files, because its parser gives another result for 137 of the 236 recorded
+//! texts (lists, nested sections, triple quotes, duplicates, `:` as a separator) and does not keep the line of a
+//! key, which errors must name. Correcting that would take more code than this parser, and would parse every line
+//! twice.
+//!
+//! `encoding` decodes bytes, `line` reads section headers and `key = value`, and `value` reads texts and
+//! lists; they share `tokens`. `document` joins the lines to sections, and `interpolation` replaces
+//! `%(name)s`. A `fault` says on which line the parser stopped and why.
+
+mod document;
+mod encoding;
+mod fault;
+mod interpolation;
+mod line;
+#[cfg(test)]
+mod recorded;
+mod tokens;
+mod value;
+
+pub(super) use document::{Document, ROOT, SectionId};
+pub(super) use fault::Fault;
+pub(super) use value::{Value, parse as parse_value};

@@ -1,0 +1,103 @@
+//! The configuration as types: one for each section, with a field for each key.
+//!
+//! `Default` leaves every field empty or zero, for the rows of the table to fill. It is not a configuration to
+//! run with: the defaults are in the table.
+
+use std::{net::IpAddr, time::Duration};
+
+use ipnetwork::IpNetwork;
+
+use super::{key::Key, level::LogLevel, values::Bytes};
+
+/// Everything that the file sets, with defaults for everything else.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Config {
+    /// Logging to syslog.
+    pub syslog: SyslogConfig,
+    /// `[syslog] debug_level`, which applies to standard error too.
+    pub log_level: LogLevel,
+    /// Which connections are tracked.
+    pub filter: FilterConfig,
+    /// The lookup key, and how long mappings are kept.
+    pub data: DataConfig,
+    /// How events are received.
+    pub netlink: NetlinkConfig,
+    /// `[threading] join_timeout`: how long the daemon waits for open requests when it stops.
+    pub join_timeout: Duration,
+    /// Where the daemon listens, and which clients it serves.
+    pub http: HttpConfig,
+}
+
+/// The `[syslog]` section.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SyslogConfig {
+    /// Whether the file has the section, even an empty one.
+    pub enabled: bool,
+    /// 0 to 7, for the facilities local0 to local7.
+    pub local_facility: u8,
+}
+
+/// The `[filter]` section: a connection is tracked if it meets all conditions that are set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FilterConfig {
+    /// Address of the inside host, before translation.
+    pub src_ip: Option<IpAddr>,
+    /// Port of the inside host, before translation.
+    pub src_port: Option<u16>,
+    /// Public address, after translation.
+    pub nat_ip: Option<IpAddr>,
+    /// Public port, after translation.
+    pub nat_port: Option<u16>,
+    /// Address that the inside host connects to.
+    pub dst_ip: Option<IpAddr>,
+    /// Port that the inside host connects to.
+    pub dst_port: Option<u16>,
+    /// Whether only translated connections are tracked.
+    pub nat_only: bool,
+}
+
+/// The `[data]` section.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DataConfig {
+    /// Key of the routes of the Python program.
+    pub key_name: Key,
+    /// How long a closed mapping is still reported.
+    pub del_delay: Duration,
+    /// Time between two cleanups, at least one second.
+    pub garbage_cleaner_interval: Duration,
+    /// Age at which a cleanup removes a closed mapping.
+    pub life_span: Duration,
+    /// Time between two comparisons of the table with the kernel's, at least one second.
+    pub sweep_interval: Duration,
+}
+
+/// The `[netlink]` section.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetlinkConfig {
+    /// Size of the receive buffer at the start.
+    pub receive_buffer: Bytes,
+    /// Size to which overruns can increase it.
+    pub receive_buffer_max: Bytes,
+    /// Whether the kernel drops packets instead of events when the receive buffer is full.
+    pub reliable: bool,
+}
+
+/// The `[http_server]` section.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// The address or host name to listen on. IPv6 addresses have no brackets.
+    pub host: String,
+    /// The port to listen on; with 0 the kernel chooses one.
+    pub port: u16,
+    /// The clients that are served, without host bits. An empty list allows no client.
+    pub ip_acl: Vec<IpNetwork>,
+}
+
+/// A valid configuration, with warnings about its file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// One line each, with file, line, section and key, in the order of the file.
+    pub warnings: Vec<String>,
+}
