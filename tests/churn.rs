@@ -1,7 +1,6 @@
-//! Twenty thousand connections of thirty hosts that hand a few public ports on as fast as the kernel lets
-//! them: every question gets the right host, at the moment of accept, while the connection is open, right
-//! after its end and when its end is long over. The truth comes from the clients, which tell the server who
-//! they are.
+//! Twenty thousand connections of thirty hosts that reuse a few public ports as fast as the kernel allows. Every
+//! lookup finds the right host: at accept, while the connection is open, right after its end, and after
+//! `del_delay`. The clients send the server their inside address, which is the expected result.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -24,13 +23,13 @@ const DAEMON: DaemonBinary = DaemonBinary::at(env!("CARGO_BIN_EXE_pynatconnd"));
 /// Connections of each of the two protocols.
 const CONNECTIONS: usize = 10_000;
 const HOSTS: u8 = 30;
-/// Threads of each protocol on each side.
+/// Threads per protocol on each side.
 const THREADS: usize = 6;
-/// Ports that each client thread lets one host after the other use.
+/// Ports that the hosts of a client thread use one after the other.
 const PORTS: u16 = (CONNECTIONS / THREADS / HOSTS as usize) as u16 + 1;
-/// Of so many closed connections one is asked about once more when its end is over.
+/// One of this many closed connections is looked up again after `del_delay`.
 const SAMPLED: usize = 4;
-/// When the end of a connection is over: more than `del_delay`.
+/// A time after which a closed connection is no longer found: more than `del_delay`.
 const OVER: Duration = Duration::from_secs(12);
 
 const RULES: &str = "\
@@ -56,13 +55,13 @@ host = 0.0.0.0
 ip_acl = 100.64.2.0/24, 198.51.100.0/24
 ";
 
-/// A connection as its two ends know it.
+/// A connection as its client and server know it.
 #[derive(Debug, Clone, Copy)]
 struct Known {
     protocol: Protocol,
-    /// What the client said.
+    /// The inside address and port, sent by the client.
     inside: SocketAddr,
-    /// What the server sees.
+    /// The public address and port, seen by the server.
     public: SocketAddr,
 }
 
@@ -104,7 +103,7 @@ impl Answer {
         self.matches.iter().filter(|one| one.state == State::Live)
     }
 
-    /// Whether it is this connection that lives, and nothing else does.
+    /// Whether this connection is live, and no other.
     fn only_lives(&self, known: &Known) -> bool {
         self.live().count() == 1
             && self.matches[0].is(known)
@@ -117,7 +116,7 @@ impl Answer {
     }
 }
 
-/// How the answers of one moment were.
+/// The results of the lookups at one stage of the connections.
 #[derive(Debug, Default)]
 struct Tally {
     asked: usize,
@@ -153,7 +152,7 @@ impl fmt::Display for Tally {
     }
 }
 
-/// The moments at which is asked.
+/// The stages at which connections are looked up.
 #[derive(Debug, Default)]
 struct Tallies {
     at_accept: Tally,
@@ -175,11 +174,11 @@ impl Tallies {
     }
 }
 
-/// Somebody outside who asks.
+/// A client outside.
 struct Asker(Client);
 
 impl Asker {
-    /// Who is behind a public port, by the interface of old.
+    /// The inside host behind a public port, through the legacy interface.
     fn by_port(&mut self, known: &Known) -> Option<SocketAddr> {
         #[derive(Deserialize)]
         struct Shown {
@@ -197,7 +196,7 @@ impl Asker {
         }
     }
 
-    /// All that is known of the five-tuple that the server sees.
+    /// The mappings of the five-tuple that the server sees.
     fn by_tuple(&mut self, known: &Known, state: &str) -> Answer {
         let (ip, port) = (known.public.ip(), known.public.port());
         self.lookup(&format!(
@@ -206,7 +205,7 @@ impl Asker {
         ))
     }
 
-    /// All that is known of an inside address and port.
+    /// The mappings of an inside address and port.
     fn by_source(&mut self, known: &Known) -> Answer {
         let (ip, port) = (known.inside.ip(), known.inside.port());
         self.lookup(&format!("protocol={}&src_ip={ip}&src_port={port}", known.protocol))
@@ -220,7 +219,7 @@ impl Asker {
         answer
     }
 
-    /// Asks in all three ways about a connection that lives.
+    /// Looks up a live connection in all three ways.
     fn about_live(&mut self, known: &Known, tally: &mut Tally) {
         let by_port = self.by_port(known);
         let by_tuple = self.by_tuple(known, "any");
@@ -255,17 +254,17 @@ struct Run<'a> {
     lab: &'a Lab,
     daemon: &'a Daemon,
     begun: [AtomicUsize; 2],
-    /// Whose datagrams came.
+    /// The hosts whose datagrams arrived.
     served: Mutex<HashSet<SocketAddr>>,
-    /// Who had a public port, in order.
+    /// The hosts that used each public port, in order.
     hosts: Mutex<HashMap<(Protocol, u16), Vec<SocketAddr>>>,
-    /// A look-up by port after a connection's end found another one, which must be a later one.
+    /// Lookups by port after a connection's end that found another connection, which must be a later one.
     later: Mutex<Vec<(Known, SocketAddr)>>,
-    /// Tells each client that its connection is closed and its public port free.
+    /// Tells each client that its connection is closed and its public port is free.
     done: Vec<mpsc::Sender<()>>,
-    /// What is asked about again when its end is over.
+    /// Connections to look up again after `del_delay`.
     ended: mpsc::Sender<(Known, Instant)>,
-    /// What ended when the kernel found it to.
+    /// Connections whose end was left to the kernel.
     left: Mutex<Vec<Known>>,
 }
 
@@ -275,7 +274,7 @@ impl Run<'_> {
         Asker(Client::connect(self.lab.server(), self.daemon.addr_on(public)))
     }
 
-    /// Takes the next of the connections of a protocol; `None` when it was the last.
+    /// The number of the next connection of a protocol; `None` after the last.
     fn next(&self, protocol: Protocol) -> Option<usize> {
         let number = self.begun[usize::from(protocol == Protocol::Udp)].fetch_add(1, Ordering::Relaxed);
         (number < CONNECTIONS).then_some(number)
@@ -286,8 +285,8 @@ impl Run<'_> {
         hosts.entry((known.protocol, known.public.port())).or_default().push(known.inside);
     }
 
-    /// A connection is over for both its ends: ends it in the kernel or leaves that to it, lets the next host
-    /// have the port, and asks.
+    /// Client and server have closed a connection: deletes its entry or leaves that to the kernel, frees the
+    /// port for the next host, and looks the connection up.
     fn end(
         &self,
         known: &Known,
@@ -296,7 +295,7 @@ impl Run<'_> {
         query: &mut Query,
         asker: &mut Asker,
     ) -> Tally {
-        // Few of UDP, and none towards the end: they live on for some seconds.
+        // Few of UDP, and none towards the end: their entries remain for some seconds.
         let leave = match known.protocol {
             Protocol::Udp => number % 15 == 0 && number < CONNECTIONS / 2,
             _ => number % 3 == 0,
@@ -334,7 +333,7 @@ impl Run<'_> {
     }
 }
 
-/// What a client says first: who it is, and which thread it belongs to.
+/// The first data of a client: its inside address and the number of its thread.
 fn introduction(inside: SocketAddr, client: usize) -> Vec<u8> {
     format!("{:<32}", format!("{inside} {client}")).into_bytes()
 }
@@ -345,7 +344,7 @@ fn introduced(text: &[u8]) -> (SocketAddr, usize) {
     (inside.parse().expect("an address"), client.parse().expect("a number"))
 }
 
-/// The inside addresses and ports of one client thread: host after host on the same port.
+/// The inside addresses and ports of one client thread: all hosts in turn on the same port.
 fn sources(lab: &Lab, thread: usize) -> Vec<SocketAddr> {
     let first = 20_000 + thread as u16 * PORTS;
     (first..first + PORTS).flat_map(|port| (0..HOSTS).map(move |host| lab.client_at(host, port))).collect()
@@ -394,7 +393,7 @@ fn udp_client(sources: &[SocketAddr], target: SocketAddr, client: usize, done: &
         let socket = UdpSocket::bind(inside).expect("the port is free");
         socket.set_read_timeout(Some(lab::PATIENCE / 5)).expect("the socket is open");
         socket.connect(target).expect("there is a route");
-        // The kernel drops a datagram that finds no public port, or whose port another takes at the same time.
+        // The kernel drops a datagram when no public port is free, or when another takes the port at the same time.
         let answered = (0..5).any(|_| {
             socket.send(&introduction(*inside, client)).expect("sent");
             socket.recv(&mut [0]).is_ok()
@@ -413,7 +412,7 @@ fn udp_server(run: &Run<'_>, server: &UdpSocket) -> Tallies {
             let mut text = [0; 32];
             let (_, public) = server.recv_from(&mut text).expect("a datagram comes");
             let (inside, client) = introduced(&text);
-            // A client that waited too long for its answer has sent again.
+            // A client that waited too long for its reply has sent again.
             if run.served.lock().expect("nobody died").insert(inside) {
                 break (inside, client, public);
             }
@@ -428,7 +427,7 @@ fn udp_server(run: &Run<'_>, server: &UdpSocket) -> Tallies {
     tallies
 }
 
-/// Asks about connections whose end is over: nothing may be left of them.
+/// Looks up connections after `del_delay`: none may be found.
 fn ask_when_over(asker: &mut Asker, known: &Known, tally: &mut Tally) {
     match asker.by_port(known) {
         Some(found) if found == known.inside => tally.wrong(known, "by port, long after its end"),
@@ -445,7 +444,7 @@ fn ask_later(connect: impl Fn() -> Asker, ended: mpsc::Receiver<(Known, Instant)
     for (known, at) in ended {
         let left = (at + OVER).saturating_duration_since(Instant::now());
         if !left.is_zero() {
-            // The daemon closes a connection that says nothing for so long.
+            // The daemon closes a connection that is idle for so long.
             thread::sleep(left);
             asker = connect();
         }
@@ -455,13 +454,13 @@ fn ask_later(connect: impl Fn() -> Asker, ended: mpsc::Receiver<(Known, Instant)
 }
 
 #[test]
-fn public_ports_that_are_handed_on_as_fast_as_it_goes_are_always_the_right_host_s() {
+fn a_rapidly_reused_public_port_always_belongs_to_the_right_host() {
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().clients(HOSTS).ruleset(RULES).build();
     lab.gateway().sysctl("net.netfilter.nf_conntrack_tcp_timeout_close", "1");
-    // Longer than anything here waits for anything: one that is asked about as open is.
+    // Longer than any wait here, so that a connection looked up as open is open.
     for timeout in ["nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"] {
         lab.gateway().sysctl(&format!("net.netfilter.{timeout}"), &lab::PATIENCE.as_secs().to_string());
     }
@@ -515,7 +514,7 @@ fn public_ports_that_are_handed_on_as_fast_as_it_goes_are_always_the_right_host_
         let Run { hosts, later: found_later, ended, left, .. } = run;
         drop(ended);
 
-        // The kernel forgets what is over when it comes across it, as a dump does.
+        // The kernel removes an expired entry when something visits it, such as a dump.
         let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
         let is_ours = |flow: nfct::Flow| flow.original.dst == target.ip();
         while query.dump(Family::Ipv4).expect("the table can be read").any(|flow| flow.is_ok_and(is_ours)) {
@@ -529,7 +528,7 @@ fn public_ports_that_are_handed_on_as_fast_as_it_goes_are_always_the_right_host_
         }
         tallies.add(later.join().expect("the later ones were asked about"));
 
-        // Where another was found after a connection's end, it had the port after it.
+        // A different connection found after a connection's end must have used the port after it.
         let hosts = hosts.into_inner().expect("nobody died");
         let found_later = found_later.into_inner().expect("nobody died");
         let number_of_later = found_later.len();

@@ -1,6 +1,6 @@
-//! What the daemon does when the kernel's word is lost: bursts that overrun its buffer, a standstill of
-//! its own, connections that end without a word, a kernel that tells of nothing. In the end its table
-//! equals the kernel's, entry by entry; until then it says that it may not.
+//! Overruns and missing events: bursts that overrun the receive buffer, a daemon that is stopped,
+//! connections that end without a DESTROY event, a kernel that reports no events. At the end the table
+//! equals the kernel's, entry by entry; until then the daemon reports it as incomplete.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -19,27 +19,27 @@ const DAEMON: DaemonBinary = DaemonBinary::at(env!("CARGO_BIN_EXE_pynatconnd"));
 
 /// Entries of a burst.
 const BURST: u32 = 1_000_000;
-/// Entries made after it.
+/// Entries created after it.
 const ANEW: u32 = 10_000;
-/// How long after the last of a burst the table may be unequal to the kernel's. It takes a dump: a machine
-/// that is busy with something else gets the time of three.
+/// The limit for a complete table after the last event of a burst. A resync takes a dump, so a busy machine
+/// gets the time of three dumps.
 const MENDED_WITHIN: Duration = Duration::from_secs(5);
 
-/// The kernel's limit counts the entries of all namespaces, and one test's flood is another's delay.
+/// The kernel's limit counts the entries of all namespaces, and the burst of one test would delay another.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A kernel parameter of the whole machine, raised until this is dropped.
+/// A kernel parameter of the whole machine, raised until this value is dropped.
 struct Raised {
     path: String,
     before: u64,
 }
 
 impl Raised {
-    /// `None` where it is high enough, or can't be raised.
+    /// `None` when it is high enough or cannot be raised.
     fn to(name: &str, value: u64) -> Option<Self> {
         let path = format!("/proc/sys/net/netfilter/{name}");
         let before = fs::read_to_string(&path).ok()?.trim().parse().ok()?;
@@ -57,19 +57,19 @@ impl Drop for Raised {
     }
 }
 
-/// Entry number `number`, to the first server from an inside host and port of its own.
+/// Entry number `number`, from a unique inside host and port to the first server.
 fn numbered(lab: &Lab, number: u32) -> (Tuple, Tuple) {
     const PORTS: u32 = 60_000;
     let port = 1024 + u16::try_from(number % PORTS).expect("a port");
     let host = number / PORTS;
     let inside = Ipv4Addr::from(0x0a00_0000 + host);
     let public = Ipv4Addr::from(u32::from(Ipv4Addr::new(100, 64, 8, 0)) + host);
-    // The other end of the range: what is public tells apart from what is inside.
+    // From the top of the range, so that public and inside ports differ.
     let nat_port = 65_535 - (port - 1024);
     flows::source_nat(Protocol::Tcp, (inside, port).into(), lab.server_at(443), (public, nat_port).into())
 }
 
-/// Makes the entries of a range, as fast as it goes.
+/// Creates the entries of a range as fast as possible.
 fn fill(lab: &Lab, numbers: std::ops::Range<u32>) {
     const THREADS: u32 = 3;
     let part = numbers.len() as u32 / THREADS + 1;
@@ -84,7 +84,7 @@ fn fill(lab: &Lab, numbers: std::ops::Range<u32>) {
     });
 }
 
-/// `/v1/lookup?...` for one entry, named wholly from outside.
+/// `/v1/lookup?...` for one entry, by its public five-tuple.
 fn lookup_path((original, reply): &(Tuple, Tuple)) -> String {
     let (nfct::Layer4::Ports { dst: dst_port, .. }, nfct::Layer4::Ports { dst: nat_port, .. }) =
         (original.layer4, reply.layer4)
@@ -101,7 +101,7 @@ fn ask(lab: &Lab, daemon: &Daemon) -> Client {
     Client::connect(lab.gateway(), daemon.local_addr())
 }
 
-/// Ends whoever watches it when it is dropped, by a panic too.
+/// Stops the threads that watch the flag when it is dropped, also by a panic.
 struct End<'a>(&'a AtomicBool);
 
 impl Drop for End<'_> {
@@ -110,7 +110,7 @@ impl Drop for End<'_> {
     }
 }
 
-/// Waits until the daemon says that its table is whole; gives how long that took since `quiet`.
+/// Waits until the daemon reports its table as complete. Returns the time since `quiet`.
 fn mended(lab: &Lab, daemon: &Daemon, quiet: Instant) -> Duration {
     const LIMIT: Duration = Duration::from_secs(60);
     let mut client = ask(lab, daemon);
@@ -126,25 +126,25 @@ fn check_time(took: Duration, difference: &Difference) {
     assert!(took <= allowed, "whole only {took:?} after the last event, of {allowed:?} allowed");
 }
 
-/// What somebody who asks all the time sees.
+/// The observations of a client that sends requests all the time.
 #[derive(Debug, Default)]
 struct Seen {
     asked: u32,
     unready: u32,
     incomplete: u32,
     hits: u32,
-    /// How long an answer took at most.
+    /// The longest time to a response.
     longest: Duration,
 }
 
-/// Asks for an entry that nobody made and, while `lives`, for one that lives, until told to end.
+/// Looks up an entry that does not exist and, while `live`, one that does, until `end` is set.
 fn watch(lab: &Lab, daemon: &Daemon, end: &AtomicBool, lives: &AtomicBool) -> Seen {
     let mut client = ask(lab, daemon);
     let (known, unknown) = (numbered(lab, BURST), numbered(lab, BURST + 1));
     let (known_path, unknown_path) = (lookup_path(&known), lookup_path(&unknown));
     let mut seen = Seen::default();
     while !end.load(Ordering::Relaxed) {
-        // A core of its own is more than a test needs.
+        // Without a pause it would occupy a core.
         thread::sleep(Duration::from_millis(1));
         seen.asked += 1;
         seen.unready += u32::from(client.get("/readyz").status == 503);
@@ -176,7 +176,7 @@ fn burst(netlink: &str) {
     let lab = Lab::builder().build();
     let allowed = lab.gateway().read_sysctl("net.netfilter.nf_conntrack_max").expect("it tracks");
     let allowed: u32 = allowed.parse().expect("a number");
-    // Leave room for what else lives on this machine.
+    // Leave room for the other connections of this machine.
     let number = BURST.min(allowed / 4 * 3);
     let note = if number < BURST { " (nf_conntrack_max allows no more)" } else { "" };
 
@@ -201,7 +201,7 @@ fn burst(netlink: &str) {
         let begun = Instant::now();
         query.flush(Family::Any).expect("the table can be emptied");
         let flushed_in = begun.elapsed();
-        // Even before the loss is mended nothing that is gone is answered as live.
+        // Even before the resync is complete, no deleted entry is reported as live.
         let mut client = ask(&lab, &daemon);
         for number in (0..number).step_by(10_000) {
             let path = lookup_path(&numbered(&lab, number));
@@ -234,16 +234,16 @@ fn burst(netlink: &str) {
 }
 
 #[test]
-fn a_burst_past_a_buffer_that_must_not_grow_is_mended() {
+fn the_table_recovers_from_an_overrun_of_a_fixed_buffer() {
     burst("[netlink]\nreceive_buffer = 4K\nreceive_buffer_max = 4K\n");
 }
 
 #[test]
-fn a_burst_past_a_buffer_that_may_grow_is_mended() {
+fn the_table_recovers_from_an_overrun_of_a_growing_buffer() {
     burst("[netlink]\nreceive_buffer = 4K\n");
 }
 
-/// A loop of connections that begin and end, until told to end; gives how many there were.
+/// Creates and deletes connections until `end` is set. Returns their number.
 fn churn(lab: &Lab, end: &AtomicBool) -> u32 {
     const OPEN: u32 = 1000;
     let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
@@ -260,7 +260,7 @@ fn churn(lab: &Lab, end: &AtomicBool) -> u32 {
 }
 
 #[test]
-fn a_standstill_of_ten_seconds_is_mended() {
+fn the_table_recovers_from_a_daemon_stopped_for_ten_seconds() {
     const STANDSTILL: Duration = Duration::from_secs(10);
     if !lab::require() {
         return;
@@ -286,7 +286,7 @@ fn a_standstill_of_ten_seconds_is_mended() {
         remove(&mut query, &flows::tuple(Protocol::Tcp, ended, server.address()));
         thread::sleep(STANDSTILL / 2);
         daemon.go_on();
-        // The first answers after it are as exact as any.
+        // The first responses after it are exact.
         let mut client = ask(&lab, &daemon);
         let named = |port: u16| {
             format!(
@@ -314,14 +314,14 @@ fn a_standstill_of_ten_seconds_is_mended() {
 }
 
 #[test]
-fn connections_that_end_without_a_word_are_not_answered_as_live() {
+fn connections_that_ended_without_a_destroy_event_are_not_reported_as_live() {
     const CONNECTIONS: u16 = 200;
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
-    // With 2 the kernel looks whether anybody listens, in any namespace: other daemons of this machine count.
-    // With 0 the connections get what they would have got without them.
+    // With 2, connections get events only if something listens, in any namespace of this machine. With 0, connections
+    // get none even when other daemons listen.
     lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "0");
     let server = lab.listen(lab.server_at(443));
     let old: Vec<_> =
@@ -354,7 +354,7 @@ fn connections_that_end_without_a_word_are_not_answered_as_live() {
             (false, 404) => absent += 1,
             _ => {}
         }
-        // By the key of old, and as what it is: closed a moment ago.
+        // It is found as what it is: closed a moment ago. So does the legacy interface.
         if index < 100 {
             let answer = client.get(&format!("/v1/lookup?nat_port={port}"));
             assert_eq!(answer.json()["matches"][0]["state"], "closed", "{}", answer.text());
@@ -367,7 +367,7 @@ fn connections_that_end_without_a_word_are_not_answered_as_live() {
     );
     assert_eq!((said, wrong, absent), (usize::from(CONNECTIONS), 0, 0), "or the kernel told of them");
 
-    // Nobody asks: the comparison with the kernel's table closes them.
+    // Without a lookup, the sweep closes them.
     for connection in &old[100..] {
         let from = connection.client.local_addr().expect("it is connected");
         remove(&mut query, &flows::tuple(Protocol::Tcp, from, server.address()));
@@ -379,7 +379,7 @@ fn connections_that_end_without_a_word_are_not_answered_as_live() {
 }
 
 #[test]
-fn a_kernel_that_tells_of_nothing_is_asked() {
+fn a_kernel_that_reports_no_events_is_queried() {
     if !lab::require() {
         return;
     }

@@ -1,6 +1,6 @@
-//! Reading what the kernel sends: this crate's own reader against the C
-//! library's parser, over the same messages and for the same attributes: both
-//! tuples, id, status, mark, time-out and time stamps.
+//! Reads messages of the kernel with this crate's reader and with the C
+//! library's parser: the same messages and the same attributes, which are both
+//! tuples, id, status, mark, timeout and timestamps.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,14 +11,14 @@ use divan::{Bencher, black_box_drop};
 use nfct::wire::Messages;
 use nfct_sys as sys;
 
-/// Messages of a real kernel, one a line, as hexadecimal digits.
+/// Messages of a real kernel, one per line, in hexadecimal.
 const MESSAGES: &str = include_str!("../tests/data/messages.hex");
 
 fn main() {
     divan::main();
 }
 
-/// The entries among them, each as aligned words, which the library needs.
+/// The entries among them, as aligned words, as the library requires.
 fn entries() -> Vec<Vec<u32>> {
     let lines = MESSAGES.lines().filter(|line| !line.starts_with('#'));
     let word = |line: &str, at: usize| {
@@ -51,7 +51,7 @@ fn our_reader(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// The library at its best: one object for all messages.
+/// The library's fastest way: one object for all messages.
 #[divan::bench(sample_count = 200, sample_size = 100)]
 fn the_library_into_one_object(bencher: Bencher<'_, '_>) {
     let entries = entries();

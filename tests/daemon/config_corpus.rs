@@ -1,6 +1,6 @@
-//! Reads every configuration that was recorded from the Python program (ConfigObj 5) and holds the result
-//! against what that program made of it: the same values, or a refusal that names the same place. Where this
-//! program differs on purpose, the case is in [`DIFFERENT`] with what happens instead.
+//! Reads every configuration that was recorded from the Python program (ConfigObj 5) and compares the result
+//! with the recorded one: the same values, or an error at the same place. Intended differences are listed in
+//! [`DIFFERENT`], with what happens instead.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ use serde_json::{Map, Value};
 
 /// What happens to a case instead of what was recorded.
 enum Instead {
-    /// Refused, with this at the beginning of the error.
+    /// Refused with an error that begins with this text.
     Refused(&'static str),
-    /// Accepted, with this in the file that is written, and this many warnings.
+    /// Accepted, with this text in the written file and this number of warnings.
     Accepted(&'static str, usize),
 }
 use Instead::{Accepted, Refused};
 
-/// Each case that differs on purpose.
+/// The cases that differ intentionally.
 const DIFFERENT: &[(&str, Instead)] = &[
-    // Plainly what a user wants.
+    // The user's intention is clear.
     ("acl-single-no-comma", Accepted("ip_acl = 127.0.0.1/32,", 0)),
     ("acl-missing", Accepted("ip_acl = 127.0.0.0/8, ::1/128", 0)),
     ("acl-host-bits", Accepted("ip_acl = 127.0.0.0/8,", 1)),
     ("ip-v6", Accepted("dst_ip = 2001:db8::1", 0)),
     ("http-port-low", Accepted("port = 80", 0)),
-    // Let through before, though it made no sense.
+    // The Python program accepted these invalid values.
     ("port-too-large", Refused("FILE:2: [filter] dst_port: found \"70000\", expected a port")),
     ("port-negative", Refused("FILE:2: [filter] dst_port: found \"-1\", expected a port")),
     ("key-name-unknown", Refused("FILE:4: [data] key_name: found \"banana\", expected one of src_ip,")),
@@ -33,7 +33,7 @@ const DIFFERENT: &[(&str, Instead)] = &[
 ];
 
 #[test]
-fn recorded_files_mean_the_same() {
+fn recorded_files_have_the_same_meaning() {
     let cases: Map<String, Value> = serde_json::from_str(include_str!("../data/config-cases.json")).unwrap();
     let (mut same, mut different) = (0, 0);
     for (name, case) in &cases {
@@ -63,7 +63,7 @@ fn recorded_files_mean_the_same() {
     println!("{same} recorded files hold, {different} differ on purpose");
 }
 
-/// The values that both have. The Python program kept unknown keys and said nothing, here they are warned about.
+/// Compares the values that both have. The Python program kept unknown keys silently; this one warns about them.
 fn same_values(name: &str, loaded: &Loaded, case: &Value) {
     let Config { syslog, log_level, filter, data, join_timeout, http, netlink: _ } = &loaded.config;
     let recorded = |section: &str, key: &str| {
@@ -106,7 +106,7 @@ fn same_values(name: &str, loaded: &Loaded, case: &Value) {
     assert_eq!(loaded.warnings.len(), warnings, "{name}: {:?}", loaded.warnings);
 }
 
-/// The recorded error names a line, or a section and a key; ours has to name them too.
+/// The recorded error names a line, or a section and a key; ours must name them too.
 fn same_place(name: &str, error: &str, recorded: &str) {
     let after = |text: &str, mark: &str| {
         let rest = text.split_once(mark)?.1;

@@ -1,6 +1,6 @@
-//! Answers are exact on real NAT: at the moment a server accepts a connection,
-//! for connections older than the daemon, and for public ports that pass from
-//! one inside host to another.
+//! Lookups are exact on real NAT: at the moment a server accepts a connection,
+//! for connections older than the daemon, and for public ports that one inside
+//! host takes over from another.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -25,7 +25,7 @@ host = 0.0.0.0
 ip_acl = 100.64.2.0/24, 198.51.100.0/24, 127.0.0.1
 ";
 
-/// Who the daemon says is behind a public port, or the status of its answer.
+/// The inside host behind a public port, or the status of the response.
 fn who(client: &mut Client, port: u16) -> Result<SocketAddr, u16> {
     let answer = client.get(&format!("/nat_port/{port}"));
     if answer.status != 200 {
@@ -40,7 +40,7 @@ fn who(client: &mut Client, port: u16) -> Result<SocketAddr, u16> {
         .into())
 }
 
-/// Counts right, wrong and missing answers.
+/// Counts right, wrong and missing results.
 #[derive(Debug, Default)]
 struct Tally {
     right: usize,
@@ -64,7 +64,7 @@ impl Tally {
     }
 }
 
-/// Sends the other side the address that this side has inside.
+/// Sends the server the client's inside address.
 fn introduce(stream: &mut TcpStream) {
     let name = stream.local_addr().expect("connected").to_string();
     stream.write_all(format!("{name:<32}").as_bytes()).expect("the server reads");
@@ -76,7 +76,7 @@ fn introduced(stream: &mut TcpStream) -> SocketAddr {
     std::str::from_utf8(&name).expect("text").trim().parse().expect("an address")
 }
 
-/// Has the kernel forget a connection, if it has not by itself.
+/// Deletes the entry of a connection, if the kernel has not done so.
 fn end(lab: &Lab, from: SocketAddr, to: SocketAddr) {
     let layer4 = Layer4::Ports { src: from.port(), dst: to.port() };
     let original = Tuple { src: from.ip(), dst: to.ip(), protocol: Protocol::Tcp, layer4, zone: 0 };
@@ -96,7 +96,7 @@ fn ask_from(netns: &Netns, lab: &Lab, daemon: &Daemon) -> Client {
 }
 
 #[test]
-fn a_server_that_asks_when_it_accepts_always_learns_the_inside_address() {
+fn a_lookup_at_accept_always_finds_the_inside_address() {
     const CONNECTIONS: usize = 2000;
     if !lab::require() {
         return;
@@ -112,7 +112,7 @@ fn a_server_that_asks_when_it_accepts_always_learns_the_inside_address() {
                 for _ in 0..CONNECTIONS / 4 {
                     let mut stream = traffic::connect(from, target).expect("connected");
                     introduce(&mut stream);
-                    // Wait until the server has asked.
+                    // Wait until the server has done its lookup.
                     let _ = stream.read(&mut [0]);
                 }
             })
@@ -135,7 +135,7 @@ fn a_server_that_asks_when_it_accepts_always_learns_the_inside_address() {
 }
 
 #[test]
-fn connections_older_than_the_daemon_are_known() {
+fn connections_older_than_the_daemon_are_found() {
     const CONNECTIONS: u16 = 50;
     if !lab::require() {
         return;
@@ -157,7 +157,7 @@ fn connections_older_than_the_daemon_are_known() {
 }
 
 #[test]
-fn a_public_port_that_passes_to_another_host_is_the_other_host_s_at_once() {
+fn a_reused_public_port_belongs_to_its_new_host_at_once() {
     const PORTS: u16 = 100;
     if !lab::require() {
         return;
@@ -171,7 +171,7 @@ fn a_public_port_that_passes_to_another_host_is_the_other_host_s_at_once() {
     for port in 40000..40000 + PORTS {
         let connection = lab.connect_to(&server, lab.client_at(0, port));
         assert_eq!(connection.peer.port(), port);
-        // On connections of their own: one that is kept is closed if the machine stalls for 5 s.
+        // On new connections: the daemon closes an idle one if the machine stalls for 5 s.
         first.ask(&mut ask_from(lab.server(), &lab, &daemon), port, lab.client_at(0, port));
         connection.reset();
         end(&lab, lab.client_at(0, port), server.address());
@@ -184,7 +184,7 @@ fn a_public_port_that_passes_to_another_host_is_the_other_host_s_at_once() {
     first.check("a public port's first host", PORTS.into());
     at_once.check("a public port reused by another host, at once", PORTS.into());
 
-    // Longer than a closed mapping is answered: the first host's end is over and done.
+    // Longer than del_delay: the first host's mapping is gone.
     let reused = Instant::now();
     std::thread::sleep(Duration::from_secs(12).saturating_sub(reused.elapsed()));
     let mut asking = ask_from(lab.server(), &lab, &daemon);

@@ -15,7 +15,7 @@ use super::usual::{
 };
 
 #[test]
-fn tcp_comes_before_udp_and_either_can_be_asked_for() {
+fn tcp_precedes_udp_and_either_can_be_selected() {
     if !lab::require() {
         return;
     }
@@ -37,7 +37,7 @@ fn tcp_comes_before_udp_and_either_can_be_asked_for() {
     assert_eq!(protocol("?protocol=udp"), "404");
     let udp = lab.udp_client(from);
     assert_eq!(traffic::udp_exchange(&udp, &udp_server).port(), 40001);
-    // The newer one is UDP.
+    // The newer mapping is UDP.
     for (query, expected) in [
         ("", "tcp"),
         ("?protocol=tcp", "tcp"),
@@ -53,7 +53,7 @@ fn tcp_comes_before_udp_and_either_can_be_asked_for() {
     let refusal = ask(&lab, &daemon, "/nat_port/40001?protocol=x");
     assert_eq!(refusal.text(), "protocol: found \"x\", expected tcp or udp\n");
 
-    // What lives comes before what has ended.
+    // Live mappings precede closed ones.
     end_from(&lab, from);
     for (query, expected) in [("", "udp"), ("?protocol=tcp", "tcp")] {
         assert_eq!(protocol(query), expected, "{query:?}");
@@ -61,7 +61,7 @@ fn tcp_comes_before_udp_and_either_can_be_asked_for() {
 }
 
 #[test]
-fn each_key_is_answered() {
+fn each_key_can_be_looked_up() {
     if !lab::require() {
         return;
     }
@@ -101,7 +101,7 @@ fn each_key_is_answered() {
         let other = daemons[(at + 1) % daemons.len()].0;
         assert_eq!(ask(&lab, daemon, &format!("/{other}/{missing}")).text(), "Mismatch");
     }
-    // An address has many forms, and a path may be encoded.
+    // An address has several forms, and a path may be percent-encoded.
     for form in ["FD00:7::2", "fd00:7:0:0:0:0:0:2", "fd00%3A7%3a%3A2"] {
         assert_eq!(source(&lab, &daemons[0].1, &format!("/src_ip/{form}")), "fd00:7::2 40002");
     }
@@ -113,18 +113,18 @@ fn each_key_is_answered() {
 }
 
 #[test]
-fn an_answer_is_never_older_than_its_question() {
+fn a_response_is_never_older_than_its_request() {
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
     let daemon = Settings { data: "del_delay = 0", ..USUAL }.start(&lab);
-    // All that happens while the daemon can't run has to be read before the question that comes after it.
+    // The daemon must read all events of the time it was stopped before it responds to the later request.
     for _ in 0..5 {
         for (change, status) in [(&(|| fill(&lab, 4000)) as &dyn Fn(), 200), (&|| end_all(&lab), 404)] {
             daemon.stop();
             change();
-            // A connection of its own: one that was kept could be too old by now.
+            // A new connection: an older one could have timed out by now.
             let mut client = Client::connect(lab.gateway(), daemon.local_addr());
             client.send(b"GET /nat_port/4000 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
             daemon.go_on();
@@ -134,7 +134,7 @@ fn an_answer_is_never_older_than_its_question() {
 }
 
 #[test]
-fn what_has_ended_is_answered_for_del_delay() {
+fn a_closed_mapping_is_found_for_del_delay() {
     if !lab::require() {
         return;
     }
@@ -167,7 +167,7 @@ fn what_has_ended_is_answered_for_del_delay() {
     assert!(ask(&lab, &hour, "/debug").json().get("40001").is_some());
 }
 
-/// Gives every inside host the public port 20000, as long as that tells connections apart.
+/// Gives every inside host the public port 20000, as long as the connections differ in other fields.
 const ONE_PORT: &str = "\
 table ip nat {
     chain postrouting {
@@ -178,7 +178,7 @@ table ip nat {
 ";
 
 #[test]
-fn a_newer_mapping_is_not_hurt_by_the_end_of_an_older_one() {
+fn the_end_of_an_older_mapping_does_not_affect_a_newer_one() {
     if !lab::require() {
         return;
     }
@@ -193,7 +193,7 @@ fn a_newer_mapping_is_not_hurt_by_the_end_of_an_older_one() {
         connection
     };
 
-    // Three live at once behind the same address and port.
+    // Three live mappings share the public address and port.
     let [older, middle, newer] = [0, 1, 2].map(|at| connect(at, at));
     for daemon in [&short, &long] {
         assert_eq!(answered(daemon), "192.168.7.4 40001");
@@ -202,7 +202,7 @@ fn a_newer_mapping_is_not_hurt_by_the_end_of_an_older_one() {
     for daemon in [&short, &long] {
         assert_eq!(answered(daemon), "192.168.7.4 40001");
     }
-    // The newest of those that live, though a newer one has ended.
+    // The newest live mapping, although a newer one is closed.
     end_from(&lab, hosts[2]);
     for daemon in [&short, &long] {
         assert_eq!(answered(daemon), "192.168.7.3 40001");
@@ -214,7 +214,7 @@ fn a_newer_mapping_is_not_hurt_by_the_end_of_an_older_one() {
 }
 
 #[test]
-fn the_whole_table_shows_what_look_ups_find() {
+fn the_whole_table_shows_what_lookups_find() {
     if !lab::require() {
         return;
     }
@@ -223,8 +223,8 @@ fn the_whole_table_shows_what_look_ups_find() {
     for daemon in &daemons {
         daemon.wait_for_line("the table equals the kernel's");
     }
-    // Many share a public port and, read in one go, a millisecond. The order in which the table's places
-    // are used again is not that in which the connections come.
+    // Many mappings share a public port and, since they are read together, a millisecond. The table does not reuse its
+    // slots in the order in which the connections come.
     for _ in 0..2 {
         lab.gateway().enter(|| {
             let mut query = Query::open().unwrap();
@@ -247,7 +247,7 @@ fn the_whole_table_shows_what_look_ups_find() {
 }
 
 #[test]
-fn the_same_public_address_port_and_server_pass_from_host_to_host() {
+fn a_public_address_port_and_server_can_pass_from_host_to_host() {
     if !lab::require() {
         return;
     }
@@ -256,13 +256,13 @@ fn the_same_public_address_port_and_server_pass_from_host_to_host() {
         ["del_delay = 0", "del_delay = 1", FOREVER].map(|data| Settings { data, ..USUAL }.start(&lab));
     let server = lab.listen(lab.server_at(443));
     let mut open: Option<Connection> = None;
-    // The last two are one host with the same ports again.
+    // The last two are the same host with the same ports.
     for host in [0, 1, 0, 0] {
         if let Some(connection) = open.take() {
             let from = connection.client.local_addr().unwrap();
             SockRef::from(&connection.client).set_linger(Some(Duration::ZERO)).unwrap();
             drop(connection.client);
-            // The server has seen the reset, so that it takes the port from another.
+            // The server has received the reset, so it accepts the port from another host.
             read_to_end(&connection.server);
             end_from(&lab, from);
         }
@@ -288,7 +288,7 @@ fn the_same_public_address_port_and_server_pass_from_host_to_host() {
 }
 
 #[test]
-fn old_mappings_are_dropped_unless_they_live() {
+fn old_mappings_expire_unless_they_are_live() {
     if !lab::require() {
         return;
     }
@@ -328,7 +328,7 @@ fn all_conditions_of_the_filter_must_hold() {
     everything.wait_for_line("tracks everything");
     let servers =
         [(0, 443), (0, 444), (1, 443)].map(|(host, port)| lab.listen(lab.server_number(host, port)));
-    // Public port: from which host, to which server, and who tracks it.
+    // Public port, inside host, server.
     let open = [(40001, 0, 0), (40002, 0, 0), (40003, 1, 0), (40004, 0, 1), (40005, 1, 2)];
     let _open = open.map(|(port, host, server)| {
         let connection = lab.connect_to(&servers[server], lab.client_at(host, port));
@@ -346,14 +346,14 @@ fn all_conditions_of_the_filter_must_hold() {
     for (daemon, created) in [(&all, 1), (&two, 1), (&port, 4)] {
         assert_eq!(ask(&lab, daemon, "/nagios").json()["number_of_created_items"], created);
     }
-    // Everything is really everything: the question's own connection too.
+    // Everything includes the request's own connection.
     let mut client = Client::connect(lab.gateway(), everything.local_addr());
     let own = client.stream().local_addr().unwrap();
     assert_eq!(client.get(&format!("/nat_port/{}", own.port())).json()["src_ip"], "127.0.0.1");
 }
 
 #[test]
-fn whom_the_acl_leaves_out_is_refused_whatever_he_asks() {
+fn a_client_outside_the_acl_is_refused_for_every_request() {
     if !lab::require() {
         return;
     }
@@ -393,7 +393,7 @@ fn whom_the_acl_leaves_out_is_refused_whatever_he_asks() {
             }
         }
     }
-    // The list has no loopback, either.
+    // The list does not contain loopback either.
     assert_eq!(ask_from((lab.gateway(), "::1".parse().unwrap()), "GET", "/debug", b"").status, 403);
     daemon.wait_for_line("not in ip_acl");
     let statistics = ask_from(allowed[0], "GET", "/nagios", b"").json();

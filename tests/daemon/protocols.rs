@@ -1,5 +1,5 @@
-//! Every kind of mapping that the kernel makes is answered as what it is: ports that hosts, protocols and
-//! destinations share, translations of either end, protocols with and without ports, zones.
+//! Every kind of mapping is found with its true fields: public ports that hosts, protocols and destinations
+//! share, source and destination NAT, protocols with and without ports, zones.
 
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 
 const CONFIG: &str = "[data]\nkey_name = nat_port\n";
 
-/// Someone who asks, on the gateway itself.
+/// A client on the gateway itself.
 struct Asker(Client);
 
 impl Asker {
@@ -23,7 +23,7 @@ impl Asker {
         Self(Client::connect(lab.gateway(), daemon.local_addr()))
     }
 
-    /// The matches of a question, and whether they are ambiguous.
+    /// The matches of a lookup, and whether they are ambiguous.
     fn all(&mut self, question: &str) -> (Vec<Value>, bool) {
         let answer = self.0.get(&format!("/v1/lookup?{question}"));
         let json = answer.json();
@@ -33,7 +33,7 @@ impl Asker {
         (matches, json["ambiguous"].as_bool().expect("yes or no"))
     }
 
-    /// The one match of a question; has to have these fields.
+    /// The only match of a lookup, which must have these fields.
     fn one(&mut self, question: &str, fields: Value) -> Value {
         let (matches, ambiguous) = self.all(question);
         assert!(matches.len() == 1 && !ambiguous, "{question}: {matches:#?}");
@@ -49,7 +49,7 @@ fn query_in(lab: &Lab) -> Query {
 }
 
 #[test]
-fn a_public_port_that_several_share_is_told_apart_by_the_rest() {
+fn connections_that_share_a_public_port_are_told_apart_by_the_other_fields() {
     if !lab::require() {
         return;
     }
@@ -89,7 +89,7 @@ fn a_public_port_that_several_share_is_told_apart_by_the_rest() {
 }
 
 #[test]
-fn either_end_may_be_translated_in_either_family() {
+fn source_and_destination_nat_are_found_in_both_families() {
     const RULES: &str = "\
 table ip nat {
     chain prerouting {
@@ -122,7 +122,7 @@ table ip6 nat {
     let mut asker = Asker::of(&lab, &daemon);
     let mut open = Vec::new();
 
-    // IPv6, out: two hosts, one port.
+    // Source NAT over IPv6: two hosts, one port.
     let server = lab.listen(lab.server6_at(443));
     for host in 0..2 {
         let connection = lab.connect_to(&server, lab.client6_at(host, 40_001));
@@ -137,7 +137,7 @@ table ip6 nat {
         open.push(connection);
     }
 
-    // Destination NAT, in, of both families: the inner server answers.
+    // Destination NAT in both families: an inside server answers.
     let from_outside = |from: SocketAddr, to: SocketAddr| {
         lab.server().enter(|| traffic::connect(from, to)).unwrap_or_else(|error| panic!("{to}: {error}"))
     };
@@ -165,7 +165,7 @@ table ip6 nat {
         "server_ip": "fd00:7::2", "server_port": 443, "nat_ip": "2001:db8::1", "nat": ["dst"]}),
     );
 
-    // Redirect: the gateway answers in the server's place.
+    // Redirect: the gateway answers instead of the server.
     let proxy = lab.gateway().enter(|| std::net::TcpListener::bind("0.0.0.0:8081")).expect("free");
     let redirected = lab.connect(lab.client_at(0, 40_003), lab.server_at(3128));
     let (at_proxy, peer) = proxy.accept().expect("it came");
@@ -187,7 +187,7 @@ table ip6 nat {
     );
     open.push(connection);
 
-    // Nothing is translated: tracked, unless only translated ones are to be.
+    // Without NAT: tracked, except with nat_only.
     let server = lab.listen(lab.server_at(80));
     let plain = lab.connect_to(&server, lab.client_at(0, 40_005));
     asker.one("nat_ip=192.168.7.2&nat_port=40005", json!({"src_ip": "192.168.7.2", "nat": []}));
@@ -207,7 +207,7 @@ table ip6 nat {
 }
 
 #[test]
-fn an_echo_is_known_by_the_identifier_that_the_outside_sees() {
+fn an_echo_is_found_by_its_public_identifier() {
     const ECHO_REQUEST: u8 = 8;
     if !lab::require() {
         return;
@@ -221,7 +221,7 @@ fn an_echo_is_known_by_the_identifier_that_the_outside_sees() {
     let pings: Vec<_> = (0..3)
         .map(|host| {
             let from = lab.client_at(host, 7777);
-            // A socket of this kind takes its identifier from the port.
+            // An ICMP socket uses its port as the identifier.
             let socket = lab.client().enter(|| {
                 let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(socket2::Protocol::ICMPV4))?;
                 socket.bind(&from.into()).map(|()| socket)
@@ -258,7 +258,7 @@ fn raw_socket(protocol: u8) -> Socket {
     socket
 }
 
-/// The next packet that is wanted: whom it comes from and what is behind its IP header.
+/// The next packet that `wanted` accepts: its source address and the data after its IP header.
 fn receive(mut socket: &Socket, wanted: impl Fn(&[u8]) -> bool) -> (IpAddr, Vec<u8>) {
     loop {
         let mut packet = [0; 2048];
@@ -278,7 +278,7 @@ fn send_raw(lab: &Lab, protocol: u8, host: u8, payload: &[u8]) {
     socket.send_to(payload, &lab.server_at(0).into()).expect("sent");
 }
 
-/// An SCTP packet with one INIT chunk; `tag` tells one sender from another.
+/// An SCTP packet with one INIT chunk; `tag` identifies the sender.
 fn sctp_init(src: u16, dst: u16, tag: u32) -> Vec<u8> {
     let mut packet = Vec::new();
     packet.extend(src.to_be_bytes());
@@ -304,7 +304,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn protocols_beside_tcp_and_udp_are_answered_with_what_they_have() {
+fn other_protocols_are_found_with_the_fields_they_have() {
     const SCTP: u8 = 132;
     const GRE: u8 = 47;
     const DCCP: u8 = 33;
@@ -345,7 +345,7 @@ fn protocols_beside_tcp_and_udp_are_answered_with_what_they_have() {
         if !is_made(&mut query, made(0)) {
             continue;
         }
-        // Of protocols whose ports mean nothing to it there is one between two hosts.
+        // Where the kernel does not know the protocol's ports, two hosts have one entry.
         if !is_made(&mut query, made(1)) {
             flows::remove(&mut query, &made(0).0);
             continue;
@@ -359,7 +359,7 @@ fn protocols_beside_tcp_and_udp_are_answered_with_what_they_have() {
         answered.push(protocol.name().expect("it has one"));
     }
 
-    // GRE without the PPTP helper has no keys; with it it has two, as made here.
+    // GRE has no keys without the PPTP helper, and two with it, as created here.
     let outside = lab.server().enter(|| raw_socket(GRE));
     send_raw(&lab, GRE, 0, &[0, 0, 8, 0, 1, 2, 3, 4]);
     let (from, _) = receive(&outside, |_| true);
@@ -388,7 +388,7 @@ fn protocols_beside_tcp_and_udp_are_answered_with_what_they_have() {
     }
     answered.push("gre");
 
-    // What the kernel tracks by address alone: protocols that it never knew, and DCCP where it no longer does.
+    // Protocols that the kernel tracks by address alone: unknown ones, and DCCP in kernels without it.
     for protocol in [DCCP, 50, 253] {
         let outside = lab.server().enter(|| raw_socket(protocol));
         send_raw(&lab, protocol, 2, &[0; 32]);

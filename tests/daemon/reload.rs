@@ -1,5 +1,5 @@
-//! SIGHUP puts another configuration into force: the table, the open connections and the streams of events
-//! go on; what the file changed has changed; a file that can't be used changes nothing.
+//! SIGHUP puts another configuration into force. The table, the open connections and the event streams
+//! continue, every changed key takes effect, and an invalid file changes nothing.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ use nfct::{Protocol, Query};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// A configuration in which anything may be another.
+/// A configuration with variable parts.
 struct Config {
     filter: &'static str,
     key_name: &'static str,
@@ -43,7 +43,7 @@ impl Config {
     }
 }
 
-/// A gateway, its daemon, and a connection on which is asked all the time.
+/// A gateway, its daemon, and one HTTP connection for all requests.
 struct Bench {
     lab: Lab,
     daemon: Daemon,
@@ -71,7 +71,7 @@ impl Bench {
         self.reload_text(&config.text(), "is in force");
     }
 
-    /// Has it read a file; waits for what it says of it.
+    /// Reloads a file and waits for the log line about it.
     fn reload_text(&mut self, text: &str, said: &str) {
         let before = self.lines(said);
         self.daemon.rewrite_config(text);
@@ -84,7 +84,7 @@ impl Bench {
         self.lab.connect_to(server, self.lab.client_at(0, port))
     }
 
-    /// Ends a connection, in the kernel too.
+    /// Closes a connection and deletes its entry.
     fn end(&mut self, connection: Connection) {
         let inside = connection.client.local_addr().expect("connected");
         let server = connection.client.peer_addr().expect("connected");
@@ -92,7 +92,7 @@ impl Bench {
         assert!(flows::remove(&mut self.query, &flows::tuple(Protocol::Tcp, inside, server)));
     }
 
-    /// The matches of an inside port.
+    /// The mappings of an inside port.
     fn find(&mut self, port: u16) -> Vec<Value> {
         let answer = self.client.get(&format!("/v1/lookup?src_ip=192.168.7.2&src_port={port}"));
         answer.json()["matches"].as_array().expect("a list").clone()
@@ -103,7 +103,7 @@ impl Bench {
     }
 }
 
-/// The next event of a stream that is one of a mapping.
+/// The next event of a stream that concerns a mapping.
 fn next_event(stream: &mut BufReader<Chunked>) -> Value {
     loop {
         let mut line = String::new();
@@ -116,7 +116,7 @@ fn next_event(stream: &mut BufReader<Chunked>) -> Value {
 }
 
 #[test]
-fn the_table_the_connections_and_the_streams_go_on() {
+fn the_table_connections_and_streams_survive_a_reload() {
     if !lab::require() {
         return;
     }
@@ -172,7 +172,7 @@ fn the_table_the_connections_and_the_streams_go_on() {
 }
 
 #[test]
-fn what_the_file_changes_has_changed() {
+fn every_changed_key_takes_effect() {
     if !lab::require() {
         return;
     }
@@ -180,7 +180,7 @@ fn what_the_file_changes_has_changed() {
     let (web, plain) =
         (bench.lab.listen(bench.lab.server_at(443)), bench.lab.listen(bench.lab.server_at(80)));
 
-    // Who may ask: holds for connections that are open.
+    // ip_acl: applies to open connections too.
     let public = bench.daemon.addr_on(bench.lab.public(0));
     let mut outside = Client::connect(bench.lab.server(), public);
     assert_eq!(outside.get("/healthz").status, 200);
@@ -189,7 +189,7 @@ fn what_the_file_changes_has_changed() {
     bench.reload(&Config::USUAL);
     assert_eq!(outside.get("/healthz").status, 200);
 
-    // What is asked by.
+    // key_name.
     let first: Vec<_> = (40_000..40_010).map(|port| bench.connect(&web, port)).collect();
     assert_eq!((bench.status("/nat_port/40001"), bench.status("/dst_ip/198.51.100.1")), (200, 400));
     bench.reload(&Config { key_name: "dst_ip", ..Config::USUAL });
@@ -197,7 +197,7 @@ fn what_the_file_changes_has_changed() {
     bench.reload(&Config { key_name: "dst_port", ..Config::USUAL });
     assert_eq!((bench.status("/dst_port/443"), bench.status("/dst_port/80")), (200, 404));
 
-    // What is tracked: a narrower filter drops, a wider one brings back, what began and ended meanwhile too.
+    // The filter: a narrower one removes mappings, a wider one restores them, also those opened and closed meanwhile.
     let second: Vec<_> = (41_000..41_010).map(|port| bench.connect(&plain, port)).collect();
     assert_eq!((bench.find(40_001).len(), bench.find(41_001).len()), (1, 1));
     bench.reload(&Config { filter: "dst_port = 80", ..Config::USUAL });
@@ -213,11 +213,11 @@ fn what_the_file_changes_has_changed() {
         let found = bench.find(port);
         assert!(found.len() == 1 && found[0]["state"] == "live", "{port}: {found:#?}");
     }
-    // What it brought back ends as anything else does.
+    // Restored mappings close like any other.
     bench.end(meanwhile);
     assert_eq!(bench.find(40_010)[0]["state"], "closed");
 
-    // How long what ended is answered.
+    // del_delay.
     bench.reload(&Config { del_delay: 0, ..Config::USUAL });
     assert_eq!(bench.find(40_010).len(), 0);
     let mut second = second.into_iter();
@@ -228,7 +228,7 @@ fn what_the_file_changes_has_changed() {
     bench.end(second.next().expect("there are some"));
     assert_eq!(bench.find(41_001)[0]["state"], "closed");
 
-    // How much is logged.
+    // The log level.
     let debug = |bench: &Bench| bench.lines("asks GET /healthz");
     assert_eq!((bench.status("/healthz"), debug(&bench)), (200, 0));
     bench.reload(&Config { rest: "[syslog]\ndebug_level = 10", ..Config::USUAL });
@@ -237,7 +237,7 @@ fn what_the_file_changes_has_changed() {
     bench.reload(&Config::USUAL);
     assert_eq!((bench.status("/healthz"), debug(&bench)), (200, 1));
 
-    // Where is listened.
+    // Host and port.
     bench.reload(&Config { port: 8081, ..Config::USUAL });
     let at = |ip, port| (ip, port).into();
     let gateway = bench.lab.gateway();
@@ -250,7 +250,7 @@ fn what_the_file_changes_has_changed() {
     assert_eq!(lab::http::get(bench.lab.server(), at(public, 8081), "/healthz").status, 200);
     wait_until("the old address is closed", || Client::try_connect(gateway, at(loopback, 8081)).is_err());
     assert_eq!((bench.client.get("/healthz").status, outside.get("/healthz").status), (200, 200));
-    // Every address again, and where that is another's, what there was.
+    // All addresses again; then an address that is in use, which changes nothing.
     bench.reload(&Config { port: 8081, ..Config::USUAL });
     assert_eq!(lab::http::get(bench.lab.gateway(), at(loopback, 8081), "/healthz").status, 200);
     bench.reload(&Config { port: 8081, host: "100.64.2.1", ..Config::USUAL });
@@ -264,7 +264,7 @@ fn what_the_file_changes_has_changed() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_changes_nothing() {
+fn an_invalid_file_changes_nothing() {
     if !lab::require() {
         return;
     }
@@ -273,7 +273,7 @@ fn a_file_that_cannot_be_used_changes_nothing() {
     let open = bench.connect(&server, 40_000);
     let taken = bench.lab.gateway().enter(|| TcpListener::bind("0.0.0.0:8090")).expect("it is free");
     let file = bench.daemon.config_path().display().to_string();
-    // Everything else in them is another, and must not be taken over.
+    // All other keys differ as well and must not take effect.
     let another = Config {
         key_name: "src_ip",
         del_delay: 0,
@@ -303,7 +303,7 @@ fn a_file_that_cannot_be_used_changes_nothing() {
     wait_until("the daemon says so", || bench.lines("the configuration stays as it was") == bad.len() + 2);
     check_unchanged(&mut bench);
 
-    // The next good one is taken.
+    // The next valid file takes effect.
     bench.reload(&Config { key_name: "src_ip", ..Config::USUAL });
     assert_eq!(bench.status("/src_ip/192.168.7.2"), 200);
     println!(

@@ -1,11 +1,11 @@
-//! What the build makes beside the binaries: manual pages that mandoc finds nothing wrong with, and shell
-//! completions, none missing and none empty.
+//! The files that the build creates with the binaries: manual pages without complaints from mandoc, and shell
+//! completions, none missing or empty.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Where the build script has put them.
+/// The build script's output directory.
 const SHARE: &str = concat!(env!("OUT_DIR"), "/share");
 const PAGES: [&str; 3] = ["check_pynatconnd.1", "pynatconnd.8", "pynatconnd.conf.5"];
 
@@ -14,7 +14,7 @@ fn read(name: &str) -> String {
 }
 
 #[test]
-fn the_pages_are_in_order() {
+fn the_manual_pages_are_valid() {
     for page in PAGES {
         let output =
             Command::new("mandoc").args(["-T", "lint", "-W", "warning", page]).current_dir(SHARE).output();

@@ -23,7 +23,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     machine::on(&bench.cpus.measured, || {
         for round in 0..bench.rounds(9) {
-            // Who is first changes from round to round.
+            // The order alternates from round to round.
             if round % 2 == 0 {
                 ours.push(Read::by_nfct(netns)?);
                 theirs.push(Read::by_library(netns, &peer)?);
@@ -52,7 +52,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
     Ok(vec![row])
 }
 
-/// What a process says that has read the table.
+/// The output of a process that has read the table.
 #[derive(Debug)]
 struct Read {
     entries: u64,

@@ -1,15 +1,15 @@
-//! The rows of the table, and which of them are wanted.
+//! The list of the rows, and the choice among them.
 
 use super::{answer, dump, events, http, idle, lock, memory, start};
 use crate::bench::Bench;
 use crate::report::Row;
 
-/// What can be chosen: rows that are measured together.
+/// Rows that are measured together, and can be chosen by name or number.
 pub struct Measurement {
     pub name: &'static str,
     numbers: &'static [&'static str],
     pub what: &'static str,
-    /// Measures, or says what this machine lacks for it.
+    /// Measures. The error says what this machine lacks.
     pub measure: fn(&Bench) -> Result<Vec<Row>, String>,
 }
 
@@ -83,7 +83,7 @@ pub const ROWS: [Measurement; 12] = [
     },
 ];
 
-/// The rows that a list names, all for an empty one; or the name that nobody knows.
+/// The rows named in a list, or all for an empty one. The error is the unknown name.
 pub fn choose(list: &str) -> Result<Vec<&'static Measurement>, String> {
     let asked: Vec<&str> = list.split([',', ' ']).filter(|name| !name.is_empty()).collect();
     let names = |row: &Measurement, name: &str| row.name == name || row.numbers.contains(&name);

@@ -35,13 +35,13 @@ fn gateway() -> Option<Lab> {
     lab::require().then(|| Lab::builder().ruleset(GATEWAY_RULES).build())
 }
 
-/// The control connection: the client's end, the server's, and the original tuple.
+/// The control connection: the client's side, the server's side, and the original tuple.
 fn control(lab: &Lab) -> (Line, Line, Tuple) {
     let listener = lab.listen(lab.server_at(21));
     let connection = lab.connect_to(&listener, lab.client_at(0, 0));
     let port = connection.client.local_addr().unwrap().port();
     let (mut client, mut server) = (Line::new(connection.client), Line::new(connection.server));
-    // The helper reads a line only after it has seen one end, each way.
+    // The helper parses a line only after it has seen the end of one in that direction.
     server.say("220 ready");
     assert_eq!(client.hear(), "220 ready");
     client.say("USER anonymous");
@@ -59,7 +59,7 @@ fn connect_from(netns: &Netns, to: SocketAddr) -> TcpStream {
     netns.enter(|| TcpStream::connect_timeout(&to, PATIENCE).unwrap())
 }
 
-/// One end of a control connection, spoken in lines.
+/// One side of a control connection, read and written in lines.
 struct Line(BufReader<TcpStream>);
 
 impl Line {
@@ -80,7 +80,7 @@ impl Line {
     }
 }
 
-/// `192,168,7,2,195,80`, as FTP has it.
+/// An address in FTP's notation: `192,168,7,2,195,80`.
 fn to_ftp(address: SocketAddr) -> String {
     let SocketAddr::V4(address) = address else { panic!("{address}") };
     let [a, b, c, d] = address.ip().octets();
@@ -94,7 +94,7 @@ fn from_ftp(text: &str) -> SocketAddr {
     SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])).into()
 }
 
-/// Sends some bytes over a data connection and looks that they arrive.
+/// Sends bytes over a data connection and checks that they arrive.
 fn transfer(mut from: TcpStream, mut to: TcpStream) {
     let sent: Vec<u8> = (0..20_000_u32).map(|at| (at % 251) as u8).collect();
     to.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -105,8 +105,8 @@ fn transfer(mut from: TcpStream, mut to: TcpStream) {
     assert!(received == sent, "{} of {} bytes arrived as they were", received.len(), sent.len());
 }
 
-/// The expectation that the kernel has just told of, which must be the only one
-/// that it lists, and belong to `control`.
+/// The expectation that the kernel has just reported, which must be the only one
+/// in its list and belong to `control`.
 fn the_one(events: &mut ExpectEvents, query: &mut Query, control: Tuple) -> Expectation {
     let told = next(events);
     assert_eq!((told.kind, told.expectation.master), (EventKind::New, control));
@@ -119,8 +119,7 @@ fn the_one(events: &mut ExpectEvents, query: &mut Query, control: Tuple) -> Expe
     found
 }
 
-/// Waits for the end of `expectation`, which its connection brings about, and
-/// looks that nothing is expected any more.
+/// Waits for the end of `expectation` and checks that none is left.
 fn fulfilled(events: &mut ExpectEvents, query: &mut Query, expectation: &Expectation) {
     let told = next(events);
     assert_eq!((told.kind, told.expectation.id), (EventKind::Destroy, expectation.id));
@@ -134,7 +133,7 @@ fn an_active_ftp_transfer_through_nat_is_listed_and_watched() {
         lab.gateway().enter(|| (ExpectEvents::subscribe(ExpectGroups::ALL).unwrap(), Query::open().unwrap()));
     let (mut client, mut server, control) = control(&lab);
 
-    // The client names its inside address; the gateway puts the public one in its place.
+    // The client sends its inside address; the gateway replaces it by the public one.
     let listener = listen(lab.client(), CLIENT);
     let inside = listener.local_addr().unwrap();
     client.say(&format!("PORT {}", to_ftp(inside)));
@@ -148,12 +147,12 @@ fn an_active_ftp_transfer_through_nat_is_listed_and_watched() {
     assert_eq!(expectation.expected, tcp(SERVER, 0, PUBLIC, outside.port()));
     assert_eq!(expectation.mask, tcp("255.255.255.255", 0, "255.255.255.255", 0xffff));
     let nat = expectation.nat.unwrap();
-    // The port is the one inside; the address is the master's.
+    // The port is the inside port; the address is the master's.
     assert_eq!((nat.tuple.src.is_unspecified(), nat.direction), (true, Direction::Reply));
     assert!(matches!(nat.tuple.layer4, Layer4::Ports { src, .. } if src == inside.port()), "{nat:?}");
     assert_eq!(expectation.function.as_deref(), Some("nat-follow-master"));
 
-    // The data connection comes to the public address, and goes to the client.
+    // The data connection to the public address reaches the client.
     let data = connect_from(lab.server(), outside);
     let from = data.local_addr().unwrap();
     let (received, peer) = listener.accept().unwrap();
@@ -200,7 +199,7 @@ fn a_passive_ftp_transfer_through_nat_is_listed_and_watched() {
 }
 
 #[test]
-fn an_expectation_that_nothing_fulfils_ends_with_its_master() {
+fn an_unfulfilled_expectation_ends_with_its_master() {
     let Some(lab) = gateway() else { return };
     let (mut events, mut query) =
         lab.gateway().enter(|| (ExpectEvents::subscribe(ExpectGroups::ALL).unwrap(), Query::open().unwrap()));

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::setup::{client, gateway, ids_of_the_kernel, lines, make_connections, maker, numbers, questions};
 
-/// Questions, the connections that answer them, newest first, and whether that is ambiguous.
+/// Lookups, the connections they find, newest first, and whether the result is ambiguous.
 const QUESTIONS: [(&str, &[usize], bool); 41] = [
     ("", &[7, 6, 5, 4, 3, 2, 1, 0], true),
     // Each field alone.
@@ -63,7 +63,7 @@ const QUESTIONS: [(&str, &[usize], bool); 41] = [
     ),
 ];
 
-/// The same question for `POST`.
+/// The same lookup for `POST`.
 fn as_json(query: &str) -> Value {
     let fields = query.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| {
         let value = value.replace("%2F", "/");
@@ -73,7 +73,7 @@ fn as_json(query: &str) -> Value {
 }
 
 #[test]
-fn every_field_narrows_alone_and_together() {
+fn each_field_filters_alone_and_with_others() {
     if !lab::require() {
         return;
     }
@@ -105,7 +105,7 @@ fn every_field_narrows_alone_and_together() {
         }
     }
 
-    // All of them at once, answered in their order.
+    // All of them in one request, with results in their order.
     let body = Value::from(QUESTIONS.map(|(query, ..)| as_json(query)).to_vec()).to_string();
     let answers = client.request("POST", "/v1/lookup", &[], body.as_bytes());
     assert_eq!(answers.status, 200, "{}", answers.text());
@@ -117,7 +117,7 @@ fn every_field_narrows_alone_and_together() {
 }
 
 #[test]
-fn a_match_tells_all_there_is() {
+fn a_match_has_every_documented_field() {
     if !lab::require() {
         return;
     }
@@ -133,7 +133,7 @@ fn a_match_tells_all_there_is() {
         let answer = client.get(&format!("/v1/lookup?{query}")).json();
         assert_eq!(answer["matches"].as_array().unwrap().len(), 1, "{query}");
         let mut mapping = answer["matches"][0].clone();
-        // What differs from run to run.
+        // Values that differ from run to run.
         let fields = mapping.as_object_mut().unwrap();
         let id = fields.remove("id").unwrap().as_u64().unwrap();
         let mut times = Vec::new();
@@ -156,7 +156,7 @@ fn a_match_tells_all_there_is() {
         "server_ip": "198.51.100.1", "server_port": 443, "zone": 0, "mark": 7, "nat": ["src"], "state": "live",
         "opened": "then", "closed": null, "learnt": "event"});
     assert_eq!(mapping, plain);
-    // Both ends translated: the real server is told.
+    // Source and destination NAT: the response has the real server.
     let both = json!({"protocol": "tcp", "l3": "ipv4", "src_ip": "192.168.7.2", "src_port": 40004,
         "dst_ip": "203.0.113.9", "dst_port": 443, "nat_ip": "100.64.2.2", "nat_port": 50003,
         "server_ip": "198.51.100.1", "server_port": 8443, "zone": 0, "mark": 0, "nat": ["src", "dst"],
@@ -173,7 +173,7 @@ fn a_match_tells_all_there_is() {
     assert_eq!((&closed["state"], &closed["closed"]), (&json!("closed"), &json!("then")));
 }
 
-/// Asks in another thread, and returns once the daemon has begun to answer.
+/// Sends a request in another thread, and returns once the daemon has begun the lookup.
 fn ask_meanwhile(lab: &Lab, daemon: &Daemon, path: &str) -> thread::JoinHandle<(Response, Duration)> {
     let mut watching = client(lab, daemon);
     let before = questions(&mut watching);
@@ -189,7 +189,7 @@ fn ask_meanwhile(lab: &Lab, daemon: &Daemon, path: &str) -> thread::JoinHandle<(
 }
 
 #[test]
-fn wait_holds_the_answer_until_there_is_a_match_or_the_time_is_over() {
+fn wait_delays_the_response_until_a_match_or_the_timeout() {
     if !lab::require() {
         return;
     }
@@ -198,7 +198,7 @@ fn wait_holds_the_answer_until_there_is_a_match_or_the_time_is_over() {
     let mut client = client(&lab, &daemon);
     let minute = Duration::from_secs(60);
 
-    // Answered as soon as the connection opens; others that open meanwhile are no reason.
+    // The response comes as soon as the connection opens, and not when another one opens.
     let path = "/v1/lookup?nat_ip=100.64.2.1&nat_port=40001&protocol=tcp&wait=60000";
     let waiting = ask_meanwhile(&lab, &daemon, path);
     let server = lab.listen(lab.server_at(443));
@@ -209,14 +209,14 @@ fn wait_holds_the_answer_until_there_is_a_match_or_the_time_is_over() {
     assert_eq!((answer.status, &answer.json()["matches"][0]["src_port"]), (200, &json!(40001)));
     assert!(took < minute, "{took:?}");
 
-    // One that closes, too.
+    // The same for a connection that closes.
     let waiting = ask_meanwhile(&lab, &daemon, "/v1/lookup?nat_port=40002&state=closed&wait=60000");
     lab.gateway().run("conntrack", &["-D", "-p", "tcp", "--orig-port-src", "40002"]);
     let (answer, took) = waiting.join().unwrap();
     assert_eq!((answer.status, &answer.json()["matches"][0]["state"]), (200, &json!("closed")));
     assert!(took < minute, "{took:?}");
 
-    // What is there is answered at once, what isn't at the end of the time.
+    // An existing mapping is returned at once; without one the response comes at the timeout.
     let begun = Instant::now();
     assert_eq!(client.get("/v1/lookup?nat_port=40001&wait=60000").status, 200);
     assert!(begun.elapsed() < minute);
@@ -230,7 +230,7 @@ fn wait_holds_the_answer_until_there_is_a_match_or_the_time_is_over() {
     assert_eq!(client.get("/v1/lookup?nat_port=1&wait=0").status, 404);
     assert_eq!(client.get("/v1/lookup?nat_port=1&wait=60001").status, 400);
 
-    // Several wait together as long as the longest alone: far from the five seconds that they would in turn.
+    // Several wait at the same time: about one second, not the five seconds of waiting in turn.
     let body =
         br#"[{"nat_port": 1, "wait": 1000}, {"nat_port": 2, "wait": 1000}, {"nat_port": 3, "wait": 1000},
         {"nat_port": 4, "wait": 1000}, {"nat_port": 40001, "wait": 1000}, {"nat_port": 5, "wait": 1000}]"#;
@@ -242,7 +242,7 @@ fn wait_holds_the_answer_until_there_is_a_match_or_the_time_is_over() {
     let took = begun.elapsed();
     assert!((Duration::from_secs(1)..Duration::from_secs(4)).contains(&took), "{took:?}");
 
-    // The daemon's end answers who waits.
+    // When the daemon ends, waiting lookups get a response.
     let waiting = ask_meanwhile(&lab, &daemon, "/v1/lookup?nat_port=1&wait=60000");
     daemon.signal(Signal::SIGTERM);
     let (answer, took) = waiting.join().unwrap();
@@ -253,7 +253,7 @@ fn wait_holds_the_answer_until_there_is_a_match_or_the_time_is_over() {
 }
 
 #[test]
-fn many_questions_are_bounded_and_a_bad_one_is_named() {
+fn a_batch_of_lookups_is_limited_and_an_invalid_one_is_named() {
     if !lab::require() {
         return;
     }
@@ -287,26 +287,26 @@ fn many_questions_are_bounded_and_a_bad_one_is_named() {
         assert_eq!(answer.json(), json!({"error": error, "hint": hint}));
     }
     assert_eq!(post(&[], b"").status, 400);
-    // Of none of these was a question asked.
+    // None of these began a lookup.
     assert_eq!(questions(&mut client(&lab, &daemon)), before);
     assert_eq!(post(&[], b"[]").json(), json!([]));
     assert_eq!(post(&[], &thousand(1000)).json().as_array().unwrap().len(), 1000);
 
-    // A megabyte is taken, if only to be refused for what it says; more is not.
+    // A body of a megabyte is read and refused for its content; a longer one is refused for its size.
     const MEGABYTE: usize = 1024 * 1024;
     assert_eq!(post(&[], &vec![b' '; MEGABYTE]).status, 400);
     let error = "more than 1 MiB of questions";
-    // Refused for its Content-Length before it is sent.
+    // Refused for its Content-Length before the body is sent.
     let mut announced = client(&lab, &daemon);
     let header = "POST /v1/lookup HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n";
     announced.send(format!("{header}Content-Length: {}\r\n\r\n", MEGABYTE + 1).as_bytes()).unwrap();
     let answer = announced.read_response("POST").unwrap();
     assert_eq!((answer.status, &answer.json()["error"]), (413, &json!(error)));
-    // And as it comes, where it does not say.
+    // Without Content-Length it is refused while it is read.
     let mut chunked = client(&lab, &daemon);
     let chunk = [format!("{:x}\r\n", MEGABYTE + 1).into_bytes(), vec![b' '; MEGABYTE + 1]].concat();
     chunked.send(b"POST /v1/lookup HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
-    // The daemon may have closed before it was all sent.
+    // The daemon may close the connection before everything is sent.
     let _ = chunked.send(&chunk);
     let answer = chunked.read_response("POST").unwrap();
     assert_eq!((answer.status, &answer.json()["error"]), (413, &json!(error)));

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::binary::DAEMON;
 
-/// `nat_only` leaves the tests' own questions out of the table.
+/// `nat_only` keeps the tests' own requests out of the table.
 pub(super) const CONFIG: &str = "\
 [filter]
 nat_only = yes
@@ -33,17 +33,17 @@ pub(super) fn gateway(lab: &Lab) -> Daemon {
     daemon
 }
 
-/// A client in the server's place.
+/// An HTTP client in the server's namespace.
 pub(super) fn client(lab: &Lab, daemon: &Daemon) -> Client {
     Client::connect(lab.server(), daemon.addr_on(lab.public(0)))
 }
 
-/// A socket that makes and removes connections in the gateway's kernel.
+/// A socket that creates and deletes entries in the gateway's kernel.
 pub(super) fn maker(lab: &Lab) -> Query {
     lab.gateway().enter(Query::open).expect("root may ask the kernel")
 }
 
-/// A connection as the kernel is told of it: who, whom, as whom, and who answers.
+/// A connection to create: its source, destination, public address and replying server.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Made {
     pub(super) protocol: Protocol,
@@ -88,7 +88,7 @@ impl Made {
     }
 }
 
-/// The connections of the tests below, in the order in which they begin; the one at [`CLOSED`] ends.
+/// The connections of the tests, in the order in which they open; the one at [`CLOSED`] is closed.
 pub(super) fn connections() -> [Made; 8] {
     use Protocol::{Icmp, Tcp, Udp};
     let https = Made::new(Tcp, "192.168.7.2:40001", "198.51.100.1:443", "100.64.2.1:50001");
@@ -110,14 +110,14 @@ pub(super) fn connections() -> [Made; 8] {
 
 pub(super) const CLOSED: usize = 6;
 
-/// Makes them one after the other, each in a millisecond of its own.
+/// Opens them one after the other, each in a different millisecond.
 pub(super) fn make_connections(query: &mut Query, client: &mut Client) {
     for (at, made) in connections().iter().enumerate() {
         made.make(query);
         if at == CLOSED {
             made.remove(query);
         }
-        // Answered, the daemon knows it; times are told in milliseconds.
+        // A response proves that the daemon has it; timestamps have milliseconds.
         assert_eq!(client.get("/v1/lookup").json()["matches"].as_array().unwrap().len(), at + 1);
         thread::sleep(Duration::from_millis(2));
     }
@@ -144,12 +144,12 @@ pub(super) fn lines(answer: &Response) -> Vec<Value> {
     answer.text().lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
 }
 
-/// How many look-ups the daemon has begun.
+/// The number of lookups that the daemon has begun.
 pub(super) fn questions(client: &mut Client) -> u64 {
     client.get("/nagios").json()["http_stat"]["no_of_requests"].as_u64().expect("a counter")
 }
 
-/// The ids of what the kernel tracks, as the tool conntrack shows them.
+/// The ids of the kernel's entries, as the tool conntrack shows them.
 pub(super) fn ids_of_the_kernel(lab: &Lab) -> BTreeSet<u64> {
     let id = |line: &str| line.split_whitespace().find_map(|word| word.strip_prefix("id=")?.parse().ok());
     ["ipv4", "ipv6"]

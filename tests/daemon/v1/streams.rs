@@ -57,7 +57,7 @@ fn the_streamed_table_is_what_conntrack_shows() {
             };
             let address = |name: &str, at: usize| values(name)[at].parse::<IpAddr>().unwrap();
             let port = |name: &str, at: usize| values(name)[at].parse::<u64>().unwrap();
-            // The test's own questions are not translated.
+            // The test's own requests are not translated.
             if values("src")[0] == values("dst")[1] {
                 continue;
             }
@@ -76,7 +76,7 @@ fn the_streamed_table_is_what_conntrack_shows() {
     assert_eq!(theirs.len(), usize::from(CONNECTIONS) + 1);
     assert!(ours == theirs, "{} of ours, {} of theirs", ours.len(), theirs.len());
 
-    // A look-up shows a thousand of them, and says that there are more.
+    // A lookup returns a thousand of them and says that there are more.
     let answer = client(&lab, &daemon).get("/v1/lookup").json();
     assert_eq!(answer["matches"].as_array().unwrap().len(), 1000);
     assert_eq!((&answer["truncated"], &answer["ambiguous"]), (&json!(true), &json!(true)));
@@ -84,7 +84,7 @@ fn the_streamed_table_is_what_conntrack_shows() {
 }
 
 #[test]
-fn events_tell_in_order_what_opens_and_closes() {
+fn events_report_in_order_what_opens_and_closes() {
     if !lab::require() {
         return;
     }
@@ -140,7 +140,7 @@ fn events_tell_in_order_what_opens_and_closes() {
         assert_eq!(sent.next_line().as_deref(), Some(""));
     }
 
-    // The daemon's end is the stream's, in good order.
+    // When the daemon ends, the streams end cleanly.
     daemon.signal(Signal::SIGTERM);
     for stream in [&mut all, &mut udp, &mut closed, &mut sent] {
         assert_eq!(stream.next_line(), None);
@@ -148,7 +148,7 @@ fn events_tell_in_order_what_opens_and_closes() {
     assert!(daemon.wait().success());
 }
 
-/// What a reader of events has seen.
+/// The events that a reader received.
 #[derive(Debug, Default)]
 struct Seen {
     opened: u64,
@@ -178,15 +178,15 @@ impl Seen {
 }
 
 #[test]
-fn a_slow_reader_is_told_how_many_events_it_lost_and_slows_nobody() {
-    /// Connections of a round: fewer events than there are batches that a reader may be behind.
+fn a_slow_reader_is_told_how_many_events_it_lost_and_slows_nobody_down() {
+    /// Connections per round: fewer events than the number of batches that a reader may lag behind.
     const ROUND: u64 = 30;
     const ROUNDS: u64 = 350;
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
-    // What waits in the kernel for a reader is kept small, so that a reader is soon a slow one.
+    // A small send buffer, so that a reader lags behind soon.
     lab.gateway().sysctl("net.ipv4.tcp_wmem", "4096 16384 65536");
     let daemon = gateway(&lab);
     let address = daemon.addr_on(lab.public(0));
@@ -219,14 +219,14 @@ fn a_slow_reader_is_told_how_many_events_it_lost_and_slows_nobody() {
             made.make(&mut query);
             made.remove(&mut query);
         }
-        // A reader that keeps up gets everything; so each round is passed on before the next begins.
+        // A reader that keeps up gets everything, so each round is read before the next begins.
         while quickly.total() < 2 * ROUND * (round + 1) {
             quickly.read(&mut fast);
         }
-        // Look-ups are answered all the while.
+        // Lookups work all the time.
         let answer = asking.get("/v1/lookup?nat_ip=100.64.2.1&nat_port=40001&state=live");
         assert_eq!((answer.status, &answer.json()["matches"][0]["src_port"]), (200, &json!(40001)));
-        // Who takes nothing at all for ten seconds is disconnected, however slow this machine is.
+        // The daemon disconnects a client that reads nothing for ten seconds.
         if round % 10 == 0 {
             slowly.read(&mut slow);
         }
@@ -242,7 +242,7 @@ fn a_slow_reader_is_told_how_many_events_it_lost_and_slows_nobody() {
     assert_eq!(slowly.total(), all);
     assert!(slowly.lost > 0 && slowly.markers > 0);
 
-    // From here on it gets everything again.
+    // From now on it gets everything again.
     let made = Made {
         dst: "203.0.113.1:4433".parse().unwrap(),
         server: "203.0.113.1:4433".parse().unwrap(),
