@@ -182,7 +182,7 @@ fn write_a_time() -> String {
 #[divan::bench]
 fn write_json(bencher: Bencher<'_, '_>) {
     #[derive(serde::Serialize)]
-    struct Shown {
+    struct LegacyBody {
         dst_ip: IpAddr,
         dst_port: Option<u16>,
         nat_ip: IpAddr,
@@ -194,7 +194,7 @@ fn write_json(bencher: Bencher<'_, '_>) {
         time: &'static str,
     }
     let flow = flow(1);
-    let shown = Shown {
+    let body = LegacyBody {
         dst_ip: flow.original.dst,
         dst_port: Some(443),
         nat_ip: flow.reply.dst,
@@ -209,6 +209,6 @@ fn write_json(bencher: Bencher<'_, '_>) {
         let mut text = Vec::with_capacity(512);
         let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
         let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
-        serde::Serialize::serialize(black_box(&shown), &mut serializer).map(|()| text)
+        serde::Serialize::serialize(black_box(&body), &mut serializer).map(|()| text)
     });
 }

@@ -92,19 +92,19 @@ impl Match {
 }
 
 #[derive(Debug, Deserialize)]
-struct Answer {
+struct Reply {
     matches: Vec<Match>,
     ambiguous: bool,
     complete: bool,
 }
 
-impl Answer {
+impl Reply {
     fn live(&self) -> impl Iterator<Item = &Match> {
         self.matches.iter().filter(|one| one.state == State::Live)
     }
 
     /// Whether this connection is live, and no other.
-    fn only_lives(&self, known: &Known) -> bool {
+    fn is_the_only_live(&self, known: &Known) -> bool {
         self.live().count() == 1
             && self.matches[0].is(known)
             && self.matches[0].state == State::Live
@@ -175,20 +175,20 @@ impl Tallies {
 }
 
 /// A client outside.
-struct Asker(Client);
+struct LookupClient(Client);
 
-impl Asker {
+impl LookupClient {
     /// The inside host behind a public port, through the legacy interface.
     fn by_port(&mut self, known: &Known) -> Option<SocketAddr> {
         #[derive(Deserialize)]
-        struct Shown {
+        struct LegacyReply {
             src_ip: std::net::IpAddr,
             src_port: u16,
         }
         let answer = self.0.get(&format!("/nat_port/{}?protocol={}", known.public.port(), known.protocol));
         match answer.status {
             200 => {
-                let shown: Shown = serde_json::from_slice(&answer.body).expect("a mapping");
+                let shown: LegacyReply = serde_json::from_slice(&answer.body).expect("a mapping");
                 Some((shown.src_ip, shown.src_port).into())
             }
             404 => None,
@@ -197,7 +197,7 @@ impl Asker {
     }
 
     /// The mappings of the five-tuple that the server sees.
-    fn by_tuple(&mut self, known: &Known, state: &str) -> Answer {
+    fn by_five_tuple(&mut self, known: &Known, state: &str) -> Reply {
         let (ip, port) = (known.public.ip(), known.public.port());
         self.lookup(&format!(
             "protocol={}&nat_ip={ip}&nat_port={port}&dst_ip=198.51.100.1&dst_port=443&state={state}",
@@ -206,33 +206,33 @@ impl Asker {
     }
 
     /// The mappings of an inside address and port.
-    fn by_source(&mut self, known: &Known) -> Answer {
+    fn by_source(&mut self, known: &Known) -> Reply {
         let (ip, port) = (known.inside.ip(), known.inside.port());
         self.lookup(&format!("protocol={}&src_ip={ip}&src_port={port}", known.protocol))
     }
 
-    fn lookup(&mut self, question: &str) -> Answer {
+    fn lookup(&mut self, question: &str) -> Reply {
         let answer = self.0.get(&format!("/v1/lookup?{question}"));
         assert!(matches!(answer.status, 200 | 404), "{question}: {} {}", answer.status, answer.text());
-        let answer: Answer = serde_json::from_slice(&answer.body).expect("an answer");
+        let answer: Reply = serde_json::from_slice(&answer.body).expect("an answer");
         assert!(answer.complete, "nothing was lost");
         answer
     }
 
     /// Looks up a live connection in all three ways.
-    fn about_live(&mut self, known: &Known, tally: &mut Tally) {
+    fn check_live_connection(&mut self, known: &Known, tally: &mut Tally) {
         let by_port = self.by_port(known);
-        let by_tuple = self.by_tuple(known, "any");
+        let by_five_tuple = self.by_five_tuple(known, "any");
         let by_source = self.by_source(known);
-        check_live(known, by_port, &by_tuple, &by_source, tally);
+        check_live(known, by_port, &by_five_tuple, &by_source, tally);
     }
 }
 
 fn check_live(
     known: &Known,
     by_port: Option<SocketAddr>,
-    by_tuple: &Answer,
-    by_source: &Answer,
+    by_five_tuple: &Reply,
+    by_source: &Reply,
     tally: &mut Tally,
 ) {
     match by_port {
@@ -240,9 +240,9 @@ fn check_live(
         Some(found) => tally.wrong(known, found),
         None => tally.absent(known, "by port"),
     }
-    for (answer, how) in [(by_tuple, "by tuple"), (by_source, "by source")] {
+    for (answer, how) in [(by_five_tuple, "by tuple"), (by_source, "by source")] {
         match answer {
-            answer if answer.only_lives(known) => tally.right(),
+            answer if answer.is_the_only_live(known) => tally.right(),
             answer if answer.live().count() == 0 => tally.absent(known, how),
             answer => tally.wrong(known, answer),
         }
@@ -269,9 +269,9 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn asker(&self) -> Asker {
+    fn lookups(&self) -> LookupClient {
         let public = self.lab.public(0);
-        Asker(Client::connect(self.lab.server(), self.daemon.addr_on(public)))
+        LookupClient(Client::connect(self.lab.server(), self.daemon.addr_on(public)))
     }
 
     /// The number of the next connection of a protocol; `None` after the last.
@@ -293,7 +293,7 @@ impl Run<'_> {
         number: usize,
         client: usize,
         query: &mut Query,
-        asker: &mut Asker,
+        lookups: &mut LookupClient,
     ) -> Tally {
         // Few of UDP, and none towards the end: their entries remain for some seconds.
         let leave = match known.protocol {
@@ -312,7 +312,7 @@ impl Run<'_> {
         self.done[client].send(()).expect("the client waits for it");
 
         let mut tally = Tally::default();
-        match asker.by_port(known) {
+        match lookups.by_port(known) {
             Some(found) if found == known.inside => tally.right(),
             Some(found) => {
                 tally.right();
@@ -321,7 +321,8 @@ impl Run<'_> {
             None => tally.absent(known, "by port, after its end"),
         }
         let state = (!leave).then_some(State::Closed);
-        let answers = [asker.by_tuple(known, if leave { "any" } else { "closed" }), asker.by_source(known)];
+        let answers =
+            [lookups.by_five_tuple(known, if leave { "any" } else { "closed" }), lookups.by_source(known)];
         for answer in answers {
             match answer {
                 answer if answer.has(known, state) => tally.right(),
@@ -334,11 +335,11 @@ impl Run<'_> {
 }
 
 /// The first data of a client: its inside address and the number of its thread.
-fn introduction(inside: SocketAddr, client: usize) -> Vec<u8> {
+fn greeting(inside: SocketAddr, client: usize) -> Vec<u8> {
     format!("{:<32}", format!("{inside} {client}")).into_bytes()
 }
 
-fn introduced(text: &[u8]) -> (SocketAddr, usize) {
+fn parse_greeting(text: &[u8]) -> (SocketAddr, usize) {
     let text = std::str::from_utf8(text).expect("text").trim();
     let (inside, client) = text.split_once(' ').expect("an address and a number");
     (inside.parse().expect("an address"), client.parse().expect("a number"))
@@ -353,7 +354,7 @@ fn sources(lab: &Lab, thread: usize) -> Vec<SocketAddr> {
 fn tcp_client(sources: &[SocketAddr], target: SocketAddr, client: usize, done: &mpsc::Receiver<()>) {
     for inside in sources {
         let mut stream = traffic::connect(*inside, target).expect("connected");
-        stream.write_all(&introduction(*inside, client)).expect("the server reads");
+        stream.write_all(&greeting(*inside, client)).expect("the server reads");
         stream.read_exact(&mut [0]).expect("the server answers");
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("the socket is open");
         drop(stream);
@@ -362,23 +363,23 @@ fn tcp_client(sources: &[SocketAddr], target: SocketAddr, client: usize, done: &
 }
 
 fn tcp_server(run: &Run<'_>, server: &TcpServer) -> Tallies {
-    let (mut asker, mut tallies) = (run.asker(), Tallies::default());
+    let (mut lookups, mut tallies) = (run.lookups(), Tallies::default());
     let mut query = run.lab.gateway().enter(Query::open).expect("ctnetlink is there");
     while let Some(number) = run.next(Protocol::Tcp) {
         let (mut stream, public) = server.accept();
         let mut known = Known { protocol: Protocol::Tcp, inside: public, public };
-        let (by_port, by_tuple) = (asker.by_port(&known), asker.by_tuple(&known, "any"));
+        let (by_port, by_five_tuple) = (lookups.by_port(&known), lookups.by_five_tuple(&known, "any"));
         let mut text = [0; 32];
         stream.read_exact(&mut text).expect("the client says who it is");
-        let (inside, client) = introduced(&text);
+        let (inside, client) = parse_greeting(&text);
         known.inside = inside;
         run.note_host(&known);
-        let by_source = asker.by_source(&known);
-        check_live(&known, by_port, &by_tuple, &by_source, &mut tallies.at_accept);
-        asker.about_live(&known, &mut tallies.open);
+        let by_source = lookups.by_source(&known);
+        check_live(&known, by_port, &by_five_tuple, &by_source, &mut tallies.at_accept);
+        lookups.check_live_connection(&known, &mut tallies.open);
         stream.write_all(b".").expect("the client reads");
         await_reset(&mut stream);
-        tallies.closed.add(run.end(&known, number, client, &mut query, &mut asker));
+        tallies.closed.add(run.end(&known, number, client, &mut query, &mut lookups));
     }
     tallies
 }
@@ -395,7 +396,7 @@ fn udp_client(sources: &[SocketAddr], target: SocketAddr, client: usize, done: &
         socket.connect(target).expect("there is a route");
         // The kernel drops a datagram when no public port is free, or when another takes the port at the same time.
         let answered = (0..5).any(|_| {
-            socket.send(&introduction(*inside, client)).expect("sent");
+            socket.send(&greeting(*inside, client)).expect("sent");
             socket.recv(&mut [0]).is_ok()
         });
         assert!(answered, "the server answers {inside}");
@@ -405,13 +406,13 @@ fn udp_client(sources: &[SocketAddr], target: SocketAddr, client: usize, done: &
 }
 
 fn udp_server(run: &Run<'_>, server: &UdpSocket) -> Tallies {
-    let (mut asker, mut tallies) = (run.asker(), Tallies::default());
+    let (mut lookups, mut tallies) = (run.lookups(), Tallies::default());
     let mut query = run.lab.gateway().enter(Query::open).expect("ctnetlink is there");
     while let Some(number) = run.next(Protocol::Udp) {
         let (inside, client, public) = loop {
             let mut text = [0; 32];
             let (_, public) = server.recv_from(&mut text).expect("a datagram comes");
-            let (inside, client) = introduced(&text);
+            let (inside, client) = parse_greeting(&text);
             // A client that waited too long for its reply has sent again.
             if run.served.lock().expect("nobody died").insert(inside) {
                 break (inside, client, public);
@@ -419,36 +420,36 @@ fn udp_server(run: &Run<'_>, server: &UdpSocket) -> Tallies {
         };
         let known = Known { protocol: Protocol::Udp, inside, public };
         run.note_host(&known);
-        asker.about_live(&known, &mut tallies.at_accept);
+        lookups.check_live_connection(&known, &mut tallies.at_accept);
         server.send_to(b".", public).expect("sent");
-        asker.about_live(&known, &mut tallies.open);
-        tallies.closed.add(run.end(&known, number, client, &mut query, &mut asker));
+        lookups.check_live_connection(&known, &mut tallies.open);
+        tallies.closed.add(run.end(&known, number, client, &mut query, &mut lookups));
     }
     tallies
 }
 
 /// Looks up connections after `del_delay`: none may be found.
-fn ask_when_over(asker: &mut Asker, known: &Known, tally: &mut Tally) {
-    match asker.by_port(known) {
+fn check_after_del_delay(lookups: &mut LookupClient, known: &Known, tally: &mut Tally) {
+    match lookups.by_port(known) {
         Some(found) if found == known.inside => tally.wrong(known, "by port, long after its end"),
         _ => tally.right(),
     }
-    for answer in [asker.by_tuple(known, "any"), asker.by_source(known)] {
+    for answer in [lookups.by_five_tuple(known, "any"), lookups.by_source(known)] {
         if answer.has(known, None) { tally.wrong(known, answer) } else { tally.right() }
     }
 }
 
-fn ask_later(connect: impl Fn() -> Asker, ended: mpsc::Receiver<(Known, Instant)>) -> Tallies {
+fn check_later(connect: impl Fn() -> LookupClient, ended: mpsc::Receiver<(Known, Instant)>) -> Tallies {
     let mut tallies = Tallies::default();
-    let mut asker = connect();
+    let mut lookups = connect();
     for (known, at) in ended {
         let left = (at + OVER).saturating_duration_since(Instant::now());
         if !left.is_zero() {
             // The daemon closes a connection that is idle for so long.
             thread::sleep(left);
-            asker = connect();
+            lookups = connect();
         }
-        ask_when_over(&mut asker, &known, &mut tallies.over);
+        check_after_del_delay(&mut lookups, &known, &mut tallies.over);
     }
     tallies
 }
@@ -486,8 +487,8 @@ fn a_rapidly_reused_public_port_always_belongs_to_the_right_host() {
         .collect();
     let mut tallies = Tallies::default();
     thread::scope(|scope| {
-        let asker = || Asker(Client::connect(lab.server(), daemon.addr_on(lab.public(0))));
-        let later = scope.spawn(move || ask_later(asker, to_ask));
+        let lookups = || LookupClient(Client::connect(lab.server(), daemon.addr_on(lab.public(0))));
+        let later = scope.spawn(move || check_later(lookups, to_ask));
         let run = Run {
             lab: &lab,
             daemon: &daemon,
@@ -522,9 +523,9 @@ fn a_rapidly_reused_public_port_always_belongs_to_the_right_host() {
             thread::sleep(Duration::from_millis(100));
         }
         thread::sleep(OVER);
-        let mut asker = asker();
+        let mut lookups = lookups();
         for known in left.into_inner().expect("nobody died") {
-            ask_when_over(&mut asker, &known, &mut tallies.over);
+            check_after_del_delay(&mut lookups, &known, &mut tallies.over);
         }
         tallies.add(later.join().expect("the later ones were asked about"));
 

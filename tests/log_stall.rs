@@ -67,7 +67,7 @@ fn a_log_that_nobody_reads_delays_no_response() {
     let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
     let mut make = |port: u16| {
         let (src, nat) = (lab.client_at(0, port), (lab.public(0), port).into());
-        flows::make(&mut query, &flows::source_nat(Protocol::Tcp, src, lab.server_at(443), nat));
+        flows::create(&mut query, &flows::source_nat(Protocol::Tcp, src, lab.server_at(443), nat));
     };
 
     // A buffer of 4 KiB holds a few events; this many overrun it.

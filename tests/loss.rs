@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::flows::{self, Difference, compare, make, remove};
+use lab::flows::{self, Difference, compare, create, remove};
 use lab::http::Client;
 use lab::{Daemon, DaemonBinary, Lab, wait_until};
 use nfct::{Family, Protocol, Query, Tuple};
@@ -20,10 +20,10 @@ const DAEMON: DaemonBinary = DaemonBinary::at(env!("CARGO_BIN_EXE_pynatconnd"));
 /// Entries of a burst.
 const BURST: u32 = 1_000_000;
 /// Entries created after it.
-const ANEW: u32 = 10_000;
+const AFTERWARDS: u32 = 10_000;
 /// The limit for a complete table after the last event of a burst. A resync takes a dump, so a busy machine
 /// gets the time of three dumps.
-const MENDED_WITHIN: Duration = Duration::from_secs(5);
+const RESYNC_LIMIT: Duration = Duration::from_secs(5);
 
 /// The kernel's limit counts the entries of all namespaces, and the burst of one test would delay another.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -78,7 +78,7 @@ fn fill(lab: &Lab, numbers: std::ops::Range<u32>) {
             let last = numbers.end.min(first + part);
             scope.spawn(move || {
                 let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
-                (first..last).for_each(|number| make(&mut query, &numbered(lab, number)));
+                (first..last).for_each(|number| create(&mut query, &numbered(lab, number)));
             });
         }
     });
@@ -102,16 +102,16 @@ fn ask(lab: &Lab, daemon: &Daemon) -> Client {
 }
 
 /// Stops the threads that watch the flag when it is dropped, also by a panic.
-struct End<'a>(&'a AtomicBool);
+struct StopOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for End<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
 /// Waits until the daemon reports its table as complete. Returns the time since `quiet`.
-fn mended(lab: &Lab, daemon: &Daemon, quiet: Instant) -> Duration {
+fn wait_complete(lab: &Lab, daemon: &Daemon, quiet: Instant) -> Duration {
     const LIMIT: Duration = Duration::from_secs(60);
     let mut client = ask(lab, daemon);
     while client.get("/readyz").status != 200 {
@@ -122,14 +122,14 @@ fn mended(lab: &Lab, daemon: &Daemon, quiet: Instant) -> Duration {
 }
 
 fn check_time(took: Duration, difference: &Difference) {
-    let allowed = MENDED_WITHIN.max(difference.dumped_in * 3);
+    let allowed = RESYNC_LIMIT.max(difference.dumped_in * 3);
     assert!(took <= allowed, "whole only {took:?} after the last event, of {allowed:?} allowed");
 }
 
 /// The observations of a client that sends requests all the time.
 #[derive(Debug, Default)]
-struct Seen {
-    asked: u32,
+struct Observations {
+    lookups: u32,
     unready: u32,
     incomplete: u32,
     hits: u32,
@@ -138,25 +138,25 @@ struct Seen {
 }
 
 /// Looks up an entry that does not exist and, while `live`, one that does, until `end` is set.
-fn watch(lab: &Lab, daemon: &Daemon, end: &AtomicBool, lives: &AtomicBool) -> Seen {
+fn watch(lab: &Lab, daemon: &Daemon, end: &AtomicBool, live: &AtomicBool) -> Observations {
     let mut client = ask(lab, daemon);
     let (known, unknown) = (numbered(lab, BURST), numbered(lab, BURST + 1));
     let (known_path, unknown_path) = (lookup_path(&known), lookup_path(&unknown));
-    let mut seen = Seen::default();
+    let mut seen = Observations::default();
     while !end.load(Ordering::Relaxed) {
         // Without a pause it would occupy a core.
         thread::sleep(Duration::from_millis(1));
-        seen.asked += 1;
+        seen.lookups += 1;
         seen.unready += u32::from(client.get("/readyz").status == 503);
         let begun = Instant::now();
         let answer = client.get(&unknown_path);
         seen.longest = seen.longest.max(begun.elapsed());
         assert_eq!(answer.status, 404, "{}", answer.text());
         seen.incomplete += u32::from(answer.json()["complete"] == false);
-        let expected = lives.load(Ordering::SeqCst);
+        let expected = live.load(Ordering::SeqCst);
         let answer = client.get(&known_path);
-        if expected && lives.load(Ordering::SeqCst) {
-            assert_eq!(answer.status, 200, "an entry that lives: {}", answer.text());
+        if expected && live.load(Ordering::SeqCst) {
+            assert_eq!(answer.status, 200, "an entry that live: {}", answer.text());
             assert_eq!(answer.json()["matches"][0]["src_ip"], known.0.src.to_string());
             assert_eq!(answer.json()["matches"][0]["state"], "live");
             seen.hits += 1;
@@ -183,21 +183,21 @@ fn burst(netlink: &str) {
     let daemon = DAEMON.start(lab.gateway(), format!("[data]\nkey_name = nat_port\n{netlink}"));
     daemon.wait_for_line("equals the kernel's");
     let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
-    make(&mut query, &numbered(&lab, BURST));
+    create(&mut query, &numbered(&lab, BURST));
 
-    let (end, lives) = (AtomicBool::new(false), AtomicBool::new(true));
+    let (end, live) = (AtomicBool::new(false), AtomicBool::new(true));
     thread::scope(|scope| {
-        let watcher = scope.spawn(|| watch(&lab, &daemon, &end, &lives));
-        let stop = End(&end);
+        let watcher = scope.spawn(|| watch(&lab, &daemon, &end, &live));
+        let stop = StopOnDrop(&end);
 
         let begun = Instant::now();
         fill(&lab, 0..number);
         let quiet = Instant::now();
         let made_in = quiet - begun;
-        let after_filling = mended(&lab, &daemon, quiet);
+        let after_filling = wait_complete(&lab, &daemon, quiet);
         let full = compare(&mut query, ask(&lab, &daemon), lab.server_at(443));
 
-        lives.store(false, Ordering::SeqCst);
+        live.store(false, Ordering::SeqCst);
         let begun = Instant::now();
         query.flush(Family::Any).expect("the table can be emptied");
         let flushed_in = begun.elapsed();
@@ -208,23 +208,23 @@ fn burst(netlink: &str) {
             let answer = client.get(&format!("{path}&state=live"));
             assert_eq!(answer.status, 404, "an entry that is gone: {}", answer.text());
         }
-        fill(&lab, 0..ANEW);
+        fill(&lab, 0..AFTERWARDS);
         let quiet = Instant::now();
-        let after_flushing = mended(&lab, &daemon, quiet);
+        let after_flushing = wait_complete(&lab, &daemon, quiet);
         let part = compare(&mut query, ask(&lab, &daemon), lab.server_at(443));
 
         drop(stop);
         let seen = watcher.join().expect("the watcher saw what it should");
         let log = daemon.stderr();
-        let losses = log.matches("dropped events").count();
+        let overruns = log.matches("dropped events").count();
         println!(
-            "burst{note}: made in {made_in:.1?}, flushed in {flushed_in:.1?}, {losses} losses; \
+            "burst{note}: made in {made_in:.1?}, flushed in {flushed_in:.1?}, {overruns} overruns; \
              {after_filling:.1?} after it was made {full}, {after_flushing:.1?} after the flush \
              and some anew {part}; a dump took {:.1?}; meanwhile {seen:?}",
             full.dumped_in
         );
-        assert!(losses > 0, "the burst was too small to be lost");
-        assert!(full.is_none(number as usize + 1) && part.is_none(ANEW as usize), "{full}, {part}");
+        assert!(overruns > 0, "the burst was too small to be lost");
+        assert!(full.is_none(number as usize + 1) && part.is_none(AFTERWARDS as usize), "{full}, {part}");
         check_time(after_filling, &full);
         check_time(after_flushing, &part);
         assert!(seen.unready > 0 && seen.incomplete > 0 && seen.hits > 0, "{seen:?}");
@@ -253,7 +253,7 @@ fn churn(lab: &Lab, end: &AtomicBool) -> u32 {
         if made >= OPEN {
             remove(&mut query, &numbered(lab, (made - OPEN) % (10 * OPEN)).0);
         }
-        make(&mut query, &numbered(lab, number));
+        create(&mut query, &numbered(lab, number));
         made += 1;
     }
     made
@@ -274,7 +274,7 @@ fn the_table_recovers_from_a_daemon_stopped_for_ten_seconds() {
     let end = AtomicBool::new(false);
     thread::scope(|scope| {
         let churner = scope.spawn(|| churn(&lab, &end));
-        let stop = End(&end);
+        let stop = StopOnDrop(&end);
         let before = lab.connect_to(&server, lab.client_at(0, 40_001));
         daemon.stop();
         thread::sleep(STANDSTILL / 2);
@@ -301,13 +301,13 @@ fn the_table_recovers_from_a_daemon_stopped_for_ten_seconds() {
 
         drop(stop);
         let made = churner.join().expect("the churn went on");
-        let took = mended(&lab, &daemon, Instant::now());
+        let took = wait_complete(&lab, &daemon, Instant::now());
         let found = compare(&mut query, ask(&lab, &daemon), lab.server_at(443));
-        let losses = daemon.stderr().matches("dropped events").count();
+        let overruns = daemon.stderr().matches("dropped events").count();
         println!(
-            "standstill of 10 s: {made} made and removed, {losses} losses; {took:.1?} after the last {found}"
+            "standstill of 10 s: {made} made and removed, {overruns} overruns; {took:.1?} after the last {found}"
         );
-        assert!(losses > 0, "nothing was lost");
+        assert!(overruns > 0, "nothing was lost");
         assert!(found.is_none(found.entries) && found.entries > 1000, "{found}");
         check_time(took, &found);
     });

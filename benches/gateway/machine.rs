@@ -86,9 +86,9 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 static CHANGED: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
 
 /// The kernel settings that the rows need. Dropping this restores the previous values.
-pub struct Settings(());
+pub struct KernelSettings(());
 
-impl Settings {
+impl KernelSettings {
     /// Raises the values that are too low, and makes the scheduler prefer this session, daemon and peers, to the
     /// rest of the machine, if the kernel has autogroups.
     ///
@@ -118,7 +118,7 @@ impl Settings {
     }
 }
 
-impl Drop for Settings {
+impl Drop for KernelSettings {
     fn drop(&mut self) {
         restore();
     }

@@ -27,7 +27,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use bench::Bench;
-use machine::{Cpus, Settings};
+use machine::{Cpus, KernelSettings};
 use report::Report;
 use rows::ROWS;
 
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     // Only now: the settings exist once the rules of a gateway have loaded connection tracking.
-    let settings = match Settings::raise() {
+    let settings = match KernelSettings::raise() {
         Ok(settings) => settings,
         Err(error) => {
             eprintln!("{error}");

@@ -298,12 +298,12 @@ impl Log {
     }
 
     /// Waits until `find` returns a value.
-    fn wait_for<T>(&self, question: impl Fn(&LogState) -> Option<T>, limit: Duration) -> Option<T> {
+    fn wait_for<T>(&self, find: impl Fn(&LogState) -> Option<T>, limit: Duration) -> Option<T> {
         let end = Instant::now() + limit;
         let mut state = self.lock();
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            match question(&state) {
+            match find(&state) {
                 Some(answer) => return Some(answer),
                 None if left.is_zero() => return None,
                 None => {

@@ -37,7 +37,7 @@ pub fn entry(original: &Tuple, reply: &Tuple) -> Conntrack {
 }
 
 /// Creates an entry in the namespace that `query` was opened in.
-pub fn make(query: &mut Query, (original, reply): &(Tuple, Tuple)) {
+pub fn create(query: &mut Query, (original, reply): &(Tuple, Tuple)) {
     query.create(&entry(original, reply)).unwrap_or_else(|error| panic!("{original}: {error}"));
 }
 
@@ -64,7 +64,7 @@ pub fn reversed(tuple: &Tuple) -> Tuple {
 
 /// One lifetime of a connection with ports, as both the kernel and the daemon report it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-pub struct Life {
+pub struct Lifetime {
     src_ip: IpAddr,
     src_port: u16,
     nat_ip: IpAddr,
@@ -74,14 +74,14 @@ pub struct Life {
     id: u32,
 }
 
-impl From<&Flow> for Life {
+impl From<&Flow> for Lifetime {
     fn from(flow: &Flow) -> Self {
         let (Layer4::Ports { src: src_port, .. }, Layer4::Ports { src: server_port, dst: nat_port }) =
             (flow.original.layer4, flow.reply.layer4)
         else {
             panic!("{} has no ports", flow.original)
         };
-        Life {
+        Lifetime {
             src_ip: flow.original.src,
             src_port,
             nat_ip: flow.reply.dst,
@@ -130,14 +130,15 @@ pub fn compare(query: &mut Query, client: Client, server: SocketAddr) -> Differe
             && matches!(flow.original.layer4, Layer4::Ports { dst, .. } if dst == server.port())
     };
     let flows = dump.map(|flow| flow.expect("the table can be read"));
-    let mut kernel: HashSet<Life> = flows.filter(of_server).map(|flow| Life::from(&flow)).collect();
+    let mut kernel: HashSet<Lifetime> = flows.filter(of_server).map(|flow| Lifetime::from(&flow)).collect();
     let dumped_in = begun.elapsed();
     let entries = kernel.len();
     let path = format!("/v1/mappings?state=live&dst_ip={}&dst_port={}", server.ip(), server.port());
     let mut stale = 0;
     client.get_lines(&path, |line| {
-        let life: Life = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
-        stale += usize::from(!kernel.remove(&life));
+        let lifetime: Lifetime =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
+        stale += usize::from(!kernel.remove(&lifetime));
     });
     Difference { entries, stale, missing: kernel.len(), dumped_in }
 }

@@ -108,7 +108,7 @@ impl Client {
         self.send(head.as_bytes()).unwrap_or_else(|error| panic!("GET {path}: {error}"));
         let head = self.read_head("HTTP/1.1").unwrap_or_else(|error| panic!("GET {path}: {error}"));
         assert!(head.status == 200 && head.has_token("Transfer-Encoding", "chunked"), "{path}: {head:?}");
-        BufReader::with_capacity(1 << 16, Chunked { client: self, left: 0, state: Chunks::Before })
+        BufReader::with_capacity(1 << 16, Chunked { client: self, left: 0, state: ChunkState::Before })
     }
 
     /// Requests a stream and calls `on` with each of its lines.
@@ -273,11 +273,11 @@ pub struct Chunked {
     client: Client,
     /// Bytes left of this chunk.
     left: usize,
-    state: Chunks,
+    state: ChunkState,
 }
 
 #[derive(PartialEq)]
-enum Chunks {
+enum ChunkState {
     Before,
     Within,
     Ended,
@@ -285,20 +285,20 @@ enum Chunks {
 
 impl Chunked {
     fn next_chunk(&mut self) -> io::Result<()> {
-        if self.state == Chunks::Within && !self.client.read_line()?.is_empty() {
+        if self.state == ChunkState::Within && !self.client.read_line()?.is_empty() {
             return Err(malformed("chunk", "longer than its size"));
         }
         let line = self.client.read_line()?;
         let size = line.split(';').next().unwrap_or_default().trim();
         self.left = usize::from_str_radix(size, 16).map_err(|_| malformed("chunk size", &line))?;
-        self.state = if self.left == 0 { Chunks::Ended } else { Chunks::Within };
+        self.state = if self.left == 0 { ChunkState::Ended } else { ChunkState::Within };
         Ok(())
     }
 }
 
 impl Read for Chunked {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.left == 0 && self.state != Chunks::Ended {
+        if self.left == 0 && self.state != ChunkState::Ended {
             self.next_chunk()?;
         }
         let room = buffer.len().min(self.left);

@@ -73,10 +73,10 @@ fn the_library_into_one_object(bencher: Bencher<'_, '_>) {
 /// The attributes of an object that [`nfct::Flow`] has.
 struct Attributes(NonNull<sys::nf_conntrack>);
 
-type Tuple = (IpAddr, IpAddr, u16, u16, u8);
+type TupleFields = (IpAddr, IpAddr, u16, u16, u8);
 
 impl Attributes {
-    fn read(&self) -> (Tuple, Tuple, [u32; 4], [u64; 2]) {
+    fn read(&self) -> (TupleFields, TupleFields, [u32; 4], [u64; 2]) {
         let original = self.tuple(
             (sys::ATTR_ORIG_IPV4_SRC, sys::ATTR_ORIG_IPV4_DST),
             (sys::ATTR_ORIG_IPV6_SRC, sys::ATTR_ORIG_IPV6_DST),
@@ -94,7 +94,7 @@ impl Attributes {
         (original, reply, numbers.map(|number| self.u32(number)), stamps.map(|stamp| self.u64(stamp)))
     }
 
-    fn tuple(&self, v4: (u32, u32), v6: (u32, u32), ports: (u32, u32), protocols: (u32, u32)) -> Tuple {
+    fn tuple(&self, v4: (u32, u32), v6: (u32, u32), ports: (u32, u32), protocols: (u32, u32)) -> TupleFields {
         let (src, dst) = match i32::from(self.u8(protocols.0)) {
             libc::AF_INET6 => (self.v6(v6.0), self.v6(v6.1)),
             _ => (self.v4(v4.0), self.v4(v4.1)),

@@ -73,7 +73,7 @@ fn the_status_follows_how_full_the_tables_are() {
     let mut make_until = |number: u16| {
         for port in made..number {
             let (src, nat) = (lab.client_at(0, 1024 + port), (lab.public(0), 1024 + port).into());
-            flows::make(&mut query, &flows::source_nat(Protocol::Udp, src, lab.server_at(443), nat));
+            flows::create(&mut query, &flows::source_nat(Protocol::Udp, src, lab.server_at(443), nat));
         }
         made = number;
     };

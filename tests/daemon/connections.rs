@@ -10,7 +10,8 @@ use lab::traffic::{self};
 use lab::{Lab, wait_within};
 
 use super::usual::{
-    LONG, USUAL, ask, exchange, fill, limit_files, read_to_end, shrink_buffers, sockets, stall, status,
+    LONG, USUAL, exchange, fill, get, limit_files, read_to_end, shrink_buffers, sockets, stalled_client,
+    status,
 };
 
 #[test]
@@ -218,13 +219,13 @@ fn a_client_that_does_not_read_is_disconnected_and_blocks_nobody() {
     // The request that tested whether it responds may still have a socket.
     let most = sockets(&daemon);
     fill(&lab, 3000);
-    let whole = ask(&lab, &daemon, "/debug").body.len();
+    let whole = get(&lab, &daemon, "/debug").body.len();
     let start = Instant::now();
-    let stuck: Vec<TcpStream> = (0..8).map(|_| stall(&lab, &daemon)).collect();
+    let stuck: Vec<TcpStream> = (0..8).map(|_| stalled_client(&lab, &daemon)).collect();
     for port in 1..=100 {
         assert_eq!(status(&lab, &daemon, &format!("/nat_port/{port}")), 200);
     }
-    assert_eq!(ask(&lab, &daemon, "/debug").json().as_object().unwrap().len(), 3000);
+    assert_eq!(get(&lab, &daemon, "/debug").json().as_object().unwrap().len(), 3000);
 
     wait_within(LONG, "the clients that don't read are dropped", || sockets(&daemon) <= most);
     assert!(start.elapsed() >= Duration::from_secs(10), "{:?}", start.elapsed());

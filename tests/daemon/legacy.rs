@@ -10,8 +10,8 @@ use nfct::Query;
 use socket2::SockRef;
 
 use super::usual::{
-    FOREVER, INSIDE, INSIDE6, Settings, USUAL, ask, end_all, end_from, fill, make, read_to_end, source,
-    status,
+    FOREVER, INSIDE, INSIDE6, TestConfig, USUAL, create, delete_all, delete_from, fill, get, inside_host,
+    read_to_end, status,
 };
 
 #[test]
@@ -20,12 +20,12 @@ fn tcp_precedes_udp_and_either_can_be_selected() {
         return;
     }
     let lab = Lab::builder().build();
-    let daemon = Settings { data: FOREVER, ..USUAL }.start(&lab);
+    let daemon = TestConfig { data: FOREVER, ..USUAL }.start(&lab);
     let server = lab.listen(lab.server_at(443));
     let udp_server = lab.udp_server(lab.server_at(443));
     let from = lab.client_at(0, 40001);
     let protocol = |query: &str| {
-        let response = ask(&lab, &daemon, &format!("/nat_port/40001{query}"));
+        let response = get(&lab, &daemon, &format!("/nat_port/40001{query}"));
         match response.status {
             200 => response.json()["protocol"][1].as_str().unwrap().to_owned(),
             status => status.to_string(),
@@ -50,11 +50,11 @@ fn tcp_precedes_udp_and_either_can_be_selected() {
     ] {
         assert_eq!(protocol(query), expected, "{query:?}");
     }
-    let refusal = ask(&lab, &daemon, "/nat_port/40001?protocol=x");
+    let refusal = get(&lab, &daemon, "/nat_port/40001?protocol=x");
     assert_eq!(refusal.text(), "protocol: found \"x\", expected tcp or udp\n");
 
     // Live mappings precede closed ones.
-    end_from(&lab, from);
+    delete_from(&lab, from);
     for (query, expected) in [("", "udp"), ("?protocol=tcp", "tcp")] {
         assert_eq!(protocol(query), expected, "{query:?}");
     }
@@ -67,7 +67,7 @@ fn each_key_can_be_looked_up() {
     }
     let lab = Lab::builder().ipv6().build();
     let daemons = ["src_ip", "src_port", "nat_ip", "nat_port", "dst_ip", "dst_port"]
-        .map(|key| (key, Settings { key, filter: "", ..USUAL }.start(&lab)));
+        .map(|key| (key, TestConfig { key, filter: "", ..USUAL }.start(&lab)));
     let servers = [lab.listen(lab.server_at(443)), lab.listen(lab.server6_at(8443))];
     let _open = lab.connect_to(&servers[0], lab.client_at(0, 40001));
     let _open6 = lab.connect_to(&servers[1], lab.client6_at(0, 40002));
@@ -78,7 +78,7 @@ fn each_key_can_be_looked_up() {
     for (at, (key, daemon)) in daemons.iter().enumerate() {
         for (values, family) in values.iter().zip(["ipv4", "ipv6"]) {
             for path in [format!("/{key}/{}", values[at]), format!("/{}", values[at])] {
-                let response = ask(&lab, daemon, &path);
+                let response = get(&lab, daemon, &path);
                 assert_eq!(response.status, 200, "{path}: {}", response.text());
                 let mapping = response.json();
                 let shown = |name: &str| mapping[name].to_string().trim_matches('"').to_owned();
@@ -93,23 +93,23 @@ fn each_key_can_be_looked_up() {
         };
         assert_eq!(status(&lab, daemon, &format!("/{key}/{missing}")), 404);
         for bad in bad {
-            let response = ask(&lab, daemon, &format!("/{key}/{bad}"));
+            let response = get(&lab, daemon, &format!("/{key}/{bad}"));
             assert_eq!(response.status, 400, "{key} {bad}");
             assert!(response.text().starts_with(&format!("{key}: found \"{bad}\", expected ")));
             assert_eq!(response.text().lines().count(), 1);
         }
         let other = daemons[(at + 1) % daemons.len()].0;
-        assert_eq!(ask(&lab, daemon, &format!("/{other}/{missing}")).text(), "Mismatch");
+        assert_eq!(get(&lab, daemon, &format!("/{other}/{missing}")).text(), "Mismatch");
     }
     // An address has several forms, and a path may be percent-encoded.
     for form in ["FD00:7::2", "fd00:7:0:0:0:0:0:2", "fd00%3A7%3a%3A2"] {
-        assert_eq!(source(&lab, &daemons[0].1, &format!("/src_ip/{form}")), "fd00:7::2 40002");
+        assert_eq!(inside_host(&lab, &daemons[0].1, &format!("/src_ip/{form}")), "fd00:7::2 40002");
     }
-    assert_eq!(source(&lab, &daemons[0].1, "/src_ip/::ffff:192.168.7.2"), "192.168.7.2 40001");
+    assert_eq!(inside_host(&lab, &daemons[0].1, "/src_ip/::ffff:192.168.7.2"), "192.168.7.2 40001");
     // The newest of several.
     let _newer = lab.connect_to(&servers[0], lab.client_at(0, 40003));
-    assert_eq!(source(&lab, &daemons[0].1, "/src_ip/192.168.7.2"), "192.168.7.2 40003");
-    assert_eq!(source(&lab, &daemons[3].1, "/nat_port/40001"), "192.168.7.2 40001");
+    assert_eq!(inside_host(&lab, &daemons[0].1, "/src_ip/192.168.7.2"), "192.168.7.2 40003");
+    assert_eq!(inside_host(&lab, &daemons[3].1, "/nat_port/40001"), "192.168.7.2 40001");
 }
 
 #[test]
@@ -118,10 +118,10 @@ fn a_response_is_never_older_than_its_request() {
         return;
     }
     let lab = Lab::builder().build();
-    let daemon = Settings { data: "del_delay = 0", ..USUAL }.start(&lab);
+    let daemon = TestConfig { data: "del_delay = 0", ..USUAL }.start(&lab);
     // The daemon must read all events of the time it was stopped before it responds to the later request.
     for _ in 0..5 {
-        for (change, status) in [(&(|| fill(&lab, 4000)) as &dyn Fn(), 200), (&|| end_all(&lab), 404)] {
+        for (change, status) in [(&(|| fill(&lab, 4000)) as &dyn Fn(), 200), (&|| delete_all(&lab), 404)] {
             daemon.stop();
             change();
             // A new connection: an older one could have timed out by now.
@@ -140,7 +140,7 @@ fn a_closed_mapping_is_found_for_del_delay() {
     }
     let lab = Lab::builder().build();
     let [at_once, second, hour] =
-        ["del_delay = 0", "del_delay = 1", FOREVER].map(|data| Settings { data, ..USUAL }.start(&lab));
+        ["del_delay = 0", "del_delay = 1", FOREVER].map(|data| TestConfig { data, ..USUAL }.start(&lab));
     let server = lab.listen(lab.server_at(443));
     let from = lab.client_at(0, 40001);
     let _open = lab.connect_to(&server, from);
@@ -149,22 +149,22 @@ fn a_closed_mapping_is_found_for_del_delay() {
     }
 
     let before = Instant::now();
-    end_from(&lab, from);
+    delete_from(&lab, from);
     assert_eq!(status(&lab, &at_once, "/nat_port/40001"), 404);
     wait_until("the mapping is gone after a second", || status(&lab, &second, "/nat_port/40001") == 404);
     assert!(before.elapsed() >= Duration::from_secs(1), "{:?}", before.elapsed());
-    assert_eq!(source(&lab, &hour, "/nat_port/40001"), "192.168.7.2 40001");
+    assert_eq!(inside_host(&lab, &hour, "/nat_port/40001"), "192.168.7.2 40001");
 
     let counted = |daemon: &Daemon| {
-        let statistics = ask(&lab, daemon, "/nagios").json();
+        let statistics = get(&lab, daemon, "/nagios").json();
         ["number_of_created_items", "number_of_deleted_items", "shared_data_size", "expired_data"]
             .map(|name| statistics[name].as_u64().unwrap())
     };
     assert_eq!(counted(&at_once), [1, 1, 0, 0]);
     assert_eq!(counted(&second), [1, 1, 0, 0]);
     assert_eq!(counted(&hour), [1, 0, 1, 0]);
-    assert_eq!(ask(&lab, &at_once, "/debug").text(), "{}");
-    assert!(ask(&lab, &hour, "/debug").json().get("40001").is_some());
+    assert_eq!(get(&lab, &at_once, "/debug").text(), "{}");
+    assert!(get(&lab, &hour, "/debug").json().get("40001").is_some());
 }
 
 /// Gives every inside host the public port 20000, as long as the connections differ in other fields.
@@ -183,8 +183,8 @@ fn the_end_of_an_older_mapping_does_not_affect_a_newer_one() {
         return;
     }
     let lab = Lab::builder().clients(3).ruleset(ONE_PORT).build();
-    let [short, long] = ["del_delay = 0", FOREVER].map(|data| Settings { data, ..USUAL }.start(&lab));
-    let answered = |daemon: &Daemon| source(&lab, daemon, "/nat_port/20000");
+    let [short, long] = ["del_delay = 0", FOREVER].map(|data| TestConfig { data, ..USUAL }.start(&lab));
+    let answered = |daemon: &Daemon| inside_host(&lab, daemon, "/nat_port/20000");
     let ports = [443, 444, 445].map(|port| lab.listen(lab.server_at(port)));
     let hosts = [0, 1, 2].map(|host| lab.client_at(host, 40001));
     let connect = |host: usize, port: usize| {
@@ -198,16 +198,16 @@ fn the_end_of_an_older_mapping_does_not_affect_a_newer_one() {
     for daemon in [&short, &long] {
         assert_eq!(answered(daemon), "192.168.7.4 40001");
     }
-    end_from(&lab, hosts[0]);
+    delete_from(&lab, hosts[0]);
     for daemon in [&short, &long] {
         assert_eq!(answered(daemon), "192.168.7.4 40001");
     }
     // The newest live mapping, although a newer one is closed.
-    end_from(&lab, hosts[2]);
+    delete_from(&lab, hosts[2]);
     for daemon in [&short, &long] {
         assert_eq!(answered(daemon), "192.168.7.3 40001");
     }
-    end_from(&lab, hosts[1]);
+    delete_from(&lab, hosts[1]);
     assert_eq!(status(&lab, &short, "/nat_port/20000"), 404);
     assert_eq!(answered(&long), "192.168.7.4 40001");
     drop([older, middle, newer]);
@@ -219,7 +219,7 @@ fn the_whole_table_shows_what_lookups_find() {
         return;
     }
     let lab = Lab::builder().build();
-    let daemons = ["del_delay = 0", FOREVER].map(|data| Settings { data, ..USUAL }.start(&lab));
+    let daemons = ["del_delay = 0", FOREVER].map(|data| TestConfig { data, ..USUAL }.start(&lab));
     for daemon in &daemons {
         daemon.wait_for_line("the table equals the kernel's");
     }
@@ -228,20 +228,20 @@ fn the_whole_table_shows_what_lookups_find() {
     for _ in 0..2 {
         lab.gateway().enter(|| {
             let mut query = Query::open().unwrap();
-            (1..=300).for_each(|number| make(&lab, &mut query, [number, number, 20000 + number % 3]));
+            (1..=300).for_each(|number| create(&lab, &mut query, [number, number, 20000 + number % 3]));
         });
         for daemon in &daemons {
             for (port, newest) in [(20000, 300), (20001, 298), (20002, 299)] {
-                let found = ask(&lab, daemon, &format!("/nat_port/{port}")).json();
+                let found = get(&lab, daemon, &format!("/nat_port/{port}")).json();
                 assert_eq!(found["src_port"], newest);
-                assert_eq!(ask(&lab, daemon, "/debug").json()[port.to_string()], found);
+                assert_eq!(get(&lab, daemon, "/debug").json()[port.to_string()], found);
             }
         }
-        end_all(&lab);
-        assert_eq!(ask(&lab, &daemons[0], "/debug").text(), "{}");
-        let table = ask(&lab, &daemons[1], "/debug").json();
+        delete_all(&lab);
+        assert_eq!(get(&lab, &daemons[0], "/debug").text(), "{}");
+        let table = get(&lab, &daemons[1], "/debug").json();
         for port in ["20000", "20001", "20002"] {
-            assert_eq!(table[port], ask(&lab, &daemons[1], &format!("/nat_port/{port}")).json());
+            assert_eq!(table[port], get(&lab, &daemons[1], &format!("/nat_port/{port}")).json());
         }
     }
 }
@@ -253,7 +253,7 @@ fn a_public_address_port_and_server_can_pass_from_host_to_host() {
     }
     let lab = Lab::builder().clients(2).ruleset(ONE_PORT).build();
     let [at_once, second, hour] =
-        ["del_delay = 0", "del_delay = 1", FOREVER].map(|data| Settings { data, ..USUAL }.start(&lab));
+        ["del_delay = 0", "del_delay = 1", FOREVER].map(|data| TestConfig { data, ..USUAL }.start(&lab));
     let server = lab.listen(lab.server_at(443));
     let mut open: Option<Connection> = None;
     // The last two are the same host with the same ports.
@@ -264,22 +264,22 @@ fn a_public_address_port_and_server_can_pass_from_host_to_host() {
             drop(connection.client);
             // The server has received the reset, so it accepts the port from another host.
             read_to_end(&connection.server);
-            end_from(&lab, from);
+            delete_from(&lab, from);
         }
         let connection = lab.connect_to(&server, lab.client_at(host, 40001));
         assert_eq!(connection.peer, (lab.public(0), 20000).into());
         for daemon in [&at_once, &second, &hour] {
             let expected = format!("192.168.7.{} 40001", 2 + host);
-            assert_eq!(source(&lab, daemon, "/nat_port/20000"), expected);
+            assert_eq!(inside_host(&lab, daemon, "/nat_port/20000"), expected);
         }
         open = Some(connection);
     }
     wait_until("the older ones are removed", || {
-        ask(&lab, &second, "/nagios").json()["number_of_deleted_items"] == 3
+        get(&lab, &second, "/nagios").json()["number_of_deleted_items"] == 3
     });
     for (daemon, size) in [(&at_once, 1), (&second, 1), (&hour, 4)] {
-        assert_eq!(source(&lab, daemon, "/nat_port/20000"), "192.168.7.2 40001");
-        let statistics = ask(&lab, daemon, "/nagios").json();
+        assert_eq!(inside_host(&lab, daemon, "/nat_port/20000"), "192.168.7.2 40001");
+        let statistics = get(&lab, daemon, "/nagios").json();
         assert_eq!(
             (&statistics["number_of_created_items"], &statistics["shared_data_size"]),
             (&4.into(), &size.into())
@@ -294,23 +294,23 @@ fn old_mappings_expire_unless_they_are_live() {
     }
     let lab = Lab::builder().build();
     let data = "del_delay = 3600\ngarbage_cleaner_interval = 1\nlife_span = 1";
-    let daemon = Settings { data, ..USUAL }.start(&lab);
+    let daemon = TestConfig { data, ..USUAL }.start(&lab);
     let server = lab.listen(lab.server_at(443));
     let before = Instant::now();
     let _open = [40001, 40002].map(|port| lab.connect_to(&server, lab.client_at(0, port)));
-    end_from(&lab, lab.client_at(0, 40002));
+    delete_from(&lab, lab.client_at(0, 40002));
 
     wait_until("the one that has ended is dropped", || {
-        ask(&lab, &daemon, "/nagios").json()["expired_data"] != 0
+        get(&lab, &daemon, "/nagios").json()["expired_data"] != 0
     });
     assert!(before.elapsed() > Duration::from_secs(1), "{:?}", before.elapsed());
     assert_eq!(status(&lab, &daemon, "/nat_port/40002"), 404);
     // The other one is older.
     assert_eq!(status(&lab, &daemon, "/nat_port/40001"), 200);
-    let statistics = ask(&lab, &daemon, "/nagios").json();
+    let statistics = get(&lab, &daemon, "/nagios").json();
     assert_eq!((&statistics["expired_data"], &statistics["shared_data_size"]), (&1.into(), &1.into()));
     assert_eq!(statistics["number_of_deleted_items"], 0);
-    assert!(ask(&lab, &daemon, "/debug").json().get("40002").is_none());
+    assert!(get(&lab, &daemon, "/debug").json().get("40002").is_none());
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn all_conditions_of_the_filter_must_hold() {
                dst_ip = 198.51.100.1\ndst_port = 443";
     let [all, two, port, everything] =
         [all, "src_ip = 192.168.7.3\ndst_ip = 198.51.100.2", "dst_port = 443", ""]
-            .map(|filter| Settings { filter, ..USUAL }.start(&lab));
+            .map(|filter| TestConfig { filter, ..USUAL }.start(&lab));
     all.wait_for_line("tracks connections with src_ip 192.168.7.2, ");
     everything.wait_for_line("tracks everything");
     let servers =
@@ -344,7 +344,7 @@ fn all_conditions_of_the_filter_must_hold() {
     assert_eq!(answered(&port), [40001, 40002, 40003, 40005]);
     assert_eq!(answered(&everything), [40001, 40002, 40003, 40004, 40005]);
     for (daemon, created) in [(&all, 1), (&two, 1), (&port, 4)] {
-        assert_eq!(ask(&lab, daemon, "/nagios").json()["number_of_created_items"], created);
+        assert_eq!(get(&lab, daemon, "/nagios").json()["number_of_created_items"], created);
     }
     // Everything includes the request's own connection.
     let mut client = Client::connect(lab.gateway(), everything.local_addr());
@@ -359,7 +359,7 @@ fn a_client_outside_the_acl_is_refused_for_every_request() {
     }
     let lab = Lab::builder().ipv6().build();
     let acl = "192.168.7.0/24, fd00:7::/64";
-    let daemon = Settings { host: "::", acl, ..USUAL }.start(&lab);
+    let daemon = TestConfig { host: "::", acl, ..USUAL }.start(&lab);
     let allowed = [INSIDE, INSIDE6].map(|address| (lab.client(), address.parse().unwrap()));
     let refused = [lab.public(0), lab.public6()].map(|address| (lab.server(), address));
     let ask_from = |(netns, address): (&Netns, IpAddr), method: &str, path: &str, body: &[u8]| {

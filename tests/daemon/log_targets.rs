@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::binary::DAEMON;
-use super::usual::{Settings, USUAL, directory_with, status};
+use super::usual::{TestConfig, USUAL, directory_with, status};
 
 #[test]
 fn the_log_follows_the_level() {
@@ -19,7 +19,7 @@ fn the_log_follows_the_level() {
         return;
     }
     let lab = Lab::builder().build();
-    let unknown = Settings { more: "[threading]\njoin_timeuot = 1", ..USUAL }.ini();
+    let unknown = TestConfig { more: "[threading]\njoin_timeuot = 1", ..USUAL }.ini();
     let start = |level: &str| {
         let builder = DAEMON.builder(&unknown);
         if level.is_empty() { builder } else { builder.arg("-l").arg(level) }
@@ -85,7 +85,7 @@ fn syslog_gets_the_lines_too() {
 
     let socket = bind();
     let more = "[syslog]\nlocal_facility = 3\ndebug_level = 6\n[threading]\nnonsense = 1";
-    let ini = Settings { more, acl: "192.168.7.0/24", ..USUAL }.ini();
+    let ini = TestConfig { more, acl: "192.168.7.0/24", ..USUAL }.ini();
     let daemon = with_dev(DAEMON.builder(ini), dev.path()).start(lab.gateway());
     // Facility 16 + 3, eight severities each.
     for (priority, text) in [(19 * 8 + 4, "nonsense: unknown key"), (19 * 8 + 6, "listening on http://")] {
@@ -115,7 +115,7 @@ fn without_a_log_socket_the_daemon_warns_and_runs() {
     }
     let lab = Lab::builder().build();
     let empty = TempDir::with_prefix("pynatconnd-").unwrap();
-    let ini = Settings { more: "[syslog]", ..USUAL }.ini();
+    let ini = TestConfig { more: "[syslog]", ..USUAL }.ini();
     let daemon = with_dev(DAEMON.builder(ini), empty.path()).start(lab.gateway());
     daemon.wait_for_line("[syslog] is set, but there is no /dev/log");
     assert_eq!(status(&lab, &daemon, "/debug"), 200);
@@ -127,7 +127,7 @@ fn journald_gets_priorities() {
         return;
     }
     let lab = Lab::builder().build();
-    let ini = Settings { more: "[extra]", host: "203.0.113.9", ..USUAL }.ini();
+    let ini = TestConfig { more: "[extra]", host: "203.0.113.9", ..USUAL }.ini();
     let (directory, path) = directory_with(&ini);
     // It ends at once, because the address does not exist.
     let written = |name: &str, stream: &dyn Fn(&File) -> String| {

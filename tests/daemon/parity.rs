@@ -11,23 +11,23 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// An intended difference from the recording.
-enum Wanted {
+enum Deviation {
     /// 400 with one line that names the invalid value.
-    RefusedWithALine(&'static str),
+    RefusedWithOneLine(&'static str),
     /// The response to a GET of the same path, without its body.
     HeadOfGet,
     /// The recorded response to another request.
-    AnswerTo(&'static str),
+    ReplyTo(&'static str),
     /// The same layout with the actual numbers.
     TrueNumbers,
 }
 
 /// By label.
-const WANTED: [(&str, Wanted); 4] = [
-    ("value is no integer", Wanted::RefusedWithALine("abc")),
-    ("HEAD", Wanted::HeadOfGet),
-    ("the path that the original's README shows", Wanted::AnswerTo("GET /nat_port/40001")),
-    ("statistics", Wanted::TrueNumbers),
+const INTENDED: [(&str, Deviation); 4] = [
+    ("value is no integer", Deviation::RefusedWithOneLine("abc")),
+    ("HEAD", Deviation::HeadOfGet),
+    ("the path that the original's README shows", Deviation::ReplyTo("GET /nat_port/40001")),
+    ("statistics", Deviation::TrueNumbers),
 ];
 
 /// The label of requests from an address outside `ip_acl`.
@@ -53,21 +53,21 @@ struct Recorded {
     label: String,
     request: String,
     #[serde(flatten)]
-    answer: Answer,
+    answer: Reply,
 }
 
 /// The compared parts of a response.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-struct Answer {
+struct Reply {
     status: u16,
     content_type: Option<String>,
     allow: Option<String>,
     body: String,
 }
 
-impl From<&Response> for Answer {
+impl From<&Response> for Reply {
     fn from(response: &Response) -> Self {
-        Answer {
+        Reply {
             status: response.status,
             content_type: response.header("Content-Type").map(str::to_owned),
             allow: response.header("Allow").map(str::to_owned),
@@ -132,7 +132,7 @@ fn recorded_requests_are_answered_as_recorded() {
         return;
     }
     let recorded: Vec<Recorded> = serde_json::from_str(include_str!("../data/http-recorded.json")).unwrap();
-    for (label, _) in &WANTED {
+    for (label, _) in &INTENDED {
         assert_eq!(recorded.iter().filter(|recorded| recorded.label == *label).count(), 1, "{label}");
     }
 
@@ -151,25 +151,25 @@ fn recorded_requests_are_answered_as_recorded() {
     let (mut equal, mut different) = (0, 0);
     for Recorded { label, request, answer } in &recorded {
         let response = scene.ask(request, label.starts_with(REFUSED));
-        let given = Answer::from(&response);
-        let expected = |answer: &Answer| {
+        let given = Reply::from(&response);
+        let expected = |answer: &Reply| {
             let body = scene.with_times_of(&given.body, &answer.body);
-            Answer { body, ..answer.clone() }
+            Reply { body, ..answer.clone() }
         };
-        let Some((_, wanted)) = WANTED.iter().find(|(other, _)| other == label) else {
+        let Some((_, wanted)) = INTENDED.iter().find(|(other, _)| other == label) else {
             assert_eq!(given, expected(answer), "{label}: {request}");
             equal += 1;
             continue;
         };
         different += 1;
         match wanted {
-            Wanted::RefusedWithALine(found) => {
+            Deviation::RefusedWithOneLine(found) => {
                 assert_eq!((given.status, &given.allow), (400, &None), "{label}");
                 assert!(given.content_type.unwrap().starts_with("text/plain"), "{label}");
                 let line = given.body.strip_suffix('\n').expect("the line ends");
                 assert!(line.contains(found) && !line.contains('\n'), "{label}: {line}");
             }
-            Wanted::HeadOfGet => {
+            Deviation::HeadOfGet => {
                 let get = scene.ask(&request.replace("HEAD", "GET"), false);
                 let head_of = |response: &Response| {
                     let mut headers = response.headers.clone();
@@ -180,11 +180,11 @@ fn recorded_requests_are_answered_as_recorded() {
                 assert_eq!((get.status, &*given.body), (200, ""), "{label}");
                 assert_eq!(get.header("Content-Length"), Some(&*get.body.len().to_string()), "{label}");
             }
-            Wanted::AnswerTo(other) => {
+            Deviation::ReplyTo(other) => {
                 let other = recorded.iter().find(|recorded| recorded.request == *other).unwrap();
                 assert_eq!(given, expected(&other.answer), "{label}: {request}");
             }
-            Wanted::TrueNumbers => {
+            Deviation::TrueNumbers => {
                 assert_eq!(masked(&given), masked(answer), "{label}");
                 // Six lookups came before it: one found, three not found, another key's name, and an invalid number.
                 let counters = [("bad_requests", 2), ("no_of_requests", 6), ("successful_replies", 1)];
@@ -194,7 +194,7 @@ fn recorded_requests_are_answered_as_recorded() {
         }
     }
     println!("{} recorded requests: {equal} equal, {different} differ as wanted", recorded.len());
-    assert_eq!((recorded.len(), different), (19, WANTED.len()));
+    assert_eq!((recorded.len(), different), (19, INTENDED.len()));
 
     // The lookups since, including the one for HEAD, and the four refused requests.
     let counters = [
@@ -208,7 +208,7 @@ fn recorded_requests_are_answered_as_recorded() {
 }
 
 /// A response with its numbers replaced by their types.
-fn masked(answer: &Answer) -> Answer {
+fn masked(answer: &Reply) -> Reply {
     let mut body = String::new();
     let mut rest = &*answer.body;
     while let Some(start) = rest.find(|c: char| c.is_ascii_digit() || c == '-') {
@@ -218,7 +218,7 @@ fn masked(answer: &Answer) -> Answer {
         body += if number[..end].contains(['.', 'e']) { "float" } else { "integer" };
         rest = &number[end..];
     }
-    Answer { body: body + rest, ..answer.clone() }
+    Reply { body: body + rest, ..answer.clone() }
 }
 
 /// Checks all of `/nagios` while all connections are open: the counters of requests, and of created and

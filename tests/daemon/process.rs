@@ -15,7 +15,9 @@ use lab::http::Client;
 use nix::sys::signal::Signal;
 
 use super::binary::DAEMON;
-use super::usual::{Settings, USUAL, directory_with, fill, shrink_buffers, source, stall, status};
+use super::usual::{
+    TestConfig, USUAL, directory_with, fill, inside_host, shrink_buffers, stalled_client, status,
+};
 
 /// Runs the daemon to its end without a lab, for what it does before it uses the network.
 fn run(args: &[&str]) -> (i32, String, String) {
@@ -179,7 +181,7 @@ fn an_address_that_cannot_be_bound_ends_the_daemon() {
     ends_with(&["-p", &port], &format!("127.0.0.1 port {port}"));
     drop(taken);
     // The port is free again, and the command line overrides the file.
-    let ini = Settings { host: "203.0.113.9", ..USUAL }.ini();
+    let ini = TestConfig { host: "203.0.113.9", ..USUAL }.ini();
     let daemon = DAEMON.builder(ini).arg("-i").arg("127.0.0.2").arg("--port").arg(&port).start(lab.gateway());
     assert_eq!(daemon.addr().to_string(), format!("127.0.0.2:{port}"));
     assert_eq!(status(&lab, &daemon, "/debug"), 200);
@@ -211,7 +213,7 @@ fn cap_net_admin_is_required_and_sufficient() {
     daemon.wait_for_line("the table equals the kernel's");
     let server = lab.listen(lab.server_at(443));
     let _open = lab.connect_to(&server, lab.client_at(0, 40001));
-    assert_eq!(source(&lab, &daemon, "/nat_port/40001"), "192.168.7.2 40001");
+    assert_eq!(inside_host(&lab, &daemon, "/nat_port/40001"), "192.168.7.2 40001");
     assert_eq!(fs::metadata(format!("/proc/{}", daemon.pid())).unwrap().uid(), 65534);
 }
 
@@ -223,12 +225,12 @@ fn signals_end_the_daemon_whatever_clients_do() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let lab = Lab::builder().build();
         shrink_buffers(&lab);
-        let mut daemon = Settings { more: "[threading]\njoin_timeout = 1", ..USUAL }.start(&lab);
+        let mut daemon = TestConfig { more: "[threading]\njoin_timeout = 1", ..USUAL }.start(&lab);
         fill(&lab, 3000);
         let mut idle = Client::connect(lab.gateway(), daemon.local_addr());
         assert_eq!(idle.get("/nat_port/1").status, 200);
         let silent = Client::connect(lab.gateway(), daemon.local_addr());
-        let stuck = stall(&lab, &daemon);
+        let stuck = stalled_client(&lab, &daemon);
 
         let start = Instant::now();
         daemon.signal(signal);
@@ -250,9 +252,9 @@ fn a_response_in_progress_is_finished() {
     }
     let lab = Lab::builder().build();
     shrink_buffers(&lab);
-    let mut daemon = Settings { more: "[threading]\njoin_timeout = 60", ..USUAL }.start(&lab);
+    let mut daemon = TestConfig { more: "[threading]\njoin_timeout = 60", ..USUAL }.start(&lab);
     fill(&lab, 3000);
-    let mut reader = stall(&lab, &daemon);
+    let mut reader = stalled_client(&lab, &daemon);
     daemon.signal(Signal::SIGTERM);
     daemon.wait_for_line("SIGTERM: ending");
     // A slow reader, so that the daemon has something to wait for.

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::binary::DAEMON;
-use lab::flows::{self, make, source_nat};
+use lab::flows::{self, create, source_nat};
 use lab::http::Client;
 use lab::{Daemon, Lab, traffic};
 use nfct::{Conntrack, Layer4, Protocol, Query, Tuple};
@@ -15,9 +15,9 @@ use socket2::{Domain, Socket, Type};
 const CONFIG: &str = "[data]\nkey_name = nat_port\n";
 
 /// A client on the gateway itself.
-struct Asker(Client);
+struct LookupClient(Client);
 
-impl Asker {
+impl LookupClient {
     fn of(lab: &Lab, daemon: &Daemon) -> Self {
         daemon.wait_for_line("equals the kernel's");
         Self(Client::connect(lab.gateway(), daemon.local_addr()))
@@ -44,7 +44,7 @@ impl Asker {
     }
 }
 
-fn query_in(lab: &Lab) -> Query {
+fn open_query(lab: &Lab) -> Query {
     lab.gateway().enter(Query::open).expect("ctnetlink is there")
 }
 
@@ -55,7 +55,7 @@ fn connections_that_share_a_public_port_are_told_apart_by_the_other_fields() {
     }
     let lab = Lab::builder().clients(3).servers(2).build();
     let daemon = DAEMON.start(lab.gateway(), CONFIG);
-    let mut asker = Asker::of(&lab, &daemon);
+    let mut client = LookupClient::of(&lab, &daemon);
     let (near, far) = (lab.listen(lab.server_at(443)), lab.listen(lab.server_number(1, 443)));
     let udp = lab.udp_server(lab.server_at(443));
     let mut open = Vec::new();
@@ -68,9 +68,9 @@ fn connections_that_share_a_public_port_are_told_apart_by_the_other_fields() {
         assert_eq!(peers, [public; 3], "all share the public port");
 
         let nat = format!("nat_ip=100.64.2.1&nat_port={port}");
-        let (matches, ambiguous) = asker.all(&nat);
+        let (matches, ambiguous) = client.all(&nat);
         assert!(matches.len() == 3 && ambiguous, "{matches:#?}");
-        let (matches, ambiguous) = asker.all(&format!("{nat}&protocol=tcp"));
+        let (matches, ambiguous) = client.all(&format!("{nat}&protocol=tcp"));
         assert!(matches.len() == 2 && ambiguous, "{matches:#?}");
         let sources: Vec<_> = matches.iter().map(|one| one["src_ip"].as_str().expect("an address")).collect();
         assert_eq!(sources, ["192.168.7.3", "192.168.7.2"], "the newest first");
@@ -81,7 +81,7 @@ fn connections_that_share_a_public_port_are_told_apart_by_the_other_fields() {
             ("protocol=udp", "192.168.7.4"),
         ];
         for (rest, src_ip) in exact {
-            asker.one(&format!("{nat}&{rest}"), json!({"src_ip": src_ip, "src_port": port, "nat": ["src"]}));
+            client.one(&format!("{nat}&{rest}"), json!({"src_ip": src_ip, "src_port": port, "nat": ["src"]}));
         }
         open.push((first, second, third));
     }
@@ -119,7 +119,7 @@ table ip6 nat {
     }
     let lab = Lab::builder().clients(2).ipv6().ruleset(RULES).build();
     let daemon = DAEMON.start(lab.gateway(), CONFIG);
-    let mut asker = Asker::of(&lab, &daemon);
+    let mut client = LookupClient::of(&lab, &daemon);
     let mut open = Vec::new();
 
     // Source NAT over IPv6: two hosts, one port.
@@ -129,7 +129,7 @@ table ip6 nat {
         assert_eq!(connection.peer.ip(), lab.public6());
         let question = format!("nat_ip=2001:db8::2&nat_port={}&state=live", connection.peer.port());
         let src_ip = lab.client6_at(host, 0).ip();
-        asker.one(
+        client.one(
             &question,
             json!({"l3": "ipv6", "src_ip": src_ip, "src_port": 40_001, "nat_ip": "2001:db8::2",
             "dst_ip": "2001:db8::1", "server_ip": "2001:db8::1"}),
@@ -154,12 +154,12 @@ table ip6 nat {
         "server_ip=192.168.7.2&server_port=443",
         "dst_ip=100.64.2.1&dst_port=8443",
     ] {
-        asker.one(question, translated.clone());
+        client.one(question, translated.clone());
     }
     let inner6 = lab.client().enter(|| std::net::TcpListener::bind(lab.client6_at(0, 443))).expect("free");
     let stream6 = from_outside(lab.server6_at(50_000), (lab.public6(), 8443).into());
     let (inside6, _) = inner6.accept().expect("it came");
-    asker.one(
+    client.one(
         "dst_ip=2001:db8::2&dst_port=8443",
         json!({"src_ip": "2001:db8::1", "src_port": 50_000,
         "server_ip": "fd00:7::2", "server_port": 443, "nat_ip": "2001:db8::1", "nat": ["dst"]}),
@@ -170,7 +170,7 @@ table ip6 nat {
     let redirected = lab.connect(lab.client_at(0, 40_003), lab.server_at(3128));
     let (at_proxy, peer) = proxy.accept().expect("it came");
     assert_eq!(peer, lab.client_at(0, 40_003));
-    asker.one(
+    client.one(
         "src_ip=192.168.7.2&src_port=40003",
         json!({"dst_ip": "198.51.100.1", "dst_port": 3128,
         "server_ip": "192.168.7.1", "server_port": 8081, "nat_ip": "192.168.7.2", "nat": ["dst"]}),
@@ -180,7 +180,7 @@ table ip6 nat {
     let server = lab.listen(lab.server_at(8888));
     let connection = lab.connect_to(&server, lab.client_at(1, 40_004));
     assert_eq!(connection.peer, lab.client_at(1, 50_001));
-    asker.one(
+    client.one(
         "nat_ip=192.168.7.3&nat_port=50001",
         json!({"src_ip": "192.168.7.3", "src_port": 40_004,
         "nat": ["src"]}),
@@ -190,10 +190,10 @@ table ip6 nat {
     // Without NAT: tracked, except with nat_only.
     let server = lab.listen(lab.server_at(80));
     let plain = lab.connect_to(&server, lab.client_at(0, 40_005));
-    asker.one("nat_ip=192.168.7.2&nat_port=40005", json!({"src_ip": "192.168.7.2", "nat": []}));
+    client.one("nat_ip=192.168.7.2&nat_port=40005", json!({"src_ip": "192.168.7.2", "nat": []}));
     let config = format!("[filter]\nnat_only = yes\n{CONFIG}[http_server]\nport = 8082\n");
     let nat_only = DAEMON.start(lab.gateway(), config);
-    let mut other = Asker::of(&lab, &nat_only);
+    let mut other = LookupClient::of(&lab, &nat_only);
     let later = lab.connect_to(&server, lab.client_at(0, 40_006));
     for port in [40_005, 40_006] {
         assert_eq!(other.all(&format!("src_ip=192.168.7.2&src_port={port}")).0, [] as [Value; 0]);
@@ -215,7 +215,7 @@ fn an_echo_is_found_by_its_public_identifier() {
     let lab = Lab::builder().clients(3).build();
     lab.client().sysctl("net.ipv4.ping_group_range", "0 2147483647");
     let daemon = DAEMON.start(lab.gateway(), CONFIG);
-    let mut asker = Asker::of(&lab, &daemon);
+    let mut client = LookupClient::of(&lab, &daemon);
     let outside = lab.server().enter(|| raw_socket(1));
     let mut identifiers = Vec::new();
     let pings: Vec<_> = (0..3)
@@ -234,13 +234,13 @@ fn an_echo_is_found_by_its_public_identifier() {
             let identifier = u16::from_be_bytes([seen[4], seen[5]]);
             let question = format!("protocol=icmp&nat_ip=100.64.2.1&nat_port={identifier}");
             let src_ip = from.ip();
-            asker.one(
+            client.one(
                 &question,
                 json!({"src_ip": src_ip, "src_port": 7777, "nat_port": identifier,
                 "dst_port": null, "server_port": null, "icmp": {"type": 8, "code": 0}}),
             );
             let question = format!("protocol=icmp&src_ip={src_ip}&src_port=7777");
-            asker.one(&question, json!({"nat_port": identifier}));
+            client.one(&question, json!({"nat_port": identifier}));
             identifiers.push(identifier);
             socket
         })
@@ -313,8 +313,8 @@ fn other_protocols_are_found_with_the_fields_they_have() {
     }
     let lab = Lab::builder().clients(3).build();
     let daemon = DAEMON.start(lab.gateway(), CONFIG);
-    let mut asker = Asker::of(&lab, &daemon);
-    let mut query = query_in(&lab);
+    let mut client = LookupClient::of(&lab, &daemon);
+    let mut query = open_query(&lab);
     let mut answered = Vec::new();
 
     // SCTP: two hosts with one port.
@@ -326,7 +326,7 @@ fn other_protocols_are_found_with_the_fields_they_have() {
         assert_eq!(from, lab.public(0));
         let nat_port = u16::from_be_bytes([seen[0], seen[1]]);
         let question = format!("protocol=sctp&nat_ip=100.64.2.1&nat_port={nat_port}");
-        asker.one(
+        client.one(
             &question,
             json!({"src_ip": lab.client_at(host, 0).ip(), "src_port": 5000, "dst_port": 9899}),
         );
@@ -354,7 +354,7 @@ fn other_protocols_are_found_with_the_fields_they_have() {
             let question = format!("protocol={protocol}&nat_port={}", 6000 + u16::from(host));
             let fields = json!({"src_ip": lab.client_at(host, 0).ip(), "src_port": 5001, "dst_port": 5001,
                 "protocol": protocol.to_string()});
-            asker.one(&question, fields);
+            client.one(&question, fields);
         }
         answered.push(protocol.name().expect("it has one"));
     }
@@ -364,7 +364,7 @@ fn other_protocols_are_found_with_the_fields_they_have() {
     send_raw(&lab, GRE, 0, &[0, 0, 8, 0, 1, 2, 3, 4]);
     let (from, _) = receive(&outside, |_| true);
     assert_eq!(from, lab.public(0));
-    asker.one(
+    client.one(
         "protocol=gre&nat_ip=100.64.2.1&dst_ip=198.51.100.1",
         json!({"src_ip": "192.168.7.2",
         "protocol": "gre", "nat": ["src"]}),
@@ -379,8 +379,8 @@ fn other_protocols_are_found_with_the_fields_they_have() {
     for host in 3..5 {
         let inside = keyed(&format!("192.168.7.{host}"), "198.51.100.1", (77, 88));
         let outside = keyed("198.51.100.1", "100.64.2.1", (88, 100 + host));
-        make(&mut query, &(inside, outside));
-        asker.one(
+        create(&mut query, &(inside, outside));
+        client.one(
             &format!("protocol=gre&nat_port={}", 100 + host),
             json!({
             "src_ip": format!("192.168.7.{host}"), "src_port": 77, "dst_port": 88, "server_port": 88}),
@@ -398,13 +398,13 @@ fn other_protocols_are_found_with_the_fields_they_have() {
             continue;
         }
         let name = Protocol::from(protocol).to_string();
-        asker.one(
+        client.one(
             &format!("protocol={protocol}&nat_ip=100.64.2.1&state=live"),
             json!({"src_ip": "192.168.7.4",
             "protocol": name, "nat": ["src"]}),
         );
         if protocol != DCCP {
-            asker.one(
+            client.one(
                 &format!("protocol={protocol}&src_ip=192.168.7.4"),
                 json!({"src_port": null,
                 "nat_port": null, "dst_port": null, "server_port": null}),
@@ -436,8 +436,8 @@ table ip nat {
     }
     let lab = Lab::builder().clients(2).ruleset(RULES).build();
     let daemon = DAEMON.start(lab.gateway(), CONFIG);
-    let mut asker = Asker::of(&lab, &daemon);
-    let mut query = query_in(&lab);
+    let mut client = LookupClient::of(&lab, &daemon);
+    let mut query = open_query(&lab);
 
     // Equal in everything but the zone.
     let inside = "192.168.7.2:40001".parse().expect("an address");
@@ -451,17 +451,17 @@ table ip nat {
         query.create(&entry).unwrap_or_else(|error| panic!("{original}: {error}"));
     }
     let nat = "protocol=tcp&nat_ip=100.64.2.1&nat_port=40001";
-    let (matches, ambiguous) = asker.all(nat);
+    let (matches, ambiguous) = client.all(nat);
     assert!(matches.len() == 3 && ambiguous, "{matches:#?}");
     for zone in [3, 4, 65_535] {
-        let found = asker.one(&format!("{nat}&zone={zone}"), json!({"zone": zone, "mark": zone}));
+        let found = client.one(&format!("{nat}&zone={zone}"), json!({"zone": zone, "mark": zone}));
         assert_eq!(found.get("reply_zone"), None, "{found}");
     }
     let (original, _) = in_zone(4);
     assert!(flows::remove(&mut query, &original));
-    asker.one(&format!("{nat}&zone=4"), json!({"state": "closed", "mark": 4}));
-    asker.one(&format!("{nat}&zone=3"), json!({"state": "live", "mark": 3}));
-    asker.one(&format!("{nat}&zone=65535"), json!({"state": "live", "mark": 65_535}));
+    client.one(&format!("{nat}&zone=4"), json!({"state": "closed", "mark": 4}));
+    client.one(&format!("{nat}&zone=3"), json!({"state": "live", "mark": 3}));
+    client.one(&format!("{nat}&zone=65535"), json!({"state": "live", "mark": 65_535}));
 
     // A zone for the inside only, as for tenants whose addresses overlap.
     let server = lab.listen(lab.server_at(443));
@@ -470,10 +470,10 @@ table ip nat {
     let nat = format!("nat_ip=100.64.2.1&nat_port={}", tenant.peer.port());
     let fields = json!({"src_ip": "192.168.7.3", "zone": 7, "reply_zone": 0});
     for zone in ["", "&zone=7", "&zone=0"] {
-        asker.one(&format!("{nat}{zone}"), fields.clone());
+        client.one(&format!("{nat}{zone}"), fields.clone());
     }
     let nat = format!("nat_ip=100.64.2.1&nat_port={}", usual.peer.port());
-    asker.one(&format!("{nat}&zone=0"), json!({"src_ip": "192.168.7.2", "zone": 0}));
-    assert_eq!(asker.all(&format!("{nat}&zone=7")).0.len(), 0);
+    client.one(&format!("{nat}&zone=0"), json!({"src_ip": "192.168.7.2", "zone": 0}));
+    assert_eq!(client.all(&format!("{nat}&zone=7")).0.len(), 0);
     println!("zones: 3 with equal tuples, one of the inside only, one default: each found in its own");
 }

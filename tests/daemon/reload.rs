@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// A configuration with variable parts.
-struct Config {
+struct ConfigParts {
     filter: &'static str,
     key_name: &'static str,
     del_delay: u32,
@@ -23,8 +23,8 @@ struct Config {
     rest: &'static str,
 }
 
-impl Config {
-    const USUAL: Config = Config {
+impl ConfigParts {
+    const USUAL: ConfigParts = ConfigParts {
         filter: "",
         key_name: "nat_port",
         del_delay: 60,
@@ -35,7 +35,7 @@ impl Config {
     };
 
     fn text(&self) -> String {
-        let Config { filter, key_name, del_delay, host, port, ip_acl, rest } = self;
+        let ConfigParts { filter, key_name, del_delay, host, port, ip_acl, rest } = self;
         format!(
             "[filter]\n{filter}\n[data]\nkey_name = {key_name}\ndel_delay = {del_delay}\n\
              [http_server]\nhost = {host}\nport = {port}\nip_acl = {ip_acl}\n{rest}\n"
@@ -55,7 +55,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let lab = Lab::builder().clients(2).build();
-        let daemon = DAEMON.start(lab.gateway(), Config::USUAL.text());
+        let daemon = DAEMON.start(lab.gateway(), ConfigParts::USUAL.text());
         daemon.wait_for_line("equals the kernel's");
         let client = Client::connect(lab.gateway(), daemon.local_addr());
         let query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
@@ -67,7 +67,7 @@ impl Bench {
     }
 
     /// Puts a configuration into force.
-    fn reload(&mut self, config: &Config) {
+    fn reload(&mut self, config: &ConfigParts) {
         self.reload_text(&config.text(), "is in force");
     }
 
@@ -139,12 +139,12 @@ fn the_table_connections_and_streams_survive_a_reload() {
         .expect("the connection is open");
 
     let others = [
-        Config { key_name: "src_ip", ..Config::USUAL },
-        Config { filter: "dst_ip = 198.51.100.1", ..Config::USUAL },
-        Config { filter: "dst_ip = 198.51.100.1\ndst_port = 443", del_delay: 50, ..Config::USUAL },
-        Config { port: 8081, ..Config::USUAL },
-        Config { rest: "[netlink]\nreceive_buffer = 1M\n", ..Config::USUAL },
-        Config::USUAL,
+        ConfigParts { key_name: "src_ip", ..ConfigParts::USUAL },
+        ConfigParts { filter: "dst_ip = 198.51.100.1", ..ConfigParts::USUAL },
+        ConfigParts { filter: "dst_ip = 198.51.100.1\ndst_port = 443", del_delay: 50, ..ConfigParts::USUAL },
+        ConfigParts { port: 8081, ..ConfigParts::USUAL },
+        ConfigParts { rest: "[netlink]\nreceive_buffer = 1M\n", ..ConfigParts::USUAL },
+        ConfigParts::USUAL,
     ];
     let mut new = Vec::new();
     for (port, config) in (40_100..).zip(&others) {
@@ -184,29 +184,29 @@ fn every_changed_key_takes_effect() {
     let public = bench.daemon.addr_on(bench.lab.public(0));
     let mut outside = Client::connect(bench.lab.server(), public);
     assert_eq!(outside.get("/healthz").status, 200);
-    bench.reload(&Config { ip_acl: "127.0.0.1,", ..Config::USUAL });
+    bench.reload(&ConfigParts { ip_acl: "127.0.0.1,", ..ConfigParts::USUAL });
     assert_eq!((outside.get("/healthz").status, outside.get("/nat_port/1").status), (403, 403));
-    bench.reload(&Config::USUAL);
+    bench.reload(&ConfigParts::USUAL);
     assert_eq!(outside.get("/healthz").status, 200);
 
     // key_name.
     let first: Vec<_> = (40_000..40_010).map(|port| bench.connect(&web, port)).collect();
     assert_eq!((bench.status("/nat_port/40001"), bench.status("/dst_ip/198.51.100.1")), (200, 400));
-    bench.reload(&Config { key_name: "dst_ip", ..Config::USUAL });
+    bench.reload(&ConfigParts { key_name: "dst_ip", ..ConfigParts::USUAL });
     assert_eq!((bench.status("/nat_port/40001"), bench.status("/dst_ip/198.51.100.1")), (400, 200));
-    bench.reload(&Config { key_name: "dst_port", ..Config::USUAL });
+    bench.reload(&ConfigParts { key_name: "dst_port", ..ConfigParts::USUAL });
     assert_eq!((bench.status("/dst_port/443"), bench.status("/dst_port/80")), (200, 404));
 
     // The filter: a narrower one removes mappings, a wider one restores them, also those opened and closed meanwhile.
     let second: Vec<_> = (41_000..41_010).map(|port| bench.connect(&plain, port)).collect();
     assert_eq!((bench.find(40_001).len(), bench.find(41_001).len()), (1, 1));
-    bench.reload(&Config { filter: "dst_port = 80", ..Config::USUAL });
+    bench.reload(&ConfigParts { filter: "dst_port = 80", ..ConfigParts::USUAL });
     assert_eq!((bench.find(40_001).len(), bench.find(41_001).len()), (0, 1));
     let meanwhile = bench.connect(&web, 40_010);
     assert_eq!(bench.find(40_010).len(), 0);
     let mut first = first.into_iter();
     bench.end(first.next().expect("there are some"));
-    bench.reload(&Config::USUAL);
+    bench.reload(&ConfigParts::USUAL);
     wait_until("the kernel's table was read", || bench.status("/readyz") == 200);
     assert!(bench.find(40_000).iter().all(|found| found["state"] != "live"));
     for port in 40_001..=40_010 {
@@ -218,12 +218,12 @@ fn every_changed_key_takes_effect() {
     assert_eq!(bench.find(40_010)[0]["state"], "closed");
 
     // del_delay.
-    bench.reload(&Config { del_delay: 0, ..Config::USUAL });
+    bench.reload(&ConfigParts { del_delay: 0, ..ConfigParts::USUAL });
     assert_eq!(bench.find(40_010).len(), 0);
     let mut second = second.into_iter();
     bench.end(second.next().expect("there are some"));
     assert_eq!(bench.find(41_000).len(), 0);
-    bench.reload(&Config { del_delay: 600, ..Config::USUAL });
+    bench.reload(&ConfigParts { del_delay: 600, ..ConfigParts::USUAL });
     assert_eq!(bench.find(40_010).len(), 0, "nothing comes back");
     bench.end(second.next().expect("there are some"));
     assert_eq!(bench.find(41_001)[0]["state"], "closed");
@@ -231,31 +231,31 @@ fn every_changed_key_takes_effect() {
     // The log level.
     let debug = |bench: &Bench| bench.lines("asks GET /healthz");
     assert_eq!((bench.status("/healthz"), debug(&bench)), (200, 0));
-    bench.reload(&Config { rest: "[syslog]\ndebug_level = 10", ..Config::USUAL });
+    bench.reload(&ConfigParts { rest: "[syslog]\ndebug_level = 10", ..ConfigParts::USUAL });
     assert_eq!(bench.status("/healthz"), 200);
     wait_until("the question is logged", || debug(&bench) == 1);
-    bench.reload(&Config::USUAL);
+    bench.reload(&ConfigParts::USUAL);
     assert_eq!((bench.status("/healthz"), debug(&bench)), (200, 1));
 
     // Host and port.
-    bench.reload(&Config { port: 8081, ..Config::USUAL });
+    bench.reload(&ConfigParts { port: 8081, ..ConfigParts::USUAL });
     let at = |ip, port| (ip, port).into();
     let gateway = bench.lab.gateway();
     let loopback = "127.0.0.1".parse().expect("an address");
     assert_eq!(lab::http::get(gateway, at(loopback, 8081), "/healthz").status, 200);
     wait_until("the old port is closed", || Client::try_connect(gateway, at(loopback, 8080)).is_err());
     assert_eq!((bench.client.get("/healthz").status, outside.get("/healthz").status), (200, 200));
-    bench.reload(&Config { port: 8081, host: "100.64.2.1", ..Config::USUAL });
+    bench.reload(&ConfigParts { port: 8081, host: "100.64.2.1", ..ConfigParts::USUAL });
     let (gateway, public) = (bench.lab.gateway(), bench.lab.public(0));
     assert_eq!(lab::http::get(bench.lab.server(), at(public, 8081), "/healthz").status, 200);
     wait_until("the old address is closed", || Client::try_connect(gateway, at(loopback, 8081)).is_err());
     assert_eq!((bench.client.get("/healthz").status, outside.get("/healthz").status), (200, 200));
     // All addresses again; then an address that is in use, which changes nothing.
-    bench.reload(&Config { port: 8081, ..Config::USUAL });
+    bench.reload(&ConfigParts { port: 8081, ..ConfigParts::USUAL });
     assert_eq!(lab::http::get(bench.lab.gateway(), at(loopback, 8081), "/healthz").status, 200);
-    bench.reload(&Config { port: 8081, host: "100.64.2.1", ..Config::USUAL });
+    bench.reload(&ConfigParts { port: 8081, host: "100.64.2.1", ..ConfigParts::USUAL });
     let taken = bench.lab.gateway().enter(|| TcpListener::bind("127.0.0.1:8081")).expect("it is free");
-    let every = Config { port: 8081, key_name: "src_ip", ..Config::USUAL };
+    let every = ConfigParts { port: 8081, key_name: "src_ip", ..ConfigParts::USUAL };
     bench.reload_text(&every.text(), "the configuration stays as it was");
     drop(taken);
     assert_eq!(lab::http::get(bench.lab.server(), at(public, 8081), "/nat_port/40001").status, 200);
@@ -274,12 +274,12 @@ fn an_invalid_file_changes_nothing() {
     let taken = bench.lab.gateway().enter(|| TcpListener::bind("0.0.0.0:8090")).expect("it is free");
     let file = bench.daemon.config_path().display().to_string();
     // All other keys differ as well and must not take effect.
-    let another = Config {
+    let another = ConfigParts {
         key_name: "src_ip",
         del_delay: 0,
         ip_acl: "10.0.0.1,",
         filter: "dst_port = 80",
-        ..Config::USUAL
+        ..ConfigParts::USUAL
     };
     let text = another.text();
     let line = |text: &str, of: &str| 1 + text.lines().position(|line| line.starts_with(of)).expect("there");
@@ -295,7 +295,7 @@ fn an_invalid_file_changes_nothing() {
         assert!(bench.daemon.stderr().contains(&said), "no {said} in:\n{}", bench.daemon.stderr());
         check_unchanged(&mut bench);
     }
-    bench.reload_text(&Config { port: 8090, ..another }.text(), "the configuration stays as it was");
+    bench.reload_text(&ConfigParts { port: 8090, ..another }.text(), "the configuration stays as it was");
     assert_eq!(bench.lines("cannot listen on 0.0.0.0 port 8090"), 1);
     check_unchanged(&mut bench);
     std::fs::remove_file(&file).expect("it is there");
@@ -304,7 +304,7 @@ fn an_invalid_file_changes_nothing() {
     check_unchanged(&mut bench);
 
     // The next valid file takes effect.
-    bench.reload(&Config { key_name: "src_ip", ..Config::USUAL });
+    bench.reload(&ConfigParts { key_name: "src_ip", ..ConfigParts::USUAL });
     assert_eq!(bench.status("/src_ip/192.168.7.2"), 200);
     println!(
         "reload: {} files that cannot be used, each named with its line, changed nothing",

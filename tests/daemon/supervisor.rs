@@ -125,7 +125,7 @@ fn ready_is_sent_after_the_first_dump() {
     for port in 1..=MANY {
         let (client, server, public) =
             (lab.client_at(0, port), lab.server_at(443), (lab.public(0), port).into());
-        flows::make(&mut query, &flows::source_nat(Protocol::Tcp, client, server, public));
+        flows::create(&mut query, &flows::source_nat(Protocol::Tcp, client, server, public));
     }
     let manager = Manager::new();
     let daemon = manager.builder(CONFIG).start(lab.gateway());
@@ -158,20 +158,20 @@ fn ready_is_sent_when_the_kernel_reports_no_events() {
 
 #[test]
 fn the_watchdog_is_not_fed_while_the_netlink_thread_hangs() {
-    starves_without("netfilter");
+    check_watchdog_without("netfilter");
 }
 
 #[test]
 fn the_watchdog_is_not_fed_while_an_http_thread_hangs() {
-    starves_without("http");
+    check_watchdog_without("http");
 }
 
 #[test]
 fn the_watchdog_is_not_fed_while_the_main_thread_hangs() {
-    starves_without("pynatconnd");
+    check_watchdog_without("pynatconnd");
 }
 
-fn starves_without(thread: &str) {
+fn check_watchdog_without(thread: &str) {
     if !lab::require() {
         return;
     }

@@ -26,7 +26,7 @@ pub(super) const LONG: Duration = Duration::from_secs(40);
 
 /// A configuration, as lines of its sections.
 #[derive(Clone, Copy)]
-pub(super) struct Settings {
+pub(super) struct TestConfig {
     pub(super) key: &'static str,
     pub(super) data: &'static str,
     pub(super) filter: &'static str,
@@ -37,7 +37,7 @@ pub(super) struct Settings {
 }
 
 /// Requests from the gateway itself are connections too; the filter keeps them out of the table.
-pub(super) const USUAL: Settings = Settings {
+pub(super) const USUAL: TestConfig = TestConfig {
     key: "nat_port",
     data: "",
     filter: "dst_ip = 198.51.100.1",
@@ -46,9 +46,9 @@ pub(super) const USUAL: Settings = Settings {
     more: "",
 };
 
-impl Settings {
+impl TestConfig {
     pub(super) fn ini(self) -> String {
-        let Settings { key, data, filter, host, acl, more } = self;
+        let TestConfig { key, data, filter, host, acl, more } = self;
         format!(
             "[filter]\n{filter}\n[data]\nkey_name = {key}\n{data}\n\
              [http_server]\nhost = {host}\nport = 0\nip_acl = {acl},\n{more}\n"
@@ -60,24 +60,24 @@ impl Settings {
     }
 }
 
-pub(super) fn ask(lab: &Lab, daemon: &Daemon, path: &str) -> Response {
+pub(super) fn get(lab: &Lab, daemon: &Daemon, path: &str) -> Response {
     http::get(lab.gateway(), daemon.local_addr(), path)
 }
 
 pub(super) fn status(lab: &Lab, daemon: &Daemon, path: &str) -> u16 {
-    ask(lab, daemon, path).status
+    get(lab, daemon, path).status
 }
 
 /// The inside address and port of a response.
-pub(super) fn source(lab: &Lab, daemon: &Daemon, path: &str) -> String {
-    let response = ask(lab, daemon, path);
+pub(super) fn inside_host(lab: &Lab, daemon: &Daemon, path: &str) -> String {
+    let response = get(lab, daemon, path);
     assert_eq!(response.status, 200, "{path}: {}", response.text());
     let mapping = response.json();
     format!("{} {}", mapping["src_ip"].as_str().unwrap(), mapping["src_port"])
 }
 
 /// Deletes entries of the gateway's kernel, as `conntrack -D` does, and returns their number.
-pub(super) fn end(lab: &Lab, which: impl Fn(&Flow) -> bool + Send) -> usize {
+pub(super) fn delete(lab: &Lab, which: impl Fn(&Flow) -> bool + Send) -> usize {
     lab.gateway().enter(|| {
         let mut query = Query::open().unwrap();
         let flows: Vec<_> = query.dump(Family::Any).unwrap().map(Result::unwrap).filter(which).collect();
@@ -91,8 +91,8 @@ pub(super) fn end(lab: &Lab, which: impl Fn(&Flow) -> bool + Send) -> usize {
 }
 
 /// Deletes the only TCP entry of an inside address and port.
-pub(super) fn end_from(lab: &Lab, from: SocketAddr) {
-    let ended = end(lab, |flow| {
+pub(super) fn delete_from(lab: &Lab, from: SocketAddr) {
+    let ended = delete(lab, |flow| {
         let Layer4::Ports { src, .. } = flow.original.layer4 else { return false };
         flow.original.protocol == Protocol::Tcp && (flow.original.src, src) == (from.ip(), from.port())
     });
@@ -100,8 +100,8 @@ pub(super) fn end_from(lab: &Lab, from: SocketAddr) {
 }
 
 /// Deletes all entries of connections to the first server.
-pub(super) fn end_all(lab: &Lab) {
-    assert_ne!(end(lab, |flow| flow.original.dst == lab.server_at(0).ip()), 0);
+pub(super) fn delete_all(lab: &Lab) {
+    assert_ne!(delete(lab, |flow| flow.original.dst == lab.server_at(0).ip()), 0);
 }
 
 /// Creates entries in the gateway's kernel, from inside ports 1 to `number`, each with the same public
@@ -109,12 +109,12 @@ pub(super) fn end_all(lab: &Lab) {
 pub(super) fn fill(lab: &Lab, number: u16) {
     lab.gateway().enter(|| {
         let mut query = Query::open().unwrap();
-        (1..=number).for_each(|port| make(lab, &mut query, [port, 443, port]));
+        (1..=number).for_each(|port| create(lab, &mut query, [port, 443, port]));
     });
 }
 
 /// Creates an entry in the gateway's kernel with these ports: inside, server, public.
-pub(super) fn make(lab: &Lab, query: &mut Query, [inside, server, public]: [u16; 3]) {
+pub(super) fn create(lab: &Lab, query: &mut Query, [inside, server, public]: [u16; 3]) {
     let tuple = |src: SocketAddr, dst: SocketAddr| {
         let layer4 = Layer4::Ports { src: src.port(), dst: dst.port() };
         Tuple { src: src.ip(), dst: dst.ip(), protocol: Protocol::Tcp, layer4, zone: 0 }
@@ -145,7 +145,7 @@ pub(super) fn exchange(lab: &Lab, daemon: &Daemon, bytes: &[u8]) -> String {
 }
 
 /// A client that requests the whole table and does not read it.
-pub(super) fn stall(lab: &Lab, daemon: &Daemon) -> TcpStream {
+pub(super) fn stalled_client(lab: &Lab, daemon: &Daemon) -> TcpStream {
     let socket = lab.gateway().enter(|| Socket::new(Domain::IPV4, Type::STREAM, None)).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect_timeout(&daemon.local_addr().into(), lab::PATIENCE).unwrap();

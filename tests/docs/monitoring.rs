@@ -172,7 +172,7 @@ fn prometheus_answers_the_dashboard_and_raises_alerts() {
     let mut make = |ports: std::ops::Range<u16>| {
         for port in ports {
             let (src, nat) = (lab.client_at(0, 20_000 + port), (lab.public(0), 30_000 + port).into());
-            flows::make(&mut query, &flows::source_nat(Protocol::Tcp, src, lab.server_at(443), nat));
+            flows::create(&mut query, &flows::source_nat(Protocol::Tcp, src, lab.server_at(443), nat));
         }
     };
     make(0..3);

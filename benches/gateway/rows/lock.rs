@@ -21,17 +21,17 @@ use lab::{Daemon, Netns};
 const PAUSE: Duration = Duration::from_micros(300);
 
 /// The time of a lookup, and its duration in milliseconds.
-type Asked = (Instant, f64);
+type LookupTime = (Instant, f64);
 
 /// Sends lookups continuously.
-struct Stream<'a> {
+struct LookupSeries<'a> {
     netns: &'a Netns,
     address: SocketAddr,
-    asked: Mutex<Vec<Asked>>,
+    asked: Mutex<Vec<LookupTime>>,
     stop: AtomicBool,
 }
 
-impl Stream<'_> {
+impl LookupSeries<'_> {
     fn run(&self) {
         let mut client = Client::connect(self.netns, self.address);
         let ports = LASTING.ports();
@@ -79,7 +79,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
         let netns = gateway.netns();
         let mut daemon = machine::on(&cpus.measured, || gateway.daemon(&quiet));
         let listener = Listener::new(netns, daemon.pid());
-        let stream = Stream {
+        let stream = LookupSeries {
             netns,
             address: daemon.local_addr(),
             asked: Mutex::default(),

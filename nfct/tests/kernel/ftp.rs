@@ -107,7 +107,7 @@ fn transfer(mut from: TcpStream, mut to: TcpStream) {
 
 /// The expectation that the kernel has just reported, which must be the only one
 /// in its list and belong to `control`.
-fn the_one(events: &mut ExpectEvents, query: &mut Query, control: Tuple) -> Expectation {
+fn only_expectation(events: &mut ExpectEvents, query: &mut Query, control: Tuple) -> Expectation {
     let told = next(events);
     assert_eq!((told.kind, told.expectation.master), (EventKind::New, control));
     let listed = all(query);
@@ -120,7 +120,7 @@ fn the_one(events: &mut ExpectEvents, query: &mut Query, control: Tuple) -> Expe
 }
 
 /// Waits for the end of `expectation` and checks that none is left.
-fn fulfilled(events: &mut ExpectEvents, query: &mut Query, expectation: &Expectation) {
+fn wait_fulfilled(events: &mut ExpectEvents, query: &mut Query, expectation: &Expectation) {
     let told = next(events);
     assert_eq!((told.kind, told.expectation.id), (EventKind::Destroy, expectation.id));
     assert_eq!(all(query), []);
@@ -143,7 +143,7 @@ fn an_active_ftp_transfer_through_nat_is_listed_and_watched() {
     server.say("200 PORT command successful");
     assert_eq!(client.hear(), "200 PORT command successful");
 
-    let expectation = the_one(&mut events, &mut query, control);
+    let expectation = only_expectation(&mut events, &mut query, control);
     assert_eq!(expectation.expected, tcp(SERVER, 0, PUBLIC, outside.port()));
     assert_eq!(expectation.mask, tcp("255.255.255.255", 0, "255.255.255.255", 0xffff));
     let nat = expectation.nat.unwrap();
@@ -157,7 +157,7 @@ fn an_active_ftp_transfer_through_nat_is_listed_and_watched() {
     let from = data.local_addr().unwrap();
     let (received, peer) = listener.accept().unwrap();
     assert_eq!(peer, from);
-    fulfilled(&mut events, &mut query, &expectation);
+    wait_fulfilled(&mut events, &mut query, &expectation);
     let flow = query.get_by_original(&tcp(SERVER, from.port(), PUBLIC, outside.port())).unwrap().unwrap();
     assert!(flow.status.is_expected() && flow.status.is_destination_nat(), "{flow:?}");
     assert_eq!(flow.reply, tcp(CLIENT, inside.port(), SERVER, from.port()));
@@ -182,14 +182,14 @@ fn a_passive_ftp_transfer_through_nat_is_listed_and_watched() {
     let told = heard.split(['(', ')']).nth(1).unwrap();
     assert_eq!(from_ftp(told), outside);
 
-    let expectation = the_one(&mut events, &mut query, control);
+    let expectation = only_expectation(&mut events, &mut query, control);
     assert_eq!(expectation.expected, tcp(CLIENT, 0, SERVER, outside.port()));
 
     let data = connect_from(lab.client(), outside);
     let from = data.local_addr().unwrap();
     let (sending, peer) = listener.accept().unwrap();
     assert_eq!(peer.ip().to_string(), PUBLIC);
-    fulfilled(&mut events, &mut query, &expectation);
+    wait_fulfilled(&mut events, &mut query, &expectation);
     let flow = query.get_by_original(&tcp(CLIENT, from.port(), SERVER, outside.port())).unwrap().unwrap();
     assert!(flow.status.is_expected() && flow.status.is_source_nat(), "{flow:?}");
     assert_eq!(flow.reply, tcp(SERVER, outside.port(), PUBLIC, peer.port()));
@@ -206,9 +206,9 @@ fn an_unfulfilled_expectation_ends_with_its_master() {
     let (mut client, mut server, control) = control(&lab);
     client.say(&format!("PORT {}", to_ftp((Ipv4Addr::new(192, 168, 7, 2), 50000).into())));
     server.hear();
-    let expectation = the_one(&mut events, &mut query, control);
+    let expectation = only_expectation(&mut events, &mut query, control);
     let start = Instant::now();
     query.flush(Family::Any).unwrap();
-    fulfilled(&mut events, &mut query, &expectation);
+    wait_fulfilled(&mut events, &mut query, &expectation);
     assert!(start.elapsed() < PATIENCE);
 }

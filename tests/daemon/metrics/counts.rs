@@ -253,7 +253,7 @@ fn a_known_overrun_is_counted_and_logged_once() {
     for port in 0..MADE {
         let (src, nat) = (bench.lab.client_at(0, 20_000 + port), (bench.lab.public(0), 30_000 + port).into());
         let tuples = flows::source_nat(Protocol::Tcp, src, bench.lab.server_at(443), nat);
-        flows::make(&mut bench.query, &tuples);
+        flows::create(&mut bench.query, &tuples);
     }
     let drops = kernel_drops(&bench.lab);
     assert!((1..u64::from(MADE)).contains(&drops), "{drops} of {MADE} dropped");
@@ -300,7 +300,7 @@ fn known_corrections_and_failed_reloads_are_counted() {
             flows::source_nat(Protocol::Udp, src, lab.server_at(443), nat)
         })
         .collect();
-    tuples.iter().for_each(|tuples| flows::make(&mut query, tuples));
+    tuples.iter().for_each(|tuples| flows::create(&mut query, tuples));
     lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "1");
     let mut bench = Bench::new(lab, CONFIG);
     let started = bench.metrics()["pynatconnd_config_last_reload_success_timestamp_seconds"];
@@ -352,10 +352,10 @@ fn labels_are_bounded_and_reveal_no_inside_host() {
         for port in 0..u16::from(number / 30 + 1) {
             let src = (Ipv4Addr::new(10, 7, 0, number), 20_000 + port).into();
             let tuples = flows::source_nat(Protocol::Tcp, src, server, (public, 30_000 + port).into());
-            flows::make(&mut bench.query, &tuples);
+            flows::create(&mut bench.query, &tuples);
         }
         let plain = (Ipv4Addr::new(10, 8, 0, number), 20_000).into();
-        flows::make(&mut bench.query, &flows::source_nat(Protocol::Tcp, plain, server, plain));
+        flows::create(&mut bench.query, &flows::source_nat(Protocol::Tcp, plain, server, plain));
     }
     let samples = bench.expect(&[("pynatconnd_outside_addresses", f64::from(ADDRESSES))]);
     let ports: Vec<_> =

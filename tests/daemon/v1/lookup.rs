@@ -9,10 +9,12 @@ use lab::{Daemon, Lab, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::setup::{client, gateway, ids_of_the_kernel, lines, make_connections, maker, numbers, questions};
+use super::setup::{
+    client, ctnetlink, ids_of_the_kernel, lines, lookups_begun, make_connections, numbers, start_daemon,
+};
 
 /// Lookups, the connections they find, newest first, and whether the result is ambiguous.
-const QUESTIONS: [(&str, &[usize], bool); 41] = [
+const LOOKUPS: [(&str, &[usize], bool); 41] = [
     ("", &[7, 6, 5, 4, 3, 2, 1, 0], true),
     // Each field alone.
     ("nat_ip=100.64.2.2", &[3], false),
@@ -78,16 +80,16 @@ fn each_field_filters_alone_and_with_others() {
         return;
     }
     let lab = Lab::builder().build();
-    let daemon = gateway(&lab);
+    let daemon = start_daemon(&lab);
     let mut client = client(&lab, &daemon);
-    make_connections(&mut maker(&lab), &mut client);
+    make_connections(&mut ctnetlink(&lab), &mut client);
 
     let check = |answer: &Value, expected: &[usize], ambiguous: bool, what: &str| {
         assert_eq!(numbers(answer["matches"].as_array().unwrap()), expected, "{what}");
         assert_eq!(answer["ambiguous"], ambiguous, "{what}");
         assert_eq!((&answer["complete"], &answer["truncated"]), (&json!(true), &Value::Null), "{what}");
     };
-    for (query, expected, ambiguous) in QUESTIONS {
+    for (query, expected, ambiguous) in LOOKUPS {
         let answer = client.get(&format!("/v1/lookup?{query}"));
         assert_eq!(answer.status, if expected.is_empty() { 404 } else { 200 }, "{query}");
         assert_eq!(answer.header("Content-Type"), Some("application/json"));
@@ -106,12 +108,12 @@ fn each_field_filters_alone_and_with_others() {
     }
 
     // All of them in one request, with results in their order.
-    let body = Value::from(QUESTIONS.map(|(query, ..)| as_json(query)).to_vec()).to_string();
+    let body = Value::from(LOOKUPS.map(|(query, ..)| as_json(query)).to_vec()).to_string();
     let answers = client.request("POST", "/v1/lookup", &[], body.as_bytes());
     assert_eq!(answers.status, 200, "{}", answers.text());
     let answers = answers.json();
-    assert_eq!(answers.as_array().unwrap().len(), QUESTIONS.len());
-    for ((query, expected, ambiguous), answer) in QUESTIONS.iter().zip(answers.as_array().unwrap()) {
+    assert_eq!(answers.as_array().unwrap().len(), LOOKUPS.len());
+    for ((query, expected, ambiguous), answer) in LOOKUPS.iter().zip(answers.as_array().unwrap()) {
         check(answer, expected, *ambiguous, query);
     }
 }
@@ -122,10 +124,10 @@ fn a_match_has_every_documented_field() {
         return;
     }
     let lab = Lab::builder().build();
-    let daemon = gateway(&lab);
+    let daemon = start_daemon(&lab);
     let mut client = client(&lab, &daemon);
     let begun = jiff::Timestamp::from_millisecond(jiff::Timestamp::now().as_millisecond()).unwrap();
-    make_connections(&mut maker(&lab), &mut client);
+    make_connections(&mut ctnetlink(&lab), &mut client);
     let ended = jiff::Timestamp::now();
 
     let ids: BTreeSet<_> = ids_of_the_kernel(&lab);
@@ -174,9 +176,9 @@ fn a_match_has_every_documented_field() {
 }
 
 /// Sends a request in another thread, and returns once the daemon has begun the lookup.
-fn ask_meanwhile(lab: &Lab, daemon: &Daemon, path: &str) -> thread::JoinHandle<(Response, Duration)> {
+fn get_meanwhile(lab: &Lab, daemon: &Daemon, path: &str) -> thread::JoinHandle<(Response, Duration)> {
     let mut watching = client(lab, daemon);
-    let before = questions(&mut watching);
+    let before = lookups_begun(&mut watching);
     let mut client = client(lab, daemon);
     client.stream().set_read_timeout(Some(Duration::from_secs(90))).unwrap();
     let path = path.to_owned();
@@ -184,7 +186,7 @@ fn ask_meanwhile(lab: &Lab, daemon: &Daemon, path: &str) -> thread::JoinHandle<(
         let begun = Instant::now();
         (client.get(&path), begun.elapsed())
     });
-    wait_until("the question is being answered", || questions(&mut watching) > before);
+    wait_until("the question is being answered", || lookups_begun(&mut watching) > before);
     asking
 }
 
@@ -194,13 +196,13 @@ fn wait_delays_the_response_until_a_match_or_the_timeout() {
         return;
     }
     let lab = Lab::builder().build();
-    let mut daemon = gateway(&lab);
+    let mut daemon = start_daemon(&lab);
     let mut client = client(&lab, &daemon);
     let minute = Duration::from_secs(60);
 
     // The response comes as soon as the connection opens, and not when another one opens.
     let path = "/v1/lookup?nat_ip=100.64.2.1&nat_port=40001&protocol=tcp&wait=60000";
-    let waiting = ask_meanwhile(&lab, &daemon, path);
+    let waiting = get_meanwhile(&lab, &daemon, path);
     let server = lab.listen(lab.server_at(443));
     let other = lab.connect_to(&server, lab.client_at(0, 40002));
     assert!(!waiting.is_finished());
@@ -210,7 +212,7 @@ fn wait_delays_the_response_until_a_match_or_the_timeout() {
     assert!(took < minute, "{took:?}");
 
     // The same for a connection that closes.
-    let waiting = ask_meanwhile(&lab, &daemon, "/v1/lookup?nat_port=40002&state=closed&wait=60000");
+    let waiting = get_meanwhile(&lab, &daemon, "/v1/lookup?nat_port=40002&state=closed&wait=60000");
     lab.gateway().run("conntrack", &["-D", "-p", "tcp", "--orig-port-src", "40002"]);
     let (answer, took) = waiting.join().unwrap();
     assert_eq!((answer.status, &answer.json()["matches"][0]["state"]), (200, &json!("closed")));
@@ -243,7 +245,7 @@ fn wait_delays_the_response_until_a_match_or_the_timeout() {
     assert!((Duration::from_secs(1)..Duration::from_secs(4)).contains(&took), "{took:?}");
 
     // When the daemon ends, waiting lookups get a response.
-    let waiting = ask_meanwhile(&lab, &daemon, "/v1/lookup?nat_port=1&wait=60000");
+    let waiting = get_meanwhile(&lab, &daemon, "/v1/lookup?nat_port=1&wait=60000");
     daemon.signal(Signal::SIGTERM);
     let (answer, took) = waiting.join().unwrap();
     assert_eq!(answer.status, 404);
@@ -258,8 +260,8 @@ fn a_batch_of_lookups_is_limited_and_an_invalid_one_is_named() {
         return;
     }
     let lab = Lab::builder().build();
-    let daemon = gateway(&lab);
-    let before = questions(&mut client(&lab, &daemon));
+    let daemon = start_daemon(&lab);
+    let before = lookups_begun(&mut client(&lab, &daemon));
     let post = |headers: &[(&str, &str)], body: &[u8]| {
         client(&lab, &daemon).request("POST", "/v1/lookup", headers, body)
     };
@@ -267,7 +269,7 @@ fn a_batch_of_lookups_is_limited_and_an_invalid_one_is_named() {
 
     let answer = post(&[], &thousand(1001));
     assert_eq!(answer.status, 413);
-    assert_eq!(answer.json()["error"], "1001 questions, of at most 1000");
+    assert_eq!(answer.json()["error"], "1001 lookups_begun, of at most 1000");
     for (body, error, hint) in [
         (
             r#"[{}, {}, {"natport": 1}]"#,
@@ -278,7 +280,7 @@ fn a_batch_of_lookups_is_limited_and_an_invalid_one_is_named() {
         (r#"[{}, 7]"#, "question 1: a question is no JSON object", r#"write {"nat_port": 40001}"#),
         (
             r#"{"nat_port": 1}"#,
-            "no list of questions: invalid type: map, expected a sequence at line 1 column 0",
+            "no list of lookups_begun: invalid type: map, expected a sequence at line 1 column 0",
             r#"write [{"nat_ip": "100.64.2.1", "nat_port": 40001}]"#,
         ),
     ] {
@@ -288,14 +290,14 @@ fn a_batch_of_lookups_is_limited_and_an_invalid_one_is_named() {
     }
     assert_eq!(post(&[], b"").status, 400);
     // None of these began a lookup.
-    assert_eq!(questions(&mut client(&lab, &daemon)), before);
+    assert_eq!(lookups_begun(&mut client(&lab, &daemon)), before);
     assert_eq!(post(&[], b"[]").json(), json!([]));
     assert_eq!(post(&[], &thousand(1000)).json().as_array().unwrap().len(), 1000);
 
     // A body of a megabyte is read and refused for its content; a longer one is refused for its size.
     const MEGABYTE: usize = 1024 * 1024;
     assert_eq!(post(&[], &vec![b' '; MEGABYTE]).status, 400);
-    let error = "more than 1 MiB of questions";
+    let error = "more than 1 MiB of lookups_begun";
     // Refused for its Content-Length before the body is sent.
     let mut announced = client(&lab, &daemon);
     let header = "POST /v1/lookup HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n";

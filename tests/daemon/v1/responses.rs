@@ -4,7 +4,7 @@ use lab::http::Client;
 use lab::{Lab, wait_until};
 use serde_json::json;
 
-use super::setup::{CONFIG, client, gateway, make_connections, maker};
+use super::setup::{CONFIG, client, ctnetlink, make_connections, start_daemon};
 use crate::binary::DAEMON;
 
 #[test]
@@ -13,7 +13,7 @@ fn an_invalid_request_is_refused_with_a_hint() {
         return;
     }
     let lab = Lab::builder().build();
-    let daemon = gateway(&lab);
+    let daemon = start_daemon(&lab);
     let mut client = client(&lab, &daemon);
     for (path, error, hint) in [
         ("/v1/lookup?natport=1", r#"there is no field "natport""#, "did you mean nat_port?"),
@@ -98,9 +98,9 @@ fn auth_responds_in_headers_and_never_with_an_error_status() {
         return;
     }
     let lab = Lab::builder().build();
-    let daemon = gateway(&lab);
+    let daemon = start_daemon(&lab);
     let mut client = client(&lab, &daemon);
-    make_connections(&mut maker(&lab), &mut client);
+    make_connections(&mut ctnetlink(&lab), &mut client);
     let names =
         ["X-Nat-Found", "X-Nat-Src-Ip", "X-Nat-Src-Port", "X-Nat-Ambiguous", "X-Nat-Complete", "X-Nat-Error"];
     let mut ask = |headers: &[(&str, &str)]| -> Vec<Option<String>> {

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use super::setup::{Made, client, connections, gateway, lines, maker, numbers};
+use super::setup::{TestConnection, client, connections, ctnetlink, lines, numbers, start_daemon};
 
 #[test]
 fn the_streamed_table_is_what_conntrack_shows() {
@@ -20,17 +20,18 @@ fn the_streamed_table_is_what_conntrack_shows() {
         return;
     }
     let lab = Lab::builder().build();
-    let daemon = gateway(&lab);
-    let mut query = maker(&lab);
+    let daemon = start_daemon(&lab);
+    let mut query = ctnetlink(&lab);
     for number in 0..CONNECTIONS {
         let from = SocketAddr::new([10, 0, (number >> 8) as u8, number as u8].into(), 40001);
         let nat = SocketAddr::new(lab.public(0), 20_000 + number);
         let server = lab.server_at(443);
         let protocol = if number % 3 == 0 { Protocol::Udp } else { Protocol::Tcp };
         let mark = number.into();
-        Made { protocol, src: from, dst: server, nat, server, zone: number % 2, mark }.make(&mut query);
+        TestConnection { protocol, src: from, dst: server, nat, server, zone: number % 2, mark }
+            .create(&mut query);
     }
-    connections()[4].make(&mut query);
+    connections()[4].create(&mut query);
 
     let table = client(&lab, &daemon).get("/v1/mappings?state=live");
     let mut ours = BTreeSet::new();
@@ -89,7 +90,7 @@ fn events_report_in_order_what_opens_and_closes() {
         return;
     }
     let lab = Lab::builder().build();
-    let mut daemon = gateway(&lab);
+    let mut daemon = start_daemon(&lab);
     let address = daemon.addr_on(lab.public(0));
     let open = |path, headers: &[(&str, &str)]| {
         let stream = Stream::connect(lab.server(), address, path, headers);
@@ -105,10 +106,10 @@ fn events_report_in_order_what_opens_and_closes() {
     assert_eq!(sent.head.header("Content-Type"), Some("text/event-stream"));
     assert_eq!(sent.head.header("Cache-Control"), Some("no-store"));
 
-    let mut query = maker(&lab);
+    let mut query = ctnetlink(&lab);
     let made = connections();
-    made.iter().for_each(|one| one.make(&mut query));
-    made.iter().for_each(|one| one.remove(&mut query));
+    made.iter().for_each(|one| one.create(&mut query));
+    made.iter().for_each(|one| one.delete(&mut query));
 
     let mut expected = Vec::new();
     for (event, state) in [("opened", "live"), ("closed", "closed")] {
@@ -150,14 +151,14 @@ fn events_report_in_order_what_opens_and_closes() {
 
 /// The events that a reader received.
 #[derive(Debug, Default)]
-struct Seen {
+struct ReceivedEvents {
     opened: u64,
     closed: u64,
     lost: u64,
     markers: u64,
 }
 
-impl Seen {
+impl ReceivedEvents {
     fn total(&self) -> u64 {
         self.opened + self.closed + self.lost
     }
@@ -188,7 +189,7 @@ fn a_slow_reader_is_told_how_many_events_it_lost_and_slows_nobody_down() {
     let lab = Lab::builder().build();
     // A small send buffer, so that a reader lags behind soon.
     lab.gateway().sysctl("net.ipv4.tcp_wmem", "4096 16384 65536");
-    let daemon = gateway(&lab);
+    let daemon = start_daemon(&lab);
     let address = daemon.addr_on(lab.public(0));
     let server = lab.listen(lab.server_at(443));
     let known = lab.connect_to(&server, lab.client_at(0, 40001));
@@ -204,9 +205,9 @@ fn a_slow_reader_is_told_how_many_events_it_lost_and_slows_nobody_down() {
     let slow = slow.expect("the daemon can be reached");
     let mut slow = Stream::open(slow, "/v1/events?dst_port=4433", &[]);
     let mut fast = Stream::connect(lab.server(), address, "/v1/events?dst_port=4433", &[]);
-    let (mut slowly, mut quickly) = (Seen::default(), Seen::default());
+    let (mut slowly, mut quickly) = (ReceivedEvents::default(), ReceivedEvents::default());
 
-    let mut query = maker(&lab);
+    let mut query = ctnetlink(&lab);
     let begun = Instant::now();
     for round in 0..ROUNDS {
         for number in 0..ROUND {
@@ -215,9 +216,9 @@ fn a_slow_reader_is_told_how_many_events_it_lost_and_slows_nobody_down() {
             let from = SocketAddr::new([10, 0, (number >> 8) as u8, number as u8].into(), 40001);
             let server = SocketAddr::new([203, 0, (number >> 8) as u8, number as u8].into(), 4433);
             let protocol = Protocol::Tcp;
-            let made = Made { protocol, src: from, dst: server, nat, server, zone: 0, mark: 0 };
-            made.make(&mut query);
-            made.remove(&mut query);
+            let made = TestConnection { protocol, src: from, dst: server, nat, server, zone: 0, mark: 0 };
+            made.create(&mut query);
+            made.delete(&mut query);
         }
         // A reader that keeps up gets everything, so each round is read before the next begins.
         while quickly.total() < 2 * ROUND * (round + 1) {
@@ -243,12 +244,12 @@ fn a_slow_reader_is_told_how_many_events_it_lost_and_slows_nobody_down() {
     assert!(slowly.lost > 0 && slowly.markers > 0);
 
     // From now on it gets everything again.
-    let made = Made {
+    let made = TestConnection {
         dst: "203.0.113.1:4433".parse().unwrap(),
         server: "203.0.113.1:4433".parse().unwrap(),
         ..connections()[0]
     };
-    made.make(&mut query);
+    made.create(&mut query);
     for stream in [&mut slow, &mut fast] {
         let line = stream.next_json();
         assert_eq!((&line["event"], &line["mapping"]["nat_port"]), (&json!("opened"), &json!(50001)));
