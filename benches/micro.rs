@@ -140,9 +140,8 @@ fn look_up_by_public_address_and_port(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| {
         let reply = flow(numbers.next().unwrap_or_default()).reply;
         let Layer4::Ports { dst, .. } = reply.layer4 else { unreachable!("TCP has ports") };
-        let question =
-            Question { nat_ip: Some(reply.dst.into()), nat_port: Some(dst), ..Question::default() };
-        table.find(&question, NOW)
+        let query = Question { nat_ip: Some(reply.dst.into()), nat_port: Some(dst), ..Question::default() };
+        table.find(&query, NOW)
     });
 }
 

@@ -119,28 +119,28 @@ impl Reply {
 /// The results of the lookups at one stage of the connections.
 #[derive(Debug, Default)]
 struct Tally {
-    asked: usize,
+    lookups: usize,
     wrong: Vec<String>,
     absent: Vec<String>,
 }
 
 impl Tally {
     fn right(&mut self) {
-        self.asked += 1;
+        self.lookups += 1;
     }
 
     fn wrong(&mut self, known: &Known, what: impl fmt::Debug) {
-        self.asked += 1;
+        self.lookups += 1;
         self.wrong.push(format!("{known:?}: {what:?}"));
     }
 
     fn absent(&mut self, known: &Known, what: &str) {
-        self.asked += 1;
+        self.lookups += 1;
         self.absent.push(format!("{known:?}: {what}"));
     }
 
     fn add(&mut self, other: Tally) {
-        self.asked += other.asked;
+        self.lookups += other.lookups;
         self.wrong.extend(other.wrong);
         self.absent.extend(other.absent);
     }
@@ -148,7 +148,7 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} asked, {} wrong, {} absent", self.asked, self.wrong.len(), self.absent.len())
+        write!(f, "{} lookups, {} wrong, {} absent", self.lookups, self.wrong.len(), self.absent.len())
     }
 }
 
@@ -211,9 +211,9 @@ impl LookupClient {
         self.lookup(&format!("protocol={}&src_ip={ip}&src_port={port}", known.protocol))
     }
 
-    fn lookup(&mut self, question: &str) -> Reply {
-        let answer = self.0.get(&format!("/v1/lookup?{question}"));
-        assert!(matches!(answer.status, 200 | 404), "{question}: {} {}", answer.status, answer.text());
+    fn lookup(&mut self, fields: &str) -> Reply {
+        let answer = self.0.get(&format!("/v1/lookup?{fields}"));
+        assert!(matches!(answer.status, 200 | 404), "{fields}: {} {}", answer.status, answer.text());
         let answer: Reply = serde_json::from_slice(&answer.body).expect("an answer");
         assert!(answer.complete, "nothing was lost");
         answer
@@ -306,7 +306,7 @@ impl Run<'_> {
             let server = self.lab.server_at(443);
             flows::remove(query, &flows::tuple(known.protocol, known.inside, server));
             if number % SAMPLED == 1 {
-                self.ended.send((*known, Instant::now())).expect("somebody asks later");
+                self.ended.send((*known, Instant::now())).expect("a thread looks it up later");
             }
         }
         self.done[client].send(()).expect("the client waits for it");
@@ -527,7 +527,7 @@ fn a_rapidly_reused_public_port_always_belongs_to_the_right_host() {
         for known in left.into_inner().expect("nobody died") {
             check_after_del_delay(&mut lookups, &known, &mut tallies.over);
         }
-        tallies.add(later.join().expect("the later ones were asked about"));
+        tallies.add(later.join().expect("the later lookups were made"));
 
         // A different connection found after a connection's end must have used the port after it.
         let hosts = hosts.into_inner().expect("nobody died");
@@ -562,7 +562,7 @@ fn a_rapidly_reused_public_port_always_belongs_to_the_right_host() {
         );
     }
     assert_eq!(
-        [&tallies.at_accept, &tallies.open, &tallies.closed].map(|tally| tally.asked),
+        [&tallies.at_accept, &tallies.open, &tallies.closed].map(|tally| tally.lookups),
         [6 * CONNECTIONS; 3]
     );
 }

@@ -77,10 +77,10 @@ fn a_log_that_nobody_reads_delays_no_response() {
     }
 
     let (answered, answer) = mpsc::channel();
-    let asked = tracker.clone();
+    let queried = tracker.clone();
     thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().expect("threads can be made");
-        let found = runtime.block_on(asked.best(Key::NatPort, KeyValue::Port(2000), None));
+        let found = runtime.block_on(queried.best(Key::NatPort, KeyValue::Port(2000), None));
         answered.send(found.expect("it goes on").value.map(|mapping| mapping.src_ip())).unwrap();
     });
     let found = answer.recv_timeout(lab::PATIENCE);

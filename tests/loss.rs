@@ -115,7 +115,7 @@ fn wait_complete(lab: &Lab, daemon: &Daemon, quiet: Instant) -> Duration {
     const LIMIT: Duration = Duration::from_secs(60);
     let mut client = ask(lab, daemon);
     while client.get("/readyz").status != 200 {
-        assert!(quiet.elapsed() < LIMIT, "the table is not whole {LIMIT:?} after the last event");
+        assert!(quiet.elapsed() < LIMIT, "the table is not complete {LIMIT:?} after the last event");
         thread::sleep(Duration::from_millis(2));
     }
     quiet.elapsed()
@@ -123,7 +123,7 @@ fn wait_complete(lab: &Lab, daemon: &Daemon, quiet: Instant) -> Duration {
 
 fn check_time(took: Duration, difference: &Difference) {
     let allowed = RESYNC_LIMIT.max(difference.dumped_in * 3);
-    assert!(took <= allowed, "whole only {took:?} after the last event, of {allowed:?} allowed");
+    assert!(took <= allowed, "complete only {took:?} after the last event, of {allowed:?} allowed");
 }
 
 /// The observations of a client that sends requests all the time.
@@ -220,7 +220,7 @@ fn burst(netlink: &str) {
         println!(
             "burst{note}: made in {made_in:.1?}, flushed in {flushed_in:.1?}, {overruns} overruns; \
              {after_filling:.1?} after it was made {full}, {after_flushing:.1?} after the flush \
-             and some anew {part}; a dump took {:.1?}; meanwhile {seen:?}",
+             and some new entries {part}; a dump took {:.1?}; meanwhile {seen:?}",
             full.dumped_in
         );
         assert!(overruns > 0, "the burst was too small to be lost");
@@ -362,10 +362,10 @@ fn connections_that_ended_without_a_destroy_event_are_not_reported_as_live() {
         }
     }
     println!(
-        "ended without a word: 100 of {CONNECTIONS} ({said} still in the table as live): {wrong} answered as \
+        "ended without a DESTROY event: 100 of {CONNECTIONS} ({said} still in the table as live): {wrong} answered as \
          live, {absent} of the others absent"
     );
-    assert_eq!((said, wrong, absent), (usize::from(CONNECTIONS), 0, 0), "or the kernel told of them");
+    assert_eq!((said, wrong, absent), (usize::from(CONNECTIONS), 0, 0), "or the kernel reported them");
 
     // Without a lookup, the sweep closes them.
     for connection in &old[100..] {

@@ -91,7 +91,7 @@ pub struct Maker {
 
 impl Maker {
     pub fn new() -> Self {
-        let query = Query::open().expect("conntrack can be asked");
+        let query = Query::open().expect("ctnetlink is available");
         Self { query, entry: Conntrack::new().expect("there is memory") }
     }
 
@@ -121,7 +121,7 @@ impl Sender {
     pub fn new() -> Self {
         let protocol = SockProtocol::NetlinkNetFilter;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol);
-        Self { socket: socket.expect("conntrack can be told"), messages: Vec::new() }
+        Self { socket: socket.expect("ctnetlink is available"), messages: Vec::new() }
     }
 
     /// Creates the entries of these numbers, with one NEW event each.

@@ -108,7 +108,7 @@ pub fn wrk(
     time: Duration,
 ) -> Result<Served, String> {
     let directory = TempDir::with_prefix("pynatconnd-wrk-").expect("a temporary directory can be made");
-    let script = directory.path().join("look-up.lua");
+    let script = directory.path().join("lookup.lua");
     fs::write(&script, SCRIPT).expect("the directory is ours");
     let command = netns
         .command("wrk")

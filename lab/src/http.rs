@@ -237,7 +237,9 @@ impl Stream {
     pub fn open(stream: TcpStream, path: &str, headers: &[(&str, &str)]) -> Self {
         let mut client = Client::over(stream).expect("the connection is open");
         let fields: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        client.send(format!("GET {path} HTTP/1.0\r\n{fields}\r\n").as_bytes()).expect("it can be asked");
+        client
+            .send(format!("GET {path} HTTP/1.0\r\n{fields}\r\n").as_bytes())
+            .expect("the request can be sent");
         let head = client.read_head("HTTP/1.0").unwrap_or_else(|error| panic!("{path}: {error}"));
         Self { head, lines: client.stream }
     }

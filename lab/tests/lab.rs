@@ -217,18 +217,18 @@ fn the_http_client_reads_every_form_of_response() {
     ];
     let server = std::thread::spawn(move || {
         let (mut stream, peer) = listener.accept().unwrap();
-        let mut questions = Vec::new();
+        let mut requests = Vec::new();
         for answer in answers {
-            let mut question = Vec::new();
-            while !question.ends_with(b"\r\n\r\n") {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
                 let mut byte = [0];
                 stream.read_exact(&mut byte).unwrap();
-                question.extend(byte);
+                request.extend(byte);
             }
-            questions.push(String::from_utf8(question).unwrap());
+            requests.push(String::from_utf8(request).unwrap());
             stream.write_all(answer).unwrap();
         }
-        (peer, questions)
+        (peer, requests)
     });
 
     let mut client = Client::connect(lab.server(), (lab.public(0), 8080).into());
@@ -240,7 +240,7 @@ fn the_http_client_reads_every_form_of_response() {
     assert_eq!((head.header("Content-Length"), head.body.len()), (Some("99"), 0));
     assert_eq!(client.get("/five").text(), "until the end");
     assert!(client.is_closed());
-    let (peer, questions) = server.join().unwrap();
-    assert_eq!(peer.ip(), lab.server_at(0).ip(), "the question came from the server's namespace");
-    assert_eq!(questions[2], "DELETE /three HTTP/1.1\r\nHost: 100.64.2.1:8080\r\nX-A: b\r\n\r\n");
+    let (peer, requests) = server.join().unwrap();
+    assert_eq!(peer.ip(), lab.server_at(0).ip(), "the request came from the server's namespace");
+    assert_eq!(requests[2], "DELETE /three HTTP/1.1\r\nHost: 100.64.2.1:8080\r\nX-A: b\r\n\r\n");
 }

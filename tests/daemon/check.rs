@@ -89,7 +89,7 @@ fn the_status_follows_how_full_the_tables_are() {
     assert_eq!(value("mappings"), "645;;;0");
     assert_eq!(value("ports"), "645;;;0;64512");
     assert_eq!(value("overruns"), "0c");
-    let (entries, limit) = value("conntrack").split_once(";;;0;").expect("the limit is told");
+    let (entries, limit) = value("conntrack").split_once(";;;0;").expect("the limit is reported");
     assert!(entries.parse::<u32>().expect("a number") >= 645, "{data:?}");
     assert_eq!(limit, netns.read_sysctl("net.netfilter.nf_conntrack_max").expect("it tracks"));
     let time = value("time").strip_suffix("s;;;0").expect("seconds").parse::<f64>().expect("a number");
@@ -166,7 +166,7 @@ fn a_server_that_is_not_the_daemon_is_recognized() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback is there");
         let port = listener.local_addr().expect("it is bound").port().to_string();
         let server = thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("it is asked");
+            let (mut stream, _) = listener.accept().expect("a request comes");
             let mut request = Vec::new();
             while !request.ends_with(b"\r\n\r\n") {
                 let mut byte = [0];

@@ -166,7 +166,7 @@ fn a_jump_of_the_wall_clock_neither_closes_nor_revives_a_mapping() {
         return;
     }
     let mut bench = Bench::new();
-    let (mut asked, mut kept) = (0, 0);
+    let (mut lookups, mut kept) = (0, 0);
     // A day ahead of the real time, then a day behind it, then back.
     for (round, by) in (0..).zip([DAY, -DAY, 0]) {
         let first = 40_000 + round * 1000;
@@ -198,7 +198,7 @@ fn a_jump_of_the_wall_clock_neither_closes_nor_revives_a_mapping() {
         ended.extend(ended_before);
         let mut left: Vec<_> = ended.iter().collect();
         wait_until("what ended is gone", || {
-            asked += left.len();
+            lookups += left.len();
             left.retain(|ended| bench.check_ended(ended));
             lasting.iter().chain(&reused).for_each(|open| bench.check_open(open));
             left.is_empty()
@@ -211,8 +211,8 @@ fn a_jump_of_the_wall_clock_neither_closes_nor_revives_a_mapping() {
         lasting.iter().for_each(|open| bench.check_open(open));
     }
     println!(
-        "clock: moved by a day, forward and back: {} mappings lived through it, {} ended around it ({kept} \
-         still answered after it), asked {asked} times until they were gone: none too soon, too late, or again",
+        "clock: moved by a day, forward and back: {} mappings stayed live, {} ended around it ({kept} \
+         still found after it), looked up {lookups} times until they were gone: none too early, too late, or again",
         3 * 2 * NUMBER,
         3 * (2 * NUMBER + 1)
     );

@@ -172,12 +172,12 @@ fn connections_beyond_the_limit_wait() {
     let lab = Lab::builder().build();
     let daemon = USUAL.start(&lab);
     limit_files(daemon.pid(), "8192");
-    let question = b"GET /nat_port/1 HTTP/1.1\r\nHost: a\r\n\r\n";
+    let request = b"GET /nat_port/1 HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut open: Vec<TcpStream> = lab.gateway().enter(|| {
         let connect = |_| {
             let mut stream = TcpStream::connect(daemon.local_addr()).unwrap();
             traffic::bound(&stream).unwrap();
-            stream.write_all(question).unwrap();
+            stream.write_all(request).unwrap();
             stream
         };
         (0..MOST).map(connect).collect()
@@ -190,7 +190,7 @@ fn connections_beyond_the_limit_wait() {
     }
 
     let mut late = Client::connect(lab.gateway(), daemon.local_addr());
-    late.send(question).unwrap();
+    late.send(request).unwrap();
     late.stream().set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     match traffic::uninterrupted(|| late.stream().peek(&mut [0])) {
         Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
@@ -219,7 +219,7 @@ fn a_client_that_does_not_read_is_disconnected_and_blocks_nobody() {
     // The request that tested whether it responds may still have a socket.
     let most = sockets(&daemon);
     fill(&lab, 3000);
-    let whole = get(&lab, &daemon, "/debug").body.len();
+    let complete = get(&lab, &daemon, "/debug").body.len();
     let start = Instant::now();
     let stuck: Vec<TcpStream> = (0..8).map(|_| stalled_client(&lab, &daemon)).collect();
     for port in 1..=100 {
@@ -231,7 +231,7 @@ fn a_client_that_does_not_read_is_disconnected_and_blocks_nobody() {
     assert!(start.elapsed() >= Duration::from_secs(10), "{:?}", start.elapsed());
     for stream in &stuck {
         let read = read_to_end(stream);
-        assert!(read.len() < whole && !read.ends_with(b"0\r\n\r\n"), "{} of {whole} bytes", read.len());
+        assert!(read.len() < complete && !read.ends_with(b"0\r\n\r\n"), "{} of {complete} bytes", read.len());
     }
     assert_eq!(status(&lab, &daemon, "/nat_port/1"), 200);
 }

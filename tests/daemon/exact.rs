@@ -57,10 +57,10 @@ impl Tally {
         }
     }
 
-    fn check(&self, what: &str, asked: usize) {
-        println!("{what}: {asked} asked, {} wrong, {} missing", self.wrong.len(), self.missing.len());
+    fn check(&self, what: &str, lookups: usize) {
+        println!("{what}: {lookups} lookups, {} wrong, {} missing", self.wrong.len(), self.missing.len());
         assert!(self.wrong.is_empty() && self.missing.is_empty(), "{self:#?}");
-        assert_eq!(self.right, asked);
+        assert_eq!(self.right, lookups);
     }
 }
 
@@ -118,11 +118,11 @@ fn a_lookup_at_accept_always_finds_the_inside_address() {
             })
         })
         .collect();
-    let mut asking = client_from(lab.server(), &lab, &daemon);
+    let mut client = client_from(lab.server(), &lab, &daemon);
     let mut tally = Tally::default();
     for _ in 0..CONNECTIONS {
         let (mut stream, peer) = server.accept();
-        let answer = inside_host(&mut asking, peer.port());
+        let answer = inside_host(&mut client, peer.port());
         let expected = read_greeting(&mut stream);
         match answer {
             Ok(found) if found == expected => tally.right += 1,
@@ -148,10 +148,10 @@ fn connections_older_than_the_daemon_are_found() {
     lab::wait_until("the kernel's table is read", || {
         client_from(lab.server(), &lab, &daemon).get("/readyz").status == 200
     });
-    let mut asking = client_from(lab.server(), &lab, &daemon);
+    let mut client = client_from(lab.server(), &lab, &daemon);
     let mut tally = Tally::default();
     for connection in &old {
-        tally.ask(&mut asking, connection.peer.port(), connection.client.local_addr().unwrap());
+        tally.ask(&mut client, connection.peer.port(), connection.client.local_addr().unwrap());
     }
     tally.check("opened before the daemon", CONNECTIONS.into());
 }
@@ -187,10 +187,10 @@ fn a_reused_public_port_belongs_to_its_new_host_at_once() {
     // Longer than del_delay: the first host's mapping is gone.
     let reused = Instant::now();
     std::thread::sleep(Duration::from_secs(12).saturating_sub(reused.elapsed()));
-    let mut asking = client_from(lab.server(), &lab, &daemon);
+    let mut client = client_from(lab.server(), &lab, &daemon);
     let mut later = Tally::default();
     for connection in &open {
-        later.ask(&mut asking, connection.peer.port(), connection.client.local_addr().unwrap());
+        later.ask(&mut client, connection.peer.port(), connection.client.local_addr().unwrap());
     }
     later.check("a public port reused by another host, 12 s later", PORTS.into());
 }

@@ -366,7 +366,7 @@ fn a_client_outside_the_acl_is_refused_for_every_request() {
         let mut client = Client::connect(netns, daemon.addr_on(address));
         client.request(method, path, &[("Connection", "close")], body)
     };
-    let questions = [
+    let requests = [
         ("GET", "/nat_port/1", 404),
         ("GET", "/1", 404),
         ("GET", "/nat_port/x", 400),
@@ -380,7 +380,7 @@ fn a_client_outside_the_acl_is_refused_for_every_request() {
         ("OPTIONS", "/nat_port/1", 200),
         ("HEAD", "/nat_port/1", 404),
     ];
-    for (method, path, status) in questions {
+    for (method, path, status) in requests {
         for from in allowed {
             assert_eq!(ask_from(from, method, path, b"").status, status, "{method} {path}");
         }
@@ -397,6 +397,6 @@ fn a_client_outside_the_acl_is_refused_for_every_request() {
     assert_eq!(ask_from((lab.gateway(), "::1".parse().unwrap()), "GET", "/debug", b"").status, 403);
     daemon.wait_for_line("not in ip_acl");
     let statistics = ask_from(allowed[0], "GET", "/nagios", b"").json();
-    let refusals = questions.len() * 4 + 1;
+    let refusals = requests.len() * 4 + 1;
     assert_eq!(statistics["http_stat"]["unauthorized_requests"], refusals);
 }

@@ -24,21 +24,21 @@ impl LookupClient {
     }
 
     /// The matches of a lookup, and whether they are ambiguous.
-    fn all(&mut self, question: &str) -> (Vec<Value>, bool) {
-        let answer = self.0.get(&format!("/v1/lookup?{question}"));
+    fn all(&mut self, lookup: &str) -> (Vec<Value>, bool) {
+        let answer = self.0.get(&format!("/v1/lookup?{lookup}"));
         let json = answer.json();
-        assert_eq!(json["complete"], true, "{question}: {json}");
+        assert_eq!(json["complete"], true, "{lookup}: {json}");
         let matches = json["matches"].as_array().expect("a list").clone();
-        assert_eq!(answer.status, if matches.is_empty() { 404 } else { 200 }, "{question}: {json}");
+        assert_eq!(answer.status, if matches.is_empty() { 404 } else { 200 }, "{lookup}: {json}");
         (matches, json["ambiguous"].as_bool().expect("yes or no"))
     }
 
     /// The only match of a lookup, which must have these fields.
-    fn one(&mut self, question: &str, fields: Value) -> Value {
-        let (matches, ambiguous) = self.all(question);
-        assert!(matches.len() == 1 && !ambiguous, "{question}: {matches:#?}");
+    fn one(&mut self, lookup: &str, fields: Value) -> Value {
+        let (matches, ambiguous) = self.all(lookup);
+        assert!(matches.len() == 1 && !ambiguous, "{lookup}: {matches:#?}");
         for (name, value) in fields.as_object().expect("fields") {
-            assert_eq!(&matches[0][name], value, "{question}: {name} of {:#}", matches[0]);
+            assert_eq!(&matches[0][name], value, "{lookup}: {name} of {:#}", matches[0]);
         }
         matches[0].clone()
     }
@@ -127,10 +127,10 @@ table ip6 nat {
     for host in 0..2 {
         let connection = lab.connect_to(&server, lab.client6_at(host, 40_001));
         assert_eq!(connection.peer.ip(), lab.public6());
-        let question = format!("nat_ip=2001:db8::2&nat_port={}&state=live", connection.peer.port());
+        let lookup = format!("nat_ip=2001:db8::2&nat_port={}&state=live", connection.peer.port());
         let src_ip = lab.client6_at(host, 0).ip();
         client.one(
-            &question,
+            &lookup,
             json!({"l3": "ipv6", "src_ip": src_ip, "src_port": 40_001, "nat_ip": "2001:db8::2",
             "dst_ip": "2001:db8::1", "server_ip": "2001:db8::1"}),
         );
@@ -148,13 +148,13 @@ table ip6 nat {
     let translated = json!({"src_ip": "198.51.100.1", "src_port": 50_000, "dst_ip": "100.64.2.1",
         "dst_port": 8443, "server_ip": "192.168.7.2", "server_port": 443, "nat_ip": "198.51.100.1",
         "nat_port": 50_000, "nat": ["dst"]});
-    for question in [
+    for lookup in [
         "protocol=tcp&nat_ip=198.51.100.1&nat_port=50000",
         "src_ip=198.51.100.1&src_port=50000",
         "server_ip=192.168.7.2&server_port=443",
         "dst_ip=100.64.2.1&dst_port=8443",
     ] {
-        client.one(question, translated.clone());
+        client.one(lookup, translated.clone());
     }
     let inner6 = lab.client().enter(|| std::net::TcpListener::bind(lab.client6_at(0, 443))).expect("free");
     let stream6 = from_outside(lab.server6_at(50_000), (lab.public6(), 8443).into());
@@ -232,15 +232,15 @@ fn an_echo_is_found_by_its_public_identifier() {
             socket.send_to(&echo, &lab.server_at(0).into()).expect("sent");
             let (_, seen) = receive(&outside, |icmp| icmp[0] == ECHO_REQUEST && icmp[8..] == echo[8..]);
             let identifier = u16::from_be_bytes([seen[4], seen[5]]);
-            let question = format!("protocol=icmp&nat_ip=100.64.2.1&nat_port={identifier}");
+            let lookup = format!("protocol=icmp&nat_ip=100.64.2.1&nat_port={identifier}");
             let src_ip = from.ip();
             client.one(
-                &question,
+                &lookup,
                 json!({"src_ip": src_ip, "src_port": 7777, "nat_port": identifier,
                 "dst_port": null, "server_port": null, "icmp": {"type": 8, "code": 0}}),
             );
-            let question = format!("protocol=icmp&src_ip={src_ip}&src_port=7777");
-            client.one(&question, json!({"nat_port": identifier}));
+            let lookup = format!("protocol=icmp&src_ip={src_ip}&src_port=7777");
+            client.one(&lookup, json!({"nat_port": identifier}));
             identifiers.push(identifier);
             socket
         })
@@ -325,11 +325,9 @@ fn other_protocols_are_found_with_the_fields_they_have() {
         let (from, seen) = receive(&outside, |sctp| sctp[16..20] == init[16..20]);
         assert_eq!(from, lab.public(0));
         let nat_port = u16::from_be_bytes([seen[0], seen[1]]);
-        let question = format!("protocol=sctp&nat_ip=100.64.2.1&nat_port={nat_port}");
-        client.one(
-            &question,
-            json!({"src_ip": lab.client_at(host, 0).ip(), "src_port": 5000, "dst_port": 9899}),
-        );
+        let lookup = format!("protocol=sctp&nat_ip=100.64.2.1&nat_port={nat_port}");
+        client
+            .one(&lookup, json!({"src_ip": lab.client_at(host, 0).ip(), "src_port": 5000, "dst_port": 9899}));
     }
     answered.push("sctp");
 
@@ -351,10 +349,10 @@ fn other_protocols_are_found_with_the_fields_they_have() {
             continue;
         }
         for host in 0..2 {
-            let question = format!("protocol={protocol}&nat_port={}", 6000 + u16::from(host));
+            let lookup = format!("protocol={protocol}&nat_port={}", 6000 + u16::from(host));
             let fields = json!({"src_ip": lab.client_at(host, 0).ip(), "src_port": 5001, "dst_port": 5001,
                 "protocol": protocol.to_string()});
-            client.one(&question, fields);
+            client.one(&lookup, fields);
         }
         answered.push(protocol.name().expect("it has one"));
     }
@@ -394,7 +392,7 @@ fn other_protocols_are_found_with_the_fields_they_have() {
         send_raw(&lab, protocol, 2, &[0; 32]);
         let (from, _) = receive(&outside, |_| true);
         if from != lab.public(0) {
-            assert_eq!(protocol, DCCP, "only where the kernel can tell that it makes no sense");
+            assert_eq!(protocol, DCCP, "only where the kernel can see that it is invalid");
             continue;
         }
         let name = Protocol::from(protocol).to_string();

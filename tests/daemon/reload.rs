@@ -131,8 +131,8 @@ fn the_table_connections_and_streams_survive_a_reload() {
 
     let address = bench.daemon.local_addr();
     let connect = |bench: &Bench| Client::connect(bench.lab.gateway(), address);
-    let question = "/v1/events?dst_ip=198.51.100.1&dst_port=443";
-    let mut stream = connect(&bench).stream_lines(question);
+    let path = "/v1/events?dst_ip=198.51.100.1&dst_port=443";
+    let mut stream = connect(&bench).stream_lines(path);
     let mut waiting = connect(&bench);
     waiting
         .send(b"GET /v1/lookup?src_ip=192.168.7.2&src_port=40105&wait=10000 HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -157,13 +157,13 @@ fn the_table_connections_and_streams_survive_a_reload() {
         assert_eq!((&event["event"], &event["mapping"]["src_port"]), (&"opened".into(), &port.into()));
         assert_eq!(bench.find(port).len(), 1);
     }
-    let answer = waiting.read_response("GET").expect("the look-up that waits is answered");
+    let answer = waiting.read_response("GET").expect("the waiting lookup gets a response");
     assert_eq!(answer.json()["matches"][0]["src_port"], 40_105, "{}", answer.text());
     bench.end(new.pop().expect("there are some"));
     let event = next_event(&mut stream);
     assert_eq!((&event["event"], &event["mapping"]["src_port"]), (&"closed".into(), &40_105.into()));
     println!(
-        "reload: {} times, {} mappings stayed as they were, one connection, one stream and one waiting look-up \
+        "reload: {} times, {} mappings stayed as they were, one connection, one stream and one waiting lookup \
          went on",
         bench.reloads,
         known.len()
@@ -233,7 +233,7 @@ fn every_changed_key_takes_effect() {
     assert_eq!((bench.status("/healthz"), debug(&bench)), (200, 0));
     bench.reload(&ConfigParts { rest: "[syslog]\ndebug_level = 10", ..ConfigParts::USUAL });
     assert_eq!(bench.status("/healthz"), 200);
-    wait_until("the question is logged", || debug(&bench) == 1);
+    wait_until("the request is logged", || debug(&bench) == 1);
     bench.reload(&ConfigParts::USUAL);
     assert_eq!((bench.status("/healthz"), debug(&bench)), (200, 1));
 

@@ -27,13 +27,13 @@ const NOT_RUN: &[(&str, &str, Check<str>)] = &[
     ("sudoedit ", "waits for somebody who types", names_the_file),
     ("docker run ", "needs an image; its capabilities are tried without", runs_with_the_capabilities),
     ("podman run ", "needs an image; its capabilities are tried without", runs_with_the_capabilities),
-    ("setpriv ", "runs until it is told to end", runs_the_daemon),
-    ("ip netns exec gateway ", "runs until it is told to end", runs_the_daemon),
+    ("setpriv ", "runs until a signal ends it", runs_the_daemon),
+    ("ip netns exec gateway ", "runs until a signal ends it", runs_the_daemon),
 ];
 
 /// `text` blocks: a part of their text, and the check.
 const TEXTS: &[(&str, Check<Block>)] = &[
-    ("Who is that? The server asks the gateway:", is_what_the_demo_prints),
+    ("Which host is it? The server looks it up at the gateway:", is_what_the_demo_prints),
     ("src/daemon.rs", names_what_exists),
     ("define command {", has_options_that_exist),
     ("object CheckCommand", has_options_that_exist),
@@ -132,7 +132,7 @@ fn texts_are_true() {
     for block in of_language("text") {
         let known = TEXTS.iter().find(|(part, _)| block.text.contains(part));
         let (_, check) = known.unwrap_or_else(|| {
-            panic!("{}: a text that nothing holds: add it to TEXTS, or make it a console block", block.place)
+            panic!("{}: a text without a check: add it to TEXTS, or make it a console block", block.place)
         });
         check(&block);
     }

@@ -217,7 +217,7 @@ fn prometheus_answers_the_dashboard_and_raises_alerts() {
     daemon.wait_for_line("equals the kernel's again");
     wait_until("the alert fires", || firing(&mut prometheus) == ["PynatconndEventsLost"]);
     println!(
-        "{} questions of the dashboard answered, {metrics} metrics; a loss of events has fired",
+        "{} queries of the dashboard answered, {metrics} metrics; lost events have raised an alert",
         queries.len()
     );
 }

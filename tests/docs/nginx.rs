@@ -141,7 +141,7 @@ fn tell_header(stream: TcpStream) -> Option<()> {
 }
 
 /// A field of the header that the application received.
-fn told<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {
+fn received_field<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {
     assert_eq!(answer.status, 200, "{answer:?}");
     let lines = answer.text().lines().filter_map(|line| line.split_once(": "));
     let mut values = lines.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value);
@@ -152,8 +152,8 @@ fn told<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {
 
 /// The inside address and port that the application received.
 fn inside(answer: &Response) -> Option<SocketAddr> {
-    let address = told(answer, "X-Inside-IP")?.parse::<std::net::IpAddr>().expect("an address");
-    let port = told(answer, "X-Inside-Port").expect("a port").parse().expect("a port");
+    let address = received_field(answer, "X-Inside-IP")?.parse::<std::net::IpAddr>().expect("an address");
+    let port = received_field(answer, "X-Inside-Port").expect("a port").parse().expect("a port");
     Some((address, port).into())
 }
 
@@ -196,12 +196,12 @@ fn the_application_gets_the_inside_address_and_the_site_works_without_the_daemon
     // With a body in either form, and with more headers than the daemon accepts.
     let (client, from) = &mut kept[0];
     let answer = client.request("POST", "/", &[], &[b'x'; 20_000]);
-    assert_eq!((inside(&answer), told(&answer, "Body")), (Some(*from), Some("20000")));
+    assert_eq!((inside(&answer), received_field(&answer, "Body")), (Some(*from), Some("20000")));
     client
         .send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
         .unwrap();
     let answer = client.read_response("POST").unwrap();
-    assert_eq!((inside(&answer), told(&answer, "Body")), (Some(*from), Some("5")));
+    assert_eq!((inside(&answer), received_field(&answer, "Body")), (Some(*from), Some("5")));
     let names: Vec<String> = (0..60).map(|number| format!("X-Field-{number}")).collect();
     let value = "x".repeat(300);
     let fields: Vec<_> = names.iter().map(|name| (name.as_str(), value.as_str())).collect();
@@ -210,7 +210,12 @@ fn the_application_gets_the_inside_address_and_the_site_works_without_the_daemon
     // A client that is not behind the gateway, and the daemon's route as seen from outside.
     let mut direct = Client::connect(lab.server(), site);
     let answer = ask(&mut direct);
-    assert_eq!((inside(&answer), told(&answer, "X-Inside-Port")), (None, None), "{}", answer.text());
+    assert_eq!(
+        (inside(&answer), received_field(&answer, "X-Inside-Port")),
+        (None, None),
+        "{}",
+        answer.text()
+    );
     assert_eq!(direct.get("/_inside").status, 404);
 
     // The gateway drops packets for the daemon: the site works after the recipe's timeout of half a second.

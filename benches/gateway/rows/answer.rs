@@ -36,7 +36,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
     let lab = gateway.lab();
     let daemon = gateway.daemon(CONFIG);
     let (mut p50, mut p99, mut most) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut unanswered, mut rates, mut asked, mut packets) = (Vec::new(), Vec::new(), 0, 0);
+    let (mut unanswered, mut rates, mut lookups, mut packets) = (Vec::new(), Vec::new(), 0, 0);
     for _ in 0..bench.rounds(5) {
         let server = lab.udp_server(lab.server_at(9000));
         // The largest receive buffer of an ordinary socket, for the packets that come during a lookup.
@@ -52,7 +52,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
         p99.push(percentile(&mut seen.times, 0.99));
         most.push(percentile(&mut seen.times, 1.0));
         unanswered.push(f64::from(seen.missing + seen.wrong));
-        asked += seen.times.len();
+        lookups += seen.times.len();
         packets += seen.packets;
         load::flush(gateway.netns());
     }
@@ -62,7 +62,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
         .figure("the longest", "ms", &most)
         .target("missing or wrong", "", &unanswered, Target::AtMost(0.0))
         .figure("new flows", "a second", &rates)
-        .note(format!("{packets} packets arrived, {asked} were asked about"));
+        .note(format!("{packets} packets arrived, {lookups} senders were looked up"));
     Ok(vec![row])
 }
 

@@ -263,8 +263,8 @@ pub fn burst(bench: &Bench) -> Result<Vec<Row>, String> {
     for _ in 0..bench.rounds(3) {
         let daemon = gateway.daemon(CONFIG);
         let burst = send(bench, &gateway, daemon.pid(), Origin::Entries, false);
-        let told = daemon.stderr().lines().filter(|line| line.contains("dropped events")).count();
-        overruns.push((told as u64).max(burst.dropped) as f64);
+        let logged = daemon.stderr().lines().filter(|line| line.contains("dropped events")).count();
+        overruns.push((logged as u64).max(burst.dropped) as f64);
         bursts.push(burst);
     }
     let row = Row::new("4", format!("{events} NEW at full speed, then a flush; default configuration"))

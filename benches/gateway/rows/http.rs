@@ -65,7 +65,7 @@ pub fn at_rest(bench: &Bench) -> Result<Vec<Row>, String> {
     let of = |all: &[Served], what: fn(&Served) -> f64| all.iter().map(what).collect::<Vec<f64>>();
     let rate = |all: &[Served]| of(all, |served| served.rate);
     let p99 = |all: &[Served]| of(all, |served| served.p99);
-    let row = Row::new("6", format!("look-ups with {mappings} mappings, {CONNECTIONS} connections"))
+    let row = Row::new("6", format!("lookups with {mappings} mappings, {CONNECTIONS} connections"))
         .figure("pynatconnd", "a second", &rate(&ours))
         .figure("nginx, a fixed body", "a second", &rate(&theirs))
         .target("times nginx", "×", &ratios(&rate(&ours), &rate(&theirs)), Target::AtLeast(0.6))

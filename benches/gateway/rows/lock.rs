@@ -27,7 +27,7 @@ type LookupTime = (Instant, f64);
 struct LookupSeries<'a> {
     netns: &'a Netns,
     address: SocketAddr,
-    asked: Mutex<Vec<LookupTime>>,
+    lookups: Mutex<Vec<LookupTime>>,
     stop: AtomicBool,
 }
 
@@ -40,7 +40,7 @@ impl LookupSeries<'_> {
             let start = Instant::now();
             client.get(&format!("/nat_port/{port}"));
             let took = start.elapsed().as_secs_f64() * 1e3;
-            self.asked.lock().expect("nobody panics with it").push((start, took));
+            self.lookups.lock().expect("nobody panics with it").push((start, took));
             // A step that is coprime to their number visits all.
             port = ports.start + (port - ports.start + 7919) % (ports.end - ports.start);
             thread::sleep(PAUSE);
@@ -49,10 +49,10 @@ impl LookupSeries<'_> {
 
     /// The durations, in milliseconds, of the lookups sent while `work` ran.
     fn during(&self, work: impl FnOnce()) -> Vec<f64> {
-        self.asked.lock().expect("nobody panics with it").clear();
+        self.lookups.lock().expect("nobody panics with it").clear();
         work();
-        let asked = self.asked.lock().expect("nobody panics with it");
-        asked.iter().map(|(_, took)| *took).collect()
+        let lookups = self.lookups.lock().expect("nobody panics with it");
+        lookups.iter().map(|(_, took)| *took).collect()
     }
 }
 
@@ -67,7 +67,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
         "nothing happens",
         "it grows",
         "it is swept",
-        "it is read anew",
+        "it is read again",
         "`/debug` and `/metrics` are read",
         "all end",
     ];
@@ -82,7 +82,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
         let stream = LookupSeries {
             netns,
             address: daemon.local_addr(),
-            asked: Mutex::default(),
+            lookups: Mutex::default(),
             stop: AtomicBool::new(false),
         };
         thread::scope(|scope| {
@@ -131,10 +131,10 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
     row = row.target("held at the longest, all of it", "ms", &held, Target::AtMost(5.0));
     row = row.figure("the most processor time of one hold", "ms", &worked);
     for (at, name) in names.into_iter().enumerate() {
-        row = row.figure(format!("the longest look-up while {name}"), "ms", &longest[at]);
-        row = row.figure(format!("99 of 100 look-ups while {name}"), "ms", &p99[at]);
+        row = row.figure(format!("the longest lookup while {name}"), "ms", &longest[at]);
+        row = row.figure(format!("99 of 100 lookups while {name}"), "ms", &p99[at]);
     }
-    Ok(vec![row.note("times have the scheduler's delays in them; a look-up also reads the events that wait")])
+    Ok(vec![row.note("times include the scheduler's delays; a lookup also reads the pending events")])
 }
 
 /// The milliseconds after these words in the daemon's last log lines, such as `812.3µs`, `1.2ms` or `1s`.

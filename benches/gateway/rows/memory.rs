@@ -23,7 +23,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
             made = mappings;
             samples.push(meter::resident(daemon.pid()) as f64 / f64::from(mappings));
         }
-        assert_eq!(listener.dropped(), 0, "all were told of");
+        assert_eq!(listener.dropped(), 0, "all were reported");
     }
     let of = |step: usize| bench.many(STEPS[step]);
     let [empty, one, two, four] = &samples;

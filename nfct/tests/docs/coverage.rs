@@ -45,9 +45,9 @@ fn rows() -> Vec<Row> {
 }
 
 /// A value of pkg-config for the installed library.
-fn pkg_config(question: &str) -> String {
+fn pkg_config(argument: &str) -> String {
     let output = Command::new("pkg-config")
-        .args([question, "libnetfilter_conntrack"])
+        .args([argument, "libnetfilter_conntrack"])
         .output()
         .expect("pkg-config is installed, as the build needs it");
     String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()

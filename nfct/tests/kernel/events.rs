@@ -137,7 +137,7 @@ fn the_kernel_delivers_only_what_the_filter_accepts() {
         assert_eq!(heard(&filter.clone().networks(original, End::Source, Logic::Except, inside)), [2]);
         let both = filter.clone().address(reply, End::Destination, public).port(reply, End::Destination, 3);
         assert_eq!(heard(&both), [1]);
-        assert_eq!(heard(&filter), [0, 1, 2, 3], "taken away again");
+        assert_eq!(heard(&filter), [0, 1, 2, 3], "removed again");
     });
 }
 

@@ -82,8 +82,8 @@ fn an_expectation_is_created_found_updated_and_deleted_with_an_event_each() {
         let listed: Vec<_> = all(&mut query).iter().map(timeless).collect();
         assert_eq!(listed, [timeless(&found)]);
 
-        let told = next(&mut events);
-        assert_eq!((told.kind, timeless(&told.expectation)), (EventKind::New, timeless(&found)));
+        let reported = next(&mut events);
+        assert_eq!((reported.kind, timeless(&reported.expectation)), (EventKind::New, timeless(&found)));
 
         query.update_expectation(&Expectation { timeout: Some(60), ..found.clone() }).unwrap();
         let changed = query.get_expectation(&made.expected).unwrap().unwrap();
@@ -94,8 +94,8 @@ fn an_expectation_is_created_found_updated_and_deleted_with_an_event_each() {
         query.delete_expectation(&found).unwrap();
         assert_eq!(query.get_expectation(&made.expected).unwrap(), None);
         assert_eq!(query.delete_expectation(&found).unwrap_err().errno(), Some(libc::ENOENT));
-        let told = next(&mut events);
-        assert_eq!((told.kind, told.expectation.id), (EventKind::Destroy, found.id));
+        let reported = next(&mut events);
+        assert_eq!((reported.kind, reported.expectation.id), (EventKind::Destroy, found.id));
         assert_eq!(events.try_next().unwrap(), None);
     });
 }
@@ -267,16 +267,16 @@ fn every_request_of_the_c_library_works() {
         ask(Flush).unwrap();
         assert_eq!(ask(Get(&expect)).unwrap_err(), Some(libc::ENOENT));
 
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         events
             .catch_messages(|message, kind, expect| {
                 assert_eq!(message.expectation().unwrap().expected, expect.expected().unwrap());
-                told.push(kind);
-                if told.len() == 4 { Next::Stop } else { Next::Continue }
+                reported.push(kind);
+                if reported.len() == 4 { Next::Stop } else { Next::Continue }
             })
             .unwrap();
         let twice = [EventKind::New, EventKind::Destroy, EventKind::New, EventKind::Destroy];
-        assert_eq!(told, twice);
+        assert_eq!(reported, twice);
     });
 }
 

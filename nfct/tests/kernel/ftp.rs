@@ -108,21 +108,21 @@ fn transfer(mut from: TcpStream, mut to: TcpStream) {
 /// The expectation that the kernel has just reported, which must be the only one
 /// in its list and belong to `control`.
 fn only_expectation(events: &mut ExpectEvents, query: &mut Query, control: Tuple) -> Expectation {
-    let told = next(events);
-    assert_eq!((told.kind, told.expectation.master), (EventKind::New, control));
+    let reported = next(events);
+    assert_eq!((reported.kind, reported.expectation.master), (EventKind::New, control));
     let listed = all(query);
     let ids: Vec<_> = listed.iter().map(|expectation| expectation.id).collect();
-    assert_eq!(ids, [told.expectation.id]);
-    let found = query.get_expectation(&told.expectation.expected).unwrap().unwrap();
-    assert_eq!((found.id, &found.nat), (told.expectation.id, &told.expectation.nat));
+    assert_eq!(ids, [reported.expectation.id]);
+    let found = query.get_expectation(&reported.expectation.expected).unwrap().unwrap();
+    assert_eq!((found.id, &found.nat), (reported.expectation.id, &reported.expectation.nat));
     println!("{found}");
     found
 }
 
 /// Waits for the end of `expectation` and checks that none is left.
 fn wait_fulfilled(events: &mut ExpectEvents, query: &mut Query, expectation: &Expectation) {
-    let told = next(events);
-    assert_eq!((told.kind, told.expectation.id), (EventKind::Destroy, expectation.id));
+    let reported = next(events);
+    assert_eq!((reported.kind, reported.expectation.id), (EventKind::Destroy, expectation.id));
     assert_eq!(all(query), []);
 }
 
@@ -179,8 +179,8 @@ fn a_passive_ftp_transfer_through_nat_is_listed_and_watched() {
     let outside = listener.local_addr().unwrap();
     server.say(&format!("227 Entering Passive Mode ({})", to_ftp(outside)));
     let heard = client.hear();
-    let told = heard.split(['(', ')']).nth(1).unwrap();
-    assert_eq!(from_ftp(told), outside);
+    let reported = heard.split(['(', ')']).nth(1).unwrap();
+    assert_eq!(from_ftp(reported), outside);
 
     let expectation = only_expectation(&mut events, &mut query, control);
     assert_eq!(expectation.expected, tcp(CLIENT, 0, SERVER, outside.port()));

@@ -108,7 +108,7 @@ fn a_selective_dump_equals_filtering_a_full_dump() {
             assert_eq!(originals(&found), originals(&expected), "{selection:?}");
             sizes.insert(found.len());
         }
-        assert!(sizes.len() > 5, "the selections tell entries apart: {sizes:?}");
+        assert!(sizes.len() > 5, "the selections sender entries apart: {sizes:?}");
     });
 }
 
@@ -210,7 +210,7 @@ fn get_returns_an_entry_with_every_attribute() {
         let full: Vec<Conntrack> = query.dump(Family::Any).unwrap().full().map(Result::unwrap).collect();
         assert_eq!(full.len(), 3);
         let selected = query.dump(Selection::all().zone(0)).unwrap().full().count();
-        assert_eq!(selected, 2, "selections hold for whole objects too");
+        assert_eq!(selected, 2, "selections apply to complete objects too");
         // Half as plain values, half as objects.
         let mut half = query.dump(Family::Any).unwrap();
         let first = half.next().unwrap().unwrap();
@@ -328,7 +328,7 @@ fn entries_whose_event_was_lost_are_listed_as_dying() {
         assert_eq!(query.dump(Family::Any).unwrap().count(), 0);
 
         let mut events = events;
-        wait_until("the kernel tells of them all", || {
+        wait_until("the kernel reports them all", || {
             while events.receive(|_| ()).unwrap() != Received::Nothing {}
             query.dump_dying().unwrap().count() == 0
         });
@@ -346,19 +346,19 @@ fn sockets_open_in_other_namespaces_and_the_thread_keeps_its_own() {
         // Two more, each kept open by a thread in it.
         let (ended, hold) = std::sync::mpsc::channel::<()>();
         let hold = std::sync::Arc::new(std::sync::Mutex::new(hold));
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         let threads: Vec<_> = (0..2)
             .map(|_| {
-                let (tell, hold) = (tell.clone(), hold.clone());
+                let (sender, hold) = (sender.clone(), hold.clone());
                 std::thread::spawn(move || {
                     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
                     let path = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
-                    tell.send(Namespace::at(path).unwrap()).unwrap();
+                    sender.send(Namespace::at(path).unwrap()).unwrap();
                     let _ = hold.lock().unwrap().recv();
                 })
             })
             .collect();
-        let namespaces: Vec<Namespace> = told.iter().take(2).collect();
+        let namespaces: Vec<Namespace> = receiver.iter().take(2).collect();
         drop(ended);
         threads.into_iter().for_each(|thread| thread.join().unwrap());
 

@@ -194,9 +194,9 @@ pub(super) fn apply(assignments: &[Assignment]) -> (Conntrack, BTreeMap<Id, &Ass
 }
 
 pub(super) fn assert_holds(entry: &ConntrackRef, held: &BTreeMap<Id, &Assignment>) {
-    assert!(entry.attributes().eq(held.keys().copied()), "{entry:?} is to have {held:?}");
+    assert!(entry.attributes().eq(held.keys().copied()), "{entry:?} should have {held:?}");
     for assignment in held.values() {
-        assert!((assignment.holds)(entry), "{entry:?} is to have {assignment:?}");
+        assert!((assignment.holds)(entry), "{entry:?} should have {assignment:?}");
     }
     assert!(entry.are_set(&held.keys().copied().collect::<Vec<_>>()));
 }

@@ -172,10 +172,10 @@ fn text_and_xml_are_those_of_the_library() {
          mask-dst=255.255.255.255 sport=0 dport=65535 master-src=192.168.7.2 master-dst=198.51.100.1 \
          sport=40001 dport=21 class=0"
     );
-    let told = full.print(&Output::plain().kind(EventKind::Destroy));
-    assert!(told.starts_with("[DESTROY] 4294967295 proto=6 src=198.51.100.1"), "{told}");
+    let reported = full.print(&Output::plain().kind(EventKind::Destroy));
+    assert!(reported.starts_with("[DESTROY] 4294967295 proto=6 src=198.51.100.1"), "{reported}");
     assert!(
-        told.ends_with("zone=65535 PERMANENT,INACTIVE,USERSPACE class=4294967295 helper=fifteen-letters")
+        reported.ends_with("zone=65535 PERMANENT,INACTIVE,USERSPACE class=4294967295 helper=fifteen-letters")
     );
     let xml = v6.print(&Output::xml().kind(EventKind::New));
     assert!(xml.starts_with("<flow type=\"new\"><layer3 protonum=\"10\" protoname=\"ipv6\">"), "{xml}");

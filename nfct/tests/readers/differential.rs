@@ -60,7 +60,7 @@ pub fn compare(bytes: &[u8]) -> Verdict {
         (Ok(_), Err(_)) => Verdict::LibraryRefused,
         (Err(Malformed::NoTuple | Malformed::Tuple(_)), Ok(theirs)) => {
             let whole = theirs.original().zip(theirs.reply());
-            assert_eq!(whole, None, "ours finds no whole tuples");
+            assert_eq!(whole, None, "ours finds no complete tuples");
             Verdict::Refused
         }
         (Err(error), Ok(_)) => panic!("the library reads it, ours does not: {error}"),

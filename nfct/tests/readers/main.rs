@@ -139,7 +139,7 @@ proptest! {
 
 /// Creates connections of every kind in a fresh namespace and writes the kernel's messages about them.
 #[test]
-#[ignore = "writes tests/data/messages.hex anew; needs root"]
+#[ignore = "writes tests/data/messages.hex again; needs root"]
 fn capture() {
     use std::collections::BTreeMap;
     use std::net::{TcpListener, TcpStream, UdpSocket};

@@ -79,10 +79,11 @@ fn known_traffic_is_counted_exactly() {
     assert_eq!(samples["pynatconnd_conntrack_entries_limit"], sysctl("max"));
     assert!(samples["pynatconnd_conntrack_entries"] >= 30.0);
     let mut client = Client::connect(bench.lab.gateway(), bench.daemon.local_addr());
-    wait_until("the kernel's count is told", || {
+    wait_until("the kernel's count is reported", || {
         let before = sysctl("count");
-        let told = read(client.get("/metrics").text(), Format::Prometheus)["pynatconnd_conntrack_entries"];
-        told == before && before == sysctl("count")
+        let reported =
+            read(client.get("/metrics").text(), Format::Prometheus)["pynatconnd_conntrack_entries"];
+        reported == before && before == sysctl("count")
     });
     println!(
         "35 mappings made before and after the start, 5 ended, 3 on shared ports: {} series, all true",
@@ -130,11 +131,11 @@ fn known_lookups_are_counted_by_route_and_result() {
 
     // A kernel that is too busy to answer within a second is no failure: the response says so.
     let mut undecided = 0.0;
-    let whole = "nat_ip=100.64.2.1&dst_ip=198.51.100.1&dst_port=443";
+    let tuple = "nat_ip=100.64.2.1&dst_ip=198.51.100.1&dst_port=443";
     for (query, status, times) in [
         (format!("nat_port={known}"), 200, 2),
         // The daemon queries the kernel before it responds that there is none.
-        (format!("protocol=tcp&nat_port=39999&{whole}"), 404, 1),
+        (format!("protocol=tcp&nat_port=39999&{tuple}"), 404, 1),
         ("nat_port=39999".to_owned(), 404, 1),
         // One lookup, however often it searches.
         ("nat_port=39999&wait=50".to_owned(), 404, 1),
@@ -195,7 +196,7 @@ fn known_lookups_are_counted_by_route_and_result() {
         ("pynatconnd_http_refused_total", 3.0),
     ]);
     // A response of /metrics does not count itself.
-    *bench.answers.get_mut(&("metrics", 200)).expect("it was asked") -= 1;
+    *bench.answers.get_mut(&("metrics", 200)).expect("it was requested") -= 1;
     let (mut by_route, mut by_status) = (BTreeMap::<String, u64>::new(), BTreeMap::<String, u64>::new());
     for ((route, status), count) in &bench.answers {
         let route = format!("pynatconnd_http_request_duration_seconds_count{{route=\"{route}\"}}");
@@ -221,7 +222,7 @@ fn known_lookups_are_counted_by_route_and_result() {
     assert_eq!(statistics["bad_requests"], 5);
     assert_eq!(statistics["no_of_requests"], 25 + 3);
     println!(
-        "28 look-ups by 3 routes with 3 results, and {} answers: each counted once",
+        "28 lookups by 3 routes with 3 results, and {} responses: each counted once",
         bench.answers.values().sum::<u64>()
     );
 }

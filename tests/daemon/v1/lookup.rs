@@ -182,12 +182,12 @@ fn get_meanwhile(lab: &Lab, daemon: &Daemon, path: &str) -> thread::JoinHandle<(
     let mut client = client(lab, daemon);
     client.stream().set_read_timeout(Some(Duration::from_secs(90))).unwrap();
     let path = path.to_owned();
-    let asking = thread::spawn(move || {
+    let request = thread::spawn(move || {
         let begun = Instant::now();
         (client.get(&path), begun.elapsed())
     });
-    wait_until("the question is being answered", || lookups_begun(&mut watching) > before);
-    asking
+    wait_until("the lookup has begun", || lookups_begun(&mut watching) > before);
+    request
 }
 
 #[test]

@@ -193,8 +193,8 @@ fn a_slow_reader_is_told_how_many_events_it_lost_and_slows_nobody_down() {
     let address = daemon.addr_on(lab.public(0));
     let server = lab.listen(lab.server_at(443));
     let known = lab.connect_to(&server, lab.client_at(0, 40001));
-    let mut asking = client(&lab, &daemon);
-    assert_eq!(asking.get("/v1/lookup?nat_port=40001").status, 200);
+    let mut lookups = client(&lab, &daemon);
+    assert_eq!(lookups.get("/v1/lookup?nat_port=40001").status, 200);
 
     let slow = lab.server().enter(|| -> std::io::Result<TcpStream> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
@@ -225,7 +225,7 @@ fn a_slow_reader_is_told_how_many_events_it_lost_and_slows_nobody_down() {
             quickly.read(&mut fast);
         }
         // Lookups work all the time.
-        let answer = asking.get("/v1/lookup?nat_ip=100.64.2.1&nat_port=40001&state=live");
+        let answer = lookups.get("/v1/lookup?nat_ip=100.64.2.1&nat_port=40001&state=live");
         assert_eq!((answer.status, &answer.json()["matches"][0]["src_port"]), (200, &json!(40001)));
         // The daemon disconnects a client that reads nothing for ten seconds.
         if round % 10 == 0 {
