@@ -1,4 +1,4 @@
-//! Parts of the daemon by themselves, in memory, without a kernel and without root:
+//! Single parts of the daemon, in memory, without a kernel and without root:
 //! `cargo bench --bench micro`.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,7 +15,7 @@ use pynatconnd::question::Question;
 use pynatconnd::stats::{Outcome, Route, Stats};
 use pynatconnd::table::{Place, Table};
 
-/// What counting costs a request, on one thread.
+/// The cost of counting one request, on one thread.
 #[divan::bench(sample_count = 100, sample_size = 1000)]
 fn count_answer(bencher: Bencher<'_, '_>) {
     let stats = Stats::default();
@@ -26,7 +26,7 @@ fn count_answer(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// The walk for `/metrics` through a full table, slice by slice.
+/// The pass for `/metrics` through a full table, slice by slice.
 #[divan::bench(sample_count = 10, sample_size = 1)]
 fn scan_ports(bencher: Bencher<'_, '_>) {
     let table = full();
@@ -45,7 +45,7 @@ fn main() {
 
 /// Mappings in a full table.
 const MANY: u32 = 1_000_000;
-/// Public ports that they share, so that sixteen have the same.
+/// Public ports, so that sixteen mappings share each.
 const PORTS: u32 = 60_000;
 
 const NOW: Stamp = Stamp { monotonic: 4_000_000_000_000, wall: 1_800_000_000_000 };
@@ -82,7 +82,7 @@ fn full() -> Table {
     table
 }
 
-/// Numbers in an order that no cache likes.
+/// Numbers in an order that defeats caches.
 fn shuffled() -> impl Iterator<Item = u32> {
     let mut number = 0;
     std::iter::repeat_with(move || {
@@ -91,7 +91,7 @@ fn shuffled() -> impl Iterator<Item = u32> {
     })
 }
 
-/// One mapping more in a full table, and one less, for ever.
+/// Adds a mapping to a full table and removes another, repeatedly.
 #[divan::bench(sample_count = 200, sample_size = 1000)]
 fn open_and_close(bencher: Bencher<'_, '_>) {
     let mut table = full();
@@ -121,7 +121,7 @@ fn close(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| table.close(&flow(numbers.next().unwrap_or_default()), NOW));
 }
 
-/// The legacy look-up: of sixteen with the same public port the best.
+/// The legacy lookup: the best of sixteen mappings with the same public port.
 #[divan::bench(sample_count = 200, sample_size = 1000)]
 fn look_up_by_public_port(bencher: Bencher<'_, '_>) {
     let table = full();
@@ -132,7 +132,7 @@ fn look_up_by_public_port(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// `/v1/lookup` by public address and port: one.
+/// `/v1/lookup` by public address and port, with one match.
 #[divan::bench(sample_count = 200, sample_size = 1000)]
 fn look_up_by_public_address_and_port(bencher: Bencher<'_, '_>) {
     let table = full();
@@ -140,9 +140,8 @@ fn look_up_by_public_address_and_port(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| {
         let reply = flow(numbers.next().unwrap_or_default()).reply;
         let Layer4::Ports { dst, .. } = reply.layer4 else { unreachable!("TCP has ports") };
-        let question =
-            Question { nat_ip: Some(reply.dst.into()), nat_port: Some(dst), ..Question::default() };
-        table.find(&question, NOW)
+        let query = Question { nat_ip: Some(reply.dst.into()), nat_port: Some(dst), ..Question::default() };
+        table.find(&query, NOW)
     });
 }
 
@@ -171,18 +170,18 @@ fn match_a_filter(bencher: Bencher<'_, '_>, which: &str) {
     bencher.bench(|| filter.matches(black_box(&flow)));
 }
 
-/// The local time in an answer. What makes an answer is private to the daemon: these two do the same.
+/// The local time in a response. The code that builds responses is private to the daemon; these two do the same.
 #[divan::bench]
 fn write_a_time() -> String {
     let time = jiff::Timestamp::from_millisecond(black_box(1_800_000_000_000)).unwrap_or_default();
     time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-/// The rest of the answer.
+/// The rest of the response.
 #[divan::bench]
 fn write_json(bencher: Bencher<'_, '_>) {
     #[derive(serde::Serialize)]
-    struct Shown {
+    struct LegacyBody {
         dst_ip: IpAddr,
         dst_port: Option<u16>,
         nat_ip: IpAddr,
@@ -194,7 +193,7 @@ fn write_json(bencher: Bencher<'_, '_>) {
         time: &'static str,
     }
     let flow = flow(1);
-    let shown = Shown {
+    let body = LegacyBody {
         dst_ip: flow.original.dst,
         dst_port: Some(443),
         nat_ip: flow.reply.dst,
@@ -209,6 +208,6 @@ fn write_json(bencher: Bencher<'_, '_>) {
         let mut text = Vec::with_capacity(512);
         let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
         let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
-        serde::Serialize::serialize(black_box(&shown), &mut serializer).map(|()| text)
+        serde::Serialize::serialize(black_box(&body), &mut serializer).map(|()| text)
     });
 }

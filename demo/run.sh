@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Shows what pynatconnd is for, with real NAT: a client, a gateway that masquerades and a server, each in a
-# network namespace of its own. The server sees a connection come from the gateway's public address and asks
-# the gateway who is behind it. Takes everything away again, also after Ctrl-C.
+# Shows pynatconnd at work on real NAT: a client, a masquerading gateway and a server, each in its own network
+# namespace. The server sees a connection from the gateway's public address and looks up its inside host at the
+# gateway. Everything is removed at the end, also after Ctrl-C.
 set -euo pipefail
 
-# Not every shell's PATH has ip and nft.
+# Some shells do not have ip and nft in their PATH.
 PATH=$PATH:/usr/sbin:/sbin
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
 
-# How long anything may take, in seconds.
+# The limit for each step, in seconds.
 patience=10
 
 client_ip=192.168.7.2
@@ -25,27 +25,27 @@ fail() {
     exit 1
 }
 
-# ---------------------------------------------------------------- build as the user, the rest as root
+# ---------------------------------------------------------------- build as the user, run the rest as root
 
 if [[ ${1-} != --built ]]; then
-    command -v cargo >/dev/null || fail "needs cargo (https://rustup.rs), Rust 1.85 or newer"
+    command -v cargo >/dev/null || fail "cargo not found: install Rust 1.85 or newer (https://rustup.rs)"
     cargo build --release --locked --manifest-path "$root/Cargo.toml"
     target=${CARGO_TARGET_DIR:-$root/target}
-    # Relative to where cargo was called.
+    # It is relative to the directory in which cargo was called.
     [[ $target == /* ]] || target=$PWD/$target
     set -- --built "$target/release/pynatconnd"
     if ((EUID != 0)); then
-        command -v sudo >/dev/null || fail "needs root for the network namespaces: run it as root or install sudo"
+        command -v sudo >/dev/null || fail "network namespaces need root: run the demo as root or install sudo"
         exec sudo -- bash "$here/run.sh" "$@"
     fi
 fi
 daemon=${2:?--built needs the path of the daemon}
-((EUID == 0)) || fail "needs root for the network namespaces"
+((EUID == 0)) || fail "network namespaces need root"
 for tool in ip nft python3 curl; do
-    command -v "$tool" >/dev/null || fail "needs the tool $tool: \`make setup\` installs it"
+    command -v "$tool" >/dev/null || fail "the tool $tool is missing: \`make setup\` installs it"
 done
 
-# ---------------------------------------------------------------- what is made here, and its end
+# ---------------------------------------------------------------- namespaces and processes, and their removal
 
 client=pynatconnd-demo-$$-client
 gateway=pynatconnd-demo-$$-gateway
@@ -78,7 +78,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 work=$(mktemp -d)
 
-# Waits for text in a file that a process writes: wait_for TEXT FILE PID
+# Waits until a process has written text to a file: wait_for TEXT FILE PID
 wait_for() {
     local i
     for ((i = 0; i < patience * 20; i++)); do
@@ -88,7 +88,7 @@ wait_for() {
         kill -0 "$3" 2>/dev/null || break
         sleep 0.05
     done
-    echo "demo: still not there: \"$1\"; instead:" >&2
+    echo "demo: expected \"$1\", found:" >&2
     cat "$2" >&2
     exit 1
 }
@@ -96,10 +96,10 @@ wait_for() {
 # ---------------------------------------------------------------- client, gateway and server
 
 for netns in "$client" "$gateway" "$server"; do
-    ip netns add "$netns" || fail "cannot make a network namespace"
+    ip netns add "$netns" || fail "cannot create a network namespace"
     ip -n "$netns" link set lo up
 done
-# Different indexes at the two ends: with equal ones the kernel would take a second to bring the link up.
+# The two devices of a link get different indexes. With equal ones the kernel takes a second to bring the link up.
 ip -n "$gateway" -batch - <<EOF
 link add inside index 11 type veth peer name eth0 index 21 netns $client
 link add outside index 12 type veth peer name eth0 index 22 netns $server
@@ -120,7 +120,7 @@ link set eth0 up
 route add 100.64.2.0/24 dev eth0
 EOF
 ip netns exec "$gateway" sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
-# "random" gives the connection another port outside than inside, as busy gateways do.
+# "random" gives the connection a public port that differs from its inside port, as on busy gateways.
 ip netns exec "$gateway" nft -f - <<EOF
 table ip nat {
     chain postrouting {
@@ -136,7 +136,7 @@ ip netns exec "$gateway" "$daemon" -c "$here/pynatconnd.conf" 2>"$work/daemon" &
 started+=($!)
 wait_for "listening on http://" "$work/daemon" $!
 
-# Accepts one connection, says where it comes from, and keeps it.
+# Accepts one connection, prints its source, and keeps it open.
 ip netns exec "$server" python3 -u - "$server_ip" "$server_port" >"$work/server" 2>&1 <<'EOF' &
 import signal, socket, sys
 listener = socket.create_server((sys.argv[1], int(sys.argv[2])))
@@ -151,15 +151,15 @@ server_pid=$!
 
 ip netns exec "$client" python3 - "$client_ip" "$client_port" "$server_ip" "$server_port" 2>"$work/client" <<'EOF' &
 import signal, socket, sys
-inside, outside = (sys.argv[1], int(sys.argv[2])), (sys.argv[3], int(sys.argv[4]))
-connection = socket.create_connection(outside, timeout=10, source_address=inside)
+inside, server = (sys.argv[1], int(sys.argv[2])), (sys.argv[3], int(sys.argv[4]))
+connection = socket.create_connection(server, timeout=10, source_address=inside)
 signal.pause()
 EOF
 started+=($!)
 wait_for peer "$work/server" "$server_pid"
 read -r _ seen_ip seen_port < <(grep ^peer "$work/server")
 
-# ---------------------------------------------------------------- question and answer
+# ---------------------------------------------------------------- the lookup
 
 bold='' plain=''
 if [[ -t 1 && -z ${NO_COLOR-} ]]; then
@@ -176,26 +176,26 @@ cat <<EOF
 The client connects:    $client_ip:$client_port -> $server_ip:$server_port
 The server sees:        ${bold}$seen_ip:$seen_port${plain} -> $server_ip:$server_port
 
-Who is that? The server asks the gateway:
+Which host is it? The server looks it up at the gateway:
 
 EOF
 echo "    \$ ${bold}curl -s $url${plain}"
-status=$(ip netns exec "$server" curl -s --max-time "$patience" -o "$work/answer" -w '%{http_code}' "$url") || {
+status=$(ip netns exec "$server" curl -s --max-time "$patience" -o "$work/response" -w '%{http_code}' "$url") || {
     cat "$work/daemon" >&2
-    fail "the daemon doesn't answer"
+    fail "the daemon does not respond"
 }
-sed 's/^/    /' "$work/answer"
+sed 's/^/    /' "$work/response"
 echo
 
-if ! found=$(python3 - "$work/answer" 2>"$work/complaint" <<'EOF'
+if ! found=$(python3 - "$work/response" 2>"$work/complaint" <<'EOF'
 import json, sys
-answer = json.load(open(sys.argv[1]))
-print(f"{answer['src_ip']}:{answer['src_port']}")
+mapping = json.load(open(sys.argv[1]))
+print(f"{mapping['src_ip']}:{mapping['src_port']}")
 EOF
 ); then
     cat "$work/daemon" >&2
-    fail "the answer (status $status) names no inside address"
+    fail "the response (status $status) has no inside address"
 fi
-[[ $found == "$client_ip:$client_port" ]] || fail "the answer names $found, not $client_ip:$client_port"
+[[ $found == "$client_ip:$client_port" ]] || fail "found $found, expected $client_ip:$client_port"
 echo
 echo "${bold}$seen_ip:$seen_port is $found.${plain}"

@@ -1,7 +1,6 @@
-//! Twenty thousand connections of thirty hosts that hand a few public ports on as fast as the kernel lets
-//! them: every question gets the right host, at the moment of accept, while the connection is open, right
-//! after its end and when its end is long over. The truth comes from the clients, which tell the server who
-//! they are.
+//! Twenty thousand connections of thirty hosts that reuse a few public ports as fast as the kernel allows. Every
+//! lookup finds the right host: at accept, while the connection is open, right after its end, and after
+//! `del_delay`. The clients send the server their inside address, which is the expected result.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -24,13 +23,13 @@ const DAEMON: DaemonBinary = DaemonBinary::at(env!("CARGO_BIN_EXE_pynatconnd"));
 /// Connections of each of the two protocols.
 const CONNECTIONS: usize = 10_000;
 const HOSTS: u8 = 30;
-/// Threads of each protocol on each side.
+/// Threads per protocol on each side.
 const THREADS: usize = 6;
-/// Ports that each client thread lets one host after the other use.
+/// Ports that the hosts of a client thread use one after the other.
 const PORTS: u16 = (CONNECTIONS / THREADS / HOSTS as usize) as u16 + 1;
-/// Of so many closed connections one is asked about once more when its end is over.
+/// One of this many closed connections is looked up again after `del_delay`.
 const SAMPLED: usize = 4;
-/// When the end of a connection is over: more than `del_delay`.
+/// A time after which a closed connection is no longer found: more than `del_delay`.
 const OVER: Duration = Duration::from_secs(12);
 
 const RULES: &str = "\
@@ -56,13 +55,13 @@ host = 0.0.0.0
 ip_acl = 100.64.2.0/24, 198.51.100.0/24
 ";
 
-/// A connection as its two ends know it.
+/// A connection as its client and server know it.
 #[derive(Debug, Clone, Copy)]
 struct Known {
     protocol: Protocol,
-    /// What the client said.
+    /// The inside address and port, sent by the client.
     inside: SocketAddr,
-    /// What the server sees.
+    /// The public address and port, seen by the server.
     public: SocketAddr,
 }
 
@@ -93,19 +92,19 @@ impl Match {
 }
 
 #[derive(Debug, Deserialize)]
-struct Answer {
+struct Reply {
     matches: Vec<Match>,
     ambiguous: bool,
     complete: bool,
 }
 
-impl Answer {
+impl Reply {
     fn live(&self) -> impl Iterator<Item = &Match> {
         self.matches.iter().filter(|one| one.state == State::Live)
     }
 
-    /// Whether it is this connection that lives, and nothing else does.
-    fn only_lives(&self, known: &Known) -> bool {
+    /// Whether this connection is live, and no other.
+    fn is_the_only_live(&self, known: &Known) -> bool {
         self.live().count() == 1
             && self.matches[0].is(known)
             && self.matches[0].state == State::Live
@@ -117,31 +116,31 @@ impl Answer {
     }
 }
 
-/// How the answers of one moment were.
+/// The results of the lookups at one stage of the connections.
 #[derive(Debug, Default)]
 struct Tally {
-    asked: usize,
+    lookups: usize,
     wrong: Vec<String>,
     absent: Vec<String>,
 }
 
 impl Tally {
     fn right(&mut self) {
-        self.asked += 1;
+        self.lookups += 1;
     }
 
     fn wrong(&mut self, known: &Known, what: impl fmt::Debug) {
-        self.asked += 1;
+        self.lookups += 1;
         self.wrong.push(format!("{known:?}: {what:?}"));
     }
 
     fn absent(&mut self, known: &Known, what: &str) {
-        self.asked += 1;
+        self.lookups += 1;
         self.absent.push(format!("{known:?}: {what}"));
     }
 
     fn add(&mut self, other: Tally) {
-        self.asked += other.asked;
+        self.lookups += other.lookups;
         self.wrong.extend(other.wrong);
         self.absent.extend(other.absent);
     }
@@ -149,11 +148,11 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} asked, {} wrong, {} absent", self.asked, self.wrong.len(), self.absent.len())
+        write!(f, "{} lookups, {} wrong, {} absent", self.lookups, self.wrong.len(), self.absent.len())
     }
 }
 
-/// The moments at which is asked.
+/// The stages at which connections are looked up.
 #[derive(Debug, Default)]
 struct Tallies {
     at_accept: Tally,
@@ -175,21 +174,21 @@ impl Tallies {
     }
 }
 
-/// Somebody outside who asks.
-struct Asker(Client);
+/// A client outside.
+struct LookupClient(Client);
 
-impl Asker {
-    /// Who is behind a public port, by the interface of old.
+impl LookupClient {
+    /// The inside host behind a public port, through the legacy interface.
     fn by_port(&mut self, known: &Known) -> Option<SocketAddr> {
         #[derive(Deserialize)]
-        struct Shown {
+        struct LegacyReply {
             src_ip: std::net::IpAddr,
             src_port: u16,
         }
         let answer = self.0.get(&format!("/nat_port/{}?protocol={}", known.public.port(), known.protocol));
         match answer.status {
             200 => {
-                let shown: Shown = serde_json::from_slice(&answer.body).expect("a mapping");
+                let shown: LegacyReply = serde_json::from_slice(&answer.body).expect("a mapping");
                 Some((shown.src_ip, shown.src_port).into())
             }
             404 => None,
@@ -197,8 +196,8 @@ impl Asker {
         }
     }
 
-    /// All that is known of the five-tuple that the server sees.
-    fn by_tuple(&mut self, known: &Known, state: &str) -> Answer {
+    /// The mappings of the five-tuple that the server sees.
+    fn by_five_tuple(&mut self, known: &Known, state: &str) -> Reply {
         let (ip, port) = (known.public.ip(), known.public.port());
         self.lookup(&format!(
             "protocol={}&nat_ip={ip}&nat_port={port}&dst_ip=198.51.100.1&dst_port=443&state={state}",
@@ -206,34 +205,34 @@ impl Asker {
         ))
     }
 
-    /// All that is known of an inside address and port.
-    fn by_source(&mut self, known: &Known) -> Answer {
+    /// The mappings of an inside address and port.
+    fn by_source(&mut self, known: &Known) -> Reply {
         let (ip, port) = (known.inside.ip(), known.inside.port());
         self.lookup(&format!("protocol={}&src_ip={ip}&src_port={port}", known.protocol))
     }
 
-    fn lookup(&mut self, question: &str) -> Answer {
-        let answer = self.0.get(&format!("/v1/lookup?{question}"));
-        assert!(matches!(answer.status, 200 | 404), "{question}: {} {}", answer.status, answer.text());
-        let answer: Answer = serde_json::from_slice(&answer.body).expect("an answer");
+    fn lookup(&mut self, fields: &str) -> Reply {
+        let answer = self.0.get(&format!("/v1/lookup?{fields}"));
+        assert!(matches!(answer.status, 200 | 404), "{fields}: {} {}", answer.status, answer.text());
+        let answer: Reply = serde_json::from_slice(&answer.body).expect("an answer");
         assert!(answer.complete, "nothing was lost");
         answer
     }
 
-    /// Asks in all three ways about a connection that lives.
-    fn about_live(&mut self, known: &Known, tally: &mut Tally) {
+    /// Looks up a live connection in all three ways.
+    fn check_live_connection(&mut self, known: &Known, tally: &mut Tally) {
         let by_port = self.by_port(known);
-        let by_tuple = self.by_tuple(known, "any");
+        let by_five_tuple = self.by_five_tuple(known, "any");
         let by_source = self.by_source(known);
-        check_live(known, by_port, &by_tuple, &by_source, tally);
+        check_live(known, by_port, &by_five_tuple, &by_source, tally);
     }
 }
 
 fn check_live(
     known: &Known,
     by_port: Option<SocketAddr>,
-    by_tuple: &Answer,
-    by_source: &Answer,
+    by_five_tuple: &Reply,
+    by_source: &Reply,
     tally: &mut Tally,
 ) {
     match by_port {
@@ -241,9 +240,9 @@ fn check_live(
         Some(found) => tally.wrong(known, found),
         None => tally.absent(known, "by port"),
     }
-    for (answer, how) in [(by_tuple, "by tuple"), (by_source, "by source")] {
+    for (answer, how) in [(by_five_tuple, "by tuple"), (by_source, "by source")] {
         match answer {
-            answer if answer.only_lives(known) => tally.right(),
+            answer if answer.is_the_only_live(known) => tally.right(),
             answer if answer.live().count() == 0 => tally.absent(known, how),
             answer => tally.wrong(known, answer),
         }
@@ -255,27 +254,27 @@ struct Run<'a> {
     lab: &'a Lab,
     daemon: &'a Daemon,
     begun: [AtomicUsize; 2],
-    /// Whose datagrams came.
+    /// The hosts whose datagrams arrived.
     served: Mutex<HashSet<SocketAddr>>,
-    /// Who had a public port, in order.
+    /// The hosts that used each public port, in order.
     hosts: Mutex<HashMap<(Protocol, u16), Vec<SocketAddr>>>,
-    /// A look-up by port after a connection's end found another one, which must be a later one.
+    /// Lookups by port after a connection's end that found another connection, which must be a later one.
     later: Mutex<Vec<(Known, SocketAddr)>>,
-    /// Tells each client that its connection is closed and its public port free.
+    /// Tells each client that its connection is closed and its public port is free.
     done: Vec<mpsc::Sender<()>>,
-    /// What is asked about again when its end is over.
+    /// Connections to look up again after `del_delay`.
     ended: mpsc::Sender<(Known, Instant)>,
-    /// What ended when the kernel found it to.
+    /// Connections whose end was left to the kernel.
     left: Mutex<Vec<Known>>,
 }
 
 impl Run<'_> {
-    fn asker(&self) -> Asker {
+    fn lookups(&self) -> LookupClient {
         let public = self.lab.public(0);
-        Asker(Client::connect(self.lab.server(), self.daemon.addr_on(public)))
+        LookupClient(Client::connect(self.lab.server(), self.daemon.addr_on(public)))
     }
 
-    /// Takes the next of the connections of a protocol; `None` when it was the last.
+    /// The number of the next connection of a protocol; `None` after the last.
     fn next(&self, protocol: Protocol) -> Option<usize> {
         let number = self.begun[usize::from(protocol == Protocol::Udp)].fetch_add(1, Ordering::Relaxed);
         (number < CONNECTIONS).then_some(number)
@@ -286,17 +285,17 @@ impl Run<'_> {
         hosts.entry((known.protocol, known.public.port())).or_default().push(known.inside);
     }
 
-    /// A connection is over for both its ends: ends it in the kernel or leaves that to it, lets the next host
-    /// have the port, and asks.
+    /// Client and server have closed a connection: deletes its entry or leaves that to the kernel, frees the
+    /// port for the next host, and looks the connection up.
     fn end(
         &self,
         known: &Known,
         number: usize,
         client: usize,
         query: &mut Query,
-        asker: &mut Asker,
+        lookups: &mut LookupClient,
     ) -> Tally {
-        // Few of UDP, and none towards the end: they live on for some seconds.
+        // Few of UDP, and none towards the end: their entries remain for some seconds.
         let leave = match known.protocol {
             Protocol::Udp => number % 15 == 0 && number < CONNECTIONS / 2,
             _ => number % 3 == 0,
@@ -307,13 +306,13 @@ impl Run<'_> {
             let server = self.lab.server_at(443);
             flows::remove(query, &flows::tuple(known.protocol, known.inside, server));
             if number % SAMPLED == 1 {
-                self.ended.send((*known, Instant::now())).expect("somebody asks later");
+                self.ended.send((*known, Instant::now())).expect("a thread looks it up later");
             }
         }
         self.done[client].send(()).expect("the client waits for it");
 
         let mut tally = Tally::default();
-        match asker.by_port(known) {
+        match lookups.by_port(known) {
             Some(found) if found == known.inside => tally.right(),
             Some(found) => {
                 tally.right();
@@ -322,7 +321,8 @@ impl Run<'_> {
             None => tally.absent(known, "by port, after its end"),
         }
         let state = (!leave).then_some(State::Closed);
-        let answers = [asker.by_tuple(known, if leave { "any" } else { "closed" }), asker.by_source(known)];
+        let answers =
+            [lookups.by_five_tuple(known, if leave { "any" } else { "closed" }), lookups.by_source(known)];
         for answer in answers {
             match answer {
                 answer if answer.has(known, state) => tally.right(),
@@ -334,18 +334,18 @@ impl Run<'_> {
     }
 }
 
-/// What a client says first: who it is, and which thread it belongs to.
-fn introduction(inside: SocketAddr, client: usize) -> Vec<u8> {
+/// The first data of a client: its inside address and the number of its thread.
+fn greeting(inside: SocketAddr, client: usize) -> Vec<u8> {
     format!("{:<32}", format!("{inside} {client}")).into_bytes()
 }
 
-fn introduced(text: &[u8]) -> (SocketAddr, usize) {
+fn parse_greeting(text: &[u8]) -> (SocketAddr, usize) {
     let text = std::str::from_utf8(text).expect("text").trim();
     let (inside, client) = text.split_once(' ').expect("an address and a number");
     (inside.parse().expect("an address"), client.parse().expect("a number"))
 }
 
-/// The inside addresses and ports of one client thread: host after host on the same port.
+/// The inside addresses and ports of one client thread: all hosts in turn on the same port.
 fn sources(lab: &Lab, thread: usize) -> Vec<SocketAddr> {
     let first = 20_000 + thread as u16 * PORTS;
     (first..first + PORTS).flat_map(|port| (0..HOSTS).map(move |host| lab.client_at(host, port))).collect()
@@ -354,7 +354,7 @@ fn sources(lab: &Lab, thread: usize) -> Vec<SocketAddr> {
 fn tcp_client(sources: &[SocketAddr], target: SocketAddr, client: usize, done: &mpsc::Receiver<()>) {
     for inside in sources {
         let mut stream = traffic::connect(*inside, target).expect("connected");
-        stream.write_all(&introduction(*inside, client)).expect("the server reads");
+        stream.write_all(&greeting(*inside, client)).expect("the server reads");
         stream.read_exact(&mut [0]).expect("the server answers");
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("the socket is open");
         drop(stream);
@@ -363,23 +363,23 @@ fn tcp_client(sources: &[SocketAddr], target: SocketAddr, client: usize, done: &
 }
 
 fn tcp_server(run: &Run<'_>, server: &TcpServer) -> Tallies {
-    let (mut asker, mut tallies) = (run.asker(), Tallies::default());
+    let (mut lookups, mut tallies) = (run.lookups(), Tallies::default());
     let mut query = run.lab.gateway().enter(Query::open).expect("ctnetlink is there");
     while let Some(number) = run.next(Protocol::Tcp) {
         let (mut stream, public) = server.accept();
         let mut known = Known { protocol: Protocol::Tcp, inside: public, public };
-        let (by_port, by_tuple) = (asker.by_port(&known), asker.by_tuple(&known, "any"));
+        let (by_port, by_five_tuple) = (lookups.by_port(&known), lookups.by_five_tuple(&known, "any"));
         let mut text = [0; 32];
         stream.read_exact(&mut text).expect("the client says who it is");
-        let (inside, client) = introduced(&text);
+        let (inside, client) = parse_greeting(&text);
         known.inside = inside;
         run.note_host(&known);
-        let by_source = asker.by_source(&known);
-        check_live(&known, by_port, &by_tuple, &by_source, &mut tallies.at_accept);
-        asker.about_live(&known, &mut tallies.open);
+        let by_source = lookups.by_source(&known);
+        check_live(&known, by_port, &by_five_tuple, &by_source, &mut tallies.at_accept);
+        lookups.check_live_connection(&known, &mut tallies.open);
         stream.write_all(b".").expect("the client reads");
         await_reset(&mut stream);
-        tallies.closed.add(run.end(&known, number, client, &mut query, &mut asker));
+        tallies.closed.add(run.end(&known, number, client, &mut query, &mut lookups));
     }
     tallies
 }
@@ -394,9 +394,9 @@ fn udp_client(sources: &[SocketAddr], target: SocketAddr, client: usize, done: &
         let socket = UdpSocket::bind(inside).expect("the port is free");
         socket.set_read_timeout(Some(lab::PATIENCE / 5)).expect("the socket is open");
         socket.connect(target).expect("there is a route");
-        // The kernel drops a datagram that finds no public port, or whose port another takes at the same time.
+        // The kernel drops a datagram when no public port is free, or when another takes the port at the same time.
         let answered = (0..5).any(|_| {
-            socket.send(&introduction(*inside, client)).expect("sent");
+            socket.send(&greeting(*inside, client)).expect("sent");
             socket.recv(&mut [0]).is_ok()
         });
         assert!(answered, "the server answers {inside}");
@@ -406,62 +406,62 @@ fn udp_client(sources: &[SocketAddr], target: SocketAddr, client: usize, done: &
 }
 
 fn udp_server(run: &Run<'_>, server: &UdpSocket) -> Tallies {
-    let (mut asker, mut tallies) = (run.asker(), Tallies::default());
+    let (mut lookups, mut tallies) = (run.lookups(), Tallies::default());
     let mut query = run.lab.gateway().enter(Query::open).expect("ctnetlink is there");
     while let Some(number) = run.next(Protocol::Udp) {
         let (inside, client, public) = loop {
             let mut text = [0; 32];
             let (_, public) = server.recv_from(&mut text).expect("a datagram comes");
-            let (inside, client) = introduced(&text);
-            // A client that waited too long for its answer has sent again.
+            let (inside, client) = parse_greeting(&text);
+            // A client that waited too long for its reply has sent again.
             if run.served.lock().expect("nobody died").insert(inside) {
                 break (inside, client, public);
             }
         };
         let known = Known { protocol: Protocol::Udp, inside, public };
         run.note_host(&known);
-        asker.about_live(&known, &mut tallies.at_accept);
+        lookups.check_live_connection(&known, &mut tallies.at_accept);
         server.send_to(b".", public).expect("sent");
-        asker.about_live(&known, &mut tallies.open);
-        tallies.closed.add(run.end(&known, number, client, &mut query, &mut asker));
+        lookups.check_live_connection(&known, &mut tallies.open);
+        tallies.closed.add(run.end(&known, number, client, &mut query, &mut lookups));
     }
     tallies
 }
 
-/// Asks about connections whose end is over: nothing may be left of them.
-fn ask_when_over(asker: &mut Asker, known: &Known, tally: &mut Tally) {
-    match asker.by_port(known) {
+/// Looks up connections after `del_delay`: none may be found.
+fn check_after_del_delay(lookups: &mut LookupClient, known: &Known, tally: &mut Tally) {
+    match lookups.by_port(known) {
         Some(found) if found == known.inside => tally.wrong(known, "by port, long after its end"),
         _ => tally.right(),
     }
-    for answer in [asker.by_tuple(known, "any"), asker.by_source(known)] {
+    for answer in [lookups.by_five_tuple(known, "any"), lookups.by_source(known)] {
         if answer.has(known, None) { tally.wrong(known, answer) } else { tally.right() }
     }
 }
 
-fn ask_later(connect: impl Fn() -> Asker, ended: mpsc::Receiver<(Known, Instant)>) -> Tallies {
+fn check_later(connect: impl Fn() -> LookupClient, ended: mpsc::Receiver<(Known, Instant)>) -> Tallies {
     let mut tallies = Tallies::default();
-    let mut asker = connect();
+    let mut lookups = connect();
     for (known, at) in ended {
         let left = (at + OVER).saturating_duration_since(Instant::now());
         if !left.is_zero() {
-            // The daemon closes a connection that says nothing for so long.
+            // The daemon closes a connection that is idle for so long.
             thread::sleep(left);
-            asker = connect();
+            lookups = connect();
         }
-        ask_when_over(&mut asker, &known, &mut tallies.over);
+        check_after_del_delay(&mut lookups, &known, &mut tallies.over);
     }
     tallies
 }
 
 #[test]
-fn public_ports_that_are_handed_on_as_fast_as_it_goes_are_always_the_right_host_s() {
+fn a_rapidly_reused_public_port_always_belongs_to_the_right_host() {
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().clients(HOSTS).ruleset(RULES).build();
     lab.gateway().sysctl("net.netfilter.nf_conntrack_tcp_timeout_close", "1");
-    // Longer than anything here waits for anything: one that is asked about as open is.
+    // Longer than any wait here, so that a connection looked up as open is open.
     for timeout in ["nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"] {
         lab.gateway().sysctl(&format!("net.netfilter.{timeout}"), &lab::PATIENCE.as_secs().to_string());
     }
@@ -487,8 +487,8 @@ fn public_ports_that_are_handed_on_as_fast_as_it_goes_are_always_the_right_host_
         .collect();
     let mut tallies = Tallies::default();
     thread::scope(|scope| {
-        let asker = || Asker(Client::connect(lab.server(), daemon.addr_on(lab.public(0))));
-        let later = scope.spawn(move || ask_later(asker, to_ask));
+        let lookups = || LookupClient(Client::connect(lab.server(), daemon.addr_on(lab.public(0))));
+        let later = scope.spawn(move || check_later(lookups, to_ask));
         let run = Run {
             lab: &lab,
             daemon: &daemon,
@@ -515,7 +515,7 @@ fn public_ports_that_are_handed_on_as_fast_as_it_goes_are_always_the_right_host_
         let Run { hosts, later: found_later, ended, left, .. } = run;
         drop(ended);
 
-        // The kernel forgets what is over when it comes across it, as a dump does.
+        // The kernel removes an expired entry when something visits it, such as a dump.
         let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
         let is_ours = |flow: nfct::Flow| flow.original.dst == target.ip();
         while query.dump(Family::Ipv4).expect("the table can be read").any(|flow| flow.is_ok_and(is_ours)) {
@@ -523,13 +523,13 @@ fn public_ports_that_are_handed_on_as_fast_as_it_goes_are_always_the_right_host_
             thread::sleep(Duration::from_millis(100));
         }
         thread::sleep(OVER);
-        let mut asker = asker();
+        let mut lookups = lookups();
         for known in left.into_inner().expect("nobody died") {
-            ask_when_over(&mut asker, &known, &mut tallies.over);
+            check_after_del_delay(&mut lookups, &known, &mut tallies.over);
         }
-        tallies.add(later.join().expect("the later ones were asked about"));
+        tallies.add(later.join().expect("the later lookups were made"));
 
-        // Where another was found after a connection's end, it had the port after it.
+        // A different connection found after a connection's end must have used the port after it.
         let hosts = hosts.into_inner().expect("nobody died");
         let found_later = found_later.into_inner().expect("nobody died");
         let number_of_later = found_later.len();
@@ -562,7 +562,7 @@ fn public_ports_that_are_handed_on_as_fast_as_it_goes_are_always_the_right_host_
         );
     }
     assert_eq!(
-        [&tallies.at_accept, &tallies.open, &tallies.closed].map(|tally| tally.asked),
+        [&tallies.at_accept, &tallies.open, &tallies.closed].map(|tally| tally.lookups),
         [6 * CONNECTIONS; 3]
     );
 }

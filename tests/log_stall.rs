@@ -1,4 +1,4 @@
-//! Whoever reads the log may stop reading: answers come all the same.
+//! A reader of the log that stops reading does not delay responses.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -22,7 +22,7 @@ receive_buffer = 4K
 receive_buffer_max = 4K
 ";
 
-/// A log whose reader has stopped: who writes the word of a loss is held.
+/// A log whose reader has stopped: it blocks the writer of the line about lost events.
 struct Stalled {
     held: Mutex<Sender<()>>,
     go_on: Mutex<Receiver<()>>,
@@ -44,7 +44,7 @@ impl Log for Stalled {
 }
 
 #[test]
-fn a_log_that_nobody_reads_holds_no_answer_up() {
+fn a_log_that_nobody_reads_delays_no_response() {
     static LOG: OnceLock<Stalled> = OnceLock::new();
     if !lab::require() {
         return;
@@ -67,20 +67,20 @@ fn a_log_that_nobody_reads_holds_no_answer_up() {
     let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
     let mut make = |port: u16| {
         let (src, nat) = (lab.client_at(0, port), (lab.public(0), port).into());
-        flows::make(&mut query, &flows::source_nat(Protocol::Tcp, src, lab.server_at(443), nat));
+        flows::create(&mut query, &flows::source_nat(Protocol::Tcp, src, lab.server_at(443), nat));
     };
 
-    // A buffer of 4 KiB holds a few events; so many at once are too many for it.
+    // A buffer of 4 KiB holds a few events; this many overrun it.
     let mut port = 2000..60_000;
     while is_held.try_recv().is_err() {
         port.by_ref().take(500).for_each(&mut make);
     }
 
     let (answered, answer) = mpsc::channel();
-    let asked = tracker.clone();
+    let queried = tracker.clone();
     thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().expect("threads can be made");
-        let found = runtime.block_on(asked.best(Key::NatPort, KeyValue::Port(2000), None));
+        let found = runtime.block_on(queried.best(Key::NatPort, KeyValue::Port(2000), None));
         answered.send(found.expect("it goes on").value.map(|mapping| mapping.src_ip())).unwrap();
     });
     let found = answer.recv_timeout(lab::PATIENCE);

@@ -1,6 +1,6 @@
-//! What the daemon does when the kernel's word is lost: bursts that overrun its buffer, a standstill of
-//! its own, connections that end without a word, a kernel that tells of nothing. In the end its table
-//! equals the kernel's, entry by entry; until then it says that it may not.
+//! Overruns and missing events: bursts that overrun the receive buffer, a daemon that is stopped,
+//! connections that end without a DESTROY event, a kernel that reports no events. At the end the table
+//! equals the kernel's, entry by entry; until then the daemon reports it as incomplete.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::flows::{self, Difference, compare, make, remove};
+use lab::flows::{self, Difference, compare, create, remove};
 use lab::http::Client;
 use lab::{Daemon, DaemonBinary, Lab, wait_until};
 use nfct::{Family, Protocol, Query, Tuple};
@@ -19,27 +19,27 @@ const DAEMON: DaemonBinary = DaemonBinary::at(env!("CARGO_BIN_EXE_pynatconnd"));
 
 /// Entries of a burst.
 const BURST: u32 = 1_000_000;
-/// Entries made after it.
-const ANEW: u32 = 10_000;
-/// How long after the last of a burst the table may be unequal to the kernel's. It takes a dump: a machine
-/// that is busy with something else gets the time of three.
-const MENDED_WITHIN: Duration = Duration::from_secs(5);
+/// Entries created after it.
+const AFTERWARDS: u32 = 10_000;
+/// The limit for a complete table after the last event of a burst. A resync takes a dump, so a busy machine
+/// gets the time of three dumps.
+const RESYNC_LIMIT: Duration = Duration::from_secs(5);
 
-/// The kernel's limit counts the entries of all namespaces, and one test's flood is another's delay.
+/// The kernel's limit counts the entries of all namespaces, and the burst of one test would delay another.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A kernel parameter of the whole machine, raised until this is dropped.
+/// A kernel parameter of the whole machine, raised until this value is dropped.
 struct Raised {
     path: String,
     before: u64,
 }
 
 impl Raised {
-    /// `None` where it is high enough, or can't be raised.
+    /// `None` when it is high enough or cannot be raised.
     fn to(name: &str, value: u64) -> Option<Self> {
         let path = format!("/proc/sys/net/netfilter/{name}");
         let before = fs::read_to_string(&path).ok()?.trim().parse().ok()?;
@@ -57,19 +57,19 @@ impl Drop for Raised {
     }
 }
 
-/// Entry number `number`, to the first server from an inside host and port of its own.
+/// Entry number `number`, from a unique inside host and port to the first server.
 fn numbered(lab: &Lab, number: u32) -> (Tuple, Tuple) {
     const PORTS: u32 = 60_000;
     let port = 1024 + u16::try_from(number % PORTS).expect("a port");
     let host = number / PORTS;
     let inside = Ipv4Addr::from(0x0a00_0000 + host);
     let public = Ipv4Addr::from(u32::from(Ipv4Addr::new(100, 64, 8, 0)) + host);
-    // The other end of the range: what is public tells apart from what is inside.
+    // From the top of the range, so that public and inside ports differ.
     let nat_port = 65_535 - (port - 1024);
     flows::source_nat(Protocol::Tcp, (inside, port).into(), lab.server_at(443), (public, nat_port).into())
 }
 
-/// Makes the entries of a range, as fast as it goes.
+/// Creates the entries of a range as fast as possible.
 fn fill(lab: &Lab, numbers: std::ops::Range<u32>) {
     const THREADS: u32 = 3;
     let part = numbers.len() as u32 / THREADS + 1;
@@ -78,13 +78,13 @@ fn fill(lab: &Lab, numbers: std::ops::Range<u32>) {
             let last = numbers.end.min(first + part);
             scope.spawn(move || {
                 let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
-                (first..last).for_each(|number| make(&mut query, &numbered(lab, number)));
+                (first..last).for_each(|number| create(&mut query, &numbered(lab, number)));
             });
         }
     });
 }
 
-/// `/v1/lookup?...` for one entry, named wholly from outside.
+/// `/v1/lookup?...` for one entry, by its public five-tuple.
 fn lookup_path((original, reply): &(Tuple, Tuple)) -> String {
     let (nfct::Layer4::Ports { dst: dst_port, .. }, nfct::Layer4::Ports { dst: nat_port, .. }) =
         (original.layer4, reply.layer4)
@@ -101,62 +101,62 @@ fn ask(lab: &Lab, daemon: &Daemon) -> Client {
     Client::connect(lab.gateway(), daemon.local_addr())
 }
 
-/// Ends whoever watches it when it is dropped, by a panic too.
-struct End<'a>(&'a AtomicBool);
+/// Stops the threads that watch the flag when it is dropped, also by a panic.
+struct StopOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for End<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-/// Waits until the daemon says that its table is whole; gives how long that took since `quiet`.
-fn mended(lab: &Lab, daemon: &Daemon, quiet: Instant) -> Duration {
+/// Waits until the daemon reports its table as complete. Returns the time since `quiet`.
+fn wait_complete(lab: &Lab, daemon: &Daemon, quiet: Instant) -> Duration {
     const LIMIT: Duration = Duration::from_secs(60);
     let mut client = ask(lab, daemon);
     while client.get("/readyz").status != 200 {
-        assert!(quiet.elapsed() < LIMIT, "the table is not whole {LIMIT:?} after the last event");
+        assert!(quiet.elapsed() < LIMIT, "the table is not complete {LIMIT:?} after the last event");
         thread::sleep(Duration::from_millis(2));
     }
     quiet.elapsed()
 }
 
 fn check_time(took: Duration, difference: &Difference) {
-    let allowed = MENDED_WITHIN.max(difference.dumped_in * 3);
-    assert!(took <= allowed, "whole only {took:?} after the last event, of {allowed:?} allowed");
+    let allowed = RESYNC_LIMIT.max(difference.dumped_in * 3);
+    assert!(took <= allowed, "complete only {took:?} after the last event, of {allowed:?} allowed");
 }
 
-/// What somebody who asks all the time sees.
+/// The observations of a client that sends requests all the time.
 #[derive(Debug, Default)]
-struct Seen {
-    asked: u32,
+struct Observations {
+    lookups: u32,
     unready: u32,
     incomplete: u32,
     hits: u32,
-    /// How long an answer took at most.
+    /// The longest time to a response.
     longest: Duration,
 }
 
-/// Asks for an entry that nobody made and, while `lives`, for one that lives, until told to end.
-fn watch(lab: &Lab, daemon: &Daemon, end: &AtomicBool, lives: &AtomicBool) -> Seen {
+/// Looks up an entry that does not exist and, while `live`, one that does, until `end` is set.
+fn watch(lab: &Lab, daemon: &Daemon, end: &AtomicBool, live: &AtomicBool) -> Observations {
     let mut client = ask(lab, daemon);
     let (known, unknown) = (numbered(lab, BURST), numbered(lab, BURST + 1));
     let (known_path, unknown_path) = (lookup_path(&known), lookup_path(&unknown));
-    let mut seen = Seen::default();
+    let mut seen = Observations::default();
     while !end.load(Ordering::Relaxed) {
-        // A core of its own is more than a test needs.
+        // Without a pause it would occupy a core.
         thread::sleep(Duration::from_millis(1));
-        seen.asked += 1;
+        seen.lookups += 1;
         seen.unready += u32::from(client.get("/readyz").status == 503);
         let begun = Instant::now();
         let answer = client.get(&unknown_path);
         seen.longest = seen.longest.max(begun.elapsed());
         assert_eq!(answer.status, 404, "{}", answer.text());
         seen.incomplete += u32::from(answer.json()["complete"] == false);
-        let expected = lives.load(Ordering::SeqCst);
+        let expected = live.load(Ordering::SeqCst);
         let answer = client.get(&known_path);
-        if expected && lives.load(Ordering::SeqCst) {
-            assert_eq!(answer.status, 200, "an entry that lives: {}", answer.text());
+        if expected && live.load(Ordering::SeqCst) {
+            assert_eq!(answer.status, 200, "an entry that live: {}", answer.text());
             assert_eq!(answer.json()["matches"][0]["src_ip"], known.0.src.to_string());
             assert_eq!(answer.json()["matches"][0]["state"], "live");
             seen.hits += 1;
@@ -176,55 +176,55 @@ fn burst(netlink: &str) {
     let lab = Lab::builder().build();
     let allowed = lab.gateway().read_sysctl("net.netfilter.nf_conntrack_max").expect("it tracks");
     let allowed: u32 = allowed.parse().expect("a number");
-    // Leave room for what else lives on this machine.
+    // Leave room for the other connections of this machine.
     let number = BURST.min(allowed / 4 * 3);
     let note = if number < BURST { " (nf_conntrack_max allows no more)" } else { "" };
 
     let daemon = DAEMON.start(lab.gateway(), format!("[data]\nkey_name = nat_port\n{netlink}"));
     daemon.wait_for_line("equals the kernel's");
     let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
-    make(&mut query, &numbered(&lab, BURST));
+    create(&mut query, &numbered(&lab, BURST));
 
-    let (end, lives) = (AtomicBool::new(false), AtomicBool::new(true));
+    let (end, live) = (AtomicBool::new(false), AtomicBool::new(true));
     thread::scope(|scope| {
-        let watcher = scope.spawn(|| watch(&lab, &daemon, &end, &lives));
-        let stop = End(&end);
+        let watcher = scope.spawn(|| watch(&lab, &daemon, &end, &live));
+        let stop = StopOnDrop(&end);
 
         let begun = Instant::now();
         fill(&lab, 0..number);
         let quiet = Instant::now();
         let made_in = quiet - begun;
-        let after_filling = mended(&lab, &daemon, quiet);
+        let after_filling = wait_complete(&lab, &daemon, quiet);
         let full = compare(&mut query, ask(&lab, &daemon), lab.server_at(443));
 
-        lives.store(false, Ordering::SeqCst);
+        live.store(false, Ordering::SeqCst);
         let begun = Instant::now();
         query.flush(Family::Any).expect("the table can be emptied");
         let flushed_in = begun.elapsed();
-        // Even before the loss is mended nothing that is gone is answered as live.
+        // Even before the resync is complete, no deleted entry is reported as live.
         let mut client = ask(&lab, &daemon);
         for number in (0..number).step_by(10_000) {
             let path = lookup_path(&numbered(&lab, number));
             let answer = client.get(&format!("{path}&state=live"));
             assert_eq!(answer.status, 404, "an entry that is gone: {}", answer.text());
         }
-        fill(&lab, 0..ANEW);
+        fill(&lab, 0..AFTERWARDS);
         let quiet = Instant::now();
-        let after_flushing = mended(&lab, &daemon, quiet);
+        let after_flushing = wait_complete(&lab, &daemon, quiet);
         let part = compare(&mut query, ask(&lab, &daemon), lab.server_at(443));
 
         drop(stop);
         let seen = watcher.join().expect("the watcher saw what it should");
         let log = daemon.stderr();
-        let losses = log.matches("dropped events").count();
+        let overruns = log.matches("dropped events").count();
         println!(
-            "burst{note}: made in {made_in:.1?}, flushed in {flushed_in:.1?}, {losses} losses; \
+            "burst{note}: made in {made_in:.1?}, flushed in {flushed_in:.1?}, {overruns} overruns; \
              {after_filling:.1?} after it was made {full}, {after_flushing:.1?} after the flush \
-             and some anew {part}; a dump took {:.1?}; meanwhile {seen:?}",
+             and some new entries {part}; a dump took {:.1?}; meanwhile {seen:?}",
             full.dumped_in
         );
-        assert!(losses > 0, "the burst was too small to be lost");
-        assert!(full.is_none(number as usize + 1) && part.is_none(ANEW as usize), "{full}, {part}");
+        assert!(overruns > 0, "the burst was too small to be lost");
+        assert!(full.is_none(number as usize + 1) && part.is_none(AFTERWARDS as usize), "{full}, {part}");
         check_time(after_filling, &full);
         check_time(after_flushing, &part);
         assert!(seen.unready > 0 && seen.incomplete > 0 && seen.hits > 0, "{seen:?}");
@@ -234,16 +234,16 @@ fn burst(netlink: &str) {
 }
 
 #[test]
-fn a_burst_past_a_buffer_that_must_not_grow_is_mended() {
+fn the_table_recovers_from_an_overrun_of_a_fixed_buffer() {
     burst("[netlink]\nreceive_buffer = 4K\nreceive_buffer_max = 4K\n");
 }
 
 #[test]
-fn a_burst_past_a_buffer_that_may_grow_is_mended() {
+fn the_table_recovers_from_an_overrun_of_a_growing_buffer() {
     burst("[netlink]\nreceive_buffer = 4K\n");
 }
 
-/// A loop of connections that begin and end, until told to end; gives how many there were.
+/// Creates and deletes connections until `end` is set. Returns their number.
 fn churn(lab: &Lab, end: &AtomicBool) -> u32 {
     const OPEN: u32 = 1000;
     let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
@@ -253,14 +253,14 @@ fn churn(lab: &Lab, end: &AtomicBool) -> u32 {
         if made >= OPEN {
             remove(&mut query, &numbered(lab, (made - OPEN) % (10 * OPEN)).0);
         }
-        make(&mut query, &numbered(lab, number));
+        create(&mut query, &numbered(lab, number));
         made += 1;
     }
     made
 }
 
 #[test]
-fn a_standstill_of_ten_seconds_is_mended() {
+fn the_table_recovers_from_a_daemon_stopped_for_ten_seconds() {
     const STANDSTILL: Duration = Duration::from_secs(10);
     if !lab::require() {
         return;
@@ -274,7 +274,7 @@ fn a_standstill_of_ten_seconds_is_mended() {
     let end = AtomicBool::new(false);
     thread::scope(|scope| {
         let churner = scope.spawn(|| churn(&lab, &end));
-        let stop = End(&end);
+        let stop = StopOnDrop(&end);
         let before = lab.connect_to(&server, lab.client_at(0, 40_001));
         daemon.stop();
         thread::sleep(STANDSTILL / 2);
@@ -286,7 +286,7 @@ fn a_standstill_of_ten_seconds_is_mended() {
         remove(&mut query, &flows::tuple(Protocol::Tcp, ended, server.address()));
         thread::sleep(STANDSTILL / 2);
         daemon.go_on();
-        // The first answers after it are as exact as any.
+        // The first responses after it are exact.
         let mut client = ask(&lab, &daemon);
         let named = |port: u16| {
             format!(
@@ -301,27 +301,27 @@ fn a_standstill_of_ten_seconds_is_mended() {
 
         drop(stop);
         let made = churner.join().expect("the churn went on");
-        let took = mended(&lab, &daemon, Instant::now());
+        let took = wait_complete(&lab, &daemon, Instant::now());
         let found = compare(&mut query, ask(&lab, &daemon), lab.server_at(443));
-        let losses = daemon.stderr().matches("dropped events").count();
+        let overruns = daemon.stderr().matches("dropped events").count();
         println!(
-            "standstill of 10 s: {made} made and removed, {losses} losses; {took:.1?} after the last {found}"
+            "standstill of 10 s: {made} made and removed, {overruns} overruns; {took:.1?} after the last {found}"
         );
-        assert!(losses > 0, "nothing was lost");
+        assert!(overruns > 0, "nothing was lost");
         assert!(found.is_none(found.entries) && found.entries > 1000, "{found}");
         check_time(took, &found);
     });
 }
 
 #[test]
-fn connections_that_end_without_a_word_are_not_answered_as_live() {
+fn connections_that_ended_without_a_destroy_event_are_not_reported_as_live() {
     const CONNECTIONS: u16 = 200;
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
-    // With 2 the kernel looks whether anybody listens, in any namespace: other daemons of this machine count.
-    // With 0 the connections get what they would have got without them.
+    // With 2, connections get events only if something listens, in any namespace of this machine. With 0, connections
+    // get none even when other daemons listen.
     lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "0");
     let server = lab.listen(lab.server_at(443));
     let old: Vec<_> =
@@ -354,7 +354,7 @@ fn connections_that_end_without_a_word_are_not_answered_as_live() {
             (false, 404) => absent += 1,
             _ => {}
         }
-        // By the key of old, and as what it is: closed a moment ago.
+        // It is found as what it is: closed a moment ago. So does the legacy interface.
         if index < 100 {
             let answer = client.get(&format!("/v1/lookup?nat_port={port}"));
             assert_eq!(answer.json()["matches"][0]["state"], "closed", "{}", answer.text());
@@ -362,12 +362,12 @@ fn connections_that_end_without_a_word_are_not_answered_as_live() {
         }
     }
     println!(
-        "ended without a word: 100 of {CONNECTIONS} ({said} still in the table as live): {wrong} answered as \
+        "ended without a DESTROY event: 100 of {CONNECTIONS} ({said} still in the table as live): {wrong} answered as \
          live, {absent} of the others absent"
     );
-    assert_eq!((said, wrong, absent), (usize::from(CONNECTIONS), 0, 0), "or the kernel told of them");
+    assert_eq!((said, wrong, absent), (usize::from(CONNECTIONS), 0, 0), "or the kernel reported them");
 
-    // Nobody asks: the comparison with the kernel's table closes them.
+    // Without a lookup, the sweep closes them.
     for connection in &old[100..] {
         let from = connection.client.local_addr().expect("it is connected");
         remove(&mut query, &flows::tuple(Protocol::Tcp, from, server.address()));
@@ -379,7 +379,7 @@ fn connections_that_end_without_a_word_are_not_answered_as_live() {
 }
 
 #[test]
-fn a_kernel_that_tells_of_nothing_is_asked() {
+fn a_kernel_that_reports_no_events_is_queried() {
     if !lab::require() {
         return;
     }

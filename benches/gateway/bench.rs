@@ -1,4 +1,4 @@
-//! What all rows share: how to measure, and a gateway with the daemon.
+//! What all rows share: the settings of a run, and a gateway with the daemon.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ use lab::{Daemon, DaemonBinary, Lab, Netns};
 use super::load;
 use super::machine::Cpus;
 
-/// The daemon that is measured.
+/// The measured daemon.
 pub const DAEMON: DaemonBinary = DaemonBinary::at(env!("CARGO_BIN_EXE_pynatconnd"));
 
-/// Tracks everything and answers this machine and the server.
+/// Tracks everything and accepts requests from this machine and the server.
 pub const CONFIG: &str = "\
 [data]
 key_name = nat_port
@@ -23,10 +23,10 @@ port = 8080
 ip_acl = 127.0.0.0/8, 198.51.100.0/24
 ";
 
-/// How long the kernel's table may take to be read.
+/// The limit for reading the kernel's table.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How to measure.
+/// The settings of a run.
 pub struct Bench {
     pub quick: bool,
     pub rounds: Option<usize>,
@@ -34,12 +34,12 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// How often each thing is measured: `usual` times, unless said otherwise.
+    /// The number of rounds: `usual`, unless the environment sets it.
     pub fn rounds(&self, usual: usize) -> usize {
         self.rounds.unwrap_or(if self.quick { 2 } else { usual })
     }
 
-    /// So many, or a tenth of it for a rehearsal.
+    /// This number, or a tenth of it for a quick run.
     pub fn many(&self, many: u32) -> u32 {
         if self.quick { many / 10 } else { many }
     }
@@ -55,7 +55,7 @@ pub fn wait_ready(netns: &Netns, daemon: &Daemon) {
     }
 }
 
-/// A gateway whose table is emptied before it goes, which would else be done behind the next row's back.
+/// A gateway whose table is flushed on drop; otherwise the kernel would do it during the next row.
 pub struct Gateway(Lab);
 
 impl Gateway {
@@ -71,7 +71,7 @@ impl Gateway {
         self.0.gateway()
     }
 
-    /// A daemon that follows it, and has read the kernel's table.
+    /// A daemon that has read its table.
     pub fn daemon(&self, config: &str) -> Daemon {
         let daemon = DAEMON.start(self.netns(), config);
         wait_ready(self.netns(), &daemon);

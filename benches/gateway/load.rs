@@ -1,4 +1,4 @@
-//! What the daemon is loaded with: connections put straight into the kernel's table.
+//! The load: connections created in the kernel's table, or by packets through the NAT.
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::ops::Range;
@@ -15,31 +15,31 @@ use nix::sys::socket::{
 
 use lab::{Lab, Netns};
 
-/// CONFIRMED, ASSURED and SEEN_REPLY: the kernel keeps such an entry though no packet comes.
+/// CONFIRMED, ASSURED and SEEN_REPLY: the kernel keeps such an entry without packets.
 const ESTABLISHED: Status = Status(8 | 4 | 2);
 /// Flag of a netlink message.
 const NLM_F_REQUEST: u16 = 1;
 /// `TCP_CONNTRACK_ESTABLISHED`
 const TCP_ESTABLISHED: u8 = 3;
 
-/// TCP connections of many inside hosts behind as few public addresses as their number allows.
+/// TCP connections of many inside hosts behind the smallest possible number of public addresses.
 #[derive(Clone)]
 pub struct Connections {
-    /// The public ports that they take.
+    /// Their public ports.
     ports: Range<u16>,
-    /// The last two bytes of inside addresses count from here, so that two sets don't meet.
+    /// The first value of the last two bytes of inside addresses, so that two sets do not overlap.
     inside: Ipv4Addr,
     public: Ipv4Addr,
     timeout: Duration,
 }
 
-/// How long the kernel may take to end all flows.
+/// The limit for the kernel to end all connections.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Connections of one inside host.
 const A_HOST: u32 = 100;
 
-/// Those that stay.
+/// Long-lived connections.
 pub const LASTING: Connections = Connections {
     ports: 1024..61024,
     inside: Ipv4Addr::new(10, 0, 0, 1),
@@ -47,7 +47,7 @@ pub const LASTING: Connections = Connections {
     timeout: Duration::from_secs(24 * 3600),
 };
 
-/// Those that come and go, on public ports of their own.
+/// Short-lived connections, on other public ports.
 pub const PASSING: Connections = Connections {
     ports: 61024..65024,
     inside: Ipv4Addr::new(11, 0, 0, 1),
@@ -55,7 +55,7 @@ pub const PASSING: Connections = Connections {
     timeout: Duration::from_secs(10),
 };
 
-/// Where all of them go.
+/// Their common destination.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 
 impl Connections {
@@ -83,7 +83,7 @@ impl Connections {
     }
 }
 
-/// Puts connections into the table of the namespace whose thread it was made in.
+/// Creates entries in the namespace in which it was opened.
 pub struct Maker {
     query: Query,
     entry: Conntrack,
@@ -91,11 +91,11 @@ pub struct Maker {
 
 impl Maker {
     pub fn new() -> Self {
-        let query = Query::open().expect("conntrack can be asked");
+        let query = Query::open().expect("ctnetlink is available");
         Self { query, entry: Conntrack::new().expect("there is memory") }
     }
 
-    /// Makes one; each is one NEW event.
+    /// Creates one entry, which is one NEW event.
     pub fn make(&mut self, connections: &Connections, number: u32) {
         let (original, reply) = connections.tuples(number);
         self.entry.set_tuples(&original, &reply).set_status(ESTABLISHED).set_tcp_state(TCP_ESTABLISHED);
@@ -103,15 +103,15 @@ impl Maker {
         self.query.create(&self.entry).unwrap_or_else(|error| panic!("connection {number}: {error}"));
     }
 
-    /// Removes all; each is one DESTROY event.
+    /// Removes all entries, with one DESTROY event each.
     pub fn flush(&mut self) {
         self.query.flush(Family::Any).expect("the table can be emptied");
     }
 }
 
-/// Puts connections into the table of the namespace whose thread it was made in, several with one system call
-/// and with no answer for each: about half of what [`Maker`] takes, so that those who share its processors
-/// have more of them.
+/// Creates entries in the namespace in which it was opened, several per system call and without
+/// acknowledgements: this takes about half the time of [`Maker`] and leaves more of the processors to the
+/// other processes.
 pub struct Sender {
     socket: OwnedFd,
     messages: Vec<u8>,
@@ -121,10 +121,10 @@ impl Sender {
     pub fn new() -> Self {
         let protocol = SockProtocol::NetlinkNetFilter;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol);
-        Self { socket: socket.expect("conntrack can be told"), messages: Vec::new() }
+        Self { socket: socket.expect("ctnetlink is available"), messages: Vec::new() }
     }
 
-    /// Makes those of these numbers; each is one NEW event.
+    /// Creates the entries of these numbers, with one NEW event each.
     pub fn make(&mut self, connections: &Connections, numbers: Range<u32>) {
         self.messages.clear();
         for number in numbers {
@@ -139,7 +139,7 @@ impl Sender {
                 start: None,
                 stop: None,
             };
-            // An event looks like the order to make it, but for being no order.
+            // The message of an event equals that of a request except for the flags.
             let mut message = write_event(&Event { kind: EventKind::New, flow });
             let flags = u16::from_ne_bytes([message[6], message[7]]) | NLM_F_REQUEST;
             message[6..8].copy_from_slice(&flags.to_ne_bytes());
@@ -150,14 +150,14 @@ impl Sender {
         assert_eq!(sent, Ok(self.messages.len()), "the kernel takes what is sent");
     }
 
-    /// Sees to it that all were made: the kernel answers only what it refuses.
+    /// Checks that all were created: the kernel replies only to what it refuses.
     pub fn check(&self) {
         let refusal = recv(self.socket.as_raw_fd(), &mut [0; 4096], MsgFlags::MSG_DONTWAIT);
         assert_eq!(refusal, Err(Errno::EAGAIN), "a connection was refused");
     }
 }
 
-/// Makes lasting connections as fast as it goes and returns how long it took.
+/// Creates long-lived entries as fast as possible and returns the time.
 pub fn make(netns: &Netns, numbers: Range<u32>) -> Duration {
     netns.enter(|| {
         let mut maker = Maker::new();
@@ -167,7 +167,7 @@ pub fn make(netns: &Netns, numbers: Range<u32>) -> Duration {
     })
 }
 
-/// Removes all connections and returns how long it took.
+/// Removes all entries and returns the time.
 pub fn flush(netns: &Netns) -> Duration {
     netns.enter(|| {
         let mut maker = Maker::new();
@@ -177,12 +177,12 @@ pub fn flush(netns: &Netns) -> Duration {
     })
 }
 
-/// Makes flows by packets that go through the NAT from the client to the server, as fast as it goes, and
-/// returns how long it took. Each source port has
+/// Opens connections with packets through the NAT from the client to the server, as fast as possible, and
+/// returns the time. Each source port has
 /// 50,000 of them.
 pub fn make_by_packets(lab: &Lab, flows: u32) -> Duration {
     const OF_ONE_PORT: u32 = 50_000;
-    // Nobody answers, not even that nobody is there.
+    // No reply, not even ICMP errors.
     lab.server().nft(
         "table ip bench\ndelete table ip bench\ntable ip bench {\n\
          chain prerouting { type filter hook prerouting priority -300; meta l4proto udp drop; }\n}\n",
@@ -204,14 +204,14 @@ pub fn make_by_packets(lab: &Lab, flows: u32) -> Duration {
     })
 }
 
-/// Ends all flows that are masqueraded as the kernel does it by itself, when the public address goes; puts
-/// it back, and returns how long it took.
+/// Ends all masqueraded connections by removing the public address, on which the kernel deletes them. Restores
+/// the address and returns the time.
 pub fn end_by_address(lab: &Lab) -> Duration {
     let netns = lab.gateway();
     let address = format!("{}/24", lab.public(0));
     let start = Instant::now();
     netns.run("ip", &["address", "del", &address, "dev", "outside"]);
-    // The kernel does it in a thread of its own.
+    // The kernel does it in a separate thread.
     let left = || netns.read_sysctl("net.netfilter.nf_conntrack_count").expect("it can be read");
     while left().parse::<u32>().is_ok_and(|left| left > 50) {
         assert!(start.elapsed() < PATIENCE, "the flows do not end");
@@ -219,12 +219,12 @@ pub fn end_by_address(lab: &Lab) -> Duration {
     }
     let took = start.elapsed();
     netns.run("ip", &["address", "add", &address, "dev", "outside"]);
-    // It went with the last address.
+    // The route disappeared with the last address.
     netns.run("ip", &["route", "replace", "198.51.100.0/24", "dev", "outside"]);
     took
 }
 
-/// So many a second.
+/// A rate per second.
 pub struct Pace {
     start: Instant,
     rate: f64,
@@ -235,17 +235,17 @@ impl Pace {
         Self { start: Instant::now(), rate: rate.into() }
     }
 
-    /// Waits until it is time for one more after `done`.
+    /// Waits until the next one after `done` is due.
     pub fn wait(&self, done: u32) {
         let due = Duration::from_secs_f64(f64::from(done) / self.rate);
         let early = due.saturating_sub(self.start.elapsed());
-        // Shorter sleeps are longer than asked for anyway.
+        // Shorter sleeps would take longer than requested.
         if early > Duration::from_micros(200) {
             thread::sleep(early);
         }
     }
 
-    /// How many a second it has been.
+    /// The actual rate per second.
     pub fn reached(&self, done: u32) -> f64 {
         f64::from(done) / self.start.elapsed().as_secs_f64()
     }

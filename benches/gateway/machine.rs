@@ -1,5 +1,5 @@
-//! The machine that is measured on: its name, its processors, and the kernel's settings that the rows
-//! need, which are put back at the end.
+//! The machine: its name, its processors, and the kernel settings that the rows need, which are restored at
+//! the end.
 
 use std::fs;
 use std::process::exit;
@@ -11,17 +11,17 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// More than the largest row makes.
+/// More than the largest row creates.
 const NEEDED: [(&str, u64); 2] = [("nf_conntrack_max", 4_500_000), ("nf_conntrack_buckets", 1_048_576)];
 
-/// Processors for what is measured, and others for what loads it.
+/// The processors for the measured process, and those for the load.
 pub struct Cpus {
     pub measured: Vec<usize>,
     pub load: Vec<usize>,
 }
 
 impl Cpus {
-    /// The first half and the second half of those that this process may use; all of them twice where
+    /// The first and the second half of the processors of this process; the same one twice when
     /// there is only one.
     pub fn split() -> Self {
         let allowed = sched_getaffinity(Pid::from_raw(0)).expect("a process may read its own affinity");
@@ -34,7 +34,7 @@ impl Cpus {
         Self { measured, load }
     }
 
-    /// All but one for what is measured, where nothing is held against it.
+    /// All but one for the measured process, when nothing is compared with it.
     pub fn with_one_for_load(&self) -> Self {
         let mut measured: Vec<usize> = self.measured.iter().chain(&self.load).copied().collect();
         measured.dedup();
@@ -43,7 +43,7 @@ impl Cpus {
     }
 }
 
-/// Runs `f` on these processors; so does all that it starts.
+/// Runs `f`, and the processes it starts, on these processors.
 pub fn on<T: Send>(cpus: &[usize], f: impl FnOnce() -> T + Send) -> T {
     let mut set = CpuSet::new();
     cpus.iter().for_each(|cpu| set.set(*cpu).expect("the kernel has named it"));
@@ -54,7 +54,7 @@ pub fn on<T: Send>(cpus: &[usize], f: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(pinned).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// What the figures were measured on.
+/// A description of the machine.
 pub fn describe() -> Value {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = field(&cpu, "model name").unwrap_or("unknown").to_owned();
@@ -71,7 +71,7 @@ pub fn describe() -> Value {
     })
 }
 
-/// How many runnable tasks there are on average: others' work makes figures worse.
+/// The average number of runnable tasks: other work makes the figures worse.
 pub fn load_average() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
@@ -82,18 +82,18 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     line.split_once(':').map(|(_, value)| value.trim())
 }
 
-/// What stood in the settings that were changed.
+/// The previous values of the changed settings.
 static CHANGED: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
 
-/// Settings of the kernel as the rows need them. Dropping it puts back what was there.
-pub struct Settings(());
+/// The kernel settings that the rows need. Dropping this restores the previous values.
+pub struct KernelSettings(());
 
-impl Settings {
-    /// Raises what is too low, and has the scheduler prefer this session, daemons and peers alike, to what
-    /// else runs on the machine; where there are no autogroups it does without.
+impl KernelSettings {
+    /// Raises the values that are too low, and makes the scheduler prefer this session, daemon and peers, to the
+    /// rest of the machine, if the kernel has autogroups.
     ///
     /// # Errors
-    /// With what to do when the kernel does not let it: these can be set in the first namespace only.
+    /// A remedy when the kernel refuses: these settings can be changed in the initial namespace only.
     pub fn raise() -> Result<Self, String> {
         for (name, needed) in NEEDED {
             let path = format!("/proc/sys/net/netfilter/{name}");
@@ -118,14 +118,14 @@ impl Settings {
     }
 }
 
-impl Drop for Settings {
+impl Drop for KernelSettings {
     fn drop(&mut self) {
         restore();
     }
 }
 
-/// Runs `f` while sockets that ask for nothing get a receive buffer of so many bytes; does without where
-/// the kernel does not let it.
+/// Runs `f` while the default receive buffer has this number of bytes, or without the change when the kernel
+/// refuses it.
 pub fn with_default_buffer<T>(bytes: u32, f: impl FnOnce() -> T) -> T {
     let path = "/proc/sys/net/core/rmem_default";
     if let Ok(before) = fs::read_to_string(path) {
@@ -155,7 +155,7 @@ fn restore_if(meant: impl Fn(&str) -> bool) {
     });
 }
 
-/// Leaves nothing behind when it is told to end.
+/// Restores settings and removes namespaces on a signal.
 pub fn clean_up_on_signals() {
     thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

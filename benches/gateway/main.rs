@@ -1,18 +1,18 @@
 //! Benchmarks of the whole daemon, on gateways in network namespaces: `make bench`.
 //!
 //! Each row of the table is measured several times, the daemon and its peers in turn (A B A B), so that
-//! what else the machine does hits both. doc/BENCHMARKS.md says what each row means. Needs root.
+//! other work of the machine affects both. doc/BENCHMARKS.md explains each row. Needs root.
 //!
 //! ```text
 //! ROWS=events,http   only these rows, by name or number
-//! QUICK=1            small numbers: whether it works, not how fast it is
-//! ROUNDS=7           so many rounds
+//! QUICK=1            small numbers: to test that it works, not how fast it is
+//! ROUNDS=7           number of rounds
 //! ```
 //!
-//! `rows` are what is measured, `bench` what they share, `load` what the daemon is loaded with, `meter` the instruments, `peers` and
-//! `web` what it is held against, `machine` what it runs on, `report` the table.
+//! `rows` has the measurements, `bench` what they share, `load` the load, `meter` the instruments, `peers` and `web`
+//! what the daemon is compared with, `machine` the machine, `report` the table.
 
-#![allow(unreachable_pub, reason = "a program of modules: pub is for the modules beside")]
+#![allow(unreachable_pub, reason = "a program of modules: pub is for its other modules")]
 
 mod bench;
 mod load;
@@ -27,7 +27,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use bench::Bench;
-use machine::{Cpus, Settings};
+use machine::{Cpus, KernelSettings};
 use report::Report;
 use rows::ROWS;
 
@@ -52,8 +52,8 @@ fn main() -> ExitCode {
         eprintln!("the benchmark needs {lacking}");
         return ExitCode::FAILURE;
     }
-    // Not before a gateway was there: connection tracking, and with it the settings, came with its rules.
-    let settings = match Settings::raise() {
+    // Only now: the settings exist once the rules of a gateway have loaded connection tracking.
+    let settings = match KernelSettings::raise() {
         Ok(settings) => settings,
         Err(error) => {
             eprintln!("{error}");

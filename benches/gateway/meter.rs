@@ -1,4 +1,4 @@
-//! Measuring processes from outside, ours and their peers with the same instruments.
+//! Measurements of processes from outside, with the same instruments for the daemon and its peers.
 
 use std::collections::HashSet;
 use std::fs;
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use lab::Netns;
 
-/// How long a consumer may take to read what it was sent.
+/// The limit for a listener to read all events.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// `NETLINK_NETFILTER`
 const NETFILTER: &str = "12";
 
-/// The time that all threads of a process have spent on processors, user and system, in the scheduler's
-/// nanoseconds; in `/proc/PID/stat` ticks of 10 ms where the kernel keeps no such books.
+/// The CPU time of all threads of a process, user and system, in nanoseconds of the scheduler; in
+/// `/proc/PID/stat` ticks of 10 ms where the kernel does not record it.
 pub fn cpu(pid: u32) -> Duration {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let nanoseconds: Vec<u64> = threads
@@ -32,7 +32,7 @@ pub fn cpu(pid: u32) -> Duration {
 /// User and system ticks of a process.
 fn stat(pid: u32) -> [u64; 2] {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name before may hold anything, but ends with the last bracket.
+    // The name before it may contain anything, but ends with the last bracket.
     let after = text.rsplit(')').next().unwrap_or_default();
     let mut ticks = after.split_whitespace().skip(11).map(|field| field.parse().unwrap_or(0));
     [ticks.next().unwrap_or(0), ticks.next().unwrap_or(0)]
@@ -51,7 +51,7 @@ pub struct Listener<'a> {
     pid: u32,
 }
 
-/// Its socket as the kernel shows it.
+/// The kernel's data of its socket.
 struct Socket {
     waiting: u64,
     dropped: u64,
@@ -69,7 +69,7 @@ impl<'a> Listener<'a> {
         listener
     }
 
-    /// Waits until it has read all events, and a moment more, in which it may see to them.
+    /// Waits until it has read all events, and a moment longer for their processing.
     pub fn wait_drained(&self) {
         let start = Instant::now();
         let mut empty = 0;
@@ -81,7 +81,7 @@ impl<'a> Listener<'a> {
         }
     }
 
-    /// How many times the kernel found its buffer full.
+    /// The number of messages that the kernel dropped because the receive buffer was full.
     pub fn dropped(&self) -> u64 {
         self.socket().expect("the process still listens").dropped
     }
@@ -109,7 +109,7 @@ impl<'a> Listener<'a> {
     }
 }
 
-/// The value below which this share of the samples lies.
+/// The value below which this fraction of the samples lies.
 pub fn percentile(samples: &mut [f64], share: f64) -> f64 {
     samples.sort_by(f64::total_cmp);
     let at = ((samples.len() as f64 * share).ceil() as usize).clamp(1, samples.len().max(1));

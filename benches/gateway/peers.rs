@@ -1,5 +1,5 @@
-//! What the daemon is held against where no program does it: taking what the kernel gives, and no more.
-//! Each runs in a process of its own, which is this program started anew.
+//! Peers that no existing program provides: they read what the kernel sends and do nothing else. Each runs in a
+//! separate process, which is this program started again.
 
 use std::io::{IoSliceMut, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -18,18 +18,18 @@ use lab::Netns;
 /// First argument of a process that is a peer.
 const PEER: &str = "--peer";
 
-/// The daemon's own: `NEW | DESTROY` as bits of the first 32 groups, and its default receive buffer.
+/// The daemon's groups, `NEW | DESTROY` as bits of the first 32, and its default receive buffer.
 const GROUPS: u32 = 1 << 0 | 1 << 2;
 const RECEIVE_BUFFER: usize = 64 << 20;
 
-/// The cheapest consumers that there are.
+/// The cheapest possible consumers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
-    /// Takes events with `recvmmsg`, without a look at them.
+    /// Receives events with `recvmmsg` without parsing them.
     Events,
-    /// Takes a dump of the whole table, with no more than a look for its end.
+    /// Receives a dump of the whole table and parses only its end.
     Dump,
-    /// Reads a dump of the whole table into nfct's values: no peer but our own side of a row.
+    /// Reads a dump of the whole table into nfct's values. This is not a peer but nfct's side of a row.
     Flows,
 }
 
@@ -46,7 +46,7 @@ impl Peer {
     }
 }
 
-/// If this process is to be a peer, is it, and returns how that went.
+/// Runs as a peer if the arguments say so, and returns its exit code.
 pub fn run_if_asked() -> Option<ExitCode> {
     let mut args = std::env::args().skip(1);
     if args.next()? != PEER {
@@ -75,7 +75,7 @@ fn open(groups: u32) -> nix::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Until it is killed.
+/// Receives until it is killed.
 fn take_events() -> nix::Result<()> {
     const BATCH: usize = 64;
     const ROOM: usize = 8192;
@@ -94,7 +94,7 @@ fn take_events() -> nix::Result<()> {
     }
 }
 
-/// Prints how many messages there were.
+/// Prints the number of messages.
 fn take_dump() -> nix::Result<()> {
     const NLMSG_DONE: u16 = 3;
     const HEADER: usize = 16;
@@ -124,7 +124,7 @@ fn take_dump() -> nix::Result<()> {
     }
 }
 
-/// Reads the table of this namespace and prints how that went: our side, in a process of its own.
+/// Reads the table of this namespace and prints the figures: nfct's side of a row, in a separate process.
 fn read_flows() -> Result<(), nfct::Error> {
     let start = Instant::now();
     let (mut entries, mut sum) = (0_u64, 0_u64);

@@ -1,4 +1,4 @@
-//! Figures with their spread, as Markdown for people and as JSON for programs.
+//! Figures with their spread, as Markdown and as JSON.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::meter::percentile;
 
-/// What a figure ought to be.
+/// The target of a figure.
 #[derive(Clone, Copy)]
 pub enum Target {
     AtMost(f64),
@@ -24,7 +24,7 @@ impl Target {
     }
 }
 
-/// One figure, of as many samples as there were rounds.
+/// One figure, with one sample per round.
 struct Figure {
     name: String,
     unit: &'static str,
@@ -54,7 +54,7 @@ impl Figure {
     }
 }
 
-/// One row of the table: what is measured, its peers, and how they compare.
+/// One row of the table: the measured value, its peers and their ratio.
 pub struct Row {
     number: &'static str,
     what: String,
@@ -86,7 +86,7 @@ impl Row {
         self
     }
 
-    /// Adds what should be known of it.
+    /// Adds a note.
     pub fn note(mut self, note: impl Into<String>) -> Self {
         self.notes.push(note.into());
         self
@@ -142,7 +142,7 @@ impl Row {
     }
 }
 
-/// Three digits that matter, and all of those before the point.
+/// Three significant digits, and all digits before the decimal point.
 fn show(value: f64, unit: &str) -> String {
     let digits = match value.abs() {
         size if size >= 100.0 || size == 0.0 => 0,
@@ -165,7 +165,7 @@ fn show(value: f64, unit: &str) -> String {
     if unit.is_empty() { grouped } else { format!("{grouped} {unit}") }
 }
 
-/// The table of one run, written anew after each row.
+/// The table of one run, written again after each row.
 pub struct Report {
     machine: Value,
     quick: bool,
@@ -186,7 +186,7 @@ impl Report {
         Self { machine, quick, begun, rows: Vec::new(), failures: Vec::new() }
     }
 
-    /// Adds rows, shows them, and writes the files.
+    /// Adds rows, prints them, and writes the files.
     pub fn add(&mut self, rows: Vec<Row>) {
         for row in rows {
             print!("{}", row.markdown());
@@ -196,14 +196,14 @@ impl Report {
         self.write();
     }
 
-    /// Remembers that rows could not be measured.
+    /// Records that rows could not be measured.
     pub fn fail(&mut self, why: String) {
         println!("{why}");
         self.failures.push(why);
         self.write();
     }
 
-    /// Whether all that was asked for was measured.
+    /// Whether all chosen rows were measured.
     pub fn is_whole(&self) -> bool {
         self.failures.is_empty()
     }
@@ -217,9 +217,9 @@ impl Report {
             .collect()
     }
 
-    /// Where the files are.
+    /// The directory of the files.
     pub fn directory() -> PathBuf {
-        // Beside cargo's own directory for temporary files.
+        // Next to Cargo's directory for temporary files.
         PathBuf::from(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench")
     }
 
@@ -272,7 +272,7 @@ impl Report {
     }
 }
 
-/// Root has written them, but the build directory is the user's.
+/// Root has written the files, but the build directory belongs to the user.
 fn give_to_owner(directory: &std::path::Path) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, chown};
     let owner = fs::metadata(directory.parent().unwrap_or(directory))?;
@@ -283,7 +283,7 @@ fn give_to_owner(directory: &std::path::Path) -> io::Result<()> {
     Ok(())
 }
 
-/// How many times `theirs` each of `ours` is, round by round.
+/// The ratio of `ours` to `theirs`, round by round.
 pub fn ratios(ours: &[f64], theirs: &[f64]) -> Vec<f64> {
     ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect()
 }

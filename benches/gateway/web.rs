@@ -1,4 +1,4 @@
-//! The web side: nginx, the server that is held against, and wrk, the client that loads both.
+//! nginx, the server that the daemon is compared with, and wrk, the client that loads both.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -13,10 +13,10 @@ use tempfile::TempDir;
 
 use lab::Netns;
 
-/// Where nginx answers.
+/// The address of nginx.
 const NGINX: &str = "127.0.0.1:8081";
 
-/// An nginx that answers everything with one fixed body.
+/// An nginx that returns one fixed body.
 pub struct Nginx {
     child: Child,
     /// Its configuration and its temporary files.
@@ -24,11 +24,11 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts it in a namespace with so many workers, and waits until it answers.
+    /// Starts it in a namespace with this number of workers and waits until it responds.
     pub fn start(netns: &Netns, workers: usize, body: &str) -> Result<Self, String> {
         let directory = TempDir::with_prefix("pynatconnd-nginx-").expect("a temporary directory can be made");
         let path = directory.path().join("nginx.conf");
-        // As root, so that it may use the directory; it touches no file after the start.
+        // As root, so that it can use the directory. It uses no file after the start.
         let config = format!(
             "user root;\ndaemon off;\npid {prefix}/pid;\nerror_log stderr crit;\nworker_processes {workers};\n\
              events {{ worker_connections 1024; }}\n\
@@ -54,7 +54,7 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // Killed, it would leave its workers.
+        // SIGKILL would leave its workers.
         if let Ok(pid) = self.child.id().try_into() {
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
@@ -62,16 +62,16 @@ impl Drop for Nginx {
     }
 }
 
-/// What wrk saw.
+/// The figures of wrk.
 pub struct Served {
-    /// Answers a second.
+    /// Responses per second.
     pub rate: f64,
-    /// Milliseconds within which half and 99 of 100 answers came.
+    /// The median and the 99th percentile of the response time, in milliseconds.
     pub median: f64,
     pub p99: f64,
 }
 
-/// Asks for `/nat_port/` and a random one of some ports; at the end prints one line of JSON.
+/// Requests `/nat_port/` with a random port of a range; prints one line of JSON at the end.
 const SCRIPT: &str = r#"
 local count = 0
 function setup(thread)
@@ -98,7 +98,7 @@ function done(summary, latency)
 end
 "#;
 
-/// Loads a server with look-ups over so many kept connections, and `threads` threads of wrk.
+/// Loads a server with lookups over this number of persistent connections, with `threads` threads of wrk.
 pub fn wrk(
     netns: &Netns,
     address: SocketAddr,
@@ -108,7 +108,7 @@ pub fn wrk(
     time: Duration,
 ) -> Result<Served, String> {
     let directory = TempDir::with_prefix("pynatconnd-wrk-").expect("a temporary directory can be made");
-    let script = directory.path().join("look-up.lua");
+    let script = directory.path().join("lookup.lua");
     fs::write(&script, SCRIPT).expect("the directory is ours");
     let command = netns
         .command("wrk")

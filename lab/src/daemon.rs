@@ -1,5 +1,5 @@
-//! The daemon under test: started with a configuration of the test's own, watched by what it writes to
-//! standard error, ended with the test.
+//! The daemon under test: started with the test's configuration, observed through its standard error, and
+//! killed at the end of the test.
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use super::netns::Netns;
 use super::wait::{PATIENCE, wait_until};
 
-/// What the daemon's line about its listener has before the address.
+/// The text before the address in the daemon's line about its listener.
 const LISTENING: &str = "listening on http://";
 
 /// The daemon's binary, which exists only where Cargo names it: `env!("CARGO_BIN_EXE_pynatconnd")` in a test or
@@ -32,7 +32,7 @@ impl DaemonBinary {
         Self(path)
     }
 
-    /// Where it is.
+    /// The path of the binary.
     pub const fn path(self) -> &'static str {
         self.0
     }
@@ -64,14 +64,14 @@ pub struct DaemonBuilder {
 }
 
 impl DaemonBuilder {
-    /// Starts it by another program, given with its arguments, which has to end in executing the command
-    /// line that follows them.
+    /// Starts the daemon through another program, given with its arguments. That program must execute the
+    /// command line that follows its own arguments.
     pub fn under<S: Into<OsString>>(mut self, wrapper: impl IntoIterator<Item = S>) -> Self {
         self.wrapper = wrapper.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Runs a copy of the daemon's binary in place of the one that was built.
+    /// Runs a copy of the daemon's binary instead of the built one.
     pub fn program(mut self, path: impl Into<OsString>) -> Self {
         self.program = path.into();
         self
@@ -83,30 +83,30 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets a variable of its environment.
+    /// Sets an environment variable.
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.variables.push((name.into(), value.into()));
         self
     }
 
-    /// Starts it in a namespace and waits until it answers; panics, with what it wrote, when it doesn't.
+    /// Starts the daemon in a namespace and waits until it listens. Panics with its log when it does not.
     pub fn start(self, netns: &Netns) -> Daemon {
         let mut daemon = self.spawn(netns);
         daemon.wait_for_address();
         daemon
     }
 
-    /// Starts it in a namespace, for tests in which it isn't to answer.
+    /// Starts the daemon in a namespace without waiting for its listener.
     pub fn spawn(self, netns: &Netns) -> Daemon {
         netns.enter(|| self.spawn_here())
     }
 
-    /// Starts it in the namespace of the calling thread.
+    /// Starts the daemon in the namespace of the calling thread.
     pub fn spawn_here(self) -> Daemon {
         let directory = TempDir::with_prefix("pynatconnd-").expect("a temporary directory can be made");
         let path = directory.path().join("pynatconnd.conf");
         fs::write(&path, &self.config).expect("the configuration can be written");
-        // A daemon that has given up root reads it again on reload.
+        // A daemon without root privileges reads the file again on reload.
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("the directory is ours");
 
         let mut line = self.wrapper.iter().chain([&self.program]);
@@ -129,7 +129,7 @@ impl DaemonBuilder {
     }
 }
 
-/// A running daemon. Dropping it kills it; when that happens because the test panicked, what the daemon
+/// A running daemon. Dropping it kills it. When the test panics, the daemon's log is printed.
 /// wrote is printed.
 pub struct Daemon {
     child: Child,
@@ -140,12 +140,12 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Where it says it listens.
+    /// The address of its log line about the listener.
     pub fn addr(&self) -> SocketAddr {
         self.address.expect("the daemon was started with start()")
     }
 
-    /// Where to reach it from its own namespace: its address, loopback when that is unspecified.
+    /// Its address as seen from its own namespace: loopback when it listens on the unspecified address.
     pub fn local_addr(&self) -> SocketAddr {
         let mut address = self.addr();
         match address.ip() {
@@ -171,7 +171,7 @@ impl Daemon {
         self.directory.path().join("pynatconnd.conf")
     }
 
-    /// Writes it another configuration, for a reload.
+    /// Writes another configuration, for a reload.
     pub fn rewrite_config(&self, config: &str) {
         fs::write(self.config_path(), config).expect("the configuration can be written");
     }
@@ -186,7 +186,7 @@ impl Daemon {
     pub fn stop(&self) {
         self.signal(Signal::SIGSTOP);
         let is_stopped = |thread: std::io::Result<fs::DirEntry>| {
-            // `man 5 proc`: the state stands behind the name in parentheses.
+            // `man 5 proc`: the state follows the name in parentheses.
             let stat = fs::read_to_string(thread?.path().join("stat"))?;
             Ok::<_, std::io::Error>(stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
         };
@@ -196,12 +196,12 @@ impl Daemon {
         });
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Resumes it (SIGCONT).
     pub fn go_on(&self) {
         self.signal(Signal::SIGCONT);
     }
 
-    /// Waits for its end, which has to come within [`PATIENCE`].
+    /// Waits for its end. Panics when it still runs after [`PATIENCE`].
     pub fn wait(&mut self) -> ExitStatus {
         if let Some(status) = self.status {
             return status;
@@ -212,7 +212,7 @@ impl Daemon {
             status = child.try_wait().expect("the daemon is our child");
             status.is_some()
         });
-        // Its last words may still be on the way through the pipe.
+        // Its last lines may still be in the pipe.
         self.log.wait_for(|state| state.ended.then_some(()), PATIENCE);
         self.status = status;
         status.expect("it has ended")
@@ -226,12 +226,12 @@ impl Daemon {
         self.status.is_none()
     }
 
-    /// What it has written to standard error until now.
+    /// What it has written to standard error so far.
     pub fn stderr(&self) -> String {
         self.log.lock().lines.join("\n")
     }
 
-    /// Waits for a line that contains `text` and gives it; panics when none comes within [`PATIENCE`].
+    /// Waits for a line that contains `text` and returns it. Panics when none comes within [`PATIENCE`].
     pub fn wait_for_line(&self, text: &str) -> String {
         self.line_within(text, PATIENCE)
             .unwrap_or_else(|| panic!("the daemon wrote no line with {text:?}; it wrote:\n{}", self.stderr()))
@@ -262,7 +262,7 @@ impl Drop for Daemon {
         if thread::panicking() {
             eprintln!("--- the daemon wrote:\n{}\n---", self.stderr());
         }
-        // A child that has been waited for is left alone: its id may be somebody else's by now.
+        // A child that has been waited for is not killed: another process may have its id by now.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -297,13 +297,13 @@ impl Log {
         self.changed.notify_all();
     }
 
-    /// Waits until `question` has an answer.
-    fn wait_for<T>(&self, question: impl Fn(&LogState) -> Option<T>, limit: Duration) -> Option<T> {
+    /// Waits until `find` returns a value.
+    fn wait_for<T>(&self, find: impl Fn(&LogState) -> Option<T>, limit: Duration) -> Option<T> {
         let end = Instant::now() + limit;
         let mut state = self.lock();
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            match question(&state) {
+            match find(&state) {
                 Some(answer) => return Some(answer),
                 None if left.is_zero() => return None,
                 None => {

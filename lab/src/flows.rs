@@ -1,5 +1,5 @@
-//! Entries of the gateway's connection tracking, made through ctnetlink without a packet: what no socket
-//! here can begin, and more of them than sockets could.
+//! Conntrack entries that are created through ctnetlink, without a packet: for connections that no socket
+//! here can open, and for more connections than sockets could open.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::http::Client;
 
-/// The two tuples of a connection with ports: from `src` to `dst`, seen outside as coming from `nat`.
+/// The two tuples of a connection with ports from `src` to `dst`, with the public address and port `nat`.
 pub fn source_nat(protocol: Protocol, src: SocketAddr, dst: SocketAddr, nat: SocketAddr) -> (Tuple, Tuple) {
     (tuple(protocol, src, dst), tuple(protocol, dst, nat))
 }
@@ -23,7 +23,7 @@ pub fn tuple(protocol: Protocol, src: SocketAddr, dst: SocketAddr) -> Tuple {
     Tuple { src: src.ip(), dst: dst.ip(), protocol, layer4, zone: 0 }
 }
 
-/// An entry as the kernel has it of a connection that both ends have spoken on.
+/// An entry like the kernel's for an established connection.
 pub fn entry(original: &Tuple, reply: &Tuple) -> Conntrack {
     /// CONFIRMED, ASSURED and SEEN_REPLY.
     const STATUS: Status = Status(8 | 4 | 2);
@@ -36,12 +36,12 @@ pub fn entry(original: &Tuple, reply: &Tuple) -> Conntrack {
     entry
 }
 
-/// Puts an entry into the table of the namespace that `query` was opened in.
-pub fn make(query: &mut Query, (original, reply): &(Tuple, Tuple)) {
+/// Creates an entry in the namespace that `query` was opened in.
+pub fn create(query: &mut Query, (original, reply): &(Tuple, Tuple)) {
     query.create(&entry(original, reply)).unwrap_or_else(|error| panic!("{original}: {error}"));
 }
 
-/// Removes an entry, named by its original tuple; gives whether it was there.
+/// Deletes the entry with this original tuple. Returns whether it existed.
 pub fn remove(query: &mut Query, original: &Tuple) -> bool {
     let mut named = Conntrack::new().expect("there is memory");
     named.set_tuples(original, &reversed(original));
@@ -62,9 +62,9 @@ pub fn reversed(tuple: &Tuple) -> Tuple {
     Tuple { src: tuple.dst, dst: tuple.src, layer4, ..*tuple }
 }
 
-/// One life of one connection with ports: what the kernel and the daemon are to agree on.
+/// One lifetime of a connection with ports, as both the kernel and the daemon report it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-pub struct Life {
+pub struct Lifetime {
     src_ip: IpAddr,
     src_port: u16,
     nat_ip: IpAddr,
@@ -74,14 +74,14 @@ pub struct Life {
     id: u32,
 }
 
-impl From<&Flow> for Life {
+impl From<&Flow> for Lifetime {
     fn from(flow: &Flow) -> Self {
         let (Layer4::Ports { src: src_port, .. }, Layer4::Ports { src: server_port, dst: nat_port }) =
             (flow.original.layer4, flow.reply.layer4)
         else {
             panic!("{} has no ports", flow.original)
         };
-        Life {
+        Lifetime {
             src_ip: flow.original.src,
             src_port,
             nat_ip: flow.reply.dst,
@@ -98,16 +98,16 @@ impl From<&Flow> for Life {
 pub struct Difference {
     /// Entries of the kernel.
     pub entries: usize,
-    /// The daemon has them, the kernel hasn't.
+    /// Mappings of the daemon without an entry of the kernel.
     pub stale: usize,
-    /// The kernel has them, the daemon hasn't.
+    /// Entries of the kernel without a mapping of the daemon.
     pub missing: usize,
-    /// How long this machine takes to read the kernel's table, at its present load.
+    /// The duration of a dump on this machine at its present load.
     pub dumped_in: Duration,
 }
 
 impl Difference {
-    /// Entries, of which none is stale and none is missing.
+    /// Whether there are `entries` entries, none stale and none missing.
     pub fn is_none(&self, entries: usize) -> bool {
         (self.entries, self.stale, self.missing) == (entries, 0, 0)
     }
@@ -120,8 +120,8 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Holds what the daemon shows as live of the connections to `server` against the kernel's table, entry by
-/// entry. Nothing is to change meanwhile; `client` is used up.
+/// Compares the daemon's live mappings of connections to `server` with the kernel's table, entry by entry.
+/// The kernel's table must not change meanwhile. The stream uses up `client`.
 pub fn compare(query: &mut Query, client: Client, server: SocketAddr) -> Difference {
     let begun = Instant::now();
     let dump = query.dump(Family::Any).expect("the table can be read");
@@ -130,14 +130,15 @@ pub fn compare(query: &mut Query, client: Client, server: SocketAddr) -> Differe
             && matches!(flow.original.layer4, Layer4::Ports { dst, .. } if dst == server.port())
     };
     let flows = dump.map(|flow| flow.expect("the table can be read"));
-    let mut kernel: HashSet<Life> = flows.filter(of_server).map(|flow| Life::from(&flow)).collect();
+    let mut kernel: HashSet<Lifetime> = flows.filter(of_server).map(|flow| Lifetime::from(&flow)).collect();
     let dumped_in = begun.elapsed();
     let entries = kernel.len();
     let path = format!("/v1/mappings?state=live&dst_ip={}&dst_port={}", server.ip(), server.port());
     let mut stale = 0;
     client.get_lines(&path, |line| {
-        let life: Life = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
-        stale += usize::from(!kernel.remove(&life));
+        let lifetime: Lifetime =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
+        stale += usize::from(!kernel.remove(&lifetime));
     });
     Difference { entries, stale, missing: kernel.len(), dumped_in }
 }

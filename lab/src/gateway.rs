@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use super::netns::{Netns, remove_stale};
 use super::wait::PATIENCE;
 
-/// What every namespace's name begins with; the process id follows.
+/// The prefix of every namespace's name; the process id follows.
 pub const PREFIX: &str = "pynatconnd-lab-";
 
-/// The rules of a gateway that hides its inside: what most gateways have.
+/// Masquerading rules, as most gateways have them.
 pub const MASQUERADE: &str = "\
 table ip nat {
     chain postrouting {
@@ -32,7 +32,7 @@ table ip6 nat {
 }
 ";
 
-/// What [`Lab::builder`] makes a lab of.
+/// Settings of a lab; see [`Lab::builder`].
 pub struct LabBuilder {
     clients: u8,
     publics: u8,
@@ -42,46 +42,46 @@ pub struct LabBuilder {
 }
 
 impl LabBuilder {
-    /// How many addresses the client has, 192.168.7.2 and on (and fd00:7::2 and on).
+    /// The number of the client's addresses, from 192.168.7.2 (and fd00:7::2) upwards.
     pub fn clients(mut self, number: u8) -> Self {
         assert!((1..=253).contains(&number), "192.168.7.0/24 has room for 1 to 253 clients");
         self.clients = number;
         self
     }
 
-    /// How many public addresses the gateway has, 100.64.2.1 and on. Masquerading takes the first.
+    /// The number of the gateway's public addresses, from 100.64.2.1 upwards. Masquerading uses the first.
     pub fn public_addresses(mut self, number: u8) -> Self {
         assert!((1..=254).contains(&number), "100.64.2.0/24 has room for 1 to 254 addresses");
         self.publics = number;
         self
     }
 
-    /// How many addresses the server has, 198.51.100.1 and on.
+    /// The number of the server's addresses, from 198.51.100.1 upwards.
     pub fn servers(mut self, number: u8) -> Self {
         assert!((1..=254).contains(&number), "198.51.100.0/24 has room for 1 to 254 addresses");
         self.servers = number;
         self
     }
 
-    /// Adds IPv6, hidden behind 2001:db8::2 by NAT66.
+    /// Adds IPv6, translated to 2001:db8::2 by NAT66.
     pub fn ipv6(mut self) -> Self {
         self.ipv6 = true;
         self
     }
 
-    /// Rules for the gateway in place of [`MASQUERADE`] (and [`MASQUERADE6`]), each statement on its own
-    /// line. Its links are called `inside` and `outside`. What the rules leave alone is routed as it is.
+    /// Replaces [`MASQUERADE`] (and [`MASQUERADE6`]) with these rules, each statement on its own line. The
+    /// gateway's links are `inside` and `outside`. Packets that match no rule are routed unchanged.
     pub fn ruleset(mut self, rules: impl Into<String>) -> Self {
         self.ruleset = Some(rules.into());
         self
     }
 
-    /// Makes the lab; panics, saying what failed, when the machine doesn't let it.
+    /// Creates the lab. Panics with the reason when that fails.
     pub fn build(self) -> Lab {
         self.try_build().unwrap_or_else(|error| panic!("cannot make the lab: {error}"))
     }
 
-    /// Makes the lab.
+    /// Creates the lab.
     pub fn try_build(self) -> Result<Lab, String> {
         static STALE: Once = Once::new();
         static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -101,7 +101,7 @@ impl LabBuilder {
         if self.ipv6 {
             for netns in lab.namespaces() {
                 netns.try_sysctl("net.ipv6.conf.all.disable_ipv6", "0")?;
-                // Else an address is of no use for the first seconds of its life.
+                // Duplicate address detection would delay the addresses by seconds.
                 netns.try_sysctl("net.ipv6.conf.all.accept_dad", "0")?;
                 netns.try_sysctl("net.ipv6.conf.default.accept_dad", "0")?;
             }
@@ -124,7 +124,7 @@ impl LabBuilder {
     }
 }
 
-/// A gateway with a client behind it and a server before it. Dropping it leaves nothing of them.
+/// A gateway between a client and a server. Dropping it removes all three.
 pub struct Lab {
     client: Netns,
     gateway: Netns,
@@ -136,17 +136,17 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// A lab of one client address, one public address and one server address, IPv4 only, masquerading.
+    /// A masquerading gateway with one client, one public and one server address, IPv4 only.
     pub fn builder() -> LabBuilder {
         LabBuilder { clients: 1, publics: 1, servers: 1, ipv6: false, ruleset: None }
     }
 
-    /// The namespace of the hosts inside.
+    /// The namespace of the inside hosts.
     pub fn client(&self) -> &Netns {
         &self.client
     }
 
-    /// The namespace that does the NAT; the daemon belongs here.
+    /// The namespace that does the NAT and in which the daemon runs.
     pub fn gateway(&self) -> &Netns {
         &self.gateway
     }
@@ -156,19 +156,19 @@ impl Lab {
         &self.server
     }
 
-    /// The inside address number `index` (from 0: 192.168.7.2) with a port; port 0 is one of the kernel's choice.
+    /// The inside address number `index` (0 is 192.168.7.2) with a port. The kernel chooses a port for port 0.
     pub fn client_at(&self, index: u8, port: u16) -> SocketAddr {
         assert!(index < self.clients, "the lab has {} client addresses", self.clients);
         (Ipv4Addr::new(192, 168, 7, 2 + index), port).into()
     }
 
-    /// The inside IPv6 address number `index` (from 0: fd00:7::2) with a port.
+    /// The inside IPv6 address number `index` (0 is fd00:7::2) with a port.
     pub fn client6_at(&self, index: u8, port: u16) -> SocketAddr {
         assert!(self.ipv6 && index < self.clients, "the lab has {} client addresses", self.clients);
         (Ipv6Addr::new(0xfd00, 7, 0, 0, 0, 0, 0, 2 + u16::from(index)), port).into()
     }
 
-    /// The gateway's public address number `index` (from 0: 100.64.2.1).
+    /// The gateway's public address number `index` (0 is 100.64.2.1).
     pub fn public(&self, index: u8) -> IpAddr {
         assert!(index < self.publics, "the lab has {} public addresses", self.publics);
         Ipv4Addr::new(100, 64, 2, 1 + index).into()
@@ -185,7 +185,7 @@ impl Lab {
         self.server_number(0, port)
     }
 
-    /// The server address number `index` (from 0: 198.51.100.1) with a port.
+    /// The server address number `index` (0 is 198.51.100.1) with a port.
     pub fn server_number(&self, index: u8, port: u16) -> SocketAddr {
         assert!(index < self.servers, "the lab has {} server addresses", self.servers);
         (Ipv4Addr::new(198, 51, 100, 1 + index), port).into()
@@ -197,8 +197,8 @@ impl Lab {
         (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), port).into()
     }
 
-    /// What the gateway's kernel tracks, one line a flow, as /proc/net/nf_conntrack and `conntrack -L -o extended`
-    /// write it.
+    /// The gateway's conntrack entries, one per line, in the format of /proc/net/nf_conntrack and
+    /// `conntrack -L -o extended`.
     pub fn conntrack(&self) -> Vec<String> {
         let table = self
             .gateway
@@ -212,8 +212,8 @@ impl Lab {
     }
 
     fn gateway_links(&self) -> String {
-        // The two ends of a link get different indexes: the kernel takes equal ones for a device without a
-        // peer, and its link watch then lets a second pass before the link carries anything.
+        // The two devices of a link get different indexes. With equal ones the kernel assumes a device without a
+        // peer, and its link watch delays the link by a second.
         let mut script = format!(
             "link add inside index 11 type veth peer name eth0 index 21 netns {}\n\
              link add outside index 12 type veth peer name eth0 index 22 netns {}\n\
@@ -253,7 +253,7 @@ impl Lab {
         for index in 0..self.servers {
             script += &format!("address add {}/24 dev eth0\n", self.server_number(index, 0).ip());
         }
-        // The inside has its route too: what the rules leave alone is to arrive.
+        // The server has a route to the inside hosts for packets that are not translated.
         script +=
             "link set eth0 up\nroute add 100.64.2.0/24 dev eth0\nroute add 192.168.7.0/24 via 100.64.2.1\n";
         if self.ipv6 {
@@ -266,7 +266,7 @@ impl Lab {
         script
     }
 
-    /// A link drops what it is given until the kernel's link watch has seen its carrier.
+    /// A link drops packets until the kernel's link watch has detected its carrier.
     fn wait_for_links(&self) -> Result<(), String> {
         for netns in self.namespaces() {
             let start = Instant::now();

@@ -1,5 +1,5 @@
-//! A small blocking HTTP/1.1 client: one kept-alive connection, made in the namespace of choice, with
-//! everything bounded in time. It is strict: what is no HTTP/1.1 answer is an error.
+//! A small blocking HTTP/1.1 client: one persistent connection from a given namespace, with a timeout on
+//! everything. It is strict: an invalid HTTP/1.1 response is an error.
 
 use std::io::{self, BufRead, BufReader, Error, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,19 +8,19 @@ use super::netns::Netns;
 use super::traffic;
 use super::wait::PATIENCE;
 
-/// An answer, whole.
+/// A complete response.
 #[derive(Debug, Clone)]
 pub struct Response {
     /// The status, such as 200.
     pub status: u16,
-    /// The fields in their order, names as they came.
+    /// The header fields, in the order and spelling of the response.
     pub headers: Vec<(String, String)>,
     /// The body without its transfer coding.
     pub body: Vec<u8>,
 }
 
 impl Response {
-    /// The first field of this name, whatever its case.
+    /// The first field of this name, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
@@ -41,12 +41,12 @@ impl Response {
     }
 }
 
-/// One question on a connection of its own.
+/// Sends one GET request on a new connection.
 pub fn get(netns: &Netns, address: SocketAddr, path: &str) -> Response {
     Client::connect(netns, address).request("GET", path, &[("Connection", "close")], b"")
 }
 
-/// A connection to a server.
+/// A persistent connection to a server.
 pub struct Client {
     stream: BufReader<TcpStream>,
     address: SocketAddr,
@@ -64,7 +64,7 @@ impl Client {
         Self::over(netns.enter(|| TcpStream::connect_timeout(&address, PATIENCE))?)
     }
 
-    /// Asks over a connection that is there already.
+    /// Uses an existing connection.
     pub fn over(stream: TcpStream) -> io::Result<Self> {
         traffic::bound(&stream)?;
         stream.set_nodelay(true)?;
@@ -72,18 +72,18 @@ impl Client {
         Ok(Self { stream: BufReader::new(stream), address })
     }
 
-    /// Asks for a path; panics when no answer comes.
+    /// Sends a GET request. Panics when no response comes.
     pub fn get(&mut self, path: &str) -> Response {
         self.request("GET", path, &[], b"")
     }
 
-    /// Asks; panics when no answer comes.
+    /// Sends a request. Panics when no response comes.
     pub fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
         self.try_request(method, path, headers, body)
             .unwrap_or_else(|error| panic!("{method} http://{}{path}: {error}", self.address))
     }
 
-    /// Asks. `Host` and, with a body, `Content-Length` are added to the headers.
+    /// Sends a request. Adds `Host` and, with a body, `Content-Length` to the headers.
     pub fn try_request(
         &mut self,
         method: &str,
@@ -102,16 +102,16 @@ impl Client {
         self.read_response(method)
     }
 
-    /// Asks for a streamed answer and gives its body, line by line as it comes; panics when it isn't 200.
+    /// Requests a stream and returns its body, to be read line by line. Panics when the status is not 200.
     pub fn stream_lines(mut self, path: &str) -> BufReader<Chunked> {
         let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.address);
         self.send(head.as_bytes()).unwrap_or_else(|error| panic!("GET {path}: {error}"));
         let head = self.read_head("HTTP/1.1").unwrap_or_else(|error| panic!("GET {path}: {error}"));
         assert!(head.status == 200 && head.has_token("Transfer-Encoding", "chunked"), "{path}: {head:?}");
-        BufReader::with_capacity(1 << 16, Chunked { client: self, left: 0, state: Chunks::Before })
+        BufReader::with_capacity(1 << 16, Chunked { client: self, left: 0, state: ChunkState::Before })
     }
 
-    /// Asks for a streamed answer and hands over each of its lines.
+    /// Requests a stream and calls `on` with each of its lines.
     pub fn get_lines(self, path: &str, mut on: impl FnMut(&str)) {
         let mut body = self.stream_lines(path);
         let mut line = String::new();
@@ -121,12 +121,12 @@ impl Client {
         }
     }
 
-    /// Sends bytes as they are, for questions that are none.
+    /// Sends bytes unchanged, for invalid requests.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
 
-    /// Whether the server has closed the connection; waits for it.
+    /// Waits for the server and returns whether it has closed the connection.
     pub fn is_closed(&mut self) -> bool {
         loop {
             match self.stream.fill_buf() {
@@ -137,12 +137,12 @@ impl Client {
         }
     }
 
-    /// The socket, for a time-out of the test's own.
+    /// The socket, for a timeout of the test.
     pub fn stream(&self) -> &TcpStream {
         self.stream.get_ref()
     }
 
-    /// Reads the answer to a question of this method; interim ones (1xx) are passed over.
+    /// Reads the response to a request of this method and skips interim ones (1xx).
     pub fn read_response(&mut self, method: &str) -> io::Result<Response> {
         loop {
             let mut response = self.read_head("HTTP/1.1")?;
@@ -183,7 +183,7 @@ impl Client {
                 let size = line.split(';').next().unwrap_or_default().trim();
                 let size = usize::from_str_radix(size, 16).map_err(|_| malformed("chunk size", &line))?;
                 self.read_exactly(size, &mut body)?;
-                // After the last chunk: trailers, of which none are kept, and an empty line.
+                // The last chunk is followed by trailers, which are skipped, and an empty line.
                 while !self.read_line()?.is_empty() {
                     if size > 0 {
                         return Err(malformed("chunk", "longer than its size"));
@@ -224,31 +224,33 @@ impl Client {
     }
 }
 
-/// An answer without an end, read line by line as it comes.
+/// A response without an end, read line by line.
 pub struct Stream {
-    /// Its status and fields.
+    /// The status and header fields.
     pub head: Response,
     lines: BufReader<TcpStream>,
 }
 
 impl Stream {
-    /// Asks for a stream over a fresh connection; returns when the answer has begun. In HTTP/1.0, in which the
-    /// lines come as they are, without chunks.
+    /// Requests a stream over a new connection and returns when the response has begun. Uses HTTP/1.0, in which
+    /// the lines are not divided into chunks.
     pub fn open(stream: TcpStream, path: &str, headers: &[(&str, &str)]) -> Self {
         let mut client = Client::over(stream).expect("the connection is open");
         let fields: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        client.send(format!("GET {path} HTTP/1.0\r\n{fields}\r\n").as_bytes()).expect("it can be asked");
+        client
+            .send(format!("GET {path} HTTP/1.0\r\n{fields}\r\n").as_bytes())
+            .expect("the request can be sent");
         let head = client.read_head("HTTP/1.0").unwrap_or_else(|error| panic!("{path}: {error}"));
         Self { head, lines: client.stream }
     }
 
-    /// Asks from a namespace.
+    /// Requests a stream from a namespace.
     pub fn connect(netns: &Netns, address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Self {
         let stream = netns.enter(|| TcpStream::connect_timeout(&address, PATIENCE));
         Self::open(stream.unwrap_or_else(|error| panic!("cannot reach {address}: {error}")), path, headers)
     }
 
-    /// The next line without its end; `None` at the end of the stream. Panics when none comes within [`PATIENCE`].
+    /// The next line without its line feed; `None` at the end of the stream. Panics when none comes within [`PATIENCE`].
     pub fn next_line(&mut self) -> Option<String> {
         let mut line = String::new();
         self.lines.read_line(&mut line).expect("the stream goes on");
@@ -268,16 +270,16 @@ impl Stream {
     }
 }
 
-/// The body of a streamed answer, without its transfer coding.
+/// The body of a stream, without its transfer coding.
 pub struct Chunked {
     client: Client,
     /// Bytes left of this chunk.
     left: usize,
-    state: Chunks,
+    state: ChunkState,
 }
 
 #[derive(PartialEq)]
-enum Chunks {
+enum ChunkState {
     Before,
     Within,
     Ended,
@@ -285,20 +287,20 @@ enum Chunks {
 
 impl Chunked {
     fn next_chunk(&mut self) -> io::Result<()> {
-        if self.state == Chunks::Within && !self.client.read_line()?.is_empty() {
+        if self.state == ChunkState::Within && !self.client.read_line()?.is_empty() {
             return Err(malformed("chunk", "longer than its size"));
         }
         let line = self.client.read_line()?;
         let size = line.split(';').next().unwrap_or_default().trim();
         self.left = usize::from_str_radix(size, 16).map_err(|_| malformed("chunk size", &line))?;
-        self.state = if self.left == 0 { Chunks::Ended } else { Chunks::Within };
+        self.state = if self.left == 0 { ChunkState::Ended } else { ChunkState::Within };
         Ok(())
     }
 }
 
 impl Read for Chunked {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.left == 0 && self.state != Chunks::Ended {
+        if self.left == 0 && self.state != ChunkState::Ended {
             self.next_chunk()?;
         }
         let room = buffer.len().min(self.left);

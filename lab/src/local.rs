@@ -22,12 +22,12 @@ pub fn in_fresh_namespace(test: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Runs `ip` with these words and returns its output; panics when it fails.
+/// Runs `ip` with these words and returns its output. Panics when it fails.
 pub fn ip(words: &str) -> String {
     run(Command::new("ip").args(words.split(' ')), "").unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Loads nftables rules; panics, with nft's complaint, when it refuses them.
+/// Loads nftables rules. Panics with nft's error text when it refuses them.
 pub fn nft(rules: &str) {
     run(Command::new("nft").args(["-f", "-"]), rules).unwrap_or_else(|error| panic!("{error}"));
 }

@@ -1,8 +1,8 @@
-//! Network namespaces: made by `ip netns`, entered by threads with `setns`.
+//! Network namespaces: created by `ip netns`, entered by threads with `setns`.
 //!
-//! A socket stays in the namespace in which it was made, and a child process starts in that of the
-//! thread that spawned it. So everything here runs a closure in a thread of its own that has changed
-//! its namespace; the threads of the test itself never leave theirs.
+//! A socket stays in the namespace in which it was opened, and a child process starts in that of the
+//! thread that spawned it. So everything here runs a closure in a separate thread that has entered the
+//! namespace. The test's own threads never leave theirs.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -19,15 +19,15 @@ use nix::unistd::Pid;
 /// Where `ip netns` keeps its names.
 const NAMES: &str = "/run/netns";
 
-/// A network namespace; dropping it takes its name away, and the kernel takes the rest away with the
-/// last process and socket in it.
+/// A network namespace. Dropping it removes its name; the kernel removes the namespace with its
+/// last process and socket.
 pub struct Netns {
     name: String,
     handle: File,
 }
 
 impl Netns {
-    /// Makes the namespace, with its loopback up.
+    /// Creates the namespace and sets its loopback interface up.
     pub(crate) fn create(name: String) -> Result<Self, String> {
         run(Command::new("ip").args(["netns", "add", &name]), "")?;
         let handle = File::open(Path::new(NAMES).join(&name)).map_err(|error| {
@@ -39,12 +39,12 @@ impl Netns {
         Ok(netns)
     }
 
-    /// The name under which `ip netns` knows it.
+    /// Its name in `ip netns list`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Runs `f` in this namespace and gives its value. A panic of `f` goes on in the caller.
+    /// Runs `f` in this namespace and returns its value. A panic of `f` continues in the caller.
     pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         let inside = || {
             change(&self.handle, &self.name);
@@ -68,12 +68,12 @@ impl Netns {
         NetnsCommand { netns: self, command: Command::new(program) }
     }
 
-    /// Runs a program to its end and gives what it printed; panics, with its complaint, when it fails.
+    /// Runs a program to its end and returns its output. Panics with its error text when it fails.
     pub fn run(&self, program: &str, args: &[&str]) -> String {
         self.feed(program, args, "").unwrap_or_else(|error| panic!("in namespace {}: {error}", self.name))
     }
 
-    /// Loads nftables rules; panics, with nft's complaint, when it refuses them.
+    /// Loads nftables rules. Panics with nft's error text when it refuses them.
     pub fn nft(&self, ruleset: &str) {
         self.try_nft(ruleset).unwrap_or_else(|error| panic!("in namespace {}: {error}", self.name));
     }
@@ -82,7 +82,7 @@ impl Netns {
         self.feed("nft", &["-f", "-"], ruleset)
     }
 
-    /// Runs a program to its end with `input` on its standard input.
+    /// Runs a program to its end with `input` on standard input.
     pub(crate) fn feed(&self, program: &str, args: &[&str], input: &str) -> Result<String, String> {
         self.enter(|| run(Command::new(program).args(args), input))
     }
@@ -103,9 +103,9 @@ impl Netns {
         self.enter(|| fs::read_to_string(sysctl_path(name))).map(|value| value.trim().to_owned())
     }
 
-    /// Reads a file of `/proc/net` as this namespace shows it.
+    /// Reads a file of this namespace's `/proc/net`.
     pub fn read_proc_net(&self, file: &str) -> io::Result<String> {
-        // /proc/net follows the process, which stays outside; only thread-self follows the thread.
+        // /proc/net shows the namespace of the process; thread-self that of the thread.
         self.enter(|| fs::read_to_string(format!("/proc/thread-self/net/{file}")))
     }
 }
@@ -116,7 +116,7 @@ impl Drop for Netns {
     }
 }
 
-/// A command of a namespace: what of [`Command`] the tests need.
+/// A command of a namespace, with the methods of [`Command`] that the tests need.
 pub struct NetnsCommand<'a> {
     netns: &'a Netns,
     command: Command,
@@ -135,7 +135,7 @@ impl NetnsCommand<'_> {
         self
     }
 
-    /// Sets a variable of its environment.
+    /// Sets an environment variable.
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
@@ -165,28 +165,28 @@ impl NetnsCommand<'_> {
         self.netns.enter(|| command.spawn())
     }
 
-    /// Runs it to its end and gives what it printed.
+    /// Runs it to its end and returns its output.
     pub fn output(mut self) -> io::Result<Output> {
         let command = &mut self.command;
         self.netns.enter(|| command.output())
     }
 
-    /// Runs it to its end and gives how that went.
+    /// Runs it to its end and returns its exit status.
     pub fn status(mut self) -> io::Result<ExitStatus> {
         let command = &mut self.command;
         self.netns.enter(|| command.status())
     }
 }
 
-/// Takes away the namespaces named `prefix` + process id + `-`... whose process is gone, with what still
-/// runs in them: a test process that was killed could not do so itself. The first lab of a process does
-/// it for every lab's prefix.
+/// Removes the namespaces named `prefix` + process id + `-`... whose process is gone, with the processes
+/// that still run in them. A killed test process leaves them. The first lab of a process does this for
+/// every lab's prefix.
 pub fn remove_stale(prefix: &str) {
     remove_those_of(prefix, |owner| !Path::new(&format!("/proc/{owner}")).exists());
 }
 
-/// Takes away the namespaces of this process, with what still runs in them: for one that is told to end
-/// at once, and drops nothing.
+/// Removes the namespaces of this process, with the processes that still run in them: for a process that a
+/// signal ends without dropping anything.
 pub fn remove_own(prefix: &str) {
     remove_those_of(prefix, |owner| owner == std::process::id());
 }
@@ -207,8 +207,8 @@ fn remove_those_of(prefix: &str, meant: impl Fn(u32) -> bool) {
     }
 }
 
-/// Runs a command to its end with `input` on its standard input. The error says what was run, on what, and
-/// what it complained of.
+/// Runs a command to its end with `input` on standard input. The error has the command line, the input, and
+/// the command's error text.
 pub(crate) fn run(command: &mut Command, input: &str) -> Result<String, String> {
     let line = format!("{command:?}").replace('"', "");
     let mut child = command
@@ -217,7 +217,7 @@ pub(crate) fn run(command: &mut Command, input: &str) -> Result<String, String> 
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| format!("cannot run `{line}`: {error}"))?;
-    // A program that ends early closes the pipe; its own complaint, read below, says more.
+    // A program that ends early closes the pipe; its error text, read below, says why.
     let _ = child.stdin.take().expect("its input is a pipe").write_all(input.as_bytes());
     let output = child.wait_with_output().map_err(|error| format!("cannot wait for `{line}`: {error}"))?;
     if output.status.success() {
@@ -234,7 +234,7 @@ fn change(handle: &File, name: &str) {
         .unwrap_or_else(|error| panic!("cannot enter network namespace {name}: {error}"));
 }
 
-/// Takes a name away; that it is gone already is no failure.
+/// Removes a name. A name that is already gone is no error.
 fn remove(name: &str) {
     let _ = run(Command::new("ip").args(["netns", "del", name]), "");
 }

@@ -12,25 +12,25 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::gateway::Lab;
 use super::wait::PATIENCE;
 
-/// A TCP connection with both its ends.
+/// Both sockets of a TCP connection.
 pub struct Connection {
-    /// The end inside; its `local_addr` is the inside address and port.
+    /// The inside socket; its `local_addr` is the inside address and port.
     pub client: TcpStream,
-    /// The end outside.
+    /// The socket outside.
     pub server: TcpStream,
     /// What the server sees: the public address and port.
     pub peer: SocketAddr,
 }
 
 impl Connection {
-    /// Ends it at once with a reset, which leaves no end waiting.
+    /// Closes it with a reset, which leaves neither side waiting.
     pub fn reset(self) {
         SockRef::from(&self.client).set_linger(Some(std::time::Duration::ZERO)).expect("the socket is open");
     }
 }
 
 /// Connects in the namespace of the calling thread, from an address and port to another, within
-/// [`PATIENCE`]. Port 0 is one of the kernel's choice.
+/// [`PATIENCE`]. The kernel chooses a port for port 0.
 pub fn connect(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -47,7 +47,7 @@ pub fn bound(stream: &TcpStream) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))
 }
 
-/// Waits again where the wait was interrupted: the kernel restarts none that has a limit.
+/// Repeats a wait that a signal interrupted: the kernel does not restart one that has a timeout.
 pub fn uninterrupted<T>(mut wait: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match wait() {
@@ -63,7 +63,7 @@ impl Lab {
         let listener = self.server().enter(|| TcpListener::bind(address));
         let listener =
             listener.unwrap_or_else(|error| panic!("the server cannot listen on {address}: {error}"));
-        // Another thread may take what poll announced.
+        // Another thread may accept the connection that poll reported.
         listener.set_nonblocking(true).expect("the listener is open");
         TcpServer { listener, address }
     }
@@ -75,8 +75,8 @@ impl Lab {
             .unwrap_or_else(|error| panic!("cannot connect from {from} to {to}: {error}"))
     }
 
-    /// Connects from an inside address and port to a server that nobody else connects to meanwhile, and
-    /// gives both ends.
+    /// Connects from an inside address and port to a server that has no other clients meanwhile, and
+    /// returns both sockets.
     pub fn connect_to(&self, server: &TcpServer, from: SocketAddr) -> Connection {
         let client = self.connect(from, server.address());
         let (server, peer) = server.accept();
@@ -102,7 +102,7 @@ fn bounded_udp(socket: io::Result<UdpSocket>, address: SocketAddr) -> UdpSocket 
     socket
 }
 
-/// Sends a datagram from inside to outside and one back, and gives the public address and port that the
+/// Sends a datagram from inside to outside and one back. Returns the public address and port that the
 /// server saw.
 pub fn udp_exchange(client: &UdpSocket, server: &UdpSocket) -> SocketAddr {
     let mut buffer = [0; 16];
@@ -123,12 +123,12 @@ pub struct TcpServer {
 }
 
 impl TcpServer {
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The next connection, with the public address and port it comes from; panics when none comes within
+    /// The next connection, with its public address and port. Panics when none comes within
     /// [`PATIENCE`].
     pub fn accept(&self) -> (TcpStream, SocketAddr) {
         loop {
@@ -143,8 +143,8 @@ impl TcpServer {
         }
     }
 
-    /// Hands every connection to `take` in a thread of its own, until the loop is dropped. What `take`
-    /// doesn't keep is closed.
+    /// Passes every connection to `take` in a separate thread, until the loop is dropped. A connection that `take`
+    /// does not keep is closed.
     pub fn accept_loop(self, mut take: impl FnMut(TcpStream, SocketAddr) + Send + 'static) -> AcceptLoop {
         let (stop, stopped) = UnixStream::pair().expect("a pair of sockets can be made");
         let address = self.address;
@@ -181,7 +181,7 @@ impl TcpServer {
     }
 }
 
-/// A server that accepts in a thread of its own; dropping it ends the thread.
+/// A server that accepts in a separate thread. Dropping it ends the thread.
 pub struct AcceptLoop {
     address: SocketAddr,
     stop: Option<UnixStream>,
@@ -189,7 +189,7 @@ pub struct AcceptLoop {
 }
 
 impl AcceptLoop {
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

@@ -33,7 +33,7 @@ fn tcp_arrives_from_the_public_address_and_is_tracked() {
 }
 
 #[test]
-fn every_client_address_has_a_public_port_of_its_own() {
+fn each_client_address_gets_its_own_public_port() {
     if !lab::require() {
         return;
     }
@@ -49,7 +49,7 @@ fn every_client_address_has_a_public_port_of_its_own() {
 }
 
 #[test]
-fn a_ruleset_of_ones_own_chooses_the_address_and_port() {
+fn a_custom_ruleset_sets_the_public_address_and_port() {
     if !lab::require() {
         return;
     }
@@ -88,7 +88,7 @@ fn ipv6_is_translated_too() {
 }
 
 #[test]
-fn udp_goes_there_and_back() {
+fn udp_is_translated_in_both_directions() {
     if !lab::require() {
         return;
     }
@@ -100,7 +100,7 @@ fn udp_goes_there_and_back() {
 }
 
 #[test]
-fn a_loop_accepts_what_comes() {
+fn an_accept_loop_accepts_every_connection() {
     if !lab::require() {
         return;
     }
@@ -116,7 +116,7 @@ fn a_loop_accepts_what_comes() {
 }
 
 #[test]
-fn two_labs_do_not_know_each_other() {
+fn two_labs_are_isolated_from_each_other() {
     if !lab::require() {
         return;
     }
@@ -136,7 +136,7 @@ fn two_labs_do_not_know_each_other() {
 }
 
 #[test]
-fn threads_and_children_are_where_they_belong() {
+fn threads_and_children_run_in_their_namespace() {
     if !lab::require() {
         return;
     }
@@ -177,7 +177,7 @@ fn nothing_is_left_behind_even_after_a_panic() {
 }
 
 #[test]
-fn what_a_dead_process_left_is_removed() {
+fn namespaces_of_a_dead_process_are_removed() {
     if !lab::require() {
         return;
     }
@@ -202,7 +202,7 @@ fn what_a_dead_process_left_is_removed() {
 }
 
 #[test]
-fn the_http_client_reads_what_servers_write() {
+fn the_http_client_reads_every_form_of_response() {
     if !lab::require() {
         return;
     }
@@ -217,18 +217,18 @@ fn the_http_client_reads_what_servers_write() {
     ];
     let server = std::thread::spawn(move || {
         let (mut stream, peer) = listener.accept().unwrap();
-        let mut questions = Vec::new();
+        let mut requests = Vec::new();
         for answer in answers {
-            let mut question = Vec::new();
-            while !question.ends_with(b"\r\n\r\n") {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
                 let mut byte = [0];
                 stream.read_exact(&mut byte).unwrap();
-                question.extend(byte);
+                request.extend(byte);
             }
-            questions.push(String::from_utf8(question).unwrap());
+            requests.push(String::from_utf8(request).unwrap());
             stream.write_all(answer).unwrap();
         }
-        (peer, questions)
+        (peer, requests)
     });
 
     let mut client = Client::connect(lab.server(), (lab.public(0), 8080).into());
@@ -240,7 +240,7 @@ fn the_http_client_reads_what_servers_write() {
     assert_eq!((head.header("Content-Length"), head.body.len()), (Some("99"), 0));
     assert_eq!(client.get("/five").text(), "until the end");
     assert!(client.is_closed());
-    let (peer, questions) = server.join().unwrap();
-    assert_eq!(peer.ip(), lab.server_at(0).ip(), "the question came from the server's namespace");
-    assert_eq!(questions[2], "DELETE /three HTTP/1.1\r\nHost: 100.64.2.1:8080\r\nX-A: b\r\n\r\n");
+    let (peer, requests) = server.join().unwrap();
+    assert_eq!(peer.ip(), lab.server_at(0).ip(), "the request came from the server's namespace");
+    assert_eq!(requests[2], "DELETE /three HTTP/1.1\r\nHost: 100.64.2.1:8080\r\nX-A: b\r\n\r\n");
 }

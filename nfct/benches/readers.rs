@@ -1,6 +1,6 @@
-//! Reading what the kernel sends: this crate's own reader against the C
-//! library's parser, over the same messages and for the same attributes: both
-//! tuples, id, status, mark, time-out and time stamps.
+//! Reads messages of the kernel with this crate's reader and with the C
+//! library's parser: the same messages and the same attributes, which are both
+//! tuples, id, status, mark, timeout and timestamps.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,14 +11,14 @@ use divan::{Bencher, black_box_drop};
 use nfct::wire::Messages;
 use nfct_sys as sys;
 
-/// Messages of a real kernel, one a line, as hexadecimal digits.
+/// Messages of a real kernel, one per line, in hexadecimal.
 const MESSAGES: &str = include_str!("../tests/data/messages.hex");
 
 fn main() {
     divan::main();
 }
 
-/// The entries among them, each as aligned words, which the library needs.
+/// The entries among them, as aligned words, as the library requires.
 fn entries() -> Vec<Vec<u32>> {
     let lines = MESSAGES.lines().filter(|line| !line.starts_with('#'));
     let word = |line: &str, at: usize| {
@@ -51,7 +51,7 @@ fn our_reader(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// The library at its best: one object for all messages.
+/// The library's fastest way: one object for all messages.
 #[divan::bench(sample_count = 200, sample_size = 100)]
 fn the_library_into_one_object(bencher: Bencher<'_, '_>) {
     let entries = entries();
@@ -73,10 +73,10 @@ fn the_library_into_one_object(bencher: Bencher<'_, '_>) {
 /// The attributes of an object that [`nfct::Flow`] has.
 struct Attributes(NonNull<sys::nf_conntrack>);
 
-type Tuple = (IpAddr, IpAddr, u16, u16, u8);
+type TupleFields = (IpAddr, IpAddr, u16, u16, u8);
 
 impl Attributes {
-    fn read(&self) -> (Tuple, Tuple, [u32; 4], [u64; 2]) {
+    fn read(&self) -> (TupleFields, TupleFields, [u32; 4], [u64; 2]) {
         let original = self.tuple(
             (sys::ATTR_ORIG_IPV4_SRC, sys::ATTR_ORIG_IPV4_DST),
             (sys::ATTR_ORIG_IPV6_SRC, sys::ATTR_ORIG_IPV6_DST),
@@ -94,7 +94,7 @@ impl Attributes {
         (original, reply, numbers.map(|number| self.u32(number)), stamps.map(|stamp| self.u64(stamp)))
     }
 
-    fn tuple(&self, v4: (u32, u32), v6: (u32, u32), ports: (u32, u32), protocols: (u32, u32)) -> Tuple {
+    fn tuple(&self, v4: (u32, u32), v6: (u32, u32), ports: (u32, u32), protocols: (u32, u32)) -> TupleFields {
         let (src, dst) = match i32::from(self.u8(protocols.0)) {
             libc::AF_INET6 => (self.v6(v6.0), self.v6(v6.1)),
             _ => (self.v4(v4.0), self.v4(v4.1)),

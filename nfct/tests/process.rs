@@ -1,7 +1,7 @@
-//! What the wrapper takes of its process: memory, descriptors, and what a program inherits that it starts. One test at a
-//! time, and no others beside them.
+//! The wrapper's use of process resources: memory, descriptors, and inherited sockets. The tests run one at a
+//! time, in a process without other tests.
 //!
-//! Needs root; elsewhere each test says so and does nothing.
+//! Needs root; without it each test says so and does nothing.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -17,7 +17,7 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 #[test]
-fn a_dump_needs_no_more_memory_for_more_entries_and_leaves_nothing_when_it_is_stopped() {
+fn a_dump_needs_no_more_memory_for_more_entries_and_leaks_nothing_when_stopped() {
     let _alone = alone();
     in_fresh_namespace(|| {
         let mut query = Query::open().unwrap();
@@ -26,7 +26,7 @@ fn a_dump_needs_no_more_memory_for_more_entries_and_leaves_nothing_when_it_is_st
         }
         let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
         let resident = || {
-            // Counted exactly, which /proc/self/status is not.
+            // Exact, unlike /proc/self/status.
             let memory = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
             let line = memory.lines().find(|line| line.starts_with("Rss:")).unwrap();
             line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
@@ -50,7 +50,7 @@ fn a_dump_needs_no_more_memory_for_more_entries_and_leaves_nothing_when_it_is_st
 }
 
 #[test]
-fn no_socket_is_left_to_a_program_that_is_started() {
+fn a_started_program_inherits_no_socket() {
     let _alone = alone();
     in_fresh_namespace(|| {
         let netlink = || {
@@ -65,7 +65,7 @@ fn no_socket_is_left_to_a_program_that_is_started() {
         let events = Events::subscribe(Groups::ALL).unwrap();
         let expect = nfct::ExpectEvents::subscribe(nfct::ExpectGroups::ALL).unwrap();
         assert!(netlink() >= 3);
-        // The shell lists what it was left.
+        // The shell lists its inherited descriptors.
         let output = std::process::Command::new("sh")
             .args(["-c", "ls -l /proc/$$/fd"])
             .stdin(std::process::Stdio::null())

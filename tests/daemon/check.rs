@@ -1,5 +1,5 @@
-//! check_pynatconnd against a real daemon, one that is ill, and what is none: the status, the one line, and
-//! its performance data.
+//! check_pynatconnd on a healthy daemon, a failing one, and other servers: the status, the line, and the
+//! performance data.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -59,7 +59,7 @@ fn check(netns: &Netns, address: SocketAddr, arguments: &[&str]) -> (i32, String
 }
 
 #[test]
-fn a_daemon_is_judged_by_how_full_it_is() {
+fn the_status_follows_how_full_the_tables_are() {
     if !lab::require() {
         return;
     }
@@ -73,7 +73,7 @@ fn a_daemon_is_judged_by_how_full_it_is() {
     let mut make_until = |number: u16| {
         for port in made..number {
             let (src, nat) = (lab.client_at(0, 1024 + port), (lab.public(0), 1024 + port).into());
-            flows::make(&mut query, &flows::source_nat(Protocol::Udp, src, lab.server_at(443), nat));
+            flows::create(&mut query, &flows::source_nat(Protocol::Udp, src, lab.server_at(443), nat));
         }
         made = number;
     };
@@ -89,7 +89,7 @@ fn a_daemon_is_judged_by_how_full_it_is() {
     assert_eq!(value("mappings"), "645;;;0");
     assert_eq!(value("ports"), "645;;;0;64512");
     assert_eq!(value("overruns"), "0c");
-    let (entries, limit) = value("conntrack").split_once(";;;0;").expect("the limit is told");
+    let (entries, limit) = value("conntrack").split_once(";;;0;").expect("the limit is reported");
     assert!(entries.parse::<u32>().expect("a number") >= 645, "{data:?}");
     assert_eq!(limit, netns.read_sysctl("net.netfilter.nf_conntrack_max").expect("it tracks"));
     let time = value("time").strip_suffix("s;;;0").expect("seconds").parse::<f64>().expect("a number");
@@ -116,13 +116,13 @@ fn a_daemon_is_judged_by_how_full_it_is() {
         assert_eq!(status, expected, "{number}: {text}");
     }
 
-    // Somebody who may not ask.
+    // A client outside ip_acl.
     let outside = daemon.addr_on(lab.public(0));
     let (status, text, data) = check(lab.server(), outside, &[]);
     assert_eq!((status, data.len()), (UNKNOWN, 0));
     assert!(text.contains("add it to ip_acl"), "{text}");
 
-    // One that hangs.
+    // A daemon that hangs.
     daemon.stop();
     let begun = Instant::now();
     let (status, text, _) = check(netns, address, &["-t", "0.3"]);
@@ -131,7 +131,7 @@ fn a_daemon_is_judged_by_how_full_it_is() {
     assert!(begun.elapsed() >= Duration::from_millis(300));
     daemon.go_on();
 
-    // One that is gone.
+    // A daemon that has ended.
     drop(daemon);
     let (status, text, _) = check(netns, address, &[]);
     assert_eq!(status, CRITICAL, "{text}");
@@ -139,7 +139,7 @@ fn a_daemon_is_judged_by_how_full_it_is() {
 }
 
 #[test]
-fn a_table_that_is_not_complete_is_warned_of() {
+fn an_incomplete_table_is_a_warning() {
     if !lab::require() {
         return;
     }
@@ -154,7 +154,7 @@ fn a_table_that_is_not_complete_is_warned_of() {
 }
 
 #[test]
-fn what_is_no_daemon_is_told_apart() {
+fn a_server_that_is_not_the_daemon_is_recognized() {
     for (answer, expected) in [
         ("", CRITICAL),
         ("SSH-2.0-x\r\n", CRITICAL),
@@ -166,7 +166,7 @@ fn what_is_no_daemon_is_told_apart() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback is there");
         let port = listener.local_addr().expect("it is bound").port().to_string();
         let server = thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("it is asked");
+            let (mut stream, _) = listener.accept().expect("a request comes");
             let mut request = Vec::new();
             while !request.ends_with(b"\r\n\r\n") {
                 let mut byte = [0];
@@ -184,7 +184,7 @@ fn what_is_no_daemon_is_told_apart() {
 }
 
 #[test]
-fn bad_use_is_unknown_and_says_what_is_wrong() {
+fn wrong_usage_is_unknown_and_explained() {
     for (arguments, expected) in [
         (&["-w", "x"][..], "--warning: found \"x\", expected a range such as 80,"),
         (&["-c", "90:80"], "--critical: found \"90:80\", expected a range that does not begin above its end"),

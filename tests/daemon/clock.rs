@@ -1,5 +1,5 @@
-//! The wall clock is moved by a day, forward and back, under the tracker's feet: what is measured does not
-//! notice, and what is shown is the time as the clock had it.
+//! The wall clock jumps by a day, forward and back, while the tracker runs. Durations are not affected, and
+//! timestamps are those of the clock at that moment.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const DEL_DELAY: Duration = Duration::from_secs(2);
 /// Connections of each kind.
 const NUMBER: u16 = 10;
 
-/// Everything that goes by time, and often: what is old is dropped and the kernel's table read each second.
+/// Everything that depends on time, often: expiry and sweeps once per second.
 const CONFIG: &[u8] = b"\
 [filter]
 dst_ip = 198.51.100.1
@@ -36,7 +36,7 @@ life_span = 3600
 sweep_interval = 1
 ";
 
-/// The system's clocks, but the wall clock goes wrong by as much as is asked for.
+/// The system's clocks, with an adjustable offset of the wall clock.
 #[derive(Default)]
 struct Moved {
     system: SystemClock,
@@ -50,7 +50,7 @@ impl Clock for Moved {
     }
 }
 
-/// What a test works with.
+/// A lab with a tracker.
 struct Bench {
     lab: Lab,
     clock: Arc<Moved>,
@@ -61,14 +61,14 @@ struct Bench {
     server: lab::traffic::TcpServer,
 }
 
-/// A connection, and between which moments it began.
+/// A connection, and the interval in which it was opened.
 struct Open {
     connection: Connection,
     from: Stamp,
     to: Stamp,
 }
 
-/// A connection that was ended, and between which moments that was.
+/// A closed connection, and the interval in which it was closed.
 struct Ended {
     opened: (Stamp, Stamp),
     from: Stamp,
@@ -96,7 +96,7 @@ impl Bench {
         let from = self.clock.now();
         let connection = self.lab.connect_to(&self.server, self.lab.client_at(host, port));
         assert_eq!(connection.peer.port(), port, "the public port is free");
-        // Asked for once, so that it is known before the clock moves.
+        // Looked up once, so that the tracker has it before the clock jumps.
         assert_eq!(self.find(port).iter().filter(|mapping| mapping.is_live()).count(), 1);
         Open { connection, from, to: self.clock.now() }
     }
@@ -133,7 +133,7 @@ impl Bench {
         assert_between(found.opened, open.from, open.to);
     }
 
-    /// Asks about an ended connection: it has to be there exactly as long as it is to be. Says whether it is.
+    /// Looks up a closed connection, which must be found for exactly `DEL_DELAY`. Returns whether it was found.
     fn check_ended(&self, ended: &Ended) -> bool {
         let before = self.clock.now();
         let found = self.find(ended.inside.port());
@@ -154,20 +154,20 @@ impl Bench {
     }
 }
 
-/// On both clocks, of which the wall clock stood still between the two.
+/// Checks both clocks; the wall clock does not jump between `from` and `to`.
 fn assert_between(stamp: Stamp, from: Stamp, to: Stamp) {
     assert!((from.monotonic..=to.monotonic).contains(&stamp.monotonic), "{stamp:?}: {from:?} to {to:?}");
     assert!((from.wall..=to.wall).contains(&stamp.wall), "{stamp:?}: {from:?} to {to:?}");
 }
 
 #[test]
-fn a_wall_clock_that_jumps_neither_ends_nor_revives_anything() {
+fn a_jump_of_the_wall_clock_neither_closes_nor_revives_a_mapping() {
     if !lab::require() {
         return;
     }
     let mut bench = Bench::new();
-    let (mut asked, mut kept) = (0, 0);
-    // From the real time a day ahead, then a day behind it, then back.
+    let (mut lookups, mut kept) = (0, 0);
+    // A day ahead of the real time, then a day behind it, then back.
     for (round, by) in (0..).zip([DAY, -DAY, 0]) {
         let first = 40_000 + round * 1000;
         let lasting: Vec<_> = (0..NUMBER).map(|index| bench.open(0, first + index)).collect();
@@ -184,10 +184,10 @@ fn a_wall_clock_that_jumps_neither_ends_nor_revives_anything() {
         kept += ended_before.iter().filter(|ended| bench.check_ended(ended)).count();
         lasting.iter().chain(&ended_after).for_each(|open| bench.check_open(open));
         let mut ended: Vec<_> = ended_after.into_iter().map(|open| bench.end(open)).collect();
-        // The next host's, on ports that were the first one's a moment ago.
+        // The next host uses the ports that the first host has just closed.
         let mut reused: Vec<_> = (100..100 + NUMBER).map(|index| bench.open(1, first + index)).collect();
         reused.iter().for_each(|open| bench.check_open(open));
-        // And ended again: of two that ended the later one is the answer, as long as it is any.
+        // Closed too: of two closed mappings the later one is found, as long as it exists.
         let last = reused.pop().expect("there are some");
         let last = bench.end(last);
         let found = bench.best(last.inside.port());
@@ -198,21 +198,21 @@ fn a_wall_clock_that_jumps_neither_ends_nor_revives_anything() {
         ended.extend(ended_before);
         let mut left: Vec<_> = ended.iter().collect();
         wait_until("what ended is gone", || {
-            asked += left.len();
+            lookups += left.len();
             left.retain(|ended| bench.check_ended(ended));
             lasting.iter().chain(&reused).for_each(|open| bench.check_open(open));
             left.is_empty()
         });
         wait_until("what ended last is gone", || !bench.check_ended(&last));
-        // Two dumps later nothing has come back.
+        // After two more dumps, no closed mapping has come back.
         let dumps = bench.stats.dumps.get();
         wait_until("the kernel's table was read again", || bench.stats.dumps.get() >= dumps + 2);
         assert!(!ended.iter().any(|ended| bench.check_ended(ended)), "something came back");
         lasting.iter().for_each(|open| bench.check_open(open));
     }
     println!(
-        "clock: moved by a day, forward and back: {} mappings lived through it, {} ended around it ({kept} \
-         still answered after it), asked {asked} times until they were gone: none too soon, too late, or again",
+        "clock: moved by a day, forward and back: {} mappings stayed live, {} ended around it ({kept} \
+         still found after it), looked up {lookups} times until they were gone: none too early, too late, or again",
         3 * 2 * NUMBER,
         3 * (2 * NUMBER + 1)
     );

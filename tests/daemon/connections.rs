@@ -10,7 +10,8 @@ use lab::traffic::{self};
 use lab::{Lab, wait_within};
 
 use super::usual::{
-    LONG, USUAL, ask, exchange, fill, limit_files, read_to_end, shrink_buffers, sockets, stall, status,
+    LONG, USUAL, exchange, fill, get, limit_files, read_to_end, shrink_buffers, sockets, stalled_client,
+    status,
 };
 
 #[test]
@@ -26,13 +27,13 @@ fn head_is_get_without_the_body() {
     {
         let mut head_of = |method| {
             let mut response = client.request(method, path, &[], b"");
-            // Not even a GET has the second one before its body is made.
+            // Even GET has the second one only once the body exists.
             let varies = ["date", "transfer-encoding"];
             response.headers.retain(|(name, _)| !varies.contains(&&*name.to_lowercase()));
             (response.status, response.headers)
         };
         let (head, get) = (head_of("HEAD"), head_of("GET"));
-        // The statistics have counted a request between the two.
+        // The statistics have counted a request in between.
         assert!(head == get || path == "/nagios" && head.0 == get.0, "{path}: {head:?} {get:?}");
     }
 }
@@ -51,7 +52,7 @@ fn a_connection_is_kept_for_more_requests() {
     }
     assert_eq!(client.stream().local_addr().unwrap(), port);
 
-    // Two at once are answered one after the other, in their order.
+    // Two pipelined requests get their responses in order.
     client
         .send(b"GET /nat_port/1 HTTP/1.1\r\nHost: a\r\n\r\nGET /debug HTTP/1.1\r\nHost: a\r\n\r\n")
         .unwrap();
@@ -64,7 +65,7 @@ fn a_connection_is_kept_for_more_requests() {
 }
 
 #[test]
-fn http_1_0_gets_a_whole_answer_and_the_end_of_the_connection() {
+fn http_1_0_gets_a_complete_response_and_a_closed_connection() {
     if !lab::require() {
         return;
     }
@@ -73,7 +74,7 @@ fn http_1_0_gets_a_whole_answer_and_the_end_of_the_connection() {
     fill(&lab, 1000);
     let answer = exchange(&lab, &daemon, b"GET /nat_port/7 HTTP/1.0\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.0 200 OK\r\n") && answer.ends_with("\n}"), "{answer}");
-    // Its length is not known when it begins, and HTTP/1.0 knows no pieces.
+    // The length is not known at the start, and HTTP/1.0 has no chunks.
     let answer = exchange(&lab, &daemon, b"GET /debug HTTP/1.0\r\n\r\n");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(!head.to_lowercase().contains("chunked"), "{head}");
@@ -82,7 +83,7 @@ fn http_1_0_gets_a_whole_answer_and_the_end_of_the_connection() {
 }
 
 #[test]
-fn headers_that_are_too_many_or_too_long_are_refused() {
+fn too_many_or_too_long_headers_are_refused() {
     if !lab::require() {
         return;
     }
@@ -97,7 +98,7 @@ fn headers_that_are_too_many_or_too_long_are_refused() {
     let long = |length| format!("X: {}\r\n", "y".repeat(length));
     assert_eq!(request(&long(15 * 1024)), "HTTP/1.1 200 OK");
     assert_eq!(request(&long(17 * 1024)), "HTTP/1.1 431 Request Header Fields Too Large");
-    // A path counts as well.
+    // The path counts too.
     let path = "9".repeat(17 * 1024);
     let answer = exchange(&lab, &daemon, format!("GET /{path} HTTP/1.1\r\n\r\n").as_bytes());
     assert!(answer.starts_with("HTTP/1.1 431 ") || answer.starts_with("HTTP/1.1 414 "), "{answer}");
@@ -105,7 +106,7 @@ fn headers_that_are_too_many_or_too_long_are_refused() {
 }
 
 #[test]
-fn a_question_with_a_body_is_refused() {
+fn a_request_with_a_body_is_refused() {
     if !lab::require() {
         return;
     }
@@ -120,13 +121,13 @@ fn a_question_with_a_body_is_refused() {
         b"GET /debug HTTP/1.1\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n1\r\na\r\n0\r\n\r\n",
     );
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
-    // None at all is no body.
+    // An empty body is no body.
     assert_eq!(connect().request("GET", "/debug", &[("Content-Length", "0")], b"").status, 200);
     assert_eq!(connect().request("POST", "/debug", &[], b"{}").status, 405);
 }
 
 #[test]
-fn clients_that_do_not_ask_are_closed() {
+fn idle_clients_are_disconnected() {
     if !lab::require() {
         return;
     }
@@ -141,11 +142,11 @@ fn clients_that_do_not_ask_are_closed() {
         for (client, name) in [(&silent, "silent"), (&half, "half"), (&idle, "idle")] {
             scope.spawn(move || {
                 read_to_end(client.stream());
-                // The daemon's patience began after the connection did.
+                // The daemon's timeout starts after the connection.
                 assert!(start.elapsed() >= Duration::from_secs(5), "{name}: {:?}", start.elapsed());
             });
         }
-        // One byte now and then does not count as a request.
+        // Single bytes do not count as a request.
         scope.spawn(|| {
             slow.stream().set_read_timeout(Some(Duration::from_millis(200))).unwrap();
             slow.send(b"GET /debug HTTP/1.1\r\n").unwrap();
@@ -162,7 +163,7 @@ fn clients_that_do_not_ask_are_closed() {
 }
 
 #[test]
-fn more_connections_than_there_is_room_for_wait() {
+fn connections_beyond_the_limit_wait() {
     if !lab::require() {
         return;
     }
@@ -171,17 +172,17 @@ fn more_connections_than_there_is_room_for_wait() {
     let lab = Lab::builder().build();
     let daemon = USUAL.start(&lab);
     limit_files(daemon.pid(), "8192");
-    let question = b"GET /nat_port/1 HTTP/1.1\r\nHost: a\r\n\r\n";
+    let request = b"GET /nat_port/1 HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut open: Vec<TcpStream> = lab.gateway().enter(|| {
         let connect = |_| {
             let mut stream = TcpStream::connect(daemon.local_addr()).unwrap();
             traffic::bound(&stream).unwrap();
-            stream.write_all(question).unwrap();
+            stream.write_all(request).unwrap();
             stream
         };
         (0..MOST).map(connect).collect()
     });
-    // All of them are served at once.
+    // All are served at the same time.
     for mut stream in &open {
         let mut status = [0; 12];
         stream.read_exact(&mut status).unwrap();
@@ -189,11 +190,11 @@ fn more_connections_than_there_is_room_for_wait() {
     }
 
     let mut late = Client::connect(lab.gateway(), daemon.local_addr());
-    late.send(question).unwrap();
+    late.send(request).unwrap();
     late.stream().set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     match traffic::uninterrupted(|| late.stream().peek(&mut [0])) {
         Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
-        // On a very slow machine the first ones have been idle for too long by now.
+        // On a very slow machine the first ones have timed out by now.
         Ok(_) => {
             let closed = |mut stream: &TcpStream| {
                 stream.set_nonblocking(true).unwrap();
@@ -208,35 +209,35 @@ fn more_connections_than_there_is_room_for_wait() {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_dropped_and_hinders_nobody() {
+fn a_client_that_does_not_read_is_disconnected_and_blocks_nobody() {
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
     shrink_buffers(&lab);
     let daemon = USUAL.start(&lab);
-    // That of the question whether it answers may still be among them.
+    // The request that tested whether it responds may still have a socket.
     let most = sockets(&daemon);
     fill(&lab, 3000);
-    let whole = ask(&lab, &daemon, "/debug").body.len();
+    let complete = get(&lab, &daemon, "/debug").body.len();
     let start = Instant::now();
-    let stuck: Vec<TcpStream> = (0..8).map(|_| stall(&lab, &daemon)).collect();
+    let stuck: Vec<TcpStream> = (0..8).map(|_| stalled_client(&lab, &daemon)).collect();
     for port in 1..=100 {
         assert_eq!(status(&lab, &daemon, &format!("/nat_port/{port}")), 200);
     }
-    assert_eq!(ask(&lab, &daemon, "/debug").json().as_object().unwrap().len(), 3000);
+    assert_eq!(get(&lab, &daemon, "/debug").json().as_object().unwrap().len(), 3000);
 
     wait_within(LONG, "the clients that don't read are dropped", || sockets(&daemon) <= most);
     assert!(start.elapsed() >= Duration::from_secs(10), "{:?}", start.elapsed());
     for stream in &stuck {
         let read = read_to_end(stream);
-        assert!(read.len() < whole && !read.ends_with(b"0\r\n\r\n"), "{} of {whole} bytes", read.len());
+        assert!(read.len() < complete && !read.ends_with(b"0\r\n\r\n"), "{} of {complete} bytes", read.len());
     }
     assert_eq!(status(&lab, &daemon, "/nat_port/1"), 200);
 }
 
 #[test]
-fn the_daemon_outlives_a_lack_of_descriptors() {
+fn the_daemon_survives_a_lack_of_descriptors() {
     if !lab::require() {
         return;
     }

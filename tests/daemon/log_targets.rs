@@ -11,15 +11,15 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::binary::DAEMON;
-use super::usual::{Settings, USUAL, directory_with, status};
+use super::usual::{TestConfig, USUAL, directory_with, status};
 
 #[test]
-fn what_is_logged_follows_the_level() {
+fn the_log_follows_the_level() {
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
-    let unknown = Settings { more: "[threading]\njoin_timeuot = 1", ..USUAL }.ini();
+    let unknown = TestConfig { more: "[threading]\njoin_timeuot = 1", ..USUAL }.ini();
     let start = |level: &str| {
         let builder = DAEMON.builder(&unknown);
         if level.is_empty() { builder } else { builder.arg("-l").arg(level) }
@@ -38,7 +38,7 @@ fn what_is_logged_follows_the_level() {
         assert!(line.contains("127.0.0.1"), "{line}");
     }
 
-    // Without the line that says where it listens, the port must be known.
+    // Without the log line about the listener, the test must choose the port.
     for (level, warns) in [("warn", true), ("1", true), ("error", false), ("0", false)] {
         let mut daemon = start(level).arg("-p").arg("8765").spawn(lab.gateway());
         let address = "127.0.0.1:8765".parse().unwrap();
@@ -55,7 +55,7 @@ fn what_is_logged_follows_the_level() {
     }
 }
 
-/// Starts the daemon where /dev is another directory; nothing outside it notices.
+/// Starts the daemon with another directory as /dev, in a private mount namespace.
 fn with_dev(builder: DaemonBuilder, directory: &Path) -> DaemonBuilder {
     let script = "mount --bind \"$0\" /dev && exec \"$@\"";
     builder.under(["unshare", "--mount", "sh", "-c", script, directory.to_str().unwrap()])
@@ -85,7 +85,7 @@ fn syslog_gets_the_lines_too() {
 
     let socket = bind();
     let more = "[syslog]\nlocal_facility = 3\ndebug_level = 6\n[threading]\nnonsense = 1";
-    let ini = Settings { more, acl: "192.168.7.0/24", ..USUAL }.ini();
+    let ini = TestConfig { more, acl: "192.168.7.0/24", ..USUAL }.ini();
     let daemon = with_dev(DAEMON.builder(ini), dev.path()).start(lab.gateway());
     // Facility 16 + 3, eight severities each.
     for (priority, text) in [(19 * 8 + 4, "nonsense: unknown key"), (19 * 8 + 6, "listening on http://")] {
@@ -97,25 +97,25 @@ fn syslog_gets_the_lines_too() {
     assert_eq!(status(&lab, &daemon, "/debug"), 403);
     assert!(receive(&socket, "refused 127.0.0.1 /debug").starts_with("<156>"));
 
-    // The log daemon is gone for a while, and there again.
+    // The syslog daemon stops and starts again.
     drop(socket);
     fs::remove_file(dev.path().join("log")).unwrap();
     assert_eq!(status(&lab, &daemon, "/nagios"), 403);
     let socket = bind();
     assert_eq!(status(&lab, &daemon, "/1"), 403);
-    // Of refusals within a second all but the first are for debugging.
+    // Of the refusals within one second, all but the first are logged at debug level.
     let line = receive(&socket, "refused 127.0.0.1 /1");
     assert!(line.starts_with("<156>") || line.starts_with("<159>"), "{line}");
 }
 
 #[test]
-fn without_a_log_socket_it_warns_and_goes_on() {
+fn without_a_log_socket_the_daemon_warns_and_runs() {
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
     let empty = TempDir::with_prefix("pynatconnd-").unwrap();
-    let ini = Settings { more: "[syslog]", ..USUAL }.ini();
+    let ini = TestConfig { more: "[syslog]", ..USUAL }.ini();
     let daemon = with_dev(DAEMON.builder(ini), empty.path()).start(lab.gateway());
     daemon.wait_for_line("[syslog] is set, but there is no /dev/log");
     assert_eq!(status(&lab, &daemon, "/debug"), 200);
@@ -127,9 +127,9 @@ fn journald_gets_priorities() {
         return;
     }
     let lab = Lab::builder().build();
-    let ini = Settings { more: "[extra]", host: "203.0.113.9", ..USUAL }.ini();
+    let ini = TestConfig { more: "[extra]", host: "203.0.113.9", ..USUAL }.ini();
     let (directory, path) = directory_with(&ini);
-    // Ends at once, as the address is nowhere.
+    // It ends at once, because the address does not exist.
     let written = |name: &str, stream: &dyn Fn(&File) -> String| {
         let log = File::create(directory.path().join(name)).unwrap();
         let command =
@@ -148,7 +148,7 @@ fn journald_gets_priorities() {
             .any(|line| line.starts_with("<4>") && line.ends_with("[extra]: unknown section, ignored"))
     );
     assert!(lines.iter().any(|line| line.starts_with("<6>pynatconnd ")), "{matching}");
-    // Another file than the one that systemd gave.
+    // Not the file that systemd passed.
     let other = written("other", &|_| "1:1".to_owned());
     assert!(!other.lines().any(|line| line.starts_with('<')) && other.contains(" WARN "), "{other}");
 }

@@ -1,5 +1,5 @@
-//! The log is worth reading: the start says what runs and what it follows, and traffic, look-ups and events
-//! leave no line. What a loss leaves is held by tests/metrics.rs.
+//! The log is worth reading: the start is logged with what runs and what it follows, and traffic, lookups and
+//! events are not. `metrics` tests what an overrun logs.
 
 use std::fs;
 
@@ -25,7 +25,7 @@ ip_acl = 127.0.0.1
 ";
 
 #[test]
-fn the_start_says_what_runs_and_traffic_says_nothing() {
+fn the_start_is_logged_and_traffic_is_not() {
     if !lab::require() {
         return;
     }
@@ -81,7 +81,7 @@ fn the_start_says_what_runs_and_traffic_says_nothing() {
 }
 
 #[test]
-fn at_debug_a_request_has_a_line_and_an_event_has_none() {
+fn at_debug_requests_are_logged_and_events_are_not() {
     if !lab::require() {
         return;
     }

@@ -1,6 +1,6 @@
-//! The daemon seen from outside, on real NAT, and what of its library a test can drive more closely. The tests
-//! share one process, so that one link serves them all: none of them changes the process or the machine for the
-//! others. Those that do, or need the machine for themselves, are programs of their own: `churn`, `loss`,
+//! The daemon seen from outside, on real NAT, and its library where a test needs closer control. The tests share
+//! one process and so one link. None of them changes the process or the machine for the others. Tests that do,
+//! or that need the whole machine, are separate programs: `churn`, `loss` and `log_stall`.
 //! `log_stall`.
 
 mod binary;

@@ -1,5 +1,5 @@
-//! `doc/openapi.json` is true: its examples fit its schemas, and every route answers as it says, on a running
-//! daemon with real mappings. `tests/openapi/run.sh` goes on from here with generated requests.
+//! `doc/openapi.json` is true: its examples match its schemas, and every route responds as documented, on a
+//! running daemon with real mappings. `tests/openapi/run.sh` adds generated requests.
 
 use std::collections::BTreeSet;
 
@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 const DOCUMENT: &str = include_str!("../../doc/openapi.json");
 
-/// Every route that the server knows, and a path that stands for it. The list is held against the document and,
-/// by asking, against the server.
+/// Every route of the server, and a path for it. The list is compared with the document and, by requests,
+/// with the server.
 const ROUTES: [(&str, &str, &[&str]); 12] = [
     ("/v1/lookup", "/v1/lookup", &["GET", "HEAD", "POST", "OPTIONS"]),
     ("/v1/mappings", "/v1/mappings", &["GET", "HEAD", "OPTIONS"]),
@@ -42,10 +42,10 @@ host = 0.0.0.0
 ip_acl = 198.51.100.1, 127.0.0.1
 ";
 
-/// The document, and answers held against it.
+/// The document, and the responses that were checked against it.
 struct Document {
     root: Value,
-    /// What answers were seen: route, method, status, media type.
+    /// The responses seen: route, method, status, media type.
     seen: BTreeSet<(String, String, String, String)>,
 }
 
@@ -55,7 +55,7 @@ impl Document {
         Self { root, seen: BTreeSet::new() }
     }
 
-    /// Follows references.
+    /// Resolves references.
     fn resolve<'a>(&'a self, value: &'a Value) -> &'a Value {
         match value["$ref"].as_str() {
             Some(reference) => {
@@ -68,7 +68,7 @@ impl Document {
         }
     }
 
-    /// A validator of one of the document's schemas, formats included.
+    /// A validator for one of the document's schemas, including formats.
     fn validator(&self, schema: &Value) -> Validator {
         let mut whole = json!({ "components": self.root["components"] });
         whole.as_object_mut().unwrap().extend(schema.as_object().expect("a schema").clone());
@@ -94,9 +94,9 @@ impl Document {
         })
     }
 
-    /// Holds an answer against what the document says of it: status, headers, media type and body.
+    /// Checks a response against the document: status, headers, media type and body.
     fn hold(&mut self, route: &str, method: &str, answer: &Response) -> &Value {
-        // HEAD and, of any method that there is not, 405 stand with GET.
+        // HEAD, and 405 for methods that do not exist, are documented with GET.
         let documented = if method == "POST" && route == "/v1/lookup" { "post" } else { "get" };
         let what = format!("{method} {route}: {}", answer.status);
         let operation = &self.root["paths"][route][documented];
@@ -133,7 +133,7 @@ impl Document {
         &self.root["paths"][route][documented]
     }
 
-    /// The media types that a documented answer may have; `""` for one without a body.
+    /// The media types of a documented response; `""` for one without a body.
     fn documented(&self) -> BTreeSet<(String, String, String, String)> {
         let mut all = BTreeSet::new();
         for (path, method, operation) in self.operations() {
@@ -150,7 +150,7 @@ impl Document {
     }
 }
 
-/// Calls `on` with every object below `value`, and its place.
+/// Calls `on` with every object below `value` and its path.
 fn walk<'a>(value: &'a Value, place: &str, on: &mut impl FnMut(&'a Value, &str)) {
     match value {
         Value::Object(fields) => {
@@ -169,7 +169,7 @@ fn every_example_fits_its_schema() {
     let document = Document::read();
     let mut examples = 0;
     walk(&document.root, "", &mut |object, place| {
-        // Only media types, parameters and headers have a schema beside their examples.
+        // Only media types, parameters and headers have a schema next to their examples.
         let schema = &object["schema"];
         if !schema.is_object() {
             return;
@@ -186,7 +186,7 @@ fn every_example_fits_its_schema() {
 }
 
 #[test]
-fn every_reference_leads_somewhere_and_every_component_is_used() {
+fn every_reference_resolves_and_every_component_is_used() {
     let document = Document::read();
     let mut used = BTreeSet::new();
     walk(&document.root, "", &mut |object, _| {
@@ -203,7 +203,7 @@ fn every_reference_leads_somewhere_and_every_component_is_used() {
 }
 
 #[test]
-fn every_route_says_what_it_does_and_what_it_answers() {
+fn every_route_describes_its_purpose_and_responses() {
     let document = Document::read();
     let mut ids = BTreeSet::new();
     for (path, method, operation) in document.operations() {
@@ -236,7 +236,7 @@ fn every_route_answers_as_documented() {
     let connect = || Client::connect(lab.server(), address);
     let mut document = Document::read();
 
-    // Streams see what opens and closes below.
+    // The streams receive the connections that open and close below.
     let open = |accept| Stream::connect(lab.server(), address, "/v1/events", &[("Accept", accept)]);
     let mut lines = open("application/x-ndjson");
     let mut events = open("text/event-stream");
@@ -253,8 +253,8 @@ fn every_route_answers_as_documented() {
     lab.gateway().run("conntrack", &["-D", "-p", "udp", "--orig-port-src", "40002"]);
     assert_eq!(tcp.peer, (lab.public(0), 40001).into());
 
-    // Every route with GET, HEAD, OPTIONS, with a method and with a body that it does not take, with too large a
-    // header, and from a client that may not ask.
+    // Every route with GET, HEAD, OPTIONS, with a method and a body that it does not accept, with too large a
+    // header, and from a client outside ip_acl.
     let large = "x".repeat(17_000);
     for (route, path, methods) in ROUTES {
         let mut client = connect();
@@ -289,7 +289,7 @@ fn every_route_answers_as_documented() {
         }
     }
 
-    // What only some of them answer.
+    // Responses of single routes.
     let mut client = connect();
     let gets = [
         ("/v1/lookup", "/v1/lookup?nat_port=40001&protocol=tcp", 200),
@@ -332,7 +332,7 @@ fn every_route_answers_as_documented() {
         &connect().request("POST", "/v1/lookup", &[("X-Large", &large)], b"[]"),
     );
 
-    // Every example of /v1/auth's headers, found and not found.
+    // Every example of the headers of /v1/auth, found and not found.
     let mut headers: Vec<(&str, &str)> = vec![("X-Real-IP", "100.64.2.1"), ("X-Real-Port", "40001")];
     let found = client.request("GET", "/v1/auth", &headers, b"");
     document.hold("/v1/auth", "GET", &found);
@@ -340,7 +340,7 @@ fn every_route_answers_as_documented() {
     headers[1].1 = "x";
     document.hold("/v1/auth", "GET", &client.request("GET", "/v1/auth", &headers, b""));
 
-    // The streams: a line for each event, and data for each event.
+    // The streams: one line per event, and one `data` field per event.
     let line_schema = stream_schema(&document, "application/x-ndjson");
     let data_schema = stream_schema(&document, "text/event-stream");
     for expected in ["opened", "opened", "closed"] {
@@ -355,18 +355,18 @@ fn every_route_answers_as_documented() {
         assert_eq!(events.next_line().as_deref(), Some(""));
     }
 
-    // The server's own list of its new routes.
+    // The server's own list of the routes under /v1.
     let hint = client.get("/v1/none").json()["hint"].as_str().expect("a hint").to_owned();
     let named: BTreeSet<&str> = hint.split([' ', ',']).filter(|word| word.starts_with("/v1/")).collect();
     let known: BTreeSet<&str> =
         ROUTES.iter().map(|(route, ..)| *route).filter(|route| route.starts_with("/v1/")).collect();
     assert_eq!(named, known, "{hint}");
 
-    // The document is served as it is in the sources.
+    // The server's copy of the document equals the source.
     assert_eq!(client.get("/v1/openapi.json").text(), DOCUMENT);
 
     let unseen: Vec<_> = document.documented().difference(&document.seen).cloned().collect();
-    // Not to be had here: a kernel that can't be followed, a table that is not whole, a body that takes 10 s.
+    // Not possible here: a kernel that cannot be followed, an incomplete table, a body that takes 10 s.
     let rare = |status: &str| matches!(status, "500" | "503" | "408");
     let unseen: Vec<_> = unseen.into_iter().filter(|(_, _, status, _)| !rare(status)).collect();
     assert!(unseen.is_empty(), "documented, but never answered here: {unseen:#?}");
@@ -375,12 +375,12 @@ fn every_route_answers_as_documented() {
 }
 
 #[test]
-fn answers_of_a_table_that_is_not_whole_are_documented_too() {
+fn responses_of_an_incomplete_table_are_documented() {
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
-    // The kernel tells of nothing, so the table is only as new as the last dump.
+    // The kernel reports no events, so the table is only as new as the last dump.
     lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "0");
     let daemon = DAEMON.start(lab.gateway(), CONFIG);
     let mut client = Client::connect(lab.server(), daemon.addr_on(lab.public(0)));

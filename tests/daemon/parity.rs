@@ -1,5 +1,5 @@
-//! Asks everything that the Python program was recorded to answer, on connections like those of the
-//! recording. Every answer is the same to the byte, but for the wanted differences, which [`WANTED`] lists.
+//! Sends every request whose response was recorded from the Python program, with connections like those of the
+//! recording. Every response is identical to the byte, except for the intended differences in [`INTENDED`].
 
 use std::time::SystemTime;
 
@@ -10,30 +10,30 @@ use lab::{Daemon, Lab};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// What differs on purpose from the recording.
-enum Wanted {
-    /// 400 and one line that names what was found.
-    RefusedWithALine(&'static str),
-    /// The answer to a GET of the same path, without its body.
+/// An intended difference from the recording.
+enum Deviation {
+    /// 400 with one line that names the invalid value.
+    RefusedWithOneLine(&'static str),
+    /// The response to a GET of the same path, without its body.
     HeadOfGet,
-    /// The recorded answer to another request.
-    AnswerTo(&'static str),
-    /// The same layout with true numbers in it.
+    /// The recorded response to another request.
+    ReplyTo(&'static str),
+    /// The same layout with the actual numbers.
     TrueNumbers,
 }
 
 /// By label.
-const WANTED: [(&str, Wanted); 4] = [
-    ("value is no integer", Wanted::RefusedWithALine("abc")),
-    ("HEAD", Wanted::HeadOfGet),
-    ("the path that the original's README shows", Wanted::AnswerTo("GET /nat_port/40001")),
-    ("statistics", Wanted::TrueNumbers),
+const INTENDED: [(&str, Deviation); 4] = [
+    ("value is no integer", Deviation::RefusedWithOneLine("abc")),
+    ("HEAD", Deviation::HeadOfGet),
+    ("the path that the original's README shows", Deviation::ReplyTo("GET /nat_port/40001")),
+    ("statistics", Deviation::TrueNumbers),
 ];
 
-/// Requests so labelled come from an address that `ip_acl` leaves out.
+/// The label of requests from an address outside `ip_acl`.
 const REFUSED: &str = "client outside ip_acl";
 
-/// Questions from the gateway itself are connections too; they are not to be tracked.
+/// Requests from the gateway itself are connections too; the filter excludes them.
 const CONFIG: &str = "\
 [filter]
 dst_ip = 198.51.100.1
@@ -45,7 +45,7 @@ port = 0
 ip_acl = 127.0.0.1,
 ";
 
-/// A time zone that no machine is in.
+/// A time zone that no machine uses.
 const ZONE: (&str, i32) = ("XYZ-5:31", (5 * 60 + 31) * 60);
 
 #[derive(Deserialize)]
@@ -53,21 +53,21 @@ struct Recorded {
     label: String,
     request: String,
     #[serde(flatten)]
-    answer: Answer,
+    answer: Reply,
 }
 
-/// What is compared of an answer.
+/// The compared parts of a response.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-struct Answer {
+struct Reply {
     status: u16,
     content_type: Option<String>,
     allow: Option<String>,
     body: String,
 }
 
-impl From<&Response> for Answer {
+impl From<&Response> for Reply {
     fn from(response: &Response) -> Self {
-        Answer {
+        Reply {
             status: response.status,
             content_type: response.header("Content-Type").map(str::to_owned),
             allow: response.header("Allow").map(str::to_owned),
@@ -76,7 +76,7 @@ impl From<&Response> for Answer {
     }
 }
 
-/// The daemon with its traffic, and when that was.
+/// The daemon with its traffic, and the times of both.
 struct Scene {
     lab: Lab,
     daemon: Daemon,
@@ -95,8 +95,8 @@ impl Scene {
         client.request(method, path, &[], b"")
     }
 
-    /// The text with its times replaced by those of `body`, each of which must be one that a connection
-    /// of this scene can have begun at.
+    /// The text with its times replaced by those of `body`, each of which must be a time at which a connection
+    /// of this scene can have begun.
     fn with_times_of(&self, body: &str, text: &str) -> String {
         const BEFORE: &str = "\"time\": \"";
         let mut times = body.split(BEFORE).skip(1).map(|rest| rest.split('"').next().unwrap_or_default());
@@ -106,7 +106,7 @@ impl Scene {
             let time = times.next().unwrap_or("none");
             let form = jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S", time);
             assert!(form.is_ok() && time.len() == 19, "{time}: {form:?}");
-            // This form sorts as time goes.
+            // The textual order of this format is the order in time.
             assert!(*self.before_traffic <= *time && *time <= *local_time(), "{time} at {}", local_time());
             replaced += BEFORE;
             replaced += time;
@@ -132,7 +132,7 @@ fn recorded_requests_are_answered_as_recorded() {
         return;
     }
     let recorded: Vec<Recorded> = serde_json::from_str(include_str!("../data/http-recorded.json")).unwrap();
-    for (label, _) in &WANTED {
+    for (label, _) in &INTENDED {
         assert_eq!(recorded.iter().filter(|recorded| recorded.label == *label).count(), 1, "{label}");
     }
 
@@ -151,25 +151,25 @@ fn recorded_requests_are_answered_as_recorded() {
     let (mut equal, mut different) = (0, 0);
     for Recorded { label, request, answer } in &recorded {
         let response = scene.ask(request, label.starts_with(REFUSED));
-        let given = Answer::from(&response);
-        let expected = |answer: &Answer| {
+        let given = Reply::from(&response);
+        let expected = |answer: &Reply| {
             let body = scene.with_times_of(&given.body, &answer.body);
-            Answer { body, ..answer.clone() }
+            Reply { body, ..answer.clone() }
         };
-        let Some((_, wanted)) = WANTED.iter().find(|(other, _)| other == label) else {
+        let Some((_, wanted)) = INTENDED.iter().find(|(other, _)| other == label) else {
             assert_eq!(given, expected(answer), "{label}: {request}");
             equal += 1;
             continue;
         };
         different += 1;
         match wanted {
-            Wanted::RefusedWithALine(found) => {
+            Deviation::RefusedWithOneLine(found) => {
                 assert_eq!((given.status, &given.allow), (400, &None), "{label}");
                 assert!(given.content_type.unwrap().starts_with("text/plain"), "{label}");
                 let line = given.body.strip_suffix('\n').expect("the line ends");
                 assert!(line.contains(found) && !line.contains('\n'), "{label}: {line}");
             }
-            Wanted::HeadOfGet => {
+            Deviation::HeadOfGet => {
                 let get = scene.ask(&request.replace("HEAD", "GET"), false);
                 let head_of = |response: &Response| {
                     let mut headers = response.headers.clone();
@@ -180,13 +180,13 @@ fn recorded_requests_are_answered_as_recorded() {
                 assert_eq!((get.status, &*given.body), (200, ""), "{label}");
                 assert_eq!(get.header("Content-Length"), Some(&*get.body.len().to_string()), "{label}");
             }
-            Wanted::AnswerTo(other) => {
+            Deviation::ReplyTo(other) => {
                 let other = recorded.iter().find(|recorded| recorded.request == *other).unwrap();
                 assert_eq!(given, expected(&other.answer), "{label}: {request}");
             }
-            Wanted::TrueNumbers => {
+            Deviation::TrueNumbers => {
                 assert_eq!(masked(&given), masked(answer), "{label}");
-                // Before it came six look-ups: one hit, three misses, another key's name, and no number.
+                // Six lookups came before it: one found, three not found, another key's name, and an invalid number.
                 let counters = [("bad_requests", 2), ("no_of_requests", 6), ("successful_replies", 1)];
                 let counters = [&counters[..], &[("unauthorized_requests", 0), ("unsuccessful_replies", 3)]];
                 statistics_are_true(&scene, &response.json(), &counters.concat(), [2, 0]);
@@ -194,9 +194,9 @@ fn recorded_requests_are_answered_as_recorded() {
         }
     }
     println!("{} recorded requests: {equal} equal, {different} differ as wanted", recorded.len());
-    assert_eq!((recorded.len(), different), (19, WANTED.len()));
+    assert_eq!((recorded.len(), different), (19, INTENDED.len()));
 
-    // The look-ups since, the one made for HEAD too, and the four requests that were refused.
+    // The lookups since, including the one for HEAD, and the four refused requests.
     let counters = [
         ("bad_requests", 2),
         ("no_of_requests", 14),
@@ -207,8 +207,8 @@ fn recorded_requests_are_answered_as_recorded() {
     statistics_are_true(&scene, &scene.ask("GET /nagios", false).json(), &counters, [2, 0]);
 }
 
-/// An answer with its numbers replaced by their types.
-fn masked(answer: &Answer) -> Answer {
+/// A response with its numbers replaced by their types.
+fn masked(answer: &Reply) -> Reply {
     let mut body = String::new();
     let mut rest = &*answer.body;
     while let Some(start) = rest.find(|c: char| c.is_ascii_digit() || c == '-') {
@@ -218,11 +218,11 @@ fn masked(answer: &Answer) -> Answer {
         body += if number[..end].contains(['.', 'e']) { "float" } else { "integer" };
         rest = &number[end..];
     }
-    Answer { body: body + rest, ..answer.clone() }
+    Reply { body: body + rest, ..answer.clone() }
 }
 
-/// Checks all of `/nagios` while nothing has ended: the counters of requests, and of what was created and
-/// deleted.
+/// Checks all of `/nagios` while all connections are open: the counters of requests, and of created and
+/// deleted mappings.
 fn statistics_are_true(scene: &Scene, given: &Value, requests: &[(&str, u64)], items: [u64; 2]) {
     let [created, deleted] = items;
     for (name, count) in requests {

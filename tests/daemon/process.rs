@@ -15,9 +15,11 @@ use lab::http::Client;
 use nix::sys::signal::Signal;
 
 use super::binary::DAEMON;
-use super::usual::{Settings, USUAL, directory_with, fill, shrink_buffers, source, stall, status};
+use super::usual::{
+    TestConfig, USUAL, directory_with, fill, inside_host, shrink_buffers, stalled_client, status,
+};
 
-/// Runs the daemon to its end, outside any lab, for what it does before it looks at the network.
+/// Runs the daemon to its end without a lab, for what it does before it uses the network.
 fn run(args: &[&str]) -> (i32, String, String) {
     outcome(Command::new(DAEMON.path()).args(args).output().unwrap())
 }
@@ -30,7 +32,7 @@ fn outcome(output: Output) -> (i32, String, String) {
 }
 
 #[test]
-fn a_bad_configuration_says_where_and_what() {
+fn an_invalid_configuration_is_refused_with_place_and_reason() {
     for (ini, complaint) in [
         ("[data]\nkey_name = port\n", ":2: [data] key_name: found \"port\", expected one of "),
         ("[data]\nkey_name = nat_port\ndel_delay = soon\n", ":3: [data] del_delay: found \"soon\", "),
@@ -54,7 +56,7 @@ fn a_bad_configuration_says_where_and_what() {
 }
 
 #[test]
-fn who_reads_the_output_may_have_had_enough() {
+fn a_closed_output_is_no_error() {
     let config = ["--config", concat!(env!("CARGO_MANIFEST_DIR"), "/pynatconnd.conf"), "--check-config"];
     for arguments in [&config[..], &["--version"], &["--help"], &["--nonsense"]] {
         let (unread, output) = UnixStream::pair().unwrap();
@@ -68,7 +70,7 @@ fn who_reads_the_output_may_have_had_enough() {
 }
 
 #[test]
-fn check_config_shows_what_is_in_force() {
+fn check_config_prints_the_values_in_force() {
     let ini = "\
 [syslog]
 local_facility = 3
@@ -115,10 +117,10 @@ ip_acl = 127.0.0.1/8, ::1
         assert_eq!(*warning, format!("warning: {path}{expected}"));
     }
 
-    // What is printed is a file with the same meaning, and nothing to warn of.
+    // The output is a file with the same meaning and without warnings.
     let (_directory, again) = directory_with(&shown);
     assert_eq!(run(&["-c", &again, "--check-config"]), (0, shown.clone(), String::new()));
-    // The command line counts too.
+    // The command line is applied too.
     let (status, overridden, _) = run(&["-c", &path, "--check-config", "-l9", "-i", "::1", "-p", "81"]);
     assert_eq!(status, 0);
     let expected = shown
@@ -129,7 +131,7 @@ ip_acl = 127.0.0.1/8, ::1
 }
 
 #[test]
-fn the_command_line_explains_itself() {
+fn the_command_line_explains_errors_and_options() {
     for args in [&["--nonsense"][..], &["extra"], &["-p", "70000"], &["-p"], &["-c"]] {
         let (status, stdout, stderr) = run(args);
         assert_eq!((status, &*stdout), (64, ""), "{args:?}: {stderr}");
@@ -160,7 +162,7 @@ fn the_command_line_explains_itself() {
 }
 
 #[test]
-fn an_address_that_cannot_be_bound_ends_it() {
+fn an_address_that_cannot_be_bound_ends_the_daemon() {
     if !lab::require() {
         return;
     }
@@ -178,23 +180,23 @@ fn an_address_that_cannot_be_bound_ends_it() {
     let port = taken.local_addr().unwrap().port().to_string();
     ends_with(&["-p", &port], &format!("127.0.0.1 port {port}"));
     drop(taken);
-    // The port is free again, and the command line comes before the file.
-    let ini = Settings { host: "203.0.113.9", ..USUAL }.ini();
+    // The port is free again, and the command line overrides the file.
+    let ini = TestConfig { host: "203.0.113.9", ..USUAL }.ini();
     let daemon = DAEMON.builder(ini).arg("-i").arg("127.0.0.2").arg("--port").arg(&port).start(lab.gateway());
     assert_eq!(daemon.addr().to_string(), format!("127.0.0.2:{port}"));
     assert_eq!(status(&lab, &daemon, "/debug"), 200);
 }
 
 #[test]
-fn the_one_capability_is_needed_and_enough() {
+fn cap_net_admin_is_required_and_sufficient() {
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
     let (directory, path) = directory_with(&USUAL.ini());
     let copy = directory.path().join("pynatconnd");
-    // The built one may lie where only its owner can go. Another process copies it: a file that this one has
-    // open for writing may be so in a child of another test, too, and can't be executed then.
+    // The built binary may be in a directory that only its owner can enter. A separate process makes the copy: a
+    // child of another test could inherit a descriptor that is open for writing, and the copy could not be executed.
     let copied = Command::new("install").args(["-m", "755", DAEMON.path()]).arg(&copy).status();
     assert!(copied.unwrap().success());
     let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
@@ -211,30 +213,30 @@ fn the_one_capability_is_needed_and_enough() {
     daemon.wait_for_line("the table equals the kernel's");
     let server = lab.listen(lab.server_at(443));
     let _open = lab.connect_to(&server, lab.client_at(0, 40001));
-    assert_eq!(source(&lab, &daemon, "/nat_port/40001"), "192.168.7.2 40001");
+    assert_eq!(inside_host(&lab, &daemon, "/nat_port/40001"), "192.168.7.2 40001");
     assert_eq!(fs::metadata(format!("/proc/{}", daemon.pid())).unwrap().uid(), 65534);
 }
 
 #[test]
-fn signals_end_it_whatever_clients_do() {
+fn signals_end_the_daemon_whatever_clients_do() {
     if !lab::require() {
         return;
     }
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let lab = Lab::builder().build();
         shrink_buffers(&lab);
-        let mut daemon = Settings { more: "[threading]\njoin_timeout = 1", ..USUAL }.start(&lab);
+        let mut daemon = TestConfig { more: "[threading]\njoin_timeout = 1", ..USUAL }.start(&lab);
         fill(&lab, 3000);
         let mut idle = Client::connect(lab.gateway(), daemon.local_addr());
         assert_eq!(idle.get("/nat_port/1").status, 200);
         let silent = Client::connect(lab.gateway(), daemon.local_addr());
-        let stuck = stall(&lab, &daemon);
+        let stuck = stalled_client(&lab, &daemon);
 
         let start = Instant::now();
         daemon.signal(signal);
         assert!(idle.is_closed());
         assert_eq!(daemon.wait().code(), Some(0), "{signal}");
-        // Long before the client that doesn't read would have been dropped.
+        // Long before the timeout of the client that does not read.
         let took = start.elapsed();
         assert!(took < Duration::from_secs(7), "{signal}: {took:?}");
         daemon.wait_for_line(&format!("{signal}: ending"));
@@ -244,18 +246,18 @@ fn signals_end_it_whatever_clients_do() {
 }
 
 #[test]
-fn an_answer_that_is_being_read_is_finished() {
+fn a_response_in_progress_is_finished() {
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
     shrink_buffers(&lab);
-    let mut daemon = Settings { more: "[threading]\njoin_timeout = 60", ..USUAL }.start(&lab);
+    let mut daemon = TestConfig { more: "[threading]\njoin_timeout = 60", ..USUAL }.start(&lab);
     fill(&lab, 3000);
-    let mut reader = stall(&lab, &daemon);
+    let mut reader = stalled_client(&lab, &daemon);
     daemon.signal(Signal::SIGTERM);
     daemon.wait_for_line("SIGTERM: ending");
-    // A slow reader, so that there is something to wait for.
+    // A slow reader, so that the daemon has something to wait for.
     let mut text = Vec::new();
     while (&mut reader).take(4096).read_to_end(&mut text).unwrap() > 0 {
         thread::sleep(Duration::from_millis(2));

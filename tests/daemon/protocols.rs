@@ -1,11 +1,11 @@
-//! Every kind of mapping that the kernel makes is answered as what it is: ports that hosts, protocols and
-//! destinations share, translations of either end, protocols with and without ports, zones.
+//! Every kind of mapping is found with its true fields: public ports that hosts, protocols and destinations
+//! share, source and destination NAT, protocols with and without ports, zones.
 
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::binary::DAEMON;
-use lab::flows::{self, make, source_nat};
+use lab::flows::{self, create, source_nat};
 use lab::http::Client;
 use lab::{Daemon, Lab, traffic};
 use nfct::{Conntrack, Layer4, Protocol, Query, Tuple};
@@ -14,48 +14,48 @@ use socket2::{Domain, Socket, Type};
 
 const CONFIG: &str = "[data]\nkey_name = nat_port\n";
 
-/// Someone who asks, on the gateway itself.
-struct Asker(Client);
+/// A client on the gateway itself.
+struct LookupClient(Client);
 
-impl Asker {
+impl LookupClient {
     fn of(lab: &Lab, daemon: &Daemon) -> Self {
         daemon.wait_for_line("equals the kernel's");
         Self(Client::connect(lab.gateway(), daemon.local_addr()))
     }
 
-    /// The matches of a question, and whether they are ambiguous.
-    fn all(&mut self, question: &str) -> (Vec<Value>, bool) {
-        let answer = self.0.get(&format!("/v1/lookup?{question}"));
+    /// The matches of a lookup, and whether they are ambiguous.
+    fn all(&mut self, lookup: &str) -> (Vec<Value>, bool) {
+        let answer = self.0.get(&format!("/v1/lookup?{lookup}"));
         let json = answer.json();
-        assert_eq!(json["complete"], true, "{question}: {json}");
+        assert_eq!(json["complete"], true, "{lookup}: {json}");
         let matches = json["matches"].as_array().expect("a list").clone();
-        assert_eq!(answer.status, if matches.is_empty() { 404 } else { 200 }, "{question}: {json}");
+        assert_eq!(answer.status, if matches.is_empty() { 404 } else { 200 }, "{lookup}: {json}");
         (matches, json["ambiguous"].as_bool().expect("yes or no"))
     }
 
-    /// The one match of a question; has to have these fields.
-    fn one(&mut self, question: &str, fields: Value) -> Value {
-        let (matches, ambiguous) = self.all(question);
-        assert!(matches.len() == 1 && !ambiguous, "{question}: {matches:#?}");
+    /// The only match of a lookup, which must have these fields.
+    fn one(&mut self, lookup: &str, fields: Value) -> Value {
+        let (matches, ambiguous) = self.all(lookup);
+        assert!(matches.len() == 1 && !ambiguous, "{lookup}: {matches:#?}");
         for (name, value) in fields.as_object().expect("fields") {
-            assert_eq!(&matches[0][name], value, "{question}: {name} of {:#}", matches[0]);
+            assert_eq!(&matches[0][name], value, "{lookup}: {name} of {:#}", matches[0]);
         }
         matches[0].clone()
     }
 }
 
-fn query_in(lab: &Lab) -> Query {
+fn open_query(lab: &Lab) -> Query {
     lab.gateway().enter(Query::open).expect("ctnetlink is there")
 }
 
 #[test]
-fn a_public_port_that_several_share_is_told_apart_by_the_rest() {
+fn connections_that_share_a_public_port_are_told_apart_by_the_other_fields() {
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().clients(3).servers(2).build();
     let daemon = DAEMON.start(lab.gateway(), CONFIG);
-    let mut asker = Asker::of(&lab, &daemon);
+    let mut client = LookupClient::of(&lab, &daemon);
     let (near, far) = (lab.listen(lab.server_at(443)), lab.listen(lab.server_number(1, 443)));
     let udp = lab.udp_server(lab.server_at(443));
     let mut open = Vec::new();
@@ -68,9 +68,9 @@ fn a_public_port_that_several_share_is_told_apart_by_the_rest() {
         assert_eq!(peers, [public; 3], "all share the public port");
 
         let nat = format!("nat_ip=100.64.2.1&nat_port={port}");
-        let (matches, ambiguous) = asker.all(&nat);
+        let (matches, ambiguous) = client.all(&nat);
         assert!(matches.len() == 3 && ambiguous, "{matches:#?}");
-        let (matches, ambiguous) = asker.all(&format!("{nat}&protocol=tcp"));
+        let (matches, ambiguous) = client.all(&format!("{nat}&protocol=tcp"));
         assert!(matches.len() == 2 && ambiguous, "{matches:#?}");
         let sources: Vec<_> = matches.iter().map(|one| one["src_ip"].as_str().expect("an address")).collect();
         assert_eq!(sources, ["192.168.7.3", "192.168.7.2"], "the newest first");
@@ -81,7 +81,7 @@ fn a_public_port_that_several_share_is_told_apart_by_the_rest() {
             ("protocol=udp", "192.168.7.4"),
         ];
         for (rest, src_ip) in exact {
-            asker.one(&format!("{nat}&{rest}"), json!({"src_ip": src_ip, "src_port": port, "nat": ["src"]}));
+            client.one(&format!("{nat}&{rest}"), json!({"src_ip": src_ip, "src_port": port, "nat": ["src"]}));
         }
         open.push((first, second, third));
     }
@@ -89,7 +89,7 @@ fn a_public_port_that_several_share_is_told_apart_by_the_rest() {
 }
 
 #[test]
-fn either_end_may_be_translated_in_either_family() {
+fn source_and_destination_nat_are_found_in_both_families() {
     const RULES: &str = "\
 table ip nat {
     chain prerouting {
@@ -119,25 +119,25 @@ table ip6 nat {
     }
     let lab = Lab::builder().clients(2).ipv6().ruleset(RULES).build();
     let daemon = DAEMON.start(lab.gateway(), CONFIG);
-    let mut asker = Asker::of(&lab, &daemon);
+    let mut client = LookupClient::of(&lab, &daemon);
     let mut open = Vec::new();
 
-    // IPv6, out: two hosts, one port.
+    // Source NAT over IPv6: two hosts, one port.
     let server = lab.listen(lab.server6_at(443));
     for host in 0..2 {
         let connection = lab.connect_to(&server, lab.client6_at(host, 40_001));
         assert_eq!(connection.peer.ip(), lab.public6());
-        let question = format!("nat_ip=2001:db8::2&nat_port={}&state=live", connection.peer.port());
+        let lookup = format!("nat_ip=2001:db8::2&nat_port={}&state=live", connection.peer.port());
         let src_ip = lab.client6_at(host, 0).ip();
-        asker.one(
-            &question,
+        client.one(
+            &lookup,
             json!({"l3": "ipv6", "src_ip": src_ip, "src_port": 40_001, "nat_ip": "2001:db8::2",
             "dst_ip": "2001:db8::1", "server_ip": "2001:db8::1"}),
         );
         open.push(connection);
     }
 
-    // Destination NAT, in, of both families: the inner server answers.
+    // Destination NAT in both families: an inside server answers.
     let from_outside = |from: SocketAddr, to: SocketAddr| {
         lab.server().enter(|| traffic::connect(from, to)).unwrap_or_else(|error| panic!("{to}: {error}"))
     };
@@ -148,29 +148,29 @@ table ip6 nat {
     let translated = json!({"src_ip": "198.51.100.1", "src_port": 50_000, "dst_ip": "100.64.2.1",
         "dst_port": 8443, "server_ip": "192.168.7.2", "server_port": 443, "nat_ip": "198.51.100.1",
         "nat_port": 50_000, "nat": ["dst"]});
-    for question in [
+    for lookup in [
         "protocol=tcp&nat_ip=198.51.100.1&nat_port=50000",
         "src_ip=198.51.100.1&src_port=50000",
         "server_ip=192.168.7.2&server_port=443",
         "dst_ip=100.64.2.1&dst_port=8443",
     ] {
-        asker.one(question, translated.clone());
+        client.one(lookup, translated.clone());
     }
     let inner6 = lab.client().enter(|| std::net::TcpListener::bind(lab.client6_at(0, 443))).expect("free");
     let stream6 = from_outside(lab.server6_at(50_000), (lab.public6(), 8443).into());
     let (inside6, _) = inner6.accept().expect("it came");
-    asker.one(
+    client.one(
         "dst_ip=2001:db8::2&dst_port=8443",
         json!({"src_ip": "2001:db8::1", "src_port": 50_000,
         "server_ip": "fd00:7::2", "server_port": 443, "nat_ip": "2001:db8::1", "nat": ["dst"]}),
     );
 
-    // Redirect: the gateway answers in the server's place.
+    // Redirect: the gateway answers instead of the server.
     let proxy = lab.gateway().enter(|| std::net::TcpListener::bind("0.0.0.0:8081")).expect("free");
     let redirected = lab.connect(lab.client_at(0, 40_003), lab.server_at(3128));
     let (at_proxy, peer) = proxy.accept().expect("it came");
     assert_eq!(peer, lab.client_at(0, 40_003));
-    asker.one(
+    client.one(
         "src_ip=192.168.7.2&src_port=40003",
         json!({"dst_ip": "198.51.100.1", "dst_port": 3128,
         "server_ip": "192.168.7.1", "server_port": 8081, "nat_ip": "192.168.7.2", "nat": ["dst"]}),
@@ -180,20 +180,20 @@ table ip6 nat {
     let server = lab.listen(lab.server_at(8888));
     let connection = lab.connect_to(&server, lab.client_at(1, 40_004));
     assert_eq!(connection.peer, lab.client_at(1, 50_001));
-    asker.one(
+    client.one(
         "nat_ip=192.168.7.3&nat_port=50001",
         json!({"src_ip": "192.168.7.3", "src_port": 40_004,
         "nat": ["src"]}),
     );
     open.push(connection);
 
-    // Nothing is translated: tracked, unless only translated ones are to be.
+    // Without NAT: tracked, except with nat_only.
     let server = lab.listen(lab.server_at(80));
     let plain = lab.connect_to(&server, lab.client_at(0, 40_005));
-    asker.one("nat_ip=192.168.7.2&nat_port=40005", json!({"src_ip": "192.168.7.2", "nat": []}));
+    client.one("nat_ip=192.168.7.2&nat_port=40005", json!({"src_ip": "192.168.7.2", "nat": []}));
     let config = format!("[filter]\nnat_only = yes\n{CONFIG}[http_server]\nport = 8082\n");
     let nat_only = DAEMON.start(lab.gateway(), config);
-    let mut other = Asker::of(&lab, &nat_only);
+    let mut other = LookupClient::of(&lab, &nat_only);
     let later = lab.connect_to(&server, lab.client_at(0, 40_006));
     for port in [40_005, 40_006] {
         assert_eq!(other.all(&format!("src_ip=192.168.7.2&src_port={port}")).0, [] as [Value; 0]);
@@ -207,7 +207,7 @@ table ip6 nat {
 }
 
 #[test]
-fn an_echo_is_known_by_the_identifier_that_the_outside_sees() {
+fn an_echo_is_found_by_its_public_identifier() {
     const ECHO_REQUEST: u8 = 8;
     if !lab::require() {
         return;
@@ -215,13 +215,13 @@ fn an_echo_is_known_by_the_identifier_that_the_outside_sees() {
     let lab = Lab::builder().clients(3).build();
     lab.client().sysctl("net.ipv4.ping_group_range", "0 2147483647");
     let daemon = DAEMON.start(lab.gateway(), CONFIG);
-    let mut asker = Asker::of(&lab, &daemon);
+    let mut client = LookupClient::of(&lab, &daemon);
     let outside = lab.server().enter(|| raw_socket(1));
     let mut identifiers = Vec::new();
     let pings: Vec<_> = (0..3)
         .map(|host| {
             let from = lab.client_at(host, 7777);
-            // A socket of this kind takes its identifier from the port.
+            // An ICMP socket uses its port as the identifier.
             let socket = lab.client().enter(|| {
                 let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(socket2::Protocol::ICMPV4))?;
                 socket.bind(&from.into()).map(|()| socket)
@@ -232,15 +232,15 @@ fn an_echo_is_known_by_the_identifier_that_the_outside_sees() {
             socket.send_to(&echo, &lab.server_at(0).into()).expect("sent");
             let (_, seen) = receive(&outside, |icmp| icmp[0] == ECHO_REQUEST && icmp[8..] == echo[8..]);
             let identifier = u16::from_be_bytes([seen[4], seen[5]]);
-            let question = format!("protocol=icmp&nat_ip=100.64.2.1&nat_port={identifier}");
+            let lookup = format!("protocol=icmp&nat_ip=100.64.2.1&nat_port={identifier}");
             let src_ip = from.ip();
-            asker.one(
-                &question,
+            client.one(
+                &lookup,
                 json!({"src_ip": src_ip, "src_port": 7777, "nat_port": identifier,
                 "dst_port": null, "server_port": null, "icmp": {"type": 8, "code": 0}}),
             );
-            let question = format!("protocol=icmp&src_ip={src_ip}&src_port=7777");
-            asker.one(&question, json!({"nat_port": identifier}));
+            let lookup = format!("protocol=icmp&src_ip={src_ip}&src_port=7777");
+            client.one(&lookup, json!({"nat_port": identifier}));
             identifiers.push(identifier);
             socket
         })
@@ -258,7 +258,7 @@ fn raw_socket(protocol: u8) -> Socket {
     socket
 }
 
-/// The next packet that is wanted: whom it comes from and what is behind its IP header.
+/// The next packet that `wanted` accepts: its source address and the data after its IP header.
 fn receive(mut socket: &Socket, wanted: impl Fn(&[u8]) -> bool) -> (IpAddr, Vec<u8>) {
     loop {
         let mut packet = [0; 2048];
@@ -278,7 +278,7 @@ fn send_raw(lab: &Lab, protocol: u8, host: u8, payload: &[u8]) {
     socket.send_to(payload, &lab.server_at(0).into()).expect("sent");
 }
 
-/// An SCTP packet with one INIT chunk; `tag` tells one sender from another.
+/// An SCTP packet with one INIT chunk; `tag` identifies the sender.
 fn sctp_init(src: u16, dst: u16, tag: u32) -> Vec<u8> {
     let mut packet = Vec::new();
     packet.extend(src.to_be_bytes());
@@ -304,7 +304,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn protocols_beside_tcp_and_udp_are_answered_with_what_they_have() {
+fn other_protocols_are_found_with_the_fields_they_have() {
     const SCTP: u8 = 132;
     const GRE: u8 = 47;
     const DCCP: u8 = 33;
@@ -313,8 +313,8 @@ fn protocols_beside_tcp_and_udp_are_answered_with_what_they_have() {
     }
     let lab = Lab::builder().clients(3).build();
     let daemon = DAEMON.start(lab.gateway(), CONFIG);
-    let mut asker = Asker::of(&lab, &daemon);
-    let mut query = query_in(&lab);
+    let mut client = LookupClient::of(&lab, &daemon);
+    let mut query = open_query(&lab);
     let mut answered = Vec::new();
 
     // SCTP: two hosts with one port.
@@ -325,11 +325,9 @@ fn protocols_beside_tcp_and_udp_are_answered_with_what_they_have() {
         let (from, seen) = receive(&outside, |sctp| sctp[16..20] == init[16..20]);
         assert_eq!(from, lab.public(0));
         let nat_port = u16::from_be_bytes([seen[0], seen[1]]);
-        let question = format!("protocol=sctp&nat_ip=100.64.2.1&nat_port={nat_port}");
-        asker.one(
-            &question,
-            json!({"src_ip": lab.client_at(host, 0).ip(), "src_port": 5000, "dst_port": 9899}),
-        );
+        let lookup = format!("protocol=sctp&nat_ip=100.64.2.1&nat_port={nat_port}");
+        client
+            .one(&lookup, json!({"src_ip": lab.client_at(host, 0).ip(), "src_port": 5000, "dst_port": 9899}));
     }
     answered.push("sctp");
 
@@ -345,26 +343,26 @@ fn protocols_beside_tcp_and_udp_are_answered_with_what_they_have() {
         if !is_made(&mut query, made(0)) {
             continue;
         }
-        // Of protocols whose ports mean nothing to it there is one between two hosts.
+        // Where the kernel does not know the protocol's ports, two hosts have one entry.
         if !is_made(&mut query, made(1)) {
             flows::remove(&mut query, &made(0).0);
             continue;
         }
         for host in 0..2 {
-            let question = format!("protocol={protocol}&nat_port={}", 6000 + u16::from(host));
+            let lookup = format!("protocol={protocol}&nat_port={}", 6000 + u16::from(host));
             let fields = json!({"src_ip": lab.client_at(host, 0).ip(), "src_port": 5001, "dst_port": 5001,
                 "protocol": protocol.to_string()});
-            asker.one(&question, fields);
+            client.one(&lookup, fields);
         }
         answered.push(protocol.name().expect("it has one"));
     }
 
-    // GRE without the PPTP helper has no keys; with it it has two, as made here.
+    // GRE has no keys without the PPTP helper, and two with it, as created here.
     let outside = lab.server().enter(|| raw_socket(GRE));
     send_raw(&lab, GRE, 0, &[0, 0, 8, 0, 1, 2, 3, 4]);
     let (from, _) = receive(&outside, |_| true);
     assert_eq!(from, lab.public(0));
-    asker.one(
+    client.one(
         "protocol=gre&nat_ip=100.64.2.1&dst_ip=198.51.100.1",
         json!({"src_ip": "192.168.7.2",
         "protocol": "gre", "nat": ["src"]}),
@@ -379,8 +377,8 @@ fn protocols_beside_tcp_and_udp_are_answered_with_what_they_have() {
     for host in 3..5 {
         let inside = keyed(&format!("192.168.7.{host}"), "198.51.100.1", (77, 88));
         let outside = keyed("198.51.100.1", "100.64.2.1", (88, 100 + host));
-        make(&mut query, &(inside, outside));
-        asker.one(
+        create(&mut query, &(inside, outside));
+        client.one(
             &format!("protocol=gre&nat_port={}", 100 + host),
             json!({
             "src_ip": format!("192.168.7.{host}"), "src_port": 77, "dst_port": 88, "server_port": 88}),
@@ -388,23 +386,23 @@ fn protocols_beside_tcp_and_udp_are_answered_with_what_they_have() {
     }
     answered.push("gre");
 
-    // What the kernel tracks by address alone: protocols that it never knew, and DCCP where it no longer does.
+    // Protocols that the kernel tracks by address alone: unknown ones, and DCCP in kernels without it.
     for protocol in [DCCP, 50, 253] {
         let outside = lab.server().enter(|| raw_socket(protocol));
         send_raw(&lab, protocol, 2, &[0; 32]);
         let (from, _) = receive(&outside, |_| true);
         if from != lab.public(0) {
-            assert_eq!(protocol, DCCP, "only where the kernel can tell that it makes no sense");
+            assert_eq!(protocol, DCCP, "only where the kernel can see that it is invalid");
             continue;
         }
         let name = Protocol::from(protocol).to_string();
-        asker.one(
+        client.one(
             &format!("protocol={protocol}&nat_ip=100.64.2.1&state=live"),
             json!({"src_ip": "192.168.7.4",
             "protocol": name, "nat": ["src"]}),
         );
         if protocol != DCCP {
-            asker.one(
+            client.one(
                 &format!("protocol={protocol}&src_ip=192.168.7.4"),
                 json!({"src_port": null,
                 "nat_port": null, "dst_port": null, "server_port": null}),
@@ -436,8 +434,8 @@ table ip nat {
     }
     let lab = Lab::builder().clients(2).ruleset(RULES).build();
     let daemon = DAEMON.start(lab.gateway(), CONFIG);
-    let mut asker = Asker::of(&lab, &daemon);
-    let mut query = query_in(&lab);
+    let mut client = LookupClient::of(&lab, &daemon);
+    let mut query = open_query(&lab);
 
     // Equal in everything but the zone.
     let inside = "192.168.7.2:40001".parse().expect("an address");
@@ -451,17 +449,17 @@ table ip nat {
         query.create(&entry).unwrap_or_else(|error| panic!("{original}: {error}"));
     }
     let nat = "protocol=tcp&nat_ip=100.64.2.1&nat_port=40001";
-    let (matches, ambiguous) = asker.all(nat);
+    let (matches, ambiguous) = client.all(nat);
     assert!(matches.len() == 3 && ambiguous, "{matches:#?}");
     for zone in [3, 4, 65_535] {
-        let found = asker.one(&format!("{nat}&zone={zone}"), json!({"zone": zone, "mark": zone}));
+        let found = client.one(&format!("{nat}&zone={zone}"), json!({"zone": zone, "mark": zone}));
         assert_eq!(found.get("reply_zone"), None, "{found}");
     }
     let (original, _) = in_zone(4);
     assert!(flows::remove(&mut query, &original));
-    asker.one(&format!("{nat}&zone=4"), json!({"state": "closed", "mark": 4}));
-    asker.one(&format!("{nat}&zone=3"), json!({"state": "live", "mark": 3}));
-    asker.one(&format!("{nat}&zone=65535"), json!({"state": "live", "mark": 65_535}));
+    client.one(&format!("{nat}&zone=4"), json!({"state": "closed", "mark": 4}));
+    client.one(&format!("{nat}&zone=3"), json!({"state": "live", "mark": 3}));
+    client.one(&format!("{nat}&zone=65535"), json!({"state": "live", "mark": 65_535}));
 
     // A zone for the inside only, as for tenants whose addresses overlap.
     let server = lab.listen(lab.server_at(443));
@@ -470,10 +468,10 @@ table ip nat {
     let nat = format!("nat_ip=100.64.2.1&nat_port={}", tenant.peer.port());
     let fields = json!({"src_ip": "192.168.7.3", "zone": 7, "reply_zone": 0});
     for zone in ["", "&zone=7", "&zone=0"] {
-        asker.one(&format!("{nat}{zone}"), fields.clone());
+        client.one(&format!("{nat}{zone}"), fields.clone());
     }
     let nat = format!("nat_ip=100.64.2.1&nat_port={}", usual.peer.port());
-    asker.one(&format!("{nat}&zone=0"), json!({"src_ip": "192.168.7.2", "zone": 0}));
-    assert_eq!(asker.all(&format!("{nat}&zone=7")).0.len(), 0);
+    client.one(&format!("{nat}&zone=0"), json!({"src_ip": "192.168.7.2", "zone": 0}));
+    assert_eq!(client.all(&format!("{nat}&zone=7")).0.len(), 0);
     println!("zones: 3 with equal tuples, one of the inside only, one default: each found in its own");
 }

@@ -1,5 +1,5 @@
-//! SIGHUP puts another configuration into force: the table, the open connections and the streams of events
-//! go on; what the file changed has changed; a file that can't be used changes nothing.
+//! SIGHUP puts another configuration into force. The table, the open connections and the event streams
+//! continue, every changed key takes effect, and an invalid file changes nothing.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -12,8 +12,8 @@ use nfct::{Protocol, Query};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// A configuration in which anything may be another.
-struct Config {
+/// A configuration with variable parts.
+struct ConfigParts {
     filter: &'static str,
     key_name: &'static str,
     del_delay: u32,
@@ -23,8 +23,8 @@ struct Config {
     rest: &'static str,
 }
 
-impl Config {
-    const USUAL: Config = Config {
+impl ConfigParts {
+    const USUAL: ConfigParts = ConfigParts {
         filter: "",
         key_name: "nat_port",
         del_delay: 60,
@@ -35,7 +35,7 @@ impl Config {
     };
 
     fn text(&self) -> String {
-        let Config { filter, key_name, del_delay, host, port, ip_acl, rest } = self;
+        let ConfigParts { filter, key_name, del_delay, host, port, ip_acl, rest } = self;
         format!(
             "[filter]\n{filter}\n[data]\nkey_name = {key_name}\ndel_delay = {del_delay}\n\
              [http_server]\nhost = {host}\nport = {port}\nip_acl = {ip_acl}\n{rest}\n"
@@ -43,7 +43,7 @@ impl Config {
     }
 }
 
-/// A gateway, its daemon, and a connection on which is asked all the time.
+/// A gateway, its daemon, and one HTTP connection for all requests.
 struct Bench {
     lab: Lab,
     daemon: Daemon,
@@ -55,7 +55,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let lab = Lab::builder().clients(2).build();
-        let daemon = DAEMON.start(lab.gateway(), Config::USUAL.text());
+        let daemon = DAEMON.start(lab.gateway(), ConfigParts::USUAL.text());
         daemon.wait_for_line("equals the kernel's");
         let client = Client::connect(lab.gateway(), daemon.local_addr());
         let query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
@@ -67,11 +67,11 @@ impl Bench {
     }
 
     /// Puts a configuration into force.
-    fn reload(&mut self, config: &Config) {
+    fn reload(&mut self, config: &ConfigParts) {
         self.reload_text(&config.text(), "is in force");
     }
 
-    /// Has it read a file; waits for what it says of it.
+    /// Reloads a file and waits for the log line about it.
     fn reload_text(&mut self, text: &str, said: &str) {
         let before = self.lines(said);
         self.daemon.rewrite_config(text);
@@ -84,7 +84,7 @@ impl Bench {
         self.lab.connect_to(server, self.lab.client_at(0, port))
     }
 
-    /// Ends a connection, in the kernel too.
+    /// Closes a connection and deletes its entry.
     fn end(&mut self, connection: Connection) {
         let inside = connection.client.local_addr().expect("connected");
         let server = connection.client.peer_addr().expect("connected");
@@ -92,7 +92,7 @@ impl Bench {
         assert!(flows::remove(&mut self.query, &flows::tuple(Protocol::Tcp, inside, server)));
     }
 
-    /// The matches of an inside port.
+    /// The mappings of an inside port.
     fn find(&mut self, port: u16) -> Vec<Value> {
         let answer = self.client.get(&format!("/v1/lookup?src_ip=192.168.7.2&src_port={port}"));
         answer.json()["matches"].as_array().expect("a list").clone()
@@ -103,7 +103,7 @@ impl Bench {
     }
 }
 
-/// The next event of a stream that is one of a mapping.
+/// The next event of a stream that concerns a mapping.
 fn next_event(stream: &mut BufReader<Chunked>) -> Value {
     loop {
         let mut line = String::new();
@@ -116,7 +116,7 @@ fn next_event(stream: &mut BufReader<Chunked>) -> Value {
 }
 
 #[test]
-fn the_table_the_connections_and_the_streams_go_on() {
+fn the_table_connections_and_streams_survive_a_reload() {
     if !lab::require() {
         return;
     }
@@ -131,20 +131,20 @@ fn the_table_the_connections_and_the_streams_go_on() {
 
     let address = bench.daemon.local_addr();
     let connect = |bench: &Bench| Client::connect(bench.lab.gateway(), address);
-    let question = "/v1/events?dst_ip=198.51.100.1&dst_port=443";
-    let mut stream = connect(&bench).stream_lines(question);
+    let path = "/v1/events?dst_ip=198.51.100.1&dst_port=443";
+    let mut stream = connect(&bench).stream_lines(path);
     let mut waiting = connect(&bench);
     waiting
         .send(b"GET /v1/lookup?src_ip=192.168.7.2&src_port=40105&wait=10000 HTTP/1.1\r\nHost: x\r\n\r\n")
         .expect("the connection is open");
 
     let others = [
-        Config { key_name: "src_ip", ..Config::USUAL },
-        Config { filter: "dst_ip = 198.51.100.1", ..Config::USUAL },
-        Config { filter: "dst_ip = 198.51.100.1\ndst_port = 443", del_delay: 50, ..Config::USUAL },
-        Config { port: 8081, ..Config::USUAL },
-        Config { rest: "[netlink]\nreceive_buffer = 1M\n", ..Config::USUAL },
-        Config::USUAL,
+        ConfigParts { key_name: "src_ip", ..ConfigParts::USUAL },
+        ConfigParts { filter: "dst_ip = 198.51.100.1", ..ConfigParts::USUAL },
+        ConfigParts { filter: "dst_ip = 198.51.100.1\ndst_port = 443", del_delay: 50, ..ConfigParts::USUAL },
+        ConfigParts { port: 8081, ..ConfigParts::USUAL },
+        ConfigParts { rest: "[netlink]\nreceive_buffer = 1M\n", ..ConfigParts::USUAL },
+        ConfigParts::USUAL,
     ];
     let mut new = Vec::new();
     for (port, config) in (40_100..).zip(&others) {
@@ -157,13 +157,13 @@ fn the_table_the_connections_and_the_streams_go_on() {
         assert_eq!((&event["event"], &event["mapping"]["src_port"]), (&"opened".into(), &port.into()));
         assert_eq!(bench.find(port).len(), 1);
     }
-    let answer = waiting.read_response("GET").expect("the look-up that waits is answered");
+    let answer = waiting.read_response("GET").expect("the waiting lookup gets a response");
     assert_eq!(answer.json()["matches"][0]["src_port"], 40_105, "{}", answer.text());
     bench.end(new.pop().expect("there are some"));
     let event = next_event(&mut stream);
     assert_eq!((&event["event"], &event["mapping"]["src_port"]), (&"closed".into(), &40_105.into()));
     println!(
-        "reload: {} times, {} mappings stayed as they were, one connection, one stream and one waiting look-up \
+        "reload: {} times, {} mappings stayed as they were, one connection, one stream and one waiting lookup \
          went on",
         bench.reloads,
         known.len()
@@ -172,7 +172,7 @@ fn the_table_the_connections_and_the_streams_go_on() {
 }
 
 #[test]
-fn what_the_file_changes_has_changed() {
+fn every_changed_key_takes_effect() {
     if !lab::require() {
         return;
     }
@@ -180,82 +180,82 @@ fn what_the_file_changes_has_changed() {
     let (web, plain) =
         (bench.lab.listen(bench.lab.server_at(443)), bench.lab.listen(bench.lab.server_at(80)));
 
-    // Who may ask: holds for connections that are open.
+    // ip_acl: applies to open connections too.
     let public = bench.daemon.addr_on(bench.lab.public(0));
     let mut outside = Client::connect(bench.lab.server(), public);
     assert_eq!(outside.get("/healthz").status, 200);
-    bench.reload(&Config { ip_acl: "127.0.0.1,", ..Config::USUAL });
+    bench.reload(&ConfigParts { ip_acl: "127.0.0.1,", ..ConfigParts::USUAL });
     assert_eq!((outside.get("/healthz").status, outside.get("/nat_port/1").status), (403, 403));
-    bench.reload(&Config::USUAL);
+    bench.reload(&ConfigParts::USUAL);
     assert_eq!(outside.get("/healthz").status, 200);
 
-    // What is asked by.
+    // key_name.
     let first: Vec<_> = (40_000..40_010).map(|port| bench.connect(&web, port)).collect();
     assert_eq!((bench.status("/nat_port/40001"), bench.status("/dst_ip/198.51.100.1")), (200, 400));
-    bench.reload(&Config { key_name: "dst_ip", ..Config::USUAL });
+    bench.reload(&ConfigParts { key_name: "dst_ip", ..ConfigParts::USUAL });
     assert_eq!((bench.status("/nat_port/40001"), bench.status("/dst_ip/198.51.100.1")), (400, 200));
-    bench.reload(&Config { key_name: "dst_port", ..Config::USUAL });
+    bench.reload(&ConfigParts { key_name: "dst_port", ..ConfigParts::USUAL });
     assert_eq!((bench.status("/dst_port/443"), bench.status("/dst_port/80")), (200, 404));
 
-    // What is tracked: a narrower filter drops, a wider one brings back, what began and ended meanwhile too.
+    // The filter: a narrower one removes mappings, a wider one restores them, also those opened and closed meanwhile.
     let second: Vec<_> = (41_000..41_010).map(|port| bench.connect(&plain, port)).collect();
     assert_eq!((bench.find(40_001).len(), bench.find(41_001).len()), (1, 1));
-    bench.reload(&Config { filter: "dst_port = 80", ..Config::USUAL });
+    bench.reload(&ConfigParts { filter: "dst_port = 80", ..ConfigParts::USUAL });
     assert_eq!((bench.find(40_001).len(), bench.find(41_001).len()), (0, 1));
     let meanwhile = bench.connect(&web, 40_010);
     assert_eq!(bench.find(40_010).len(), 0);
     let mut first = first.into_iter();
     bench.end(first.next().expect("there are some"));
-    bench.reload(&Config::USUAL);
+    bench.reload(&ConfigParts::USUAL);
     wait_until("the kernel's table was read", || bench.status("/readyz") == 200);
     assert!(bench.find(40_000).iter().all(|found| found["state"] != "live"));
     for port in 40_001..=40_010 {
         let found = bench.find(port);
         assert!(found.len() == 1 && found[0]["state"] == "live", "{port}: {found:#?}");
     }
-    // What it brought back ends as anything else does.
+    // Restored mappings close like any other.
     bench.end(meanwhile);
     assert_eq!(bench.find(40_010)[0]["state"], "closed");
 
-    // How long what ended is answered.
-    bench.reload(&Config { del_delay: 0, ..Config::USUAL });
+    // del_delay.
+    bench.reload(&ConfigParts { del_delay: 0, ..ConfigParts::USUAL });
     assert_eq!(bench.find(40_010).len(), 0);
     let mut second = second.into_iter();
     bench.end(second.next().expect("there are some"));
     assert_eq!(bench.find(41_000).len(), 0);
-    bench.reload(&Config { del_delay: 600, ..Config::USUAL });
+    bench.reload(&ConfigParts { del_delay: 600, ..ConfigParts::USUAL });
     assert_eq!(bench.find(40_010).len(), 0, "nothing comes back");
     bench.end(second.next().expect("there are some"));
     assert_eq!(bench.find(41_001)[0]["state"], "closed");
 
-    // How much is logged.
+    // The log level.
     let debug = |bench: &Bench| bench.lines("asks GET /healthz");
     assert_eq!((bench.status("/healthz"), debug(&bench)), (200, 0));
-    bench.reload(&Config { rest: "[syslog]\ndebug_level = 10", ..Config::USUAL });
+    bench.reload(&ConfigParts { rest: "[syslog]\ndebug_level = 10", ..ConfigParts::USUAL });
     assert_eq!(bench.status("/healthz"), 200);
-    wait_until("the question is logged", || debug(&bench) == 1);
-    bench.reload(&Config::USUAL);
+    wait_until("the request is logged", || debug(&bench) == 1);
+    bench.reload(&ConfigParts::USUAL);
     assert_eq!((bench.status("/healthz"), debug(&bench)), (200, 1));
 
-    // Where is listened.
-    bench.reload(&Config { port: 8081, ..Config::USUAL });
+    // Host and port.
+    bench.reload(&ConfigParts { port: 8081, ..ConfigParts::USUAL });
     let at = |ip, port| (ip, port).into();
     let gateway = bench.lab.gateway();
     let loopback = "127.0.0.1".parse().expect("an address");
     assert_eq!(lab::http::get(gateway, at(loopback, 8081), "/healthz").status, 200);
     wait_until("the old port is closed", || Client::try_connect(gateway, at(loopback, 8080)).is_err());
     assert_eq!((bench.client.get("/healthz").status, outside.get("/healthz").status), (200, 200));
-    bench.reload(&Config { port: 8081, host: "100.64.2.1", ..Config::USUAL });
+    bench.reload(&ConfigParts { port: 8081, host: "100.64.2.1", ..ConfigParts::USUAL });
     let (gateway, public) = (bench.lab.gateway(), bench.lab.public(0));
     assert_eq!(lab::http::get(bench.lab.server(), at(public, 8081), "/healthz").status, 200);
     wait_until("the old address is closed", || Client::try_connect(gateway, at(loopback, 8081)).is_err());
     assert_eq!((bench.client.get("/healthz").status, outside.get("/healthz").status), (200, 200));
-    // Every address again, and where that is another's, what there was.
-    bench.reload(&Config { port: 8081, ..Config::USUAL });
+    // All addresses again; then an address that is in use, which changes nothing.
+    bench.reload(&ConfigParts { port: 8081, ..ConfigParts::USUAL });
     assert_eq!(lab::http::get(bench.lab.gateway(), at(loopback, 8081), "/healthz").status, 200);
-    bench.reload(&Config { port: 8081, host: "100.64.2.1", ..Config::USUAL });
+    bench.reload(&ConfigParts { port: 8081, host: "100.64.2.1", ..ConfigParts::USUAL });
     let taken = bench.lab.gateway().enter(|| TcpListener::bind("127.0.0.1:8081")).expect("it is free");
-    let every = Config { port: 8081, key_name: "src_ip", ..Config::USUAL };
+    let every = ConfigParts { port: 8081, key_name: "src_ip", ..ConfigParts::USUAL };
     bench.reload_text(&every.text(), "the configuration stays as it was");
     drop(taken);
     assert_eq!(lab::http::get(bench.lab.server(), at(public, 8081), "/nat_port/40001").status, 200);
@@ -264,7 +264,7 @@ fn what_the_file_changes_has_changed() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_changes_nothing() {
+fn an_invalid_file_changes_nothing() {
     if !lab::require() {
         return;
     }
@@ -273,13 +273,13 @@ fn a_file_that_cannot_be_used_changes_nothing() {
     let open = bench.connect(&server, 40_000);
     let taken = bench.lab.gateway().enter(|| TcpListener::bind("0.0.0.0:8090")).expect("it is free");
     let file = bench.daemon.config_path().display().to_string();
-    // Everything else in them is another, and must not be taken over.
-    let another = Config {
+    // All other keys differ as well and must not take effect.
+    let another = ConfigParts {
         key_name: "src_ip",
         del_delay: 0,
         ip_acl: "10.0.0.1,",
         filter: "dst_port = 80",
-        ..Config::USUAL
+        ..ConfigParts::USUAL
     };
     let text = another.text();
     let line = |text: &str, of: &str| 1 + text.lines().position(|line| line.starts_with(of)).expect("there");
@@ -295,7 +295,7 @@ fn a_file_that_cannot_be_used_changes_nothing() {
         assert!(bench.daemon.stderr().contains(&said), "no {said} in:\n{}", bench.daemon.stderr());
         check_unchanged(&mut bench);
     }
-    bench.reload_text(&Config { port: 8090, ..another }.text(), "the configuration stays as it was");
+    bench.reload_text(&ConfigParts { port: 8090, ..another }.text(), "the configuration stays as it was");
     assert_eq!(bench.lines("cannot listen on 0.0.0.0 port 8090"), 1);
     check_unchanged(&mut bench);
     std::fs::remove_file(&file).expect("it is there");
@@ -303,8 +303,8 @@ fn a_file_that_cannot_be_used_changes_nothing() {
     wait_until("the daemon says so", || bench.lines("the configuration stays as it was") == bad.len() + 2);
     check_unchanged(&mut bench);
 
-    // The next good one is taken.
-    bench.reload(&Config { key_name: "src_ip", ..Config::USUAL });
+    // The next valid file takes effect.
+    bench.reload(&ConfigParts { key_name: "src_ip", ..ConfigParts::USUAL });
     assert_eq!(bench.status("/src_ip/192.168.7.2"), 200);
     println!(
         "reload: {} files that cannot be used, each named with its line, changed nothing",

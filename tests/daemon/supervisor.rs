@@ -1,4 +1,4 @@
-//! What the daemon tells systemd, and what it takes from it, with a socket of the test's in systemd's place.
+//! The daemon's messages to systemd and the sockets that it takes from systemd, with a socket of the test in systemd's place.
 
 use std::collections::HashMap;
 use std::fs;
@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 const CONFIG: &str = "[data]\nkey_name = nat_port\n";
-/// The watchdog's time; the daemon is to feed it at half of it.
+/// The watchdog's timeout; the daemon feeds it twice in this time.
 const WATCHDOG: Duration = Duration::from_secs(2);
 
 /// systemd's end of NOTIFY_SOCKET.
@@ -35,7 +35,7 @@ impl Manager {
         Self { socket, directory }
     }
 
-    /// A daemon that is told of it, and of a watchdog.
+    /// A daemon with this notification socket and a watchdog.
     fn builder(&self, config: &str) -> DaemonBuilder {
         DAEMON
             .builder(config)
@@ -60,7 +60,7 @@ impl Manager {
         Some(text.lines().map(line).collect())
     }
 
-    /// Waits for a message with this, and gives it and those that came before it.
+    /// Waits for a message with this assignment. Returns it and the messages before it.
     fn wait_for(&self, name: &str, value: &str) -> (Message, Vec<Message>) {
         let (mut before, end) = (Vec::new(), Instant::now() + PATIENCE);
         while let Some(message) =
@@ -74,7 +74,7 @@ impl Manager {
         panic!("{name}={value} was not said; instead: {before:?}");
     }
 
-    /// How often the watchdog is fed in this time, after what is waiting now.
+    /// How often the watchdog is fed in this time, not counting the messages already received.
     fn feedings_within(&self, time: Duration) -> usize {
         self.socket.set_nonblocking(true).expect("it is a socket");
         while self.socket.recv(&mut [0; 4096]).is_ok() {}
@@ -88,7 +88,7 @@ impl Manager {
     }
 }
 
-/// A thread of a daemon, stopped as a debugger does it, while the others run on.
+/// A thread of a daemon, stopped as a debugger does while the other threads run.
 struct Stopped(Pid);
 
 impl Stopped {
@@ -115,7 +115,7 @@ impl Drop for Stopped {
 }
 
 #[test]
-fn ready_is_said_after_the_first_dump() {
+fn ready_is_sent_after_the_first_dump() {
     if !lab::require() {
         return;
     }
@@ -125,7 +125,7 @@ fn ready_is_said_after_the_first_dump() {
     for port in 1..=MANY {
         let (client, server, public) =
             (lab.client_at(0, port), lab.server_at(443), (lab.public(0), port).into());
-        flows::make(&mut query, &flows::source_nat(Protocol::Tcp, client, server, public));
+        flows::create(&mut query, &flows::source_nat(Protocol::Tcp, client, server, public));
     }
     let manager = Manager::new();
     let daemon = manager.builder(CONFIG).start(lab.gateway());
@@ -133,18 +133,18 @@ fn ready_is_said_after_the_first_dump() {
     assert_eq!(ready["STATUS"], format!("{MANY} live mappings; the table equals the kernel's"));
     for message in before {
         assert!(message["STATUS"].ends_with("reading the kernel's table"), "{message:?}");
-        // systemd waits for as long as the daemon lives.
+        // systemd waits as long as the daemon runs.
         assert!(message.contains_key("EXTEND_TIMEOUT_USEC"), "{message:?}");
     }
     let answer = http::get(lab.gateway(), daemon.local_addr(), "/readyz");
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(http::get(lab.gateway(), daemon.local_addr(), &format!("/nat_port/{MANY}")).status, 200);
-    // It is said once.
+    // It is sent once.
     assert!(!manager.wait_for("WATCHDOG", "1").0.contains_key("READY"));
 }
 
 #[test]
-fn ready_is_said_where_the_kernel_tells_of_nothing() {
+fn ready_is_sent_when_the_kernel_reports_no_events() {
     if !lab::require() {
         return;
     }
@@ -157,21 +157,21 @@ fn ready_is_said_where_the_kernel_tells_of_nothing() {
 }
 
 #[test]
-fn the_watchdog_starves_when_the_netlink_side_hangs() {
-    starves_without("netfilter");
+fn the_watchdog_is_not_fed_while_the_netlink_thread_hangs() {
+    check_watchdog_without("netfilter");
 }
 
 #[test]
-fn the_watchdog_starves_when_one_of_those_that_serve_hangs() {
-    starves_without("http");
+fn the_watchdog_is_not_fed_while_an_http_thread_hangs() {
+    check_watchdog_without("http");
 }
 
 #[test]
-fn the_watchdog_starves_when_the_one_that_accepts_hangs() {
-    starves_without("pynatconnd");
+fn the_watchdog_is_not_fed_while_the_main_thread_hangs() {
+    check_watchdog_without("pynatconnd");
 }
 
-fn starves_without(thread: &str) {
+fn check_watchdog_without(thread: &str) {
     if !lab::require() {
         return;
     }
@@ -182,7 +182,7 @@ fn starves_without(thread: &str) {
     manager.wait_for("WATCHDOG", "1");
     manager.wait_for("WATCHDOG", "1");
     let stopped = Stopped::one(&daemon, thread);
-    // What was done before it stood still may be told of once.
+    // Work from before the thread stopped may feed the watchdog once.
     let feedings = manager.feedings_within(3 * WATCHDOG);
     assert!(feedings <= 1, "the watchdog was fed {feedings} times while {thread} stood still");
     drop(stopped);
@@ -190,7 +190,7 @@ fn starves_without(thread: &str) {
 }
 
 #[test]
-fn a_reload_is_said_from_its_beginning_to_its_end() {
+fn a_reload_is_announced_and_its_end_too() {
     if !lab::require() {
         return;
     }
@@ -217,7 +217,7 @@ fn a_reload_is_said_from_its_beginning_to_its_end() {
 }
 
 #[test]
-fn why_it_did_not_start_is_said() {
+fn the_reason_for_a_failed_start_is_sent() {
     if !lab::require() {
         return;
     }
@@ -230,7 +230,7 @@ fn why_it_did_not_start_is_said() {
     assert_eq!(daemon.wait().code(), Some(71));
 }
 
-/// Executes what follows with a socket as systemd passes it.
+/// Executes the command that follows, with a socket passed as systemd does.
 fn passing(socket: &str) -> [String; 3] {
     let script = format!(
         "import os, socket, sys\n\
@@ -244,7 +244,7 @@ fn passing(socket: &str) -> [String; 3] {
 }
 
 #[test]
-fn a_socket_that_systemd_passes_is_listened_on() {
+fn the_daemon_listens_on_a_socket_from_systemd() {
     if !lab::require() {
         return;
     }
@@ -271,7 +271,7 @@ fn a_socket_that_systemd_passes_is_listened_on() {
 }
 
 #[test]
-fn a_socket_that_cannot_be_listened_on_is_refused() {
+fn an_unusable_socket_from_systemd_is_refused() {
     if !lab::require() {
         return;
     }

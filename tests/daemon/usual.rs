@@ -19,14 +19,14 @@ use super::binary::DAEMON;
 /// The gateway's addresses on its inside.
 pub(super) const INSIDE: &str = "192.168.7.1";
 pub(super) const INSIDE6: &str = "fd00:7::1";
-/// Longer than any test lasts.
+/// Longer than any test runs.
 pub(super) const FOREVER: &str = "del_delay = 3600";
-/// How long what takes the daemon some seconds by design may take.
+/// The limit for what takes the daemon some seconds by design.
 pub(super) const LONG: Duration = Duration::from_secs(40);
 
 /// A configuration, as lines of its sections.
 #[derive(Clone, Copy)]
-pub(super) struct Settings {
+pub(super) struct TestConfig {
     pub(super) key: &'static str,
     pub(super) data: &'static str,
     pub(super) filter: &'static str,
@@ -36,8 +36,8 @@ pub(super) struct Settings {
     pub(super) more: &'static str,
 }
 
-/// Questions from the gateway itself are connections too; the filter keeps them out of the table.
-pub(super) const USUAL: Settings = Settings {
+/// Requests from the gateway itself are connections too; the filter keeps them out of the table.
+pub(super) const USUAL: TestConfig = TestConfig {
     key: "nat_port",
     data: "",
     filter: "dst_ip = 198.51.100.1",
@@ -46,9 +46,9 @@ pub(super) const USUAL: Settings = Settings {
     more: "",
 };
 
-impl Settings {
+impl TestConfig {
     pub(super) fn ini(self) -> String {
-        let Settings { key, data, filter, host, acl, more } = self;
+        let TestConfig { key, data, filter, host, acl, more } = self;
         format!(
             "[filter]\n{filter}\n[data]\nkey_name = {key}\n{data}\n\
              [http_server]\nhost = {host}\nport = 0\nip_acl = {acl},\n{more}\n"
@@ -60,24 +60,24 @@ impl Settings {
     }
 }
 
-pub(super) fn ask(lab: &Lab, daemon: &Daemon, path: &str) -> Response {
+pub(super) fn get(lab: &Lab, daemon: &Daemon, path: &str) -> Response {
     http::get(lab.gateway(), daemon.local_addr(), path)
 }
 
 pub(super) fn status(lab: &Lab, daemon: &Daemon, path: &str) -> u16 {
-    ask(lab, daemon, path).status
+    get(lab, daemon, path).status
 }
 
-/// The inside host that is the answer.
-pub(super) fn source(lab: &Lab, daemon: &Daemon, path: &str) -> String {
-    let response = ask(lab, daemon, path);
+/// The inside address and port of a response.
+pub(super) fn inside_host(lab: &Lab, daemon: &Daemon, path: &str) -> String {
+    let response = get(lab, daemon, path);
     assert_eq!(response.status, 200, "{path}: {}", response.text());
     let mapping = response.json();
     format!("{} {}", mapping["src_ip"].as_str().unwrap(), mapping["src_port"])
 }
 
-/// Ends connections in the gateway's kernel, as `conntrack -D` does, and returns how many.
-pub(super) fn end(lab: &Lab, which: impl Fn(&Flow) -> bool + Send) -> usize {
+/// Deletes entries of the gateway's kernel, as `conntrack -D` does, and returns their number.
+pub(super) fn delete(lab: &Lab, which: impl Fn(&Flow) -> bool + Send) -> usize {
     lab.gateway().enter(|| {
         let mut query = Query::open().unwrap();
         let flows: Vec<_> = query.dump(Family::Any).unwrap().map(Result::unwrap).filter(which).collect();
@@ -90,31 +90,31 @@ pub(super) fn end(lab: &Lab, which: impl Fn(&Flow) -> bool + Send) -> usize {
     })
 }
 
-/// Ends the one TCP connection of an inside address and port.
-pub(super) fn end_from(lab: &Lab, from: SocketAddr) {
-    let ended = end(lab, |flow| {
+/// Deletes the only TCP entry of an inside address and port.
+pub(super) fn delete_from(lab: &Lab, from: SocketAddr) {
+    let ended = delete(lab, |flow| {
         let Layer4::Ports { src, .. } = flow.original.layer4 else { return false };
         flow.original.protocol == Protocol::Tcp && (flow.original.src, src) == (from.ip(), from.port())
     });
     assert_eq!(ended, 1, "connections from {from}");
 }
 
-/// Ends all connections to the first server.
-pub(super) fn end_all(lab: &Lab) {
-    assert_ne!(end(lab, |flow| flow.original.dst == lab.server_at(0).ip()), 0);
+/// Deletes all entries of connections to the first server.
+pub(super) fn delete_all(lab: &Lab) {
+    assert_ne!(delete(lab, |flow| flow.original.dst == lab.server_at(0).ip()), 0);
 }
 
-/// Puts made-up connections into the gateway's table, from inside ports 1 to `number`, each with a public
-/// port of its own.
+/// Creates entries in the gateway's kernel, from inside ports 1 to `number`, each with the same public
+/// port.
 pub(super) fn fill(lab: &Lab, number: u16) {
     lab.gateway().enter(|| {
         let mut query = Query::open().unwrap();
-        (1..=number).for_each(|port| make(lab, &mut query, [port, 443, port]));
+        (1..=number).for_each(|port| create(lab, &mut query, [port, 443, port]));
     });
 }
 
-/// Puts a made-up connection into the gateway's table, with these ports: inside, server, public.
-pub(super) fn make(lab: &Lab, query: &mut Query, [inside, server, public]: [u16; 3]) {
+/// Creates an entry in the gateway's kernel with these ports: inside, server, public.
+pub(super) fn create(lab: &Lab, query: &mut Query, [inside, server, public]: [u16; 3]) {
     let tuple = |src: SocketAddr, dst: SocketAddr| {
         let layer4 = Layer4::Ports { src: src.port(), dst: dst.port() };
         Tuple { src: src.ip(), dst: dst.ip(), protocol: Protocol::Tcp, layer4, zone: 0 }
@@ -137,15 +137,15 @@ pub(super) fn read_to_end(mut stream: &TcpStream) -> Vec<u8> {
     text
 }
 
-/// Sends bytes and returns all that comes until the server closes the connection.
+/// Sends bytes and returns everything up to the end of the connection.
 pub(super) fn exchange(lab: &Lab, daemon: &Daemon, bytes: &[u8]) -> String {
     let mut client = Client::connect(lab.gateway(), daemon.local_addr());
     client.send(bytes).unwrap();
     String::from_utf8(read_to_end(client.stream())).unwrap()
 }
 
-/// A client that asks for the whole table and doesn't read it.
-pub(super) fn stall(lab: &Lab, daemon: &Daemon) -> TcpStream {
+/// A client that requests the whole table and does not read it.
+pub(super) fn stalled_client(lab: &Lab, daemon: &Daemon) -> TcpStream {
     let socket = lab.gateway().enter(|| Socket::new(Domain::IPV4, Type::STREAM, None)).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect_timeout(&daemon.local_addr().into(), lab::PATIENCE).unwrap();
@@ -156,7 +156,7 @@ pub(super) fn stall(lab: &Lab, daemon: &Daemon) -> TcpStream {
     stream
 }
 
-/// Keeps sent data few, so that a client that doesn't read is felt soon.
+/// Limits the send buffers, so that a client that does not read blocks the daemon soon.
 pub(super) fn shrink_buffers(lab: &Lab) {
     lab.gateway().sysctl("net.ipv4.tcp_wmem", "4096 16384 65536");
 }
@@ -168,7 +168,7 @@ pub(super) fn sockets(daemon: &Daemon) -> usize {
     descriptors.filter_map(target).filter(|target| target.to_string_lossy().starts_with("socket:")).count()
 }
 
-/// Changes a process's limit of open files.
+/// Sets the limit of open files of a process.
 pub(super) fn limit_files(process: u32, limit: &str) {
     let output =
         Command::new("prlimit").args([format!("--nofile={limit}"), format!("--pid={process}")]).output();
@@ -176,7 +176,7 @@ pub(super) fn limit_files(process: u32, limit: &str) {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// A directory with a configuration that anybody can read.
+/// A directory with a configuration that every user can read.
 pub(super) fn directory_with(ini: &str) -> (TempDir, String) {
     let directory = TempDir::with_prefix("pynatconnd-").unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();

@@ -1,22 +1,22 @@
 //! The fenced blocks of a document.
 
-/// A block: its language, its text, and where it stands.
+/// A block: its language, its text and its place.
 pub(crate) struct Block {
-    /// The word behind the fence.
+    /// The word after the opening fence.
     pub(crate) language: String,
     /// The lines between the fences.
     pub(crate) text: String,
-    /// File and line, for messages.
+    /// File and line, for error messages.
     pub(crate) place: String,
 }
 
-/// A command of a `console` block, and the lines below it.
+/// A command of a `console` block with its output.
 pub(crate) struct Command {
-    /// The prompt: `#` on the gateway as root, `$` on the server that asks.
+    /// The prompt: `#` on the gateway as root, `$` on the server.
     pub(crate) prompt: char,
-    /// What is typed.
+    /// The command line.
     pub(crate) line: String,
-    /// What it prints.
+    /// Its output.
     pub(crate) output: String,
 }
 
@@ -43,7 +43,7 @@ pub(crate) fn blocks(name: &str, text: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut open: Option<(Block, usize)> = None;
     for (number, line) in text.lines().enumerate() {
-        // In a list a block is indented, with its lines.
+        // A block in a list is indented.
         let bare = line.trim_start();
         assert!(!bare.starts_with("~~~"), "{name}:{}: fences are written as ```", number + 1);
         match (bare.strip_prefix("```"), open.take()) {
@@ -75,7 +75,7 @@ pub(crate) fn prose(text: &str) -> String {
     kept.collect::<Vec<_>>().join("\n")
 }
 
-/// What can be compared of an output: no white space, and no number but 0, 1 and addresses.
+/// The comparable part of an output: without white space, and without numbers other than 0, 1 and addresses.
 pub(crate) fn normalized(text: &str) -> String {
     let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
     let mut shown = String::new();
@@ -85,7 +85,7 @@ pub(crate) fn normalized(text: &str) -> String {
         rest = &rest[start..];
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let number = rest[..end].trim_end_matches('.');
-        // Whoever looks at an entry while it is listed counts as a user of it.
+        // A concurrent reader of an entry counts as a user of it.
         let exact = number.parse::<std::net::Ipv4Addr>().is_ok() || ["0", "1"].contains(&number);
         shown += if exact && !shown.ends_with("use=") { number } else { "#" };
         rest = &rest[number.len()..];
@@ -93,7 +93,7 @@ pub(crate) fn normalized(text: &str) -> String {
     shown + rest
 }
 
-/// Whether an output is what a document shows; `…` there stands for anything.
+/// Whether an output matches what a document shows, where `…` matches anything.
 pub(crate) fn is_shown_as(output: &str, shown: &str) -> bool {
     let (output, shown) = (normalized(output), normalized(shown));
     let mut parts = shown.split('…');

@@ -25,7 +25,7 @@ pub(super) fn exists(name: &str) -> bool {
     Path::new(ROOT).join(name).exists()
 }
 
-/// The file that README.md shows first.
+/// The first configuration in README.md.
 pub(super) fn readme_config() -> String {
     let all = blocks("README.md", &read("README.md"));
     let block = all.into_iter().find(|block| block.language == "ini");
@@ -38,7 +38,7 @@ pub(super) fn of_language(language: &str) -> Vec<Block> {
     all.filter(|block| block.language == language).collect()
 }
 
-/// The path with the programs of the build before all others.
+/// PATH with the programs of the build first.
 pub(super) fn path() -> String {
     let build = Path::new(DAEMON.path()).parent().expect("it lies in a directory").display();
     format!("{build}:{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())

@@ -1,4 +1,4 @@
-//! Links lead somewhere, files that are named are there, and the guide explains each warning of the log.
+//! Links resolve, named files exist, and the guide explains each warning of the log.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::blocks::prose;
 use super::documents::{ROOT, exists, read};
 
-/// All documents of the repository, by their paths in it.
+/// The paths of all documents in the repository.
 fn documents() -> Vec<PathBuf> {
     let directories = ["", "doc", "doc/monitoring", "nfct", "nfct-sys"];
     let entries = directories.iter().flat_map(|directory| {
@@ -18,7 +18,7 @@ fn documents() -> Vec<PathBuf> {
     found
 }
 
-/// What `#…` may name in a document: its headings, as forges write them.
+/// The anchors of a document: its headings in the form that GitHub gives them.
 fn anchors(text: &str) -> Vec<String> {
     let headings = prose(text);
     let headings = headings.lines().filter(|line| line.starts_with('#'));
@@ -32,7 +32,7 @@ fn anchors(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn every_link_resolves() {
     let mut linked = Vec::new();
     let mut links = 0;
     for document in documents() {
@@ -58,7 +58,7 @@ fn links_lead_somewhere() {
             linked.push(path);
             links += 1;
         }
-        // Files of the project that are named in passing.
+        // Files of the project that the text names.
         for name in text.split('`').skip(1).step_by(2) {
             let ours =
                 ["src/", "tests/", "doc/", "demo/", "debian/", "systemd/", "nfct/", "nfct-sys/", "benches/"];
@@ -75,7 +75,7 @@ fn links_lead_somewhere() {
     println!("{links} links");
 }
 
-/// The longest piece of a message that is always the same.
+/// The longest constant part of a message.
 fn fixed_piece(literal: &str) -> &str {
     let pieces = literal.split('{').map(|piece| piece.split_once('}').map_or(piece, |(_, rest)| rest));
     pieces.max_by_key(|piece| piece.len()).unwrap_or_default().trim_matches([' ', ':', ';'])
@@ -106,11 +106,11 @@ fn the_guide_explains_each_warning_and_each_exit_status() {
                 let literal = &rest[..rest.find('"').expect("it ends")];
                 let joined: String = literal.split("\\\n").map(str::trim_start).collect::<Vec<_>>().concat();
                 let piece = fixed_piece(&joined);
-                // `{error}` alone: the error's own words, which end the daemon.
+                // `{error}` alone: an error that ends the daemon.
                 if piece.is_empty() {
                     continue;
                 }
-                // The guide may stop at a colon, where what to do follows.
+                // The guide may stop at a colon that a remedy follows.
                 let piece = piece.split(": set it to").next().unwrap_or_default();
                 assert!(
                     guide.contains(piece),

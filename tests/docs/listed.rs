@@ -1,5 +1,5 @@
-//! What is not typed: `sh` blocks, whose lines need a machine of their own, and `text` blocks, which are no
-//! commands. Each is in a table here, with what is checked instead; what is not fails.
+//! Blocks that are not run: `sh` blocks, whose commands need a separate machine, and `text` blocks, which are not
+//! commands. Each is in a table here, with what is checked instead. One that is not in a table fails the test.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -12,10 +12,10 @@ use tempfile::TempDir;
 use super::blocks::{Block, is_shown_as};
 use super::documents::{CONFIG_PATH, DAEMON, ROOT, exists, of_language, read, readme_config};
 
-/// What is checked of a line that is not typed, or of a text.
+/// The check of a line that is not run, or of a text.
 type Check<T> = fn(&T);
 
-/// Lines of `sh` blocks that are not typed here: how they begin, why not, and what is checked instead.
+/// Lines of `sh` blocks that are not run: their beginning, the reason, and the check.
 #[rustfmt::skip]
 const NOT_RUN: &[(&str, &str, Check<str>)] = &[
     ("make ", "builds for minutes, or is what runs this", names_a_target_and_its_package),
@@ -27,20 +27,20 @@ const NOT_RUN: &[(&str, &str, Check<str>)] = &[
     ("sudoedit ", "waits for somebody who types", names_the_file),
     ("docker run ", "needs an image; its capabilities are tried without", runs_with_the_capabilities),
     ("podman run ", "needs an image; its capabilities are tried without", runs_with_the_capabilities),
-    ("setpriv ", "runs until it is told to end", runs_the_daemon),
-    ("ip netns exec gateway ", "runs until it is told to end", runs_the_daemon),
+    ("setpriv ", "runs until a signal ends it", runs_the_daemon),
+    ("ip netns exec gateway ", "runs until a signal ends it", runs_the_daemon),
 ];
 
-/// `text` blocks: what they contain, and what holds them.
+/// `text` blocks: a part of their text, and the check.
 const TEXTS: &[(&str, Check<Block>)] = &[
-    ("Who is that? The server asks the gateway:", is_what_the_demo_prints),
+    ("Which host is it? The server looks it up at the gateway:", is_what_the_demo_prints),
     ("src/daemon.rs", names_what_exists),
     ("define command {", has_options_that_exist),
     ("object CheckCommand", has_options_that_exist),
 ];
 
 #[test]
-fn what_is_not_run_is_listed_and_checked() {
+fn commands_that_are_not_run_are_listed_and_checked() {
     if !lab::require() {
         return;
     }
@@ -89,12 +89,12 @@ fn names_the_file(line: &str) {
     );
 }
 
-/// Starts it by the words that stand before `pynatconnd -c`.
+/// Starts the daemon with the words before `pynatconnd -c`.
 fn runs_the_daemon(line: &str) {
     let before = line.strip_suffix(&format!(" pynatconnd -c {CONFIG_PATH}")).expect("it starts the daemon");
     let lab = Lab::builder().build();
-    // The built one may lie where only its owner can go. Another process copies it: a file that this one has
-    // open for writing may be so in a child of another test, too, and can't be executed then.
+    // The built binary may be in a directory that only its owner can enter. A separate process makes the copy: a
+    // child of another test could inherit a descriptor that is open for writing, and the copy could not be executed.
     let directory = TempDir::with_prefix("pynatconnd-docs-").expect("a temporary directory can be made");
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("the directory is ours");
     let copy = directory.path().join("pynatconnd");
@@ -104,7 +104,7 @@ fn runs_the_daemon(line: &str) {
     let words = before.split_whitespace().map(|word| if word == "gateway" { &gateway } else { word });
     let words: Vec<_> = words.map(str::to_owned).collect();
     let builder = DAEMON.builder(readme_config()).program(copy).under(words);
-    // `ip netns exec` has to change the namespace by itself.
+    // `ip netns exec` must enter the namespace itself.
     let started_from = if line.starts_with("ip netns") { lab.client() } else { lab.gateway() };
     let daemon = builder.start(started_from);
     daemon.wait_for_line("the table equals the kernel's");
@@ -114,7 +114,7 @@ fn runs_the_daemon(line: &str) {
     assert_eq!(answer.json()["src_ip"], "192.168.7.2", "{line}");
 }
 
-/// Root with no capability but the one that is added.
+/// Root with no capability except the added one.
 fn runs_with_the_capabilities(line: &str) {
     for part in ["--network host", "--cap-drop all", "--cap-add NET_ADMIN", CONFIG_PATH] {
         assert!(line.contains(part), "{line}: no {part}");
@@ -132,7 +132,7 @@ fn texts_are_true() {
     for block in of_language("text") {
         let known = TEXTS.iter().find(|(part, _)| block.text.contains(part));
         let (_, check) = known.unwrap_or_else(|| {
-            panic!("{}: a text that nothing holds: add it to TEXTS, or make it a console block", block.place)
+            panic!("{}: a text without a check: add it to TEXTS, or make it a console block", block.place)
         });
         check(&block);
     }

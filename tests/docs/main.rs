@@ -1,7 +1,6 @@
-//! What README.md and the guides show is run: `typed` types their commands and compares the output; `listed` has what
-//! cannot be typed, with the reason and what is checked instead; `links` sees that links lead somewhere and that the
-//! log's warnings are explained. `nginx`, `monitoring` and `manual` hold the recipe for nginx, doc/monitoring, and the
-//! manual pages.
+//! README.md and the guides are true: `typed` runs their commands and compares the output; `listed` has what cannot be
+//! run, with the reason and what is checked instead; `links` checks links and that the log's warnings are explained.
+//! `nginx`, `monitoring` and `manual` test the recipe for nginx, doc/monitoring, and the manual pages.
 
 mod blocks;
 mod documents;

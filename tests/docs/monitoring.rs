@@ -1,6 +1,6 @@
-//! What doc/monitoring holds works: promtool takes the configuration and the alerts, the alerts fire and are
-//! quiet as they should on recorded series, and a real Prometheus that scrapes a daemon answers every question
-//! of the dashboard and fires when events are lost.
+//! The files in doc/monitoring work: promtool accepts the configuration and the alerts, the alerts fire as
+//! expected on recorded series, and a real Prometheus that scrapes a daemon answers every query of the
+//! dashboard and raises an alert when events are lost.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,7 +32,7 @@ receive_buffer = 16K
 ";
 
 #[test]
-fn promtool_finds_nothing_wrong() {
+fn promtool_accepts_the_configuration_and_the_alerts() {
     for arguments in [
         ["check", "config", "prometheus.yml"],
         ["check", "rules", "alerts.yml"],
@@ -67,7 +67,7 @@ fn every_alert_is_tested_and_explained() {
     }
 }
 
-/// A Prometheus that scrapes and judges every second.
+/// A Prometheus that scrapes and evaluates once per second.
 struct Prometheus {
     child: Child,
     _directory: TempDir,
@@ -129,7 +129,7 @@ impl Drop for Prometheus {
     }
 }
 
-/// What the dashboard asks, with its variables as Grafana would put them in.
+/// The dashboard's queries, with its variables filled in as Grafana does.
 fn dashboard_queries() -> Vec<String> {
     fn collect(value: &Value, queries: &mut Vec<String>) {
         match value {
@@ -153,14 +153,14 @@ fn dashboard_queries() -> Vec<String> {
     queries.into_iter().map(fill).collect()
 }
 
-/// The metrics that a text names.
+/// The metrics named in a text.
 fn names(text: &str) -> BTreeSet<&str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words.filter(|word| word.starts_with("pynatconnd_") || word.starts_with("process_")).collect()
 }
 
 #[test]
-fn a_real_prometheus_answers_the_dashboard_and_fires() {
+fn prometheus_answers_the_dashboard_and_raises_alerts() {
     if !lab::require() {
         return;
     }
@@ -172,7 +172,7 @@ fn a_real_prometheus_answers_the_dashboard_and_fires() {
     let mut make = |ports: std::ops::Range<u16>| {
         for port in ports {
             let (src, nat) = (lab.client_at(0, 20_000 + port), (lab.public(0), 30_000 + port).into());
-            flows::make(&mut query, &flows::source_nat(Protocol::Tcp, src, lab.server_at(443), nat));
+            flows::create(&mut query, &flows::source_nat(Protocol::Tcp, src, lab.server_at(443), nat));
         }
     };
     make(0..3);
@@ -188,7 +188,7 @@ fn a_real_prometheus_answers_the_dashboard_and_fires() {
     assert_eq!(prometheus.value("up{job=\"pynatconnd\"}"), Some(1.0));
     assert_eq!(prometheus.value("pynatconnd_mappings{state=\"live\"}"), Some(3.0));
 
-    // Every metric that the alerts and the dashboard name is there, and every question has an answer.
+    // Every metric of the alerts and the dashboard exists, and every query has a result.
     let known = prometheus.client.get("/api/v1/label/__name__/values").json()["data"].clone();
     let known: BTreeSet<_> = known.as_array().expect("a list").iter().filter_map(Value::as_str).collect();
     let queries = dashboard_queries();
@@ -217,7 +217,7 @@ fn a_real_prometheus_answers_the_dashboard_and_fires() {
     daemon.wait_for_line("equals the kernel's again");
     wait_until("the alert fires", || firing(&mut prometheus) == ["PynatconndEventsLost"]);
     println!(
-        "{} questions of the dashboard answered, {metrics} metrics; a loss of events has fired",
+        "{} queries of the dashboard answered, {metrics} metrics; lost events have raised an alert",
         queries.len()
     );
 }

@@ -1,5 +1,5 @@
-//! The nginx recipe of doc/OPERATIONS.md, word for word, on a real nginx: the application behind it learns the
-//! inside address of every client behind the NAT, and the site goes on when the daemon does not answer.
+//! The nginx recipe of doc/OPERATIONS.md, verbatim, on a real nginx: the application behind it gets the inside
+//! address of every client behind the NAT, and the site keeps working when the daemon does not respond.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,7 +16,7 @@ use super::documents::DAEMON;
 
 const GUIDE: &str = include_str!("../../doc/OPERATIONS.md");
 
-/// The daemon that the recipe asks: on the gateway, port 8080.
+/// The daemon of the recipe: on the gateway, port 8080.
 const CONFIG: &str = "\
 [filter]
 nat_only = yes
@@ -30,7 +30,7 @@ port = 8080
 ip_acl = 198.51.100.1
 ";
 
-/// Every connection gets another port outside than inside.
+/// Every connection gets a public port that differs from its inside port.
 const RANDOM: &str = "\
 table ip nat {
     chain postrouting {
@@ -48,7 +48,7 @@ fn recipe() -> &'static str {
     recipe
 }
 
-/// Whether the test can run. Where it has to, it panics instead of saying no.
+/// Whether the test can run. Panics instead of returning `false` where it must run.
 fn require() -> bool {
     if !lab::require() {
         return false;
@@ -61,7 +61,7 @@ fn require() -> bool {
     true
 }
 
-/// An nginx in the server's namespace, with everything that it writes in a directory of its own.
+/// An nginx in the server's namespace, with all its files in a temporary directory.
 struct Nginx {
     child: Child,
     directory: TempDir,
@@ -110,14 +110,14 @@ impl Drop for Nginx {
         if std::thread::panicking() {
             eprintln!("--- nginx wrote:\n{}\n---", self.log());
         }
-        // Its workers end with the master when that is told to, not when it is killed.
+        // The workers end with the master on SIGTERM, but not when the master is killed.
         let master = Pid::from_raw(self.child.id().try_into().expect("a process id is positive"));
         let _ = kill(master, Signal::SIGTERM);
         let _ = self.child.wait();
     }
 }
 
-/// The application behind nginx: answers each request with the header that it got.
+/// The application behind nginx: responds to each request with the header it received.
 fn application(lab: &Lab) -> traffic::AcceptLoop {
     lab.listen(([127, 0, 0, 1], 9000).into()).accept_loop(|stream, _| {
         std::thread::spawn(|| tell_header(stream));
@@ -140,8 +140,8 @@ fn tell_header(stream: TcpStream) -> Option<()> {
     stream.get_mut().write_all((head + &header).as_bytes()).ok()
 }
 
-/// A field of the header that the application got.
-fn told<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {
+/// A field of the header that the application received.
+fn received_field<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {
     assert_eq!(answer.status, 200, "{answer:?}");
     let lines = answer.text().lines().filter_map(|line| line.split_once(": "));
     let mut values = lines.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value);
@@ -150,20 +150,20 @@ fn told<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {
     value
 }
 
-/// The inside address and port that the application was told.
+/// The inside address and port that the application received.
 fn inside(answer: &Response) -> Option<SocketAddr> {
-    let address = told(answer, "X-Inside-IP")?.parse::<std::net::IpAddr>().expect("an address");
-    let port = told(answer, "X-Inside-Port").expect("a port").parse().expect("a port");
+    let address = received_field(answer, "X-Inside-IP")?.parse::<std::net::IpAddr>().expect("an address");
+    let port = received_field(answer, "X-Inside-Port").expect("a port").parse().expect("a port");
     Some((address, port).into())
 }
 
-/// A request of a client that pretends to be somebody else.
+/// A request of a client that sends forged X-Nat headers.
 fn ask(client: &mut Client) -> Response {
     client.request("GET", "/", &[("X-Inside-IP", "192.0.2.1"), ("X-Inside-Port", "1")], b"")
 }
 
 #[test]
-fn the_application_learns_the_inside_address_and_the_site_needs_no_daemon() {
+fn the_application_gets_the_inside_address_and_the_site_works_without_the_daemon() {
     const CLIENTS: u16 = 200;
     if !require() {
         return;
@@ -175,7 +175,7 @@ fn the_application_learns_the_inside_address_and_the_site_needs_no_daemon() {
     let application = application(&lab);
     let nginx = Nginx::start(lab.server(), recipe());
 
-    // Each connection from behind the NAT, twice on the same one: its own inside address and port.
+    // Two requests on each connection from behind the NAT: both show its inside address and port.
     let mut kept = Vec::new();
     for number in 0..CLIENTS {
         let from = lab.client_at((number % 4) as u8, 40000 + number);
@@ -193,27 +193,32 @@ fn the_application_learns_the_inside_address_and_the_site_needs_no_daemon() {
     let other_ports = mappings.filter(|mapping| mapping["nat_port"] != mapping["src_port"]).count();
     assert!(other_ports > usize::from(CLIENTS) / 2, "the NAT left the ports as they were: {other_ports}");
 
-    // With a body, in either form, and with more headers than the daemon takes.
+    // With a body in either form, and with more headers than the daemon accepts.
     let (client, from) = &mut kept[0];
     let answer = client.request("POST", "/", &[], &[b'x'; 20_000]);
-    assert_eq!((inside(&answer), told(&answer, "Body")), (Some(*from), Some("20000")));
+    assert_eq!((inside(&answer), received_field(&answer, "Body")), (Some(*from), Some("20000")));
     client
         .send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
         .unwrap();
     let answer = client.read_response("POST").unwrap();
-    assert_eq!((inside(&answer), told(&answer, "Body")), (Some(*from), Some("5")));
+    assert_eq!((inside(&answer), received_field(&answer, "Body")), (Some(*from), Some("5")));
     let names: Vec<String> = (0..60).map(|number| format!("X-Field-{number}")).collect();
     let value = "x".repeat(300);
     let fields: Vec<_> = names.iter().map(|name| (name.as_str(), value.as_str())).collect();
     assert_eq!(inside(&client.request("GET", "/", &fields, b"")), Some(*from));
 
-    // A client that is not behind the gateway, and the daemon's own route from outside.
+    // A client that is not behind the gateway, and the daemon's route as seen from outside.
     let mut direct = Client::connect(lab.server(), site);
     let answer = ask(&mut direct);
-    assert_eq!((inside(&answer), told(&answer, "X-Inside-Port")), (None, None), "{}", answer.text());
+    assert_eq!(
+        (inside(&answer), received_field(&answer, "X-Inside-Port")),
+        (None, None),
+        "{}",
+        answer.text()
+    );
     assert_eq!(direct.get("/_inside").status, 404);
 
-    // The gateway takes no packets for the daemon: after the recipe's half a second the site goes on.
+    // The gateway drops packets for the daemon: the site works after the recipe's timeout of half a second.
     let (client, from) = &mut kept[1];
     lab.gateway().nft(
         "table ip mute {\n chain input {\n type filter hook input priority 0\n tcp dport 8080 drop\n }\n}\n",
@@ -223,7 +228,7 @@ fn the_application_learns_the_inside_address_and_the_site_needs_no_daemon() {
     lab.gateway().nft("delete table ip mute\n");
     wait_until("the gateway answers again", || inside(&ask(client)) == Some(*from));
 
-    // The daemon is gone, refuses the server, and is back.
+    // The daemon stops, then refuses the server, then works again.
     drop(daemon);
     for (client, _) in &mut kept[..10] {
         assert_eq!(inside(&ask(client)), None);

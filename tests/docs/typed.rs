@@ -1,5 +1,5 @@
-//! What is typed in the documents: each block is of a kind that is listed here, and what is typed in it prints
-//! what stands below.
+//! The commands of the documents: each block has a kind that is listed here, and its commands print what is
+//! shown below them.
 
 use std::fs;
 use std::process::Command;
@@ -21,7 +21,7 @@ struct Stage {
 impl Stage {
     fn build() -> Self {
         let lab = Lab::builder().build();
-        // As the package sets them.
+        // The package's values.
         lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "1");
         lab.gateway().sysctl("net.netfilter.nf_conntrack_timestamp", "1");
         let daemon = DAEMON.start(lab.gateway(), readme_config());
@@ -32,7 +32,7 @@ impl Stage {
         Self { lab, daemon, directory, _open: open }
     }
 
-    /// Types a command: on the gateway at `#`, on the server at `$`.
+    /// Runs a command: on the gateway for `#`, on the server for `$`.
     fn run(&self, prompt: char, line: &str) -> (bool, String) {
         let line = line.replace(CONFIG_PATH, &self.daemon.config_path().display().to_string());
         let netns = if prompt == '#' { self.lab.gateway() } else { self.lab.server() };
@@ -46,7 +46,7 @@ impl Stage {
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// The same for what never ends by itself: as many lines as are shown, while flows come and go.
+    /// The same for a command that does not end by itself: reads as many lines as are shown, while connections come and go.
     fn run_with_traffic(&self, prompt: char, line: &str, lines: usize) -> (bool, String) {
         let begun = self.directory.path().join("header");
         fs::write(
@@ -73,7 +73,7 @@ impl Stage {
 }
 
 #[test]
-fn every_block_is_of_a_kind_that_is_run() {
+fn every_block_has_a_kind_that_is_run() {
     const KINDS: [&str; 7] = ["console", "sh", "ini", "systemd", "nginx", "python", "text"];
     let all = DOCUMENTS.iter().flat_map(|name| blocks(name, &read(name)));
     for block in all {
@@ -84,7 +84,7 @@ fn every_block_is_of_a_kind_that_is_run() {
             block.language
         );
     }
-    // tests/nginx.rs runs the guide's first one.
+    // nginx.rs runs the recipe of the guide.
     let recipes = of_language("nginx");
     assert!(recipes.len() == 1 && recipes[0].place.starts_with("doc/OPERATIONS.md"), "one nginx recipe");
 }
@@ -118,9 +118,9 @@ fn commands_print_what_is_shown() {
     println!("{run} commands print what the documents show");
 }
 
-/// The rows of doc/HTTP.md that are a request: the status, and what the body is where the row shows it.
+/// The rows of doc/HTTP.md that show a request: the status, and the body where the row shows it.
 #[test]
-fn requests_are_answered_as_listed() {
+fn listed_requests_get_the_listed_responses() {
     if !lab::require() {
         return;
     }
@@ -144,9 +144,9 @@ fn requests_are_answered_as_listed() {
     assert!(rows >= 7, "only {rows} requests were found");
 }
 
-/// What the guide's table of containers says, with the same namespaces and capabilities and no container.
+/// The guide's table of containers, with the same namespaces and capabilities but no container.
 #[test]
-fn containers_fare_as_the_guide_says() {
+fn containers_behave_as_the_guide_says() {
     if !lab::require() {
         return;
     }
@@ -177,7 +177,7 @@ fn containers_fare_as_the_guide_says() {
 }
 
 #[test]
-fn configurations_are_taken_without_a_warning() {
+fn shown_configurations_give_no_warning() {
     let directory = TempDir::with_prefix("pynatconnd-docs-").expect("a temporary directory can be made");
     let path = directory.path().join("shown.conf");
     for block in of_language("ini") {
@@ -190,7 +190,7 @@ fn configurations_are_taken_without_a_warning() {
 }
 
 #[test]
-fn additions_to_the_unit_are_understood() {
+fn shown_unit_additions_are_valid() {
     let directory = TempDir::with_prefix("pynatconnd-docs-").expect("a temporary directory can be made");
     let unit = directory.path().join("pynatconnd.service");
     let additions = directory.path().join("pynatconnd.service.d");
@@ -210,7 +210,7 @@ fn additions_to_the_unit_are_understood() {
 }
 
 #[test]
-fn the_program_in_python_finds_the_host() {
+fn the_python_program_finds_the_host() {
     if !lab::require() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Row 9: a packet of a new flow has come through the NAT to the server, which asks at once who sent it.
+//! Row 9: a packet of a new connection has reached the server through the NAT, and the server looks up its sender at once.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -12,19 +12,19 @@ use crate::meter::percentile;
 use crate::report::{Row, Target};
 use lab::http::Client;
 
-/// New flows a second.
+/// New connections per second.
 const RATE: u32 = 20_000;
-/// The server asks about one packet of so many.
+/// The server looks up the sender of one packet in this number.
 const ONE_OF: u32 = 20;
-/// Inside hosts; each has ports of its own, so that the NAT keeps them and none is refused.
+/// Inside hosts with different ports, so that the NAT keeps the ports and drops nothing.
 const HOSTS: u8 = 4;
 const FIRST_PORT: u16 = 10_000;
 
-/// What the server saw.
+/// The server's observations.
 #[derive(Default)]
 struct Seen {
     packets: u32,
-    /// Milliseconds from a packet's receipt to the answer.
+    /// Milliseconds from the receipt of a packet to the response.
     times: Vec<f64>,
     missing: u32,
     wrong: u32,
@@ -36,10 +36,10 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
     let lab = gateway.lab();
     let daemon = gateway.daemon(CONFIG);
     let (mut p50, mut p99, mut most) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut unanswered, mut rates, mut asked, mut packets) = (Vec::new(), Vec::new(), 0, 0);
+    let (mut unanswered, mut rates, mut lookups, mut packets) = (Vec::new(), Vec::new(), 0, 0);
     for _ in 0..bench.rounds(5) {
         let server = lab.udp_server(lab.server_at(9000));
-        // What the kernel lets an ordinary socket have; the packets that come while an answer is awaited.
+        // The largest receive buffer of an ordinary socket, for the packets that come during a lookup.
         SockRef::from(&server).set_recv_buffer_size(4 << 20).expect("the socket is open");
         server.set_read_timeout(Some(Duration::from_secs(2))).expect("the socket is open");
         let client = Client::connect(lab.server(), daemon.addr_on(lab.public(0)));
@@ -52,7 +52,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
         p99.push(percentile(&mut seen.times, 0.99));
         most.push(percentile(&mut seen.times, 1.0));
         unanswered.push(f64::from(seen.missing + seen.wrong));
-        asked += seen.times.len();
+        lookups += seen.times.len();
         packets += seen.packets;
         load::flush(gateway.netns());
     }
@@ -62,11 +62,11 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
         .figure("the longest", "ms", &most)
         .target("missing or wrong", "", &unanswered, Target::AtMost(0.0))
         .figure("new flows", "a second", &rates)
-        .note(format!("{packets} packets arrived, {asked} were asked about"));
+        .note(format!("{packets} packets arrived, {lookups} senders were looked up"));
     Ok(vec![row])
 }
 
-/// Sends one packet each from so many addresses and ports, and returns how many a second it were.
+/// Sends one packet from each address and port, and returns the packets per second.
 fn send(hosts: &[SocketAddr], target: SocketAddr, flows: u32) -> f64 {
     let pace = Pace::new(RATE);
     for number in 0..flows {
@@ -79,7 +79,7 @@ fn send(hosts: &[SocketAddr], target: SocketAddr, flows: u32) -> f64 {
     pace.reached(flows)
 }
 
-/// Receives packets and asks about some, until no more come.
+/// Receives packets and looks up the senders of some, until no more come.
 fn serve(server: &UdpSocket, mut client: Client, flows: u32) -> Seen {
     let mut seen = Seen::default();
     let mut buffer = [0; 64];

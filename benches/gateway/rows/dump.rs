@@ -17,19 +17,19 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
     let entries = bench.many(1_000_000);
     let few = entries / 10;
     load::make(netns, 0..few);
-    let of_few = Read::by_nfct(netns)?.memory;
+    let of_few = DumpFigures::by_nfct(netns)?.memory;
     load::make(netns, few..entries);
 
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     machine::on(&bench.cpus.measured, || {
         for round in 0..bench.rounds(9) {
-            // Who is first changes from round to round.
+            // The order alternates from round to round.
             if round % 2 == 0 {
-                ours.push(Read::by_nfct(netns)?);
-                theirs.push(Read::by_library(netns, &peer)?);
+                ours.push(DumpFigures::by_nfct(netns)?);
+                theirs.push(DumpFigures::by_library(netns, &peer)?);
             } else {
-                theirs.push(Read::by_library(netns, &peer)?);
-                ours.push(Read::by_nfct(netns)?);
+                theirs.push(DumpFigures::by_library(netns, &peer)?);
+                ours.push(DumpFigures::by_nfct(netns)?);
             }
         }
         Ok::<_, String>(())
@@ -39,9 +39,10 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
             return Err(format!("they did not read the same {entries} entries: {ours:?}, {theirs:?}"));
         }
     }
-    let of = |reads: &[Read], field: fn(&Read) -> f64| reads.iter().map(field).collect::<Vec<_>>();
+    let of =
+        |reads: &[DumpFigures], field: fn(&DumpFigures) -> f64| reads.iter().map(field).collect::<Vec<_>>();
     let (our_time, their_time) = (of(&ours, |read| read.seconds), of(&theirs, |read| read.seconds));
-    let memory = |read: &Read| read.memory;
+    let memory = |read: &DumpFigures| read.memory;
     let row = Row::new("12", format!("a dump of {entries} entries read into typed values"))
         .figure("`Query::dump`", "s", &our_time)
         .figure("the C library's callback", "s", &their_time)
@@ -52,9 +53,9 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
     Ok(vec![row])
 }
 
-/// What a process says that has read the table.
+/// The output of a process that has read the table.
 #[derive(Debug)]
-struct Read {
+struct DumpFigures {
     entries: u64,
     seconds: f64,
     sum: u64,
@@ -62,7 +63,7 @@ struct Read {
     memory: f64,
 }
 
-impl Read {
+impl DumpFigures {
     fn by_nfct(netns: &Netns) -> Result<Self, String> {
         let child = Peer::Flows.start(netns);
         Self::parse(&child.wait_with_output().map_err(|error| error.to_string())?.stdout)

@@ -1,5 +1,5 @@
-//! What an event costs: rows 1 to 4. Flows begin, each a NEW event, and end, each a DESTROY event; one
-//! listener at a time reads them.
+//! Rows 1 to 4: the cost of an event. Connections open, with one NEW event each, and close, with one DESTROY
+//! event each. One listener at a time reads them.
 
 use std::process::{Child, Stdio};
 use std::thread;
@@ -17,14 +17,14 @@ use crate::report::{Row, Target, ratios};
 use lab::http::Client;
 use lab::{Daemon, Netns};
 
-/// Of each kind, in a burst.
+/// Events of each kind in a burst.
 const EVENTS: u32 = 1_000_000;
-/// What `del_delay` is by default, and a moment more.
+/// Slightly more than the default of `del_delay`.
 const KEPT: Duration = Duration::from_millis(10_500);
-/// `conntrack` is slower than a flush; it gets so much room that it loses nothing all the same. Its own
-/// option for that sets the buffer of another of its sockets (1.4.7).
+/// `conntrack` is slower than a flush. This receive buffer is large enough that it loses nothing. Its own
+/// option for the buffer affects another of its sockets (1.4.7).
 const BUFFER_OF_CONNTRACK: u32 = 1 << 30;
-/// As many events as the daemon's default buffer surely has room for.
+/// A number of events that certainly fits the daemon's default receive buffer.
 const BACKLOG: u32 = 80_000;
 
 /// A peer, ended when dropped.
@@ -43,15 +43,15 @@ impl Running {
     }
 }
 
-/// What one burst was to one listener.
+/// The figures of one burst for one listener.
 struct Burst {
-    /// Seconds of CPU, for both kinds of events, and for each.
+    /// Seconds of CPU for all events, and for each kind.
     cpu: f64,
     new: f64,
     destroy: f64,
     /// Events that were read.
     read: f64,
-    /// Events a second as they were made.
+    /// Events per second, as generated.
     created: f64,
     removed: f64,
     /// Events that the kernel dropped because the listener's buffer was full.
@@ -65,17 +65,17 @@ impl Burst {
     }
 }
 
-/// Where events come from.
+/// The source of events.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    /// Entries are put into the kernel's table, and the table is flushed: the fastest there is.
+    /// Entries are created through ctnetlink and flushed: the fastest way.
     Entries,
-    /// Packets go through the NAT, and the kernel ends their flows by itself: no program has a part in it.
+    /// Packets go through the NAT, and the kernel ends their connections by timeout. No program is involved.
     Packets,
 }
 
-/// So many NEW at full speed, then as many DESTROY, and what they cost the process `pid`. With `pause` it
-/// has read the ones before the others come.
+/// Generates this number of NEW events at full speed, then as many DESTROY events, and measures what they
+/// cost the process `pid`. With `pause` it has read the first before the others come.
 fn send(bench: &Bench, gateway: &Gateway, pid: u32, origin: Origin, pause: bool) -> Burst {
     let (lab, netns) = (gateway.lab(), gateway.netns());
     let events = bench.many(EVENTS);
@@ -108,7 +108,7 @@ fn send(bench: &Bench, gateway: &Gateway, pid: u32, origin: Origin, pause: bool)
     }
 }
 
-/// µs of CPU for one event when all of them wait already: no sleeping and waking, only reading.
+/// µs of CPU for one event when all of them are already in the receive buffer: reading without waking.
 fn backlog(bench: &Bench, netns: &Netns, pid: u32) -> f64 {
     let listener = Listener::new(netns, pid);
     let process = Pid::from_raw(pid.try_into().expect("a process id is positive"));
@@ -130,8 +130,8 @@ fn backlog(bench: &Bench, netns: &Netns, pid: u32) -> f64 {
     cpu.as_secs_f64() * 1e6 / f64::from(2 * BACKLOG)
 }
 
-/// Checks how many mappings the daemon has put into its table since it started. Connections to the daemon
-/// itself are some, too.
+/// Checks the number of mappings that the daemon has created since its start. Connections to the daemon
+/// are mappings too.
 fn check_created(netns: &Netns, daemon: &Daemon, expected: u32) {
     let answer = Client::connect(netns, daemon.local_addr()).get("/nagios").json();
     let created = answer["number_of_created_items"].as_u64().expect("/nagios has it");
@@ -197,7 +197,7 @@ pub fn against_the_limit(bench: &Bench) -> Result<Vec<Row>, String> {
     Ok(vec![row])
 }
 
-/// Row 2. `conntrack` looks up the name of the program that made an entry, so here packets make them.
+/// Row 2. `conntrack` looks up the name of the program that created an entry, so here packets create them.
 pub fn against_conntrack(bench: &Bench) -> Result<Vec<Row>, String> {
     let gateway = Gateway::new();
     let netns = gateway.netns();
@@ -263,8 +263,8 @@ pub fn burst(bench: &Bench) -> Result<Vec<Row>, String> {
     for _ in 0..bench.rounds(3) {
         let daemon = gateway.daemon(CONFIG);
         let burst = send(bench, &gateway, daemon.pid(), Origin::Entries, false);
-        let told = daemon.stderr().lines().filter(|line| line.contains("dropped events")).count();
-        overruns.push((told as u64).max(burst.dropped) as f64);
+        let logged = daemon.stderr().lines().filter(|line| line.contains("dropped events")).count();
+        overruns.push((logged as u64).max(burst.dropped) as f64);
         bursts.push(burst);
     }
     let row = Row::new("4", format!("{events} NEW at full speed, then a flush; default configuration"))

@@ -1,4 +1,4 @@
-//! Look-ups a second: rows 6 and 7. Servers have one half of the processors, wrk the other.
+//! Rows 6 and 7: lookups per second. The servers have one half of the processors, wrk the other.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -13,14 +13,14 @@ use crate::web::{self, Nginx, Served};
 use lab::Daemon;
 use lab::http::Client;
 
-/// Kept connections of wrk.
+/// Persistent connections of wrk.
 const CONNECTIONS: usize = 64;
-/// New flows a second in row 7.
+/// New connections per second in row 7.
 const ARRIVING: u32 = 50_000;
-/// So many of them at once, as packets do when a network card hands them over.
+/// Connections opened at once, like a batch of packets from a network card.
 const TOGETHER: u32 = 16;
 
-/// A gateway and a daemon that has been told of so many connections as they began.
+/// A gateway and a daemon that has received the NEW events of this number of connections.
 fn serving(bench: &Bench, mappings: u32) -> (Gateway, Daemon) {
     let gateway = Gateway::new();
     let daemon = machine::on(&bench.cpus.measured, || gateway.daemon(CONFIG));
@@ -55,7 +55,7 @@ pub fn at_rest(bench: &Bench) -> Result<Vec<Row>, String> {
     }
     drop((daemon, nginx));
 
-    // A daemon that has found its mappings in the kernel's table asks the kernel whether each still lives.
+    // For mappings from a dump, the daemon would query the kernel at each lookup.
     let daemon = machine::on(&bench.cpus.measured, || gateway.daemon(CONFIG));
     let mut found = Vec::new();
     for _ in 0..bench.rounds(5) {
@@ -65,7 +65,7 @@ pub fn at_rest(bench: &Bench) -> Result<Vec<Row>, String> {
     let of = |all: &[Served], what: fn(&Served) -> f64| all.iter().map(what).collect::<Vec<f64>>();
     let rate = |all: &[Served]| of(all, |served| served.rate);
     let p99 = |all: &[Served]| of(all, |served| served.p99);
-    let row = Row::new("6", format!("look-ups with {mappings} mappings, {CONNECTIONS} connections"))
+    let row = Row::new("6", format!("lookups with {mappings} mappings, {CONNECTIONS} connections"))
         .figure("pynatconnd", "a second", &rate(&ours))
         .figure("nginx, a fixed body", "a second", &rate(&theirs))
         .target("times nginx", "×", &ratios(&rate(&ours), &rate(&theirs)), Target::AtLeast(0.6))
@@ -104,7 +104,7 @@ pub fn under_load(bench: &Bench) -> Result<Vec<Row>, String> {
             served
         })?;
         loaded.push(served);
-        // The passing ones are to be gone, and forgotten, before the next round.
+        // The short-lived connections must be gone, and their mappings removed, before the next round.
         thread::sleep(Duration::from_secs(if bench.quick { 1 } else { 15 }));
         listener.wait_drained();
     }
@@ -121,8 +121,8 @@ pub fn under_load(bench: &Bench) -> Result<Vec<Row>, String> {
     Ok(vec![row])
 }
 
-/// Makes passing connections from this number on until it is told to stop; returns where to go on, and how
-/// many a second it were.
+/// Opens short-lived connections from this number on until `stop` is set. Returns the next number and the
+/// connections per second.
 fn arrive(first: u32, stop: &AtomicBool) -> (u32, f64) {
     let mut sender = Sender::new();
     let pace = Pace::new(ARRIVING);

@@ -1,4 +1,4 @@
-//! Row 11: what the daemon does while nothing happens.
+//! Row 11: the daemon's CPU time while nothing happens.
 
 use std::thread;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
     let daemon = gateway.daemon(CONFIG);
     load::make(gateway.netns(), 0..mappings);
     Listener::new(gateway.netns(), daemon.pid()).wait_drained();
-    // Threads that were needed for a moment have gone by then.
+    // Temporary threads have ended by then.
     thread::sleep(Duration::from_secs(1));
     let samples: Vec<f64> = (0..bench.rounds(3))
         .map(|_| {

@@ -1,15 +1,15 @@
-//! The rows of the table, and which of them are wanted.
+//! The list of the rows, and the choice among them.
 
 use super::{answer, dump, events, http, idle, lock, memory, start};
 use crate::bench::Bench;
 use crate::report::Row;
 
-/// What can be chosen: rows that are measured together.
+/// Rows that are measured together, and can be chosen by name or number.
 pub struct Measurement {
     pub name: &'static str,
     numbers: &'static [&'static str],
     pub what: &'static str,
-    /// Measures, or says what this machine lacks for it.
+    /// Measures. The error says what this machine lacks.
     pub measure: fn(&Bench) -> Result<Vec<Row>, String>,
 }
 
@@ -35,7 +35,7 @@ pub const ROWS: [Measurement; 12] = [
     Measurement {
         name: "burst",
         numbers: &["4"],
-        what: "a burst of NEW and DESTROY at full speed, without loss",
+        what: "a burst of NEW and DESTROY at full speed, without lost events",
         measure: events::burst,
     },
     Measurement {
@@ -47,13 +47,13 @@ pub const ROWS: [Measurement; 12] = [
     Measurement {
         name: "http",
         numbers: &["6"],
-        what: "look-ups a second, against nginx",
+        what: "lookups per second, against nginx",
         measure: http::at_rest,
     },
     Measurement {
         name: "http-load",
         numbers: &["7"],
-        what: "look-ups a second while flows arrive",
+        what: "lookups per second while connections open",
         measure: http::under_load,
     },
     Measurement {
@@ -65,13 +65,13 @@ pub const ROWS: [Measurement; 12] = [
     Measurement {
         name: "answer",
         numbers: &["9"],
-        what: "from a packet's arrival to the answer, through real NAT",
+        what: "from a packet's arrival to the response, through real NAT",
         measure: answer::measure,
     },
     Measurement {
         name: "lock",
         numbers: &["10"],
-        what: "the longest look-up while the table works",
+        what: "the longest lookup while the table works",
         measure: lock::measure,
     },
     Measurement { name: "idle", numbers: &["11"], what: "CPU when nothing happens", measure: idle::measure },
@@ -83,12 +83,12 @@ pub const ROWS: [Measurement; 12] = [
     },
 ];
 
-/// The rows that a list names, all for an empty one; or the name that nobody knows.
+/// The rows named in a list, or all for an empty one. The error is the unknown name.
 pub fn choose(list: &str) -> Result<Vec<&'static Measurement>, String> {
-    let asked: Vec<&str> = list.split([',', ' ']).filter(|name| !name.is_empty()).collect();
+    let wanted: Vec<&str> = list.split([',', ' ']).filter(|name| !name.is_empty()).collect();
     let names = |row: &Measurement, name: &str| row.name == name || row.numbers.contains(&name);
-    if let Some(unknown) = asked.iter().find(|name| !ROWS.iter().any(|row| names(row, name))) {
+    if let Some(unknown) = wanted.iter().find(|name| !ROWS.iter().any(|row| names(row, name))) {
         return Err((*unknown).to_owned());
     }
-    Ok(ROWS.iter().filter(|row| asked.is_empty() || asked.iter().any(|name| names(row, name))).collect())
+    Ok(ROWS.iter().filter(|row| wanted.is_empty() || wanted.iter().any(|name| names(row, name))).collect())
 }

@@ -1,5 +1,5 @@
-//! Row 10: how long the table's lock is held by work on the table. The daemon notes the longest hold and says
-//! it at its end; a slow stream of look-ups shows beside it what a client sees.
+//! Row 10: how long work on the table holds its lock. The daemon records the longest time and logs it at its
+//! end; a slow series of lookups shows the effect on clients.
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -17,21 +17,21 @@ use crate::report::{Row, Target};
 use lab::http::Client;
 use lab::{Daemon, Netns};
 
-/// Between two look-ups.
+/// The interval between two lookups.
 const PAUSE: Duration = Duration::from_micros(300);
 
-/// When a look-up was asked, and how many milliseconds it took.
-type Asked = (Instant, f64);
+/// The time of a lookup, and its duration in milliseconds.
+type LookupTime = (Instant, f64);
 
-/// Asks all the while.
-struct Stream<'a> {
+/// Sends lookups continuously.
+struct LookupSeries<'a> {
     netns: &'a Netns,
     address: SocketAddr,
-    asked: Mutex<Vec<Asked>>,
+    lookups: Mutex<Vec<LookupTime>>,
     stop: AtomicBool,
 }
 
-impl Stream<'_> {
+impl LookupSeries<'_> {
     fn run(&self) {
         let mut client = Client::connect(self.netns, self.address);
         let ports = LASTING.ports();
@@ -40,26 +40,26 @@ impl Stream<'_> {
             let start = Instant::now();
             client.get(&format!("/nat_port/{port}"));
             let took = start.elapsed().as_secs_f64() * 1e3;
-            self.asked.lock().expect("nobody panics with it").push((start, took));
-            // A step that has no common divisor with their number visits all.
+            self.lookups.lock().expect("nobody panics with it").push((start, took));
+            // A step that is coprime to their number visits all.
             port = ports.start + (port - ports.start + 7919) % (ports.end - ports.start);
             thread::sleep(PAUSE);
         }
     }
 
-    /// Milliseconds of those that were asked while `work` ran.
+    /// The durations, in milliseconds, of the lookups sent while `work` ran.
     fn during(&self, work: impl FnOnce()) -> Vec<f64> {
-        self.asked.lock().expect("nobody panics with it").clear();
+        self.lookups.lock().expect("nobody panics with it").clear();
         work();
-        let asked = self.asked.lock().expect("nobody panics with it");
-        asked.iter().map(|(_, took)| *took).collect()
+        let lookups = self.lookups.lock().expect("nobody panics with it");
+        lookups.iter().map(|(_, took)| *took).collect()
     }
 }
 
 pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
     let mappings = bench.many(4_000_000);
     let cpus = bench.cpus.with_one_for_load();
-    // Sweeps come when they are wanted, not before.
+    // No sweep comes before the row requests it.
     let quiet = CONFIG.replace("[data]", "[data]\nsweep_interval = 3600");
     let sweeping = CONFIG.replace("[data]", "[data]\nsweep_interval = 3601");
     let filtered = format!("[filter]\ndst_port = 443\n{quiet}");
@@ -67,7 +67,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
         "nothing happens",
         "it grows",
         "it is swept",
-        "it is read anew",
+        "it is read again",
         "`/debug` and `/metrics` are read",
         "all end",
     ];
@@ -79,10 +79,10 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
         let netns = gateway.netns();
         let mut daemon = machine::on(&cpus.measured, || gateway.daemon(&quiet));
         let listener = Listener::new(netns, daemon.pid());
-        let stream = Stream {
+        let stream = LookupSeries {
             netns,
             address: daemon.local_addr(),
-            asked: Mutex::default(),
+            lookups: Mutex::default(),
             stop: AtomicBool::new(false),
         };
         thread::scope(|scope| {
@@ -131,13 +131,13 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
     row = row.target("held at the longest, all of it", "ms", &held, Target::AtMost(5.0));
     row = row.figure("the most processor time of one hold", "ms", &worked);
     for (at, name) in names.into_iter().enumerate() {
-        row = row.figure(format!("the longest look-up while {name}"), "ms", &longest[at]);
-        row = row.figure(format!("99 of 100 look-ups while {name}"), "ms", &p99[at]);
+        row = row.figure(format!("the longest lookup while {name}"), "ms", &longest[at]);
+        row = row.figure(format!("99 of 100 lookups while {name}"), "ms", &p99[at]);
     }
-    Ok(vec![row.note("times have the scheduler's delays in them; a look-up also reads the events that wait")])
+    Ok(vec![row.note("times include the scheduler's delays; a lookup also reads the pending events")])
 }
 
-/// The milliseconds that the daemon says at its end behind these words, as `812.3µs`, `1.2ms` or `1s`.
+/// The milliseconds after these words in the daemon's last log lines, such as `812.3µs`, `1.2ms` or `1s`.
 fn milliseconds(log: &str, words: &str) -> f64 {
     let said = log.lines().find_map(|line| line.split_once(words));
     let text = said.and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default();
@@ -160,18 +160,18 @@ impl Drop for StopAtEnd<'_> {
     }
 }
 
-/// Puts another configuration into force, on which the daemon reads the kernel's table.
+/// Reloads another configuration, so that the daemon reads the kernel's table.
 fn reload_and_wait_for_dump(daemon: &Daemon, config: &str) {
     let busy = || crate::meter::cpu(daemon.pid());
     daemon.rewrite_config(config);
     daemon.signal(Signal::SIGHUP);
     thread::sleep(Duration::from_millis(300));
-    // While it reads, one of its threads is busy: the rest asks and answers a little.
+    // One thread is busy while it reads; the others do little.
     let start = Instant::now();
     loop {
         let before = busy();
         thread::sleep(Duration::from_millis(500));
-        // A thread that has ended takes its time with it.
+        // The time of an ended thread is no longer counted.
         if busy().saturating_sub(before) < Duration::from_millis(200) {
             return;
         }

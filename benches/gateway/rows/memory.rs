@@ -1,11 +1,11 @@
-//! Row 8: what a mapping takes.
+//! Row 8: the memory of a mapping.
 
 use crate::bench::{Bench, CONFIG, Gateway};
 use crate::load;
 use crate::meter::{self, Listener};
 use crate::report::{Row, Target};
 
-/// How many mappings, and again as many, and so on.
+/// Mappings that are added at each step.
 const STEPS: [u32; 3] = [1_000_000, 2_000_000, 4_000_000];
 
 pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
@@ -23,11 +23,11 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
             made = mappings;
             samples.push(meter::resident(daemon.pid()) as f64 / f64::from(mappings));
         }
-        assert_eq!(listener.dropped(), 0, "all were told of");
+        assert_eq!(listener.dropped(), 0, "all were reported");
     }
     let of = |step: usize| bench.many(STEPS[step]);
     let [empty, one, two, four] = &samples;
-    // What the last two million take each, against the first two.
+    // The memory per mapping of the last two million, compared with the first two.
     let growth: Vec<f64> = two.iter().zip(four).map(|(two, four)| (2.0 * four - two) / two).collect();
     let row = Row::new("8", "resident memory for one mapping, the whole process")
         .target(format!("{} mappings", of(0)), "bytes", one, Target::AtMost(200.0))

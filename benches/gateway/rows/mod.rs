@@ -1,4 +1,4 @@
-//! The rows of the table, a file each or a file for those that share a set-up; `list` names them all.
+//! The rows of the table, one file per row or per group of rows with the same setup; `list` has them all.
 
 mod answer;
 mod dump;

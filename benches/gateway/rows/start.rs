@@ -1,4 +1,4 @@
-//! Row 5: from the start of the process until the table is whole.
+//! Row 5: from the start of the process until the table is complete.
 
 use std::io::Read;
 use std::process::Stdio;
@@ -22,7 +22,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
         dump.stdout.take().expect("it is a pipe").read_to_string(&mut said).expect("it says text");
         raw.push(start.elapsed().as_secs_f64());
         dump.wait().expect("it is our child");
-        // Connections to the daemon are some, too.
+        // Connections to the daemon are mappings too.
         assert!(said.trim().parse().is_ok_and(|dumped: u32| dumped >= entries), "a dump of {said}");
 
         let start = Instant::now();

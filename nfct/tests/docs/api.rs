@@ -17,7 +17,7 @@ pub struct Api {
     pub types: BTreeMap<String, String>,
     /// By type: methods, constants, variants and fields.
     pub members: BTreeMap<String, Vec<Member>>,
-    /// Words inside macros: what they make is not seen otherwise.
+    /// Words inside macros, which may create items.
     in_macros: BTreeSet<String>,
 }
 
@@ -144,7 +144,7 @@ impl Api {
     }
 
     fn add_words(&mut self, tokens: String) {
-        // What stands in quotes is documentation, mostly.
+        // Most string literals are documentation.
         let mut outside = String::new();
         let (mut quoted, mut escaped) = (false, false);
         for c in tokens.chars() {
@@ -164,7 +164,7 @@ fn is_public(visibility: &Visibility) -> bool {
     matches!(visibility, Visibility::Public(_))
 }
 
-/// The documentation of an item; text that a macro makes counts as its words.
+/// The documentation of an item. Text created by a macro counts as its words.
 fn docs(attributes: &[Attribute]) -> String {
     let lines =
         attributes.iter().filter(|attribute| attribute.path().is_ident("doc")).filter_map(|attribute| {

@@ -1,5 +1,5 @@
-//! Holds doc/COVERAGE.md: it has a row for every function of the installed
-//! headers, and what it names is there.
+//! doc/COVERAGE.md is complete: it has a row for every function of the installed
+//! headers, and the items and tests that it names exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,7 +15,7 @@ struct Row {
 }
 
 impl Row {
-    /// The words in back quotes of one cell.
+    /// The words in backticks of one cell.
     fn names(&self, cell: usize) -> Vec<&str> {
         self.cells[cell].split('`').skip(1).step_by(2).collect()
     }
@@ -44,10 +44,10 @@ fn rows() -> Vec<Row> {
         .collect()
 }
 
-/// What pkg-config says of the installed library.
-fn pkg_config(question: &str) -> String {
+/// A value of pkg-config for the installed library.
+fn pkg_config(argument: &str) -> String {
     let output = Command::new("pkg-config")
-        .args([question, "libnetfilter_conntrack"])
+        .args([argument, "libnetfilter_conntrack"])
         .output()
         .expect("pkg-config is installed, as the build needs it");
     String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
@@ -77,10 +77,10 @@ fn without_comments(text: &str) -> String {
     kept + rest
 }
 
-/// The library's functions that a piece of C declares: a name of its own before
+/// The library's functions in a C declaration: a name with its prefix before
 /// a parenthesis.
 fn declared(declaration: &str) -> impl Iterator<Item = String> {
-    // What stands behind the last parenthesis is before none.
+    // The text after the last parenthesis precedes none.
     let before_parentheses = declaration.split('(').take(declaration.matches('(').count());
     before_parentheses.filter_map(|before| {
         let word = before.trim_end().rsplit(|c: char| !c.is_alphanumeric() && c != '_').next()?;
@@ -96,7 +96,7 @@ fn every_function_of_the_installed_headers_has_its_row() {
     let listed: BTreeSet<&str> = rows.iter().flat_map(|row| row.names(0)).collect();
     let missing: Vec<&String> = functions.keys().filter(|name| !listed.contains(name.as_str())).collect();
     assert!(missing.is_empty(), "doc/COVERAGE.md has no row for {missing:?}");
-    // What is called deprecated is what the header calls so.
+    // The document and the header agree on what is deprecated.
     for row in &rows {
         for (name, deprecated) in functions.iter().filter(|(name, _)| row.names(0).contains(&name.as_str())) {
             let said = row.cells[1].starts_with("deprecated");
@@ -106,7 +106,7 @@ fn every_function_of_the_installed_headers_has_its_row() {
 }
 
 #[test]
-fn no_row_is_empty_and_every_counterpart_is_there() {
+fn no_row_is_empty_and_every_counterpart_exists() {
     let api = Api::read();
     let rows = rows();
     assert!(rows.len() > 100, "{} rows", rows.len());
@@ -127,7 +127,7 @@ fn no_row_is_empty_and_every_counterpart_is_there() {
 }
 
 #[test]
-fn every_test_that_is_named_is_there() {
+fn every_named_test_exists() {
     let mut wrong = Vec::new();
     for row in rows() {
         let tests = row.names(2);
@@ -148,8 +148,8 @@ fn every_test_that_is_named_is_there() {
     assert!(wrong.is_empty(), "doc/COVERAGE.md:\n{}", wrong.join("\n"));
 }
 
-/// Whether a function of this name stands behind `#[test]`, and nothing but other
-/// attributes in between.
+/// Whether a function of this name follows `#[test]`, with only other attributes
+/// in between.
 fn has_test(text: &str, name: &str) -> bool {
     let function = format!("fn {name}(");
     text.match_indices(&function).any(|(at, _)| {
@@ -165,7 +165,7 @@ fn the_version_is_that_of_the_headers() {
 }
 
 #[test]
-fn the_check_would_tell() {
+fn the_check_detects_an_error() {
     let api = Api::read();
     assert!(api.has("Query") && api.has("Query::open") && api.has("attr::MARK") && api.has("Labels::eq"));
     assert!(

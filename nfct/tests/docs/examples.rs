@@ -1,6 +1,6 @@
 //! Every public type, function and method has an example that uses it.
 //!
-//! `cargo test` compiles the examples; this looks that there are some.
+//! `cargo test` compiles the examples; this test checks that they exist.
 
 use super::api::Api;
 

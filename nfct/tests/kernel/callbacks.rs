@@ -1,6 +1,6 @@
-//! The C library's own way on the real kernel, each test in a network namespace of its own.
+//! The C library's handles and callbacks on the real kernel, each test in its own network namespace.
 //!
-//! Needs root; elsewhere each test says so and does nothing.
+//! Needs root; without it each test says so and does nothing.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,7 +25,7 @@ fn ask(handle: &mut Handle, request: Request<'_>) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_query_of_the_library_does_what_it_says() {
+fn every_query_of_the_library_works() {
     in_fresh_namespace(|| {
         let mut handle = Handle::open(Groups::NONE).unwrap();
         let mut query = Query::open().unwrap();
@@ -86,7 +86,7 @@ fn every_query_of_the_library_does_what_it_says() {
 }
 
 #[test]
-fn a_panic_or_a_stop_ends_a_query_and_the_handle_goes_on() {
+fn a_panic_or_a_stop_ends_a_query_and_the_handle_stays_usable() {
     in_fresh_namespace(|| {
         let mut query = Query::open().unwrap();
         (1..=1000).for_each(|port| query.create(&entry(masqueraded(port))).unwrap());
@@ -109,7 +109,7 @@ fn a_panic_or_a_stop_ends_a_query_and_the_handle_goes_on() {
             };
             handle.query(Request::Dump(Family::Any), stop).unwrap();
             assert_eq!(seen, 3);
-            // What comes next is the answer to this question and no other.
+            // The next message is the reply to this query and no other.
             assert_eq!(ask(&mut handle, Request::Get(&entry(masqueraded(500)))).len(), 1);
             assert_eq!(ask(&mut handle, Request::Dump(Family::Any)).len(), 1000);
         }
@@ -117,7 +117,7 @@ fn a_panic_or_a_stop_ends_a_query_and_the_handle_goes_on() {
 }
 
 #[test]
-fn answers_and_events_are_caught_with_their_messages() {
+fn replies_and_events_are_caught_with_their_messages() {
     in_fresh_namespace(|| {
         let mut query = Query::open().unwrap();
         (1..=5).for_each(|port| query.create(&entry(masqueraded(port))).unwrap());

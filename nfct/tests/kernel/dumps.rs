@@ -1,6 +1,6 @@
-//! Against the real kernel, each test in a network namespace of its own.
+//! Dumps, lookups and overruns on the real kernel, each test in its own network namespace.
 //!
-//! Needs root; elsewhere each test says so and does nothing.
+//! Needs root; without it each test says so and does nothing.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,7 +25,7 @@ fn everything() -> Vec<(Tuple, Tuple)> {
 }
 
 #[test]
-fn a_dump_shows_what_was_made_and_the_c_library_agrees() {
+fn a_dump_lists_the_created_entries_and_the_c_library_agrees() {
     in_fresh_namespace(|| {
         let mut query = Query::open().unwrap();
         let made = everything();
@@ -56,7 +56,7 @@ fn a_dump_shows_what_was_made_and_the_c_library_agrees() {
         assert_eq!(theirs.len(), ours.len());
         for flow in &ours {
             let expected = (Some(flow.original), Some(flow.reply), Some(flow.mark), Some(flow.status));
-            // The library has no place for the type that an ICMP reply carries.
+            // The library cannot hold the type of an ICMP reply.
             if flow.original.protocol != Protocol::Icmp {
                 assert_eq!(theirs[&flow.id], expected);
             }
@@ -89,7 +89,7 @@ fn an_entry_is_found_by_its_reply_tuple_alone() {
 }
 
 #[test]
-fn a_dump_that_is_left_early_does_not_disturb_the_next_question() {
+fn a_dump_that_is_dropped_early_does_not_disturb_the_next_query() {
     in_fresh_namespace(|| {
         let mut query = Query::open().unwrap();
         for entry in everything() {
@@ -134,7 +134,7 @@ fn a_panicking_callback_ends_the_dump_and_reaches_the_caller() {
 }
 
 #[test]
-fn events_tell_of_a_life_from_beginning_to_end() {
+fn events_report_a_lifetime_from_new_to_destroy() {
     in_fresh_namespace(|| {
         let mut events = Events::subscribe(Groups::NEW | Groups::DESTROY).unwrap();
         events.set_receive_buffer(4 << 20).unwrap();
@@ -158,7 +158,7 @@ fn events_tell_of_a_life_from_beginning_to_end() {
 }
 
 #[test]
-fn a_full_buffer_is_told_and_the_socket_goes_on_after_it() {
+fn an_overrun_is_reported_and_the_socket_stays_usable() {
     in_fresh_namespace(|| {
         let mut events = Events::subscribe(Groups::NEW | Groups::DESTROY).unwrap();
         events.set_receive_buffer(4096).unwrap();

@@ -1,6 +1,6 @@
-//! Events of the real kernel, each test in a network namespace of its own.
+//! Events of the real kernel, each test in its own network namespace.
 //!
-//! Needs root; elsewhere each test says so and does nothing.
+//! Needs root; without it each test says so and does nothing.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use nfct::{
 use lab::in_fresh_namespace;
 use lab::samples::{create, entry, masqueraded, over_ipv6, zoned};
 
-/// Longer than anything takes on a machine that is busy.
+/// Longer than anything takes on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
 
 fn event(news: News) -> Event {
@@ -23,7 +23,7 @@ fn event(news: News) -> Event {
 }
 
 #[test]
-fn an_iterator_waits_and_hands_out_each_event_once() {
+fn an_iterator_waits_and_yields_each_event_once() {
     in_fresh_namespace(|| {
         let mut events = Events::subscribe(Groups::ALL).unwrap();
         events.set_receive_buffer(4 << 20).unwrap();
@@ -33,7 +33,7 @@ fn an_iterator_waits_and_hands_out_each_event_once() {
         assert!(start.elapsed() >= Duration::from_millis(30));
 
         let mut query = Query::open().unwrap();
-        // Made while the iterator waits.
+        // Created while the iterator waits.
         let maker = std::thread::spawn(move || {
             (1..=300).for_each(|port| create(&mut query, masqueraded(port)));
             let mut changed = entry(masqueraded(1));
@@ -47,7 +47,7 @@ fn an_iterator_waits_and_hands_out_each_event_once() {
         assert_eq!((of(EventKind::New), of(EventKind::Update), of(EventKind::Destroy)), (300, 1, 300));
         let mut query = maker.join().unwrap();
 
-        // Some one by one, the rest at once, and back.
+        // Some one by one, the rest together.
         (1..=200).for_each(|port| create(&mut query, masqueraded(port)));
         let mut ports = Vec::new();
         let mut keep = |event: Event| ports.push(event.flow.original.to_string());
@@ -63,7 +63,7 @@ fn an_iterator_waits_and_hands_out_each_event_once() {
 }
 
 #[test]
-fn full_events_hold_what_the_plain_ones_hold() {
+fn full_events_have_what_plain_ones_have() {
     in_fresh_namespace(|| {
         let mut plain = Events::subscribe(Groups::NEW | Groups::DESTROY).unwrap();
         let mut full = Events::subscribe(Groups::NEW | Groups::DESTROY).unwrap();
@@ -84,7 +84,7 @@ fn full_events_hold_what_the_plain_ones_hold() {
 }
 
 #[test]
-fn an_overrun_is_a_value_and_events_go_on_after_it() {
+fn an_overrun_is_a_value_and_events_follow_it() {
     in_fresh_namespace(|| {
         let mut events = Events::subscribe(Groups::NEW).unwrap();
         events.set_receive_buffer(4096).unwrap();
@@ -105,7 +105,7 @@ fn an_overrun_is_a_value_and_events_go_on_after_it() {
 }
 
 #[test]
-fn the_kernel_delivers_what_a_filter_lets_through() {
+fn the_kernel_delivers_only_what_the_filter_accepts() {
     in_fresh_namespace(|| {
         let mut events = Events::subscribe(Groups::NEW).unwrap();
         let mut query = Query::open().unwrap();
@@ -137,7 +137,7 @@ fn the_kernel_delivers_what_a_filter_lets_through() {
         assert_eq!(heard(&filter.clone().networks(original, End::Source, Logic::Except, inside)), [2]);
         let both = filter.clone().address(reply, End::Destination, public).port(reply, End::Destination, 3);
         assert_eq!(heard(&both), [1]);
-        assert_eq!(heard(&filter), [0, 1, 2, 3], "taken away again");
+        assert_eq!(heard(&filter), [0, 1, 2, 3], "removed again");
     });
 }
 
@@ -153,14 +153,14 @@ mod stream {
     }
 
     #[test]
-    fn a_stream_waits_without_holding_the_thread_and_loses_nothing() {
+    fn a_stream_waits_without_blocking_the_thread_and_loses_no_event() {
         in_fresh_namespace(|| {
             run(async {
                 let mut stream = EventStream::new(Events::subscribe(Groups::NEW).unwrap()).unwrap();
                 stream.events().set_receive_buffer(4 << 20).unwrap();
                 let mut query = Query::open().unwrap();
                 for round in 0..20 {
-                    // The stream is polled first, and finds nothing; it wakes when there is something.
+                    // The stream is polled first and has nothing; an event wakes it.
                     let first = stream.next();
                     let make = async {
                         tokio::task::yield_now().await;
@@ -177,7 +177,7 @@ mod stream {
                     let nothing = tokio::time::timeout(Duration::from_millis(1), stream.next()).await;
                     assert!(nothing.is_err(), "{nothing:?}");
                 }
-                // What was received and not handed out comes back with the subscription.
+                // Events that were received but not yielded come back with the subscription.
                 (1..=3).for_each(|port| create(&mut query, over_ipv6(port)));
                 let mut full = stream.full();
                 let Some(Ok(News::Event(first))) = full.next().await else { panic!("no event") };
@@ -189,7 +189,7 @@ mod stream {
     }
 
     #[test]
-    fn an_overrun_is_told_and_the_stream_goes_on() {
+    fn an_overrun_is_reported_and_the_stream_continues() {
         in_fresh_namespace(|| {
             run(async {
                 let mut stream = EventStream::new(Events::subscribe(Groups::NEW).unwrap()).unwrap();
@@ -242,7 +242,7 @@ mod stream {
 }
 
 #[test]
-fn what_may_go_to_other_threads_may() {
+fn event_types_can_move_to_other_threads() {
     fn send<T: Send>() {}
     fn sync<T: Sync>() {}
     send::<Events>();

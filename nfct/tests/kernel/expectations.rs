@@ -45,7 +45,7 @@ fn connect(listener: &TcpListener) -> Control {
     Control { tuple: tcp("127.0.0.1", peer.port(), "127.0.0.1", 21), _ends: (client, server) }
 }
 
-/// What a client of `control` would be expected to do for `PORT`.
+/// The expectation that `PORT` on `control` would create.
 fn expectation(control: &Control, port: u16) -> Expectation {
     Expectation::new(control.tuple, tcp("127.0.0.1", 0, "127.0.0.1", port))
 }
@@ -62,7 +62,7 @@ pub(super) fn next(events: &mut ExpectEvents) -> ExpectEvent {
 }
 
 #[test]
-fn an_expectation_is_made_found_changed_and_removed_and_each_is_told() {
+fn an_expectation_is_created_found_updated_and_deleted_with_an_event_each() {
     in_fresh_namespace(|| {
         let mut events = ExpectEvents::subscribe(ExpectGroups::ALL).unwrap();
         let control = connect(&listen_with_helper());
@@ -74,16 +74,16 @@ fn an_expectation_is_made_found_changed_and_removed_and_each_is_told() {
         assert_eq!(query.create_expectation(&made).unwrap_err().errno(), Some(libc::EEXIST));
         let found = query.get_expectation(&made.expected).unwrap().unwrap();
         assert_eq!((found.master, found.expected, found.mask), (made.master, made.expected, made.mask));
-        // The helper's own time, five minutes.
+        // The helper's timeout, five minutes.
         assert!((290..=300).contains(&found.timeout.unwrap()), "{found:?}");
         assert!(found.id.is_some());
-        // A second may pass between two answers.
+        // A second may pass between two replies.
         let timeless = |expectation: &Expectation| Expectation { timeout: None, ..expectation.clone() };
         let listed: Vec<_> = all(&mut query).iter().map(timeless).collect();
         assert_eq!(listed, [timeless(&found)]);
 
-        let told = next(&mut events);
-        assert_eq!((told.kind, timeless(&told.expectation)), (EventKind::New, timeless(&found)));
+        let reported = next(&mut events);
+        assert_eq!((reported.kind, timeless(&reported.expectation)), (EventKind::New, timeless(&found)));
 
         query.update_expectation(&Expectation { timeout: Some(60), ..found.clone() }).unwrap();
         let changed = query.get_expectation(&made.expected).unwrap().unwrap();
@@ -94,8 +94,8 @@ fn an_expectation_is_made_found_changed_and_removed_and_each_is_told() {
         query.delete_expectation(&found).unwrap();
         assert_eq!(query.get_expectation(&made.expected).unwrap(), None);
         assert_eq!(query.delete_expectation(&found).unwrap_err().errno(), Some(libc::ENOENT));
-        let told = next(&mut events);
-        assert_eq!((told.kind, told.expectation.id), (EventKind::Destroy, found.id));
+        let reported = next(&mut events);
+        assert_eq!((reported.kind, reported.expectation.id), (EventKind::Destroy, found.id));
         assert_eq!(events.try_next().unwrap(), None);
     });
 }
@@ -125,13 +125,13 @@ fn nat_flags_class_and_function_reach_the_kernel() {
         assert_eq!(found.helper.as_deref(), Some("ftp"));
         assert_eq!(found.function.as_deref(), Some("nat-follow-master"));
 
-        // One that is not there yet is made by an update, with the helper's time.
+        // An update creates one that does not exist, with the helper's timeout.
         let other = Expectation { timeout: Some(60), ..expectation(&control, 50002) };
         query.update_expectation(&other).unwrap();
         let found = query.get_expectation(&other.expected).unwrap().unwrap();
         assert!((290..=300).contains(&found.timeout.unwrap()), "{found:?}");
 
-        // What the kernel refuses is told: FTP has one class, 0.
+        // The kernel's refusals are reported: FTP has one class, 0.
         let other_class = Expectation { class: 1, ..made.clone() };
         let other_class = Expectation { expected: tcp("127.0.0.1", 0, "127.0.0.1", 50001), ..other_class };
         assert_eq!(query.create_expectation(&other_class).unwrap_err().errno(), Some(libc::EINVAL));
@@ -172,13 +172,13 @@ fn an_expectation_is_found_in_its_masters_zone_only() {
 }
 
 #[test]
-fn a_dump_shows_many_and_the_c_library_agrees() {
+fn a_dump_lists_many_expectations_and_the_c_library_agrees() {
     in_fresh_namespace(|| {
         let listener = listen_with_helper();
         let mut query = Query::open().unwrap();
         let mut controls = Vec::new();
-        // The helper lets each master expect one at a time. So many do not fit one datagram of 32 KiB, and the
-        // smallest machine expects 256.
+        // The helper allows one expectation per master. This number does not fit one datagram of 32 KiB, and the
+        // limit of the smallest machine is 256.
         for port in 0..240 {
             let control = connect(&listener);
             query.create_expectation(&expectation(&control, 50000 + port)).unwrap();
@@ -198,14 +198,14 @@ fn a_dump_shows_many_and_the_c_library_agrees() {
         for list in [&mut ours, &mut theirs] {
             list.sort_by_key(|expectation| format!("{}", expectation.expected));
             for expectation in list.iter_mut() {
-                // Theirs has no place for the id; a second may pass between the two.
+                // The library cannot hold the id; a second may pass between the two dumps.
                 (expectation.id, expectation.timeout) = (None, None);
             }
         }
         assert_eq!(ours, theirs);
         assert_eq!(query.dump_expectations(Family::Ipv6).unwrap().count(), 0);
 
-        // Those of one master.
+        // The expectations of one master.
         let mut of = |control: &Control| {
             let dump = query.dump_expectations_of(&control.tuple).unwrap();
             dump.collect::<Result<Vec<_>, _>>()
@@ -215,7 +215,7 @@ fn a_dump_shows_many_and_the_c_library_agrees() {
         let stranger = Control { tuple: tcp("127.0.0.1", 1, "127.0.0.1", 21), ..connect(&listener) };
         assert_eq!(of(&stranger).unwrap_err().errno(), Some(libc::ENOENT));
 
-        // A dump that is left early does not disturb the next question.
+        // A dump that is dropped early does not disturb the next query.
         let first = query.dump_expectations(Family::Any).unwrap().next().unwrap().unwrap();
         assert_eq!(query.get_expectation(&first.expected).unwrap().unwrap().id, first.id);
 
@@ -232,7 +232,7 @@ fn a_dump_shows_many_and_the_c_library_agrees() {
 }
 
 #[test]
-fn the_c_librarys_own_requests_work() {
+fn every_request_of_the_c_library_works() {
     use ExpectRequest::{Create, CreateOrUpdate, Delete, Flush, Get};
 
     in_fresh_namespace(|| {
@@ -259,7 +259,7 @@ fn the_c_librarys_own_requests_work() {
         assert_eq!((found[0].master(), found[0].expected()), (Some(control.tuple), expect.expected()));
         assert!(found[0].timeout().unwrap() > Duration::from_secs(800));
 
-        // Nothing to go by: the library would have removed every expectation.
+        // Without any field the library would have removed every expectation.
         assert!(ask(Delete(&Expect::new().unwrap())).is_err());
         assert_eq!(ask(Get(&expect)).unwrap().len(), 1);
         ask(Delete(&expect)).unwrap();
@@ -267,21 +267,21 @@ fn the_c_librarys_own_requests_work() {
         ask(Flush).unwrap();
         assert_eq!(ask(Get(&expect)).unwrap_err(), Some(libc::ENOENT));
 
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         events
             .catch_messages(|message, kind, expect| {
                 assert_eq!(message.expectation().unwrap().expected, expect.expected().unwrap());
-                told.push(kind);
-                if told.len() == 4 { Next::Stop } else { Next::Continue }
+                reported.push(kind);
+                if reported.len() == 4 { Next::Stop } else { Next::Continue }
             })
             .unwrap();
         let twice = [EventKind::New, EventKind::Destroy, EventKind::New, EventKind::Destroy];
-        assert_eq!(told, twice);
+        assert_eq!(reported, twice);
     });
 }
 
 #[test]
-fn an_answer_is_caught_without_waiting_for_it() {
+fn a_reply_is_caught_without_waiting() {
     in_fresh_namespace(|| {
         let control = connect(&listen_with_helper());
         Query::open().unwrap().create_expectation(&expectation(&control, 50000)).unwrap();
@@ -301,7 +301,7 @@ fn an_answer_is_caught_without_waiting_for_it() {
 }
 
 #[test]
-fn a_panic_or_a_stop_ends_a_query_and_the_handle_goes_on() {
+fn a_panic_or_a_stop_ends_a_query_and_the_handle_stays_usable() {
     in_fresh_namespace(|| {
         let listener = listen_with_helper();
         let mut query = Query::open().unwrap();
@@ -341,14 +341,14 @@ fn a_panic_or_a_stop_ends_a_query_and_the_handle_goes_on() {
 }
 
 #[test]
-fn a_full_buffer_is_told_and_events_go_on_after_it() {
+fn an_overrun_is_reported_and_events_follow_it() {
     in_fresh_namespace(|| {
         let mut events = ExpectEvents::subscribe(ExpectGroups::ALL).unwrap();
         events.set_receive_buffer(4096).unwrap();
         let control = connect(&listen_with_helper());
         let mut query = Query::open().unwrap();
         for port in 1..=500 {
-            // Each takes the place of the one before, as the helper's limit has it.
+            // Each replaces the previous one, because of the helper's limit.
             query.create_expectation(&expectation(&control, 50000 + port)).unwrap();
         }
         let mut overruns = 0;
@@ -364,14 +364,14 @@ fn a_full_buffer_is_told_and_events_go_on_after_it() {
 
 #[cfg(feature = "tokio")]
 #[test]
-fn a_stream_tells_of_expectations_without_holding_the_thread() {
+fn a_stream_yields_expectations_without_blocking_the_thread() {
     in_fresh_namespace(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let events = ExpectEvents::subscribe(ExpectGroups::ALL).unwrap();
             let mut stream = nfct::EventStream::expectations(events).unwrap();
             let control = connect(&listen_with_helper());
-            // Nothing yet: the thread that waits is the one that makes the event.
+            // Nothing yet: the waiting thread is the one that causes the event.
             let early = tokio::time::timeout(Duration::from_millis(20), stream.next()).await;
             assert!(early.is_err());
             let mut query = Query::open().unwrap();

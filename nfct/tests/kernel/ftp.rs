@@ -35,13 +35,13 @@ fn gateway() -> Option<Lab> {
     lab::require().then(|| Lab::builder().ruleset(GATEWAY_RULES).build())
 }
 
-/// The control connection: the client's end, the server's, and the original tuple.
+/// The control connection: the client's side, the server's side, and the original tuple.
 fn control(lab: &Lab) -> (Line, Line, Tuple) {
     let listener = lab.listen(lab.server_at(21));
     let connection = lab.connect_to(&listener, lab.client_at(0, 0));
     let port = connection.client.local_addr().unwrap().port();
     let (mut client, mut server) = (Line::new(connection.client), Line::new(connection.server));
-    // The helper reads a line only after it has seen one end, each way.
+    // The helper parses a line only after it has seen the end of one in that direction.
     server.say("220 ready");
     assert_eq!(client.hear(), "220 ready");
     client.say("USER anonymous");
@@ -59,7 +59,7 @@ fn connect_from(netns: &Netns, to: SocketAddr) -> TcpStream {
     netns.enter(|| TcpStream::connect_timeout(&to, PATIENCE).unwrap())
 }
 
-/// One end of a control connection, spoken in lines.
+/// One side of a control connection, read and written in lines.
 struct Line(BufReader<TcpStream>);
 
 impl Line {
@@ -80,7 +80,7 @@ impl Line {
     }
 }
 
-/// `192,168,7,2,195,80`, as FTP has it.
+/// An address in FTP's notation: `192,168,7,2,195,80`.
 fn to_ftp(address: SocketAddr) -> String {
     let SocketAddr::V4(address) = address else { panic!("{address}") };
     let [a, b, c, d] = address.ip().octets();
@@ -94,7 +94,7 @@ fn from_ftp(text: &str) -> SocketAddr {
     SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])).into()
 }
 
-/// Sends some bytes over a data connection and looks that they arrive.
+/// Sends bytes over a data connection and checks that they arrive.
 fn transfer(mut from: TcpStream, mut to: TcpStream) {
     let sent: Vec<u8> = (0..20_000_u32).map(|at| (at % 251) as u8).collect();
     to.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -105,25 +105,24 @@ fn transfer(mut from: TcpStream, mut to: TcpStream) {
     assert!(received == sent, "{} of {} bytes arrived as they were", received.len(), sent.len());
 }
 
-/// The expectation that the kernel has just told of, which must be the only one
-/// that it lists, and belong to `control`.
-fn the_one(events: &mut ExpectEvents, query: &mut Query, control: Tuple) -> Expectation {
-    let told = next(events);
-    assert_eq!((told.kind, told.expectation.master), (EventKind::New, control));
+/// The expectation that the kernel has just reported, which must be the only one
+/// in its list and belong to `control`.
+fn only_expectation(events: &mut ExpectEvents, query: &mut Query, control: Tuple) -> Expectation {
+    let reported = next(events);
+    assert_eq!((reported.kind, reported.expectation.master), (EventKind::New, control));
     let listed = all(query);
     let ids: Vec<_> = listed.iter().map(|expectation| expectation.id).collect();
-    assert_eq!(ids, [told.expectation.id]);
-    let found = query.get_expectation(&told.expectation.expected).unwrap().unwrap();
-    assert_eq!((found.id, &found.nat), (told.expectation.id, &told.expectation.nat));
+    assert_eq!(ids, [reported.expectation.id]);
+    let found = query.get_expectation(&reported.expectation.expected).unwrap().unwrap();
+    assert_eq!((found.id, &found.nat), (reported.expectation.id, &reported.expectation.nat));
     println!("{found}");
     found
 }
 
-/// Waits for the end of `expectation`, which its connection brings about, and
-/// looks that nothing is expected any more.
-fn fulfilled(events: &mut ExpectEvents, query: &mut Query, expectation: &Expectation) {
-    let told = next(events);
-    assert_eq!((told.kind, told.expectation.id), (EventKind::Destroy, expectation.id));
+/// Waits for the end of `expectation` and checks that none is left.
+fn wait_fulfilled(events: &mut ExpectEvents, query: &mut Query, expectation: &Expectation) {
+    let reported = next(events);
+    assert_eq!((reported.kind, reported.expectation.id), (EventKind::Destroy, expectation.id));
     assert_eq!(all(query), []);
 }
 
@@ -134,7 +133,7 @@ fn an_active_ftp_transfer_through_nat_is_listed_and_watched() {
         lab.gateway().enter(|| (ExpectEvents::subscribe(ExpectGroups::ALL).unwrap(), Query::open().unwrap()));
     let (mut client, mut server, control) = control(&lab);
 
-    // The client names its inside address; the gateway puts the public one in its place.
+    // The client sends its inside address; the gateway replaces it by the public one.
     let listener = listen(lab.client(), CLIENT);
     let inside = listener.local_addr().unwrap();
     client.say(&format!("PORT {}", to_ftp(inside)));
@@ -144,21 +143,21 @@ fn an_active_ftp_transfer_through_nat_is_listed_and_watched() {
     server.say("200 PORT command successful");
     assert_eq!(client.hear(), "200 PORT command successful");
 
-    let expectation = the_one(&mut events, &mut query, control);
+    let expectation = only_expectation(&mut events, &mut query, control);
     assert_eq!(expectation.expected, tcp(SERVER, 0, PUBLIC, outside.port()));
     assert_eq!(expectation.mask, tcp("255.255.255.255", 0, "255.255.255.255", 0xffff));
     let nat = expectation.nat.unwrap();
-    // The port is the one inside; the address is the master's.
+    // The port is the inside port; the address is the master's.
     assert_eq!((nat.tuple.src.is_unspecified(), nat.direction), (true, Direction::Reply));
     assert!(matches!(nat.tuple.layer4, Layer4::Ports { src, .. } if src == inside.port()), "{nat:?}");
     assert_eq!(expectation.function.as_deref(), Some("nat-follow-master"));
 
-    // The data connection comes to the public address, and goes to the client.
+    // The data connection to the public address reaches the client.
     let data = connect_from(lab.server(), outside);
     let from = data.local_addr().unwrap();
     let (received, peer) = listener.accept().unwrap();
     assert_eq!(peer, from);
-    fulfilled(&mut events, &mut query, &expectation);
+    wait_fulfilled(&mut events, &mut query, &expectation);
     let flow = query.get_by_original(&tcp(SERVER, from.port(), PUBLIC, outside.port())).unwrap().unwrap();
     assert!(flow.status.is_expected() && flow.status.is_destination_nat(), "{flow:?}");
     assert_eq!(flow.reply, tcp(CLIENT, inside.port(), SERVER, from.port()));
@@ -180,17 +179,17 @@ fn a_passive_ftp_transfer_through_nat_is_listed_and_watched() {
     let outside = listener.local_addr().unwrap();
     server.say(&format!("227 Entering Passive Mode ({})", to_ftp(outside)));
     let heard = client.hear();
-    let told = heard.split(['(', ')']).nth(1).unwrap();
-    assert_eq!(from_ftp(told), outside);
+    let reported = heard.split(['(', ')']).nth(1).unwrap();
+    assert_eq!(from_ftp(reported), outside);
 
-    let expectation = the_one(&mut events, &mut query, control);
+    let expectation = only_expectation(&mut events, &mut query, control);
     assert_eq!(expectation.expected, tcp(CLIENT, 0, SERVER, outside.port()));
 
     let data = connect_from(lab.client(), outside);
     let from = data.local_addr().unwrap();
     let (sending, peer) = listener.accept().unwrap();
     assert_eq!(peer.ip().to_string(), PUBLIC);
-    fulfilled(&mut events, &mut query, &expectation);
+    wait_fulfilled(&mut events, &mut query, &expectation);
     let flow = query.get_by_original(&tcp(CLIENT, from.port(), SERVER, outside.port())).unwrap().unwrap();
     assert!(flow.status.is_expected() && flow.status.is_source_nat(), "{flow:?}");
     assert_eq!(flow.reply, tcp(SERVER, outside.port(), PUBLIC, peer.port()));
@@ -200,16 +199,16 @@ fn a_passive_ftp_transfer_through_nat_is_listed_and_watched() {
 }
 
 #[test]
-fn an_expectation_that_nothing_fulfils_ends_with_its_master() {
+fn an_unfulfilled_expectation_ends_with_its_master() {
     let Some(lab) = gateway() else { return };
     let (mut events, mut query) =
         lab.gateway().enter(|| (ExpectEvents::subscribe(ExpectGroups::ALL).unwrap(), Query::open().unwrap()));
     let (mut client, mut server, control) = control(&lab);
     client.say(&format!("PORT {}", to_ftp((Ipv4Addr::new(192, 168, 7, 2), 50000).into())));
     server.hear();
-    let expectation = the_one(&mut events, &mut query, control);
+    let expectation = only_expectation(&mut events, &mut query, control);
     let start = Instant::now();
     query.flush(Family::Any).unwrap();
-    fulfilled(&mut events, &mut query, &expectation);
+    wait_fulfilled(&mut events, &mut query, &expectation);
     assert!(start.elapsed() < PATIENCE);
 }

@@ -1,6 +1,6 @@
-//! The wrapper on the real kernel, each test in network namespaces of its own.
+//! The wrapper on the real kernel, each test in its own network namespaces.
 //!
-//! Needs root; elsewhere each test says so and does nothing.
+//! Needs root; without it each test says so and does nothing.
 
 mod callbacks;
 mod dumps;

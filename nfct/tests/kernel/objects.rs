@@ -1,7 +1,7 @@
-//! Conntrack objects and the real kernel: what is made comes back, attribute by attribute, by the
-//! question and through the C library's callback alike.
+//! Conntrack objects and the real kernel: a created entry is read back attribute by attribute, by a query and
+//! through the C library's callback.
 //!
-//! Needs root; elsewhere each test says so and does nothing.
+//! Needs root; without it each test says so and does nothing.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -40,36 +40,36 @@ fn labels(bits: &[u16]) -> Labels {
     labels
 }
 
-/// The kernel keeps labels only in namespaces with a rule that has to do with them.
+/// The kernel keeps labels only in namespaces with a rule that uses them.
 fn keep_labels() {
     nft("table inet labels {\nchain incoming {\ntype filter hook input priority 0;\nct label set 1\n}\n}\n");
 }
 
-/// What the kernel takes but never tells.
+/// Attributes that the kernel accepts but never reports.
 fn is_write_only(id: Id) -> bool {
     let name = id.name();
     ["_SNAT_", "_DNAT_", "_TCP_MASK_", "_SECMARK", "_LABELS_MASK"].iter().any(|part| name.contains(part))
 }
 
-/// What only kernels up to 6.17 keep.
+/// Attributes that only kernels up to 6.17 keep.
 fn is_of_dccp(id: Id) -> bool {
     id.name().starts_with("ATTR_DCCP_")
 }
 
-/// The attributes of `wanted`, as `found` has them.
+/// The attributes of `wanted` with the values of `found`.
 fn as_far_as_in(wanted: &Conntrack, found: &Conntrack) -> Conntrack {
     let mut kept = Conntrack::new().unwrap();
     for id in wanted.attributes() {
         kept.copy(found, id);
     }
-    // It has begun to run.
+    // The timeout is running.
     assert!(found.timeout().is_some_and(|left| left <= LASTING && left > LASTING / 2), "{found:?}");
     kept.set_timeout(LASTING);
     kept
 }
 
 #[test]
-fn every_attribute_that_the_kernel_keeps_comes_back() {
+fn every_attribute_that_the_kernel_keeps_is_read_back() {
     in_fresh_namespace(|| {
         keep_labels();
         let ports = |src, dst| Layer4::Ports { src, dst };
@@ -86,7 +86,7 @@ fn every_attribute_that_the_kernel_keeps_comes_back() {
             entry.set_helper("ftp").unwrap().set_labels(labels(&[1, 127]));
             entry.set(attr::SECMARK, 6).unwrap();
         });
-        // Of its master, which must be there already.
+        // The master must exist.
         make(tcp(3), &|entry| {
             entry.set_master(&tcp(2));
         });
@@ -109,7 +109,7 @@ fn every_attribute_that_the_kernel_keeps_comes_back() {
         make(tcp(6), &|entry| {
             let flags = TcpFlags::WINDOW_SCALE | TcpFlags::SACK_PERMITTED;
             entry.set(attr::TCP_FLAGS_ORIG, flags).unwrap().set(attr::TCP_MASK_ORIG, TcpFlags(255)).unwrap();
-            // The kernel takes scales only where both sides have them.
+            // The kernel accepts window scales only for both sides.
             entry.set(attr::TCP_FLAGS_REPL, TcpFlags::WINDOW_SCALE | TcpFlags::BE_LIBERAL).unwrap();
             entry.set(attr::TCP_MASK_REPL, TcpFlags(255)).unwrap();
             entry.set(attr::TCP_WSCALE_ORIG, 7).unwrap().set(attr::TCP_WSCALE_REPL, 14).unwrap();
@@ -155,12 +155,12 @@ fn every_attribute_that_the_kernel_keeps_comes_back() {
 
         for mut entry in entries {
             let mut original = entry.original().unwrap();
-            // Asked for in the zone of its original direction.
+            // Queried in the zone of its original direction.
             original.zone = entry.zone().or(entry.get(attr::ORIG_ZONE)).unwrap_or(0);
             let found = query.get(Direction::Original, &original).unwrap().unwrap();
             for id in attr::all() {
                 let gone = is_write_only(id) || (is_of_dccp(id) && !found.is_set(id));
-                // Without DCCP the kernel tracks it by addresses alone.
+                // A kernel without DCCP tracks it by addresses alone.
                 let no_ports = id.name().contains("_PORT_") && !found.is_set(id);
                 if gone || (no_ports && original.protocol == Protocol::Dccp) {
                     entry.unset(id);
@@ -185,7 +185,7 @@ fn every_attribute_that_the_kernel_keeps_comes_back() {
 }
 
 #[test]
-fn the_kernel_translates_as_a_new_entry_asks() {
+fn the_kernel_applies_the_nat_of_a_new_entry() {
     in_fresh_namespace(|| {
         let mut query = Query::open().unwrap();
         let udp = |address: &str, server: &str| {
@@ -217,7 +217,7 @@ fn the_kernel_translates_as_a_new_entry_asks() {
             };
             let found = check(made(&original).set_source_nat(public, port), true);
             check(made(&original).set_destination_nat(public, port), false);
-            // What was read is made again by undoing its NAT.
+            // The entry is created again after undoing its NAT.
             let mut again = made(&original);
             again.copy_from(&found, nfct::Parts::REPLY).undo_source_nat().undo_source_port_nat();
             check(&again, true);
@@ -226,7 +226,7 @@ fn the_kernel_translates_as_a_new_entry_asks() {
 }
 
 #[test]
-fn a_mask_says_which_labels_are_changed_and_times_are_of_now() {
+fn a_mask_selects_the_labels_to_change_and_timestamps_are_current() {
     in_fresh_namespace(|| {
         keep_labels();
         std::fs::write("/proc/sys/net/netfilter/nf_conntrack_timestamp", "1").unwrap();
@@ -246,7 +246,7 @@ fn a_mask_says_which_labels_are_changed_and_times_are_of_now() {
         let found = query.get(Direction::Original, &tcp(1)).unwrap().unwrap();
         assert_eq!(found.labels().unwrap().iter().collect::<Vec<_>>(), [2], "all without a mask");
 
-        // The kernel's clock runs beside this one: what is asked is that the unit is right.
+        // The kernel's clock differs from this one: the test checks the unit.
         let started = found.started().unwrap();
         let minute = Duration::from_secs(60);
         assert!(started > before - minute && started < SystemTime::now() + minute, "{started:?}");

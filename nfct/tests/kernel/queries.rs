@@ -1,6 +1,6 @@
-//! Questions to the real kernel, each test in a network namespace of its own.
+//! Queries to the real kernel, each test in its own network namespace.
 //!
-//! Needs root; elsewhere each test says so and does nothing.
+//! Needs root; without it each test says so and does nothing.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, UdpSocket};
@@ -23,7 +23,7 @@ fn originals(flows: &[Flow]) -> BTreeSet<String> {
     flows.iter().map(|flow| flow.original.to_string()).collect()
 }
 
-/// Entries that differ in everything that can be selected by.
+/// Entries that differ in every selectable field.
 fn variety(query: &mut Query) {
     for port in 1..=4 {
         let mut made = entry(masqueraded(port));
@@ -40,7 +40,7 @@ fn variety(query: &mut Query) {
     create(query, (Tuple { zone: 9, ..original }, reply));
 }
 
-/// Selections of every kind, alone and together.
+/// Selections of every kind, alone and combined.
 fn selections() -> Vec<Selection> {
     let address = |text: &str| text.parse::<IpAddr>().unwrap();
     let all = Selection::all();
@@ -94,7 +94,7 @@ fn selections() -> Vec<Selection> {
 }
 
 #[test]
-fn a_selected_dump_is_what_an_own_look_at_each_entry_gives() {
+fn a_selective_dump_equals_filtering_a_full_dump() {
     in_fresh_namespace(|| {
         let mut query = Query::open().unwrap();
         variety(&mut query);
@@ -108,12 +108,12 @@ fn a_selected_dump_is_what_an_own_look_at_each_entry_gives() {
             assert_eq!(originals(&found), originals(&expected), "{selection:?}");
             sizes.insert(found.len());
         }
-        assert!(sizes.len() > 5, "the selections tell entries apart: {sizes:?}");
+        assert!(sizes.len() > 5, "the selections sender entries apart: {sizes:?}");
     });
 }
 
 #[test]
-fn a_selected_flush_removes_what_is_selected_and_nothing_else() {
+fn a_selective_flush_removes_exactly_the_selected_entries() {
     in_fresh_namespace(|| {
         let mut query = Query::open().unwrap();
         for selection in selections() {
@@ -131,7 +131,7 @@ fn a_selected_flush_removes_what_is_selected_and_nothing_else() {
 }
 
 #[test]
-fn an_entry_is_made_changed_and_removed() {
+fn an_entry_is_created_updated_and_deleted() {
     in_fresh_namespace(|| {
         let mut query = Query::open().unwrap();
         let tuples = masqueraded(1);
@@ -172,7 +172,7 @@ fn an_entry_is_made_changed_and_removed() {
 }
 
 #[test]
-fn only_the_life_that_is_meant_is_removed() {
+fn only_the_named_lifetime_is_deleted() {
     in_fresh_namespace(|| {
         let mut query = Query::open().unwrap();
         for tuples in [masqueraded(1), zoned(5, masqueraded(1)), over_ipv6(1)] {
@@ -189,7 +189,7 @@ fn only_the_life_that_is_meant_is_removed() {
 }
 
 #[test]
-fn an_entry_has_every_attribute_where_they_are_asked_for() {
+fn get_returns_an_entry_with_every_attribute() {
     in_fresh_namespace(|| {
         let mut query = Query::open().unwrap();
         for tuples in [masqueraded(1), over_ipv6(2), zoned(3, masqueraded(3))] {
@@ -210,8 +210,8 @@ fn an_entry_has_every_attribute_where_they_are_asked_for() {
         let full: Vec<Conntrack> = query.dump(Family::Any).unwrap().full().map(Result::unwrap).collect();
         assert_eq!(full.len(), 3);
         let selected = query.dump(Selection::all().zone(0)).unwrap().full().count();
-        assert_eq!(selected, 2, "selections hold for whole objects too");
-        // Half as plain values, the rest as objects.
+        assert_eq!(selected, 2, "selections apply to complete objects too");
+        // Half as plain values, half as objects.
         let mut half = query.dump(Family::Any).unwrap();
         let first = half.next().unwrap().unwrap();
         let rest: Vec<_> = half.full().map(|entry| entry.unwrap().id().unwrap()).collect();
@@ -221,7 +221,7 @@ fn an_entry_has_every_attribute_where_they_are_asked_for() {
 }
 
 #[test]
-fn counts_are_those_of_the_namespace() {
+fn counts_are_per_namespace() {
     in_fresh_namespace(|| {
         let mut query = Query::open().unwrap();
         assert_eq!(query.count().unwrap().entries, 0);
@@ -244,7 +244,7 @@ fn counts_are_those_of_the_namespace() {
 
 /// `conntrack -S` says the same.
 #[test]
-fn what_processors_count_is_read_right() {
+fn per_cpu_statistics_are_read_correctly() {
     in_fresh_namespace(|| {
         let mut query = Query::open().unwrap();
         (1..=40).for_each(|port| create(&mut query, masqueraded(port)));
@@ -288,7 +288,7 @@ fn nft(rules: &str) {
 }
 
 #[test]
-fn counters_are_read_and_set_to_nought() {
+fn counters_are_read_and_reset() {
     in_fresh_namespace(|| {
         assert!(run("ip", &["link", "set", "lo", "up"]));
         std::fs::write("/proc/sys/net/netfilter/nf_conntrack_acct", "1").unwrap();
@@ -310,7 +310,7 @@ fn counters_are_read_and_set_to_nought() {
 }
 
 #[test]
-fn entries_that_ended_unheard_are_listed_as_dying() {
+fn entries_whose_event_was_lost_are_listed_as_dying() {
     in_fresh_namespace(|| {
         let events = Events::subscribe(Groups::DESTROY).unwrap();
         events.set_reliable(true).unwrap();
@@ -328,7 +328,7 @@ fn entries_that_ended_unheard_are_listed_as_dying() {
         assert_eq!(query.dump(Family::Any).unwrap().count(), 0);
 
         let mut events = events;
-        wait_until("the kernel tells of them all", || {
+        wait_until("the kernel reports them all", || {
             while events.receive(|_| ()).unwrap() != Received::Nothing {}
             query.dump_dying().unwrap().count() == 0
         });
@@ -336,33 +336,33 @@ fn entries_that_ended_unheard_are_listed_as_dying() {
 }
 
 #[test]
-fn sockets_open_in_other_namespaces_and_the_thread_stays() {
+fn sockets_open_in_other_namespaces_and_the_thread_keeps_its_own() {
     in_fresh_namespace(|| {
         let here = || std::fs::read_link("/proc/thread-self/ns/net").unwrap();
         let mut query = Query::open().unwrap();
         create(&mut query, masqueraded(1));
         let home = here();
 
-        // Two more, each held by a thread that goes there and waits.
+        // Two more, each kept open by a thread in it.
         let (ended, hold) = std::sync::mpsc::channel::<()>();
         let hold = std::sync::Arc::new(std::sync::Mutex::new(hold));
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         let threads: Vec<_> = (0..2)
             .map(|_| {
-                let (tell, hold) = (tell.clone(), hold.clone());
+                let (sender, hold) = (sender.clone(), hold.clone());
                 std::thread::spawn(move || {
                     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
                     let path = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
-                    tell.send(Namespace::at(path).unwrap()).unwrap();
+                    sender.send(Namespace::at(path).unwrap()).unwrap();
                     let _ = hold.lock().unwrap().recv();
                 })
             })
             .collect();
-        let namespaces: Vec<Namespace> = told.iter().take(2).collect();
+        let namespaces: Vec<Namespace> = receiver.iter().take(2).collect();
         drop(ended);
         threads.into_iter().for_each(|thread| thread.join().unwrap());
 
-        // They live on by the descriptor alone; a listener in each, all in this thread.
+        // The descriptors alone keep them; this thread has a listener in each.
         let mut listeners: Vec<Events> = namespaces
             .iter()
             .map(|namespace| namespace.enter(|| Events::subscribe(Groups::NEW)).unwrap())
@@ -375,7 +375,7 @@ fn sockets_open_in_other_namespaces_and_the_thread_stays() {
             for port in 0..=at as u16 {
                 create(&mut there, masqueraded(100 + port));
             }
-            // A question that goes on with a new socket stays there too.
+            // A query that opens a new socket stays there too.
             let mut dump = there.dump(Family::Any).unwrap();
             assert!(dump.next().is_some());
             dump.abandon();
@@ -403,9 +403,9 @@ fn sockets_open_in_other_namespaces_and_the_thread_stays() {
     });
 }
 
-/// Capabilities are a thread's own, but setuid changes all threads: the test runs itself anew as nobody.
+/// Capabilities belong to a thread, but setuid changes all threads: the test starts itself again as nobody.
 #[test]
-fn without_rights_the_error_says_which_are_missing() {
+fn the_error_names_the_missing_capability() {
     const AS_NOBODY: &str = "NFCT_TEST_AS_NOBODY";
     if std::env::var_os(AS_NOBODY).is_some() {
         let own = Namespace::of_process(std::process::id()).unwrap();
@@ -418,7 +418,7 @@ fn without_rights_the_error_says_which_are_missing() {
     in_fresh_namespace(|| {
         use std::os::unix::process::CommandExt;
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["queries::without_rights_the_error_says_which_are_missing", "--exact", "--nocapture"]);
+        command.args(["queries::the_error_names_the_missing_capability", "--exact", "--nocapture"]);
         command.env(AS_NOBODY, "1").uid(65534);
         let output = command.output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);

@@ -155,8 +155,8 @@ pub(super) fn assignments() -> Vec<BoxedStrategy<Assignment>> {
     all
 }
 
-/// The attributes of which one can be set, told by their names: what the kernel has for one entry
-/// in one place.
+/// Whether only one of two attributes can be set, judged by their names: the kernel has one of them
+/// per entry.
 pub(super) fn exclude_each_other(a: Id, b: Id) -> bool {
     fn kind(id: Id) -> (&'static str, String) {
         let name = id.name().trim_start_matches("ATTR_");
@@ -181,7 +181,7 @@ pub(super) fn several() -> impl Strategy<Value = Vec<Assignment>> {
     prop::collection::vec(prop::strategy::Union::new(assignments()), 1..60)
 }
 
-/// Sets them all, and tells which of them hold after the others.
+/// Sets them all, and returns those that are still set afterwards.
 pub(super) fn apply(assignments: &[Assignment]) -> (Conntrack, BTreeMap<Id, &Assignment>) {
     let mut entry = Conntrack::new().unwrap();
     let mut held = BTreeMap::new();
@@ -194,14 +194,14 @@ pub(super) fn apply(assignments: &[Assignment]) -> (Conntrack, BTreeMap<Id, &Ass
 }
 
 pub(super) fn assert_holds(entry: &ConntrackRef, held: &BTreeMap<Id, &Assignment>) {
-    assert!(entry.attributes().eq(held.keys().copied()), "{entry:?} is to have {held:?}");
+    assert!(entry.attributes().eq(held.keys().copied()), "{entry:?} should have {held:?}");
     for assignment in held.values() {
-        assert!((assignment.holds)(entry), "{entry:?} is to have {assignment:?}");
+        assert!((assignment.holds)(entry), "{entry:?} should have {assignment:?}");
     }
     assert!(entry.are_set(&held.keys().copied().collect::<Vec<_>>()));
 }
 
-/// As many cases as `PROPTEST_CASES` says, for a slow checker, or as usual.
+/// The number of cases: `PROPTEST_CASES`, for a slow checker, or `usual`.
 pub(super) fn cases(usual: u32) -> ProptestConfig {
     let said = std::env::var("PROPTEST_CASES").ok().and_then(|number| number.parse().ok());
     ProptestConfig::with_cases(said.unwrap_or(usual))

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::assignments::{apply, assert_holds, assignments, cases, ports, several, tuple};
 
 #[test]
-fn the_property_tests_leave_no_attribute_out() {
+fn the_property_tests_cover_every_attribute() {
     let mut settable: Vec<Id> = assignments()
         .iter()
         .map(|values| {
@@ -34,14 +34,14 @@ proptest! {
 
         let mut copy = Conntrack::new().unwrap();
         assert_holds(copy.copy_from(&entry, Parts::ALL), &held);
-        // Into an object that has other values, some of them longer.
+        // Copied into an object with other values, some of them longer.
         copy.set(attr::HELPER_INFO, vec![9; 300]).unwrap().set(attr::HELPER_NAME, "other".to_owned()).unwrap();
         copy.set_labels(Labels::new(9).unwrap()).copy_from(&entry, Parts::ALL);
         prop_assert!(held.values().all(|assignment| (assignment.holds)(&copy)));
         prop_assert!(copy.clone().compare(&copy, Compare::STRICT));
         prop_assert!(entry.compare(&entry, Compare::ALL) && entry.compare(&entry.clone(), Compare::STRICT));
 
-        // One by one out again.
+        // Unset one by one.
         let mut rest = held.clone();
         let mut entry = entry;
         for id in held.keys() {
@@ -52,12 +52,12 @@ proptest! {
     }
 
     #[test]
-    fn a_message_carries_what_the_kernel_takes(
+    fn a_message_carries_what_the_kernel_accepts(
         assignments in several(),
         protocol in prop::sample::select(&[Protocol::Tcp, Protocol::Udp, Protocol::Icmp, Protocol::Sctp, Protocol::Dccp][..]),
     ) {
         let (mut entry, _) = apply(&assignments);
-        // The library writes tuples whole, set or not.
+        // The library writes complete tuples, whatever is set.
         let layer4 = match protocol {
             Protocol::Icmp => Layer4::Icmp { id: 7, kind: 8, code: 0 },
             _ => ports(1, 2),
@@ -93,7 +93,7 @@ proptest! {
     }
 
     #[test]
-    fn groups_are_read_back_and_are_their_attributes(
+    fn groups_are_read_back_and_equal_their_attributes(
         v4 in any::<[Ipv4Addr; 2]>(), v6 in any::<[Ipv6Addr; 2]>(), ports in any::<[u16; 2]>(),
         (id, kind, code) in any::<(u16, u8, u8)>(),
     ) {
@@ -154,7 +154,7 @@ proptest! {
     }
 
     #[test]
-    fn time_outs_are_compared_as_the_flags_say(a in 0..5_u64, b in 0..5_u64) {
+    fn timeouts_are_compared_as_the_flags_say(a in 0..5_u64, b in 0..5_u64) {
         let with = |seconds| {
             let mut entry = Conntrack::new().unwrap();
             entry.set_timeout(Duration::from_secs(seconds));

@@ -13,7 +13,7 @@ use super::assignments::{ports, tuple};
 use super::messages::{attribute, full_attributes, kernel};
 
 #[test]
-fn objects_are_shared_between_threads_and_what_is_lent_is_not() {
+fn objects_can_be_shared_between_threads() {
     fn both<T: Send + Sync>() {}
     both::<Conntrack>();
     both::<Labels>();
@@ -23,7 +23,7 @@ fn objects_are_shared_between_threads_and_what_is_lent_is_not() {
 }
 
 #[test]
-fn huge_and_odd_tuples_come_back_as_they_were_set() {
+fn extreme_tuples_are_read_back_as_they_were_set() {
     let cases = [
         tuple("255.255.255.255", "0.0.0.0", Protocol::Tcp, ports(65535, 0), 0),
         tuple("ffff::ffff", "::", Protocol::Udp, ports(0, 65535), 65535),
@@ -34,7 +34,7 @@ fn huge_and_odd_tuples_come_back_as_they_were_set() {
     for case in cases {
         let mut entry = Conntrack::new().unwrap();
         assert_eq!(entry.original(), None);
-        // Ports and ICMP details of a master would take the place of the entry's own.
+        // Ports and ICMP details of a master would replace the entry's own.
         entry.set_master(&Tuple { zone: 0, layer4: Layer4::None, ..case }).set_tuples(&case, &case);
         assert_eq!((entry.original(), entry.reply()), (Some(case), Some(case)));
         assert_eq!(entry.master().map(|master| (master.src, master.dst)), Some((case.src, case.dst)));
@@ -48,7 +48,7 @@ fn huge_and_odd_tuples_come_back_as_they_were_set() {
 }
 
 #[test]
-fn a_zone_of_one_direction_stays_there() {
+fn a_zone_of_one_direction_stays_in_that_direction() {
     let original = tuple("10.0.0.1", "10.0.0.2", Protocol::Udp, ports(1, 2), 9);
     let reply = Tuple { zone: 0, ..original };
     let mut entry = Conntrack::new().unwrap();
@@ -85,7 +85,7 @@ fn what_cannot_be_set_says_why_and_changes_nothing() {
 }
 
 #[test]
-fn a_helpers_data_keep_their_length() {
+fn helper_data_keep_their_length() {
     let mut entry = Conntrack::new().unwrap();
     for length in [0, 1, 65_000, 7, 32] {
         let info: Vec<u8> = (0..length).map(|byte| byte as u8).collect();
@@ -106,7 +106,7 @@ fn a_helpers_data_keep_their_length() {
 }
 
 #[test]
-fn the_type_of_an_icmp_answer_does_not_depend_on_the_order_of_setting() {
+fn the_type_of_an_icmp_reply_does_not_depend_on_the_order_of_setting() {
     let mut entry = Conntrack::new().unwrap();
     let icmp = Icmp { id: 7, kind: 8, code: 0 };
     entry.set_group(Group::ICMP, icmp).unwrap();
@@ -120,7 +120,7 @@ fn the_type_of_an_icmp_answer_does_not_depend_on_the_order_of_setting() {
 }
 
 #[test]
-fn one_tuple_is_made_from_the_other_and_nat_is_told_and_undone() {
+fn one_tuple_is_derived_from_the_other_and_nat_is_detected_and_undone() {
     for (inside, outside, server) in
         [("192.168.7.2", "203.0.113.9", "198.51.100.1"), ("fd00::2", "2001:db8::9", "2001:db8::1")]
     {
@@ -173,7 +173,7 @@ fn parts_are_copied_as_the_library_names_them() {
     assert_eq!(all.counters(Direction::Reply), Some(Counters { packets: 3, bytes: 4 }));
 }
 
-/// Only libraries since 1.1.1 know it, and they can't copy it.
+/// Only libraries since 1.1.1 have this attribute, and they cannot copy it.
 #[test]
 fn the_time_of_an_event_is_read_where_the_library_knows_it() {
     let nanoseconds = 1_700_000_000_123_456_789_u64;

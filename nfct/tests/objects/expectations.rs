@@ -37,7 +37,7 @@ fn samples() -> Vec<Expectation> {
 }
 
 #[test]
-fn attributes_come_back_as_they_were_set_and_can_be_unset() {
+fn attributes_are_read_back_as_they_were_set_and_can_be_unset() {
     for sample in samples() {
         let mut expect = Expect::from_expectation(&sample).unwrap();
         assert_eq!(expect.to_expectation(), Some(sample.clone()));
@@ -90,7 +90,7 @@ fn any_expectation() -> impl Strategy<Value = Expectation> {
     )
 }
 
-/// What an element of the library's XML holds.
+/// The content of an element of the library's XML.
 fn inside<'a>(xml: &'a str, element: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{element}>"))?;
     rest.split_once(&format!("</{element}>")).map(|(inside, _)| inside)
@@ -98,7 +98,7 @@ fn inside<'a>(xml: &'a str, element: &str) -> Option<&'a str> {
 
 proptest! {
     #[test]
-    fn any_expectation_comes_back_and_the_librarys_xml_says_the_same(sample in any_expectation()) {
+    fn any_expectation_is_read_back_and_the_librarys_xml_agrees(sample in any_expectation()) {
         let expect = Expect::from_expectation(&sample).unwrap();
         prop_assert_eq!(expect.to_expectation(), Some(sample.clone()));
         let message = sample.to_message();
@@ -131,7 +131,7 @@ proptest! {
 
 #[cfg(feature = "serde")]
 #[test]
-fn values_are_written_down_and_read_back() {
+fn values_are_serialized_and_read_back() {
     for sample in samples() {
         let text = serde_json::to_string(&sample).unwrap();
         assert_eq!(serde_json::from_str::<Expectation>(&text).unwrap(), sample);
@@ -146,7 +146,7 @@ fn objects_compare_as_the_library_does() {
     let [plain, full, v6] = [0, 1, 2].map(|at| Expect::from_expectation(&samples()[at]).unwrap());
     assert!(plain.compare(&plain.clone(), Compare::STRICT));
     assert!(!plain.compare(&full, Compare::ALL) && !full.compare(&v6, Compare::ALL));
-    // Time-outs do not count.
+    // Timeouts are not compared.
     let mut other = full.clone();
     other.set_timeout(Duration::ZERO);
     assert!(full.compare(&other, Compare::STRICT));
@@ -164,7 +164,7 @@ fn objects_compare_as_the_library_does() {
 }
 
 #[test]
-fn text_and_xml_are_the_librarys() {
+fn text_and_xml_are_those_of_the_library() {
     let [plain, full, v6] = [0, 1, 2].map(|at| Expect::from_expectation(&samples()[at]).unwrap());
     assert_eq!(
         plain.to_string(),
@@ -172,16 +172,16 @@ fn text_and_xml_are_the_librarys() {
          mask-dst=255.255.255.255 sport=0 dport=65535 master-src=192.168.7.2 master-dst=198.51.100.1 \
          sport=40001 dport=21 class=0"
     );
-    let told = full.print(&Output::plain().kind(EventKind::Destroy));
-    assert!(told.starts_with("[DESTROY] 4294967295 proto=6 src=198.51.100.1"), "{told}");
+    let reported = full.print(&Output::plain().kind(EventKind::Destroy));
+    assert!(reported.starts_with("[DESTROY] 4294967295 proto=6 src=198.51.100.1"), "{reported}");
     assert!(
-        told.ends_with("zone=65535 PERMANENT,INACTIVE,USERSPACE class=4294967295 helper=fifteen-letters")
+        reported.ends_with("zone=65535 PERMANENT,INACTIVE,USERSPACE class=4294967295 helper=fifteen-letters")
     );
     let xml = v6.print(&Output::xml().kind(EventKind::New));
     assert!(xml.starts_with("<flow type=\"new\"><layer3 protonum=\"10\" protoname=\"ipv6\">"), "{xml}");
     assert!(xml.contains("<dst>2001:db8::1</dst>") && xml.ends_with("</flow>"), "{xml}");
     assert!(!xml.contains("<when>") && v6.print(&Output::xml().time()).contains("<when>"));
-    // Longer than any other, and whole.
+    // Longer than any other, and complete.
     let long = Expectation {
         helper: Some("fifteen-letters".to_owned()),
         flags: ExpectFlags(7),
@@ -207,7 +207,7 @@ fn text_and_xml_are_the_librarys() {
 }
 
 #[test]
-fn the_c_librarys_parser_reads_the_same() {
+fn the_c_librarys_parser_agrees() {
     for sample in samples() {
         let message = sample.to_message();
         let theirs = Expect::parse(&message).unwrap();
@@ -216,8 +216,8 @@ fn the_c_librarys_parser_reads_the_same() {
 }
 
 #[test]
-fn no_cut_and_no_changed_byte_reaches_the_librarys_parser_unread() {
-    // The library ends the process, or reads past the message, where lengths do not fit.
+fn no_damaged_message_reaches_the_librarys_parser_unchecked() {
+    // The library aborts the process, or reads past the message, when lengths are wrong.
     let (mut read, mut refused) = (0, 0);
     for sample in samples() {
         let whole = sample.to_message();
@@ -239,7 +239,7 @@ fn no_cut_and_no_changed_byte_reaches_the_librarys_parser_unread() {
 }
 
 #[test]
-fn types_that_the_librarys_parser_has_no_room_for_never_reach_it() {
+fn types_too_large_for_the_librarys_parser_never_reach_it() {
     const CTA_EXPECT_NAT: u16 = 10;
     for kind in 3..=26_u16 {
         let mut message = samples()[0].to_message();
@@ -264,7 +264,7 @@ fn names_that_do_not_fit_are_refused() {
 }
 
 #[test]
-fn an_object_and_events_may_move_to_another_thread() {
+fn an_object_and_events_can_move_to_another_thread() {
     fn is_send<T: Send>() {}
     fn is_sync<T: Sync>() {}
     is_send::<Expect>();

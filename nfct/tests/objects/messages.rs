@@ -37,13 +37,13 @@ pub(super) fn read_only_attributes(values: &[u64; 6]) -> Vec<u8> {
         attribute(kernel::COUNTERS_REPLY, &two(values[2], values[3])),
         attribute(kernel::USE, &(values[4] as u32).to_be_bytes()),
         attribute(kernel::SECCTX, &attribute(1, b"system_u:object_r:unlabeled_t\0")),
-        // The library takes times for signed.
+        // The library treats times as signed.
         attribute(kernel::TIMESTAMP, &two(values[5] >> 1, values[4] >> 1)),
     ]
     .concat()
 }
 
-/// Attributes of all kinds that there are.
+/// Attributes of all kinds.
 pub(super) fn full_attributes() -> Vec<u8> {
     let mut entry = Conntrack::new().unwrap();
     let ports = |src, dst| Layer4::Ports { src, dst };
@@ -77,7 +77,7 @@ proptest! {
     #![proptest_config(cases(300))]
 
     #[test]
-    fn no_bytes_end_the_process(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn no_bytes_crash_the_process(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Conntrack::parse(&bytes);
         let _ = Conntrack::parse_attributes(&bytes, Family::Ipv4);
         let mut message = vec![0; 20];
@@ -88,7 +88,7 @@ proptest! {
     }
 
     #[test]
-    fn no_damage_to_a_message_ends_the_process(
+    fn no_damaged_message_crashes_the_process(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
         cut in any::<prop::sample::Index>(),
     ) {
@@ -99,7 +99,7 @@ proptest! {
         }
         for bytes in [&bytes[..], &bytes[..cut.index(bytes.len())]] {
             if let Ok(entry) = Conntrack::parse_attributes(bytes, Family::Ipv4) {
-                // What was read can be copied, printed, written and read again.
+                // A parsed entry can be copied, printed, serialized and parsed again.
                 let copy = entry.clone();
                 assert!(copy.attributes().eq(entry.attributes()));
                 let _ = (entry.print(&Output::plain().timestamps()), entry.print(&Output::xml()));

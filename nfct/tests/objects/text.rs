@@ -42,7 +42,7 @@ proptest! {
     }
 
     #[test]
-    fn what_the_library_says_in_xml_is_what_was_set(
+    fn the_librarys_xml_has_what_was_set(
         v6 in any::<bool>(),
         protocol in prop::sample::select(vec![6_u8, 17, 33, 47, 132, 136, 1, 58, 89]),
         octets in any::<[[u8; 16]; 4]>(),
@@ -68,7 +68,7 @@ proptest! {
             Tuple { src: address(octets[at]), dst: address(octets[at + 1]), protocol, layer4, zone: 0 }
         };
         let (original, reply) = (tuple(0), tuple(2));
-        // What only the kernel sets comes in its message.
+        // Attributes that only the kernel sets come in its message.
         let mut entry = Conntrack::parse_attributes(&read_only_attributes(&read_only), Family::Any).unwrap();
         entry.set_tuples(&original, &reply).set_status(Status(status)).set_mark(numbers[0]).set_zone(zone);
         entry.set_timeout(Duration::from_secs(numbers[1].into())).set_helper("ftp-21").unwrap();
@@ -137,7 +137,7 @@ proptest! {
             Protocol::Dccp => entry.dccp_state().map(|state| by_name(state.name())),
             _ => None,
         };
-        // In XML, not in text, the library names all states as TCP's are named.
+        // In XML, but not in text, the library uses the names of TCP's states for all protocols.
         let tcp_name = own_name.map(|_| by_name(TcpState::from(state).name()).to_owned());
         let xml_name = said(rest, "state");
         prop_assert!(xml_name == own_name.map(str::to_owned) || xml_name == tcp_name, "{}", text);
@@ -167,7 +167,7 @@ proptest! {
 }
 
 #[test]
-fn text_of_any_length_is_whole() {
+fn text_of_any_length_is_complete() {
     let name = |bit: u16| format!("label {bit} {}", "x".repeat(usize::from(bit % 97)));
     let path = std::env::temp_dir().join(format!("nfct-{}-long", std::process::id()));
     std::fs::write(&path, (0..1024).map(|bit| format!("{bit} {}\n", name(bit))).collect::<String>()).unwrap();

@@ -1,4 +1,4 @@
-//! Plain values as `serde` writes them: the shapes that the documentation names, and back again.
+//! Plain values through `serde`: they have the documented shapes and are read back.
 #![cfg(feature = "serde")]
 
 use std::time::Duration;
@@ -14,7 +14,7 @@ fn tuple(protocol: Protocol, layer4: Layer4) -> Tuple {
     Tuple { src: [10, 0, 0, 1].into(), dst: [192, 0, 2, 1].into(), protocol, layer4, zone: 0 }
 }
 
-/// Written it is `shape`, and read it is what it was.
+/// Checks that a value serializes to `shape` and is read back unchanged.
 fn assert_shape<T>(value: &T, shape: Value)
 where
     T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
@@ -77,12 +77,12 @@ fn a_view_has_what_is_set_and_nothing_else() {
         "syn_proxy": {"initial_sequence": 0},
     });
     assert_shape(&entry.view(), shape);
-    // Of a later release, with a field that this one does not know.
+    // A value of a later release, with an unknown field.
     assert_eq!(from_value::<View>(json!({"mark": 7, "later": true})).unwrap().mark, Some(7));
 }
 
 #[test]
-fn what_is_no_value_says_what_is_expected() {
+fn an_invalid_value_is_refused_with_what_is_expected() {
     for (bad, text) in [
         (json!("tpc"), "invalid value: string \"tpc\", expected a name, or a number from 0 to 255"),
         (json!(256), "invalid value: integer `256`, expected a name, or a number from 0 to 255"),

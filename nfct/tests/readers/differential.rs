@@ -1,34 +1,34 @@
-//! Our reader of conntrack messages held against the C library's, on any bytes.
+//! Compares this crate's reader of conntrack messages with the C library's, on any bytes.
 //! Shared by a property test and the fuzz target.
 #![allow(dead_code, unreachable_pub)]
 
 use nfct::wire::{Malformed, Messages};
 use nfct::{Conntrack, Flow, Layer4, Protocol, Tuple};
 
-/// Offset of `nfgen_family`: first behind `struct nlmsghdr`.
+/// Offset of `nfgen_family`, the first field after `struct nlmsghdr`.
 const FAMILY: usize = 16;
 /// `struct nlmsghdr` and `struct nfgenmsg`.
 const HEAD: usize = 20;
 
-/// What became of some bytes.
+/// The result of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Both have read the same.
+    /// Both agree.
     Same,
-    /// Both have refused, or ours has, for what makes no whole entry.
+    /// Both refused, or ours did because the entry is not complete.
     Refused,
-    /// The library has refused, for an attribute that ours does not read.
+    /// The library refused an attribute that ours does not read.
     LibraryRefused,
-    /// Attributes that exclude each other, of which each reader takes its own.
+    /// The message has attributes that exclude each other, of which each reader uses a different one.
     Ambiguous,
 }
 
-/// Holds the first message of `bytes` in both readers against each other.
+/// Compares what both readers make of the first message of `bytes`.
 ///
 /// # Panics
 /// When they differ.
 pub fn compare(bytes: &[u8]) -> Verdict {
-    // Nothing of this may panic, on any of the messages.
+    // None of this may panic, on any message.
     for message in Messages::new(bytes).flatten() {
         let _ = message.flow();
         let _ = message.expectation();
@@ -50,7 +50,7 @@ pub fn compare(bytes: &[u8]) -> Verdict {
     match (ours, Conntrack::parse(&bytes)) {
         (Ok(ours), Ok(theirs)) => {
             assert_same(&ours, &theirs);
-            // Whatever was read can be shown, and written so that it is read again.
+            // Any parsed value can be printed, and written so that it is parsed again.
             let _ = theirs.to_string();
             let again = theirs.to_message().and_then(|message| Conntrack::parse(&message));
             let again = again.expect("what the library writes it reads");
@@ -60,7 +60,7 @@ pub fn compare(bytes: &[u8]) -> Verdict {
         (Ok(_), Err(_)) => Verdict::LibraryRefused,
         (Err(Malformed::NoTuple | Malformed::Tuple(_)), Ok(theirs)) => {
             let whole = theirs.original().zip(theirs.reply());
-            assert_eq!(whole, None, "ours finds no whole tuples");
+            assert_eq!(whole, None, "ours finds no complete tuples");
             Verdict::Refused
         }
         (Err(error), Ok(_)) => panic!("the library reads it, ours does not: {error}"),
@@ -70,7 +70,7 @@ pub fn compare(bytes: &[u8]) -> Verdict {
 
 fn assert_same(ours: &Flow, theirs: &Conntrack) {
     assert_eq!(theirs.original(), Some(ours.original));
-    // The library keeps one set of ICMP details, the original's.
+    // The library keeps one set of ICMP details, those of the original direction.
     let without_icmp = |tuple: Tuple| match tuple.protocol {
         Protocol::Icmp | Protocol::Icmpv6 => Tuple { layer4: Layer4::None, ..tuple },
         _ => tuple,
@@ -108,7 +108,7 @@ fn is_ambiguous(message: &[u8]) -> bool {
     })
 }
 
-/// Types and values of attributes, as far as their lengths make sense.
+/// Types and values of attributes, up to the first invalid length.
 pub fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let [a, b, c, d, ..] = *rest else { return None };

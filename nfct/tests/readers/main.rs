@@ -1,6 +1,6 @@
-//! Our reader and the C library's say the same of any message: real ones, real
-//! ones that were changed, and trees of attributes that no kernel ever sent.
-//! `fuzz/` holds them against each other for as long as one likes.
+//! This crate's reader and the C library's agree on any message: real ones, real
+//! ones with changes, and trees of attributes that no kernel sends.
+//! `fuzz/` compares them for any length of time.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ mod differential;
 
 use differential::{Verdict, compare};
 
-/// Messages of a real kernel, one a line, as hexadecimal digits; `capture` below has made them.
+/// Messages of a real kernel, one per line, in hexadecimal; `capture` below writes them.
 const MESSAGES: &str = include_str!("../data/messages.hex");
 
 fn messages() -> Vec<Vec<u8>> {
@@ -29,14 +29,14 @@ fn both_read_what_the_kernel_sends() {
     }
 }
 
-/// Something done to a message.
+/// A change of a message.
 #[derive(Debug, Clone)]
 enum Change {
     Byte(Index, u8),
-    /// A 16-bit number where attributes have their length and type.
+    /// Writes a 16-bit number where attributes have their length and type.
     Half(Index, u16),
     Remove(Index, u8),
-    /// What stands at the first place is put in at the second.
+    /// Copies bytes from the first position to the second.
     Copy(Index, Index, u8),
 }
 
@@ -76,14 +76,14 @@ fn apply(message: &mut Vec<u8>, change: &Change) {
             message.splice(to..to, copied);
         }
     }
-    // Otherwise most changes would be seen by the header alone.
+    // Otherwise the header would reveal most changes.
     if message.len() >= HEAD {
         let length = (message.len() as u32).to_ne_bytes();
         message[..4].copy_from_slice(&length);
     }
 }
 
-/// A tree of attributes, with types and sizes that occur.
+/// A tree of attributes with real types and sizes.
 fn attributes() -> impl Strategy<Value = Vec<u8>> {
     let size = prop_oneof![Just(1_usize), Just(2), Just(4), Just(8), Just(16), 0_usize..40];
     let value = size.prop_flat_map(|size| proptest::collection::vec(any::<u8>(), size));
@@ -102,7 +102,7 @@ fn attributes() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// As many cases as `PROPTEST_CASES` says, for a slow checker, or as usual.
+/// The number of cases: `PROPTEST_CASES`, for a slow checker, or `usual`.
 fn cases(usual: u32) -> ProptestConfig {
     let said = std::env::var("PROPTEST_CASES").ok().and_then(|number| number.parse().ok());
     ProptestConfig::with_cases(said.unwrap_or(usual))
@@ -112,7 +112,7 @@ proptest! {
     #![proptest_config(cases(20_000))]
 
     #[test]
-    fn both_read_the_same_of_changed_messages(
+    fn both_agree_on_changed_messages(
         which in any::<Index>(),
         changes in proptest::collection::vec(change(), 0..6),
     ) {
@@ -123,7 +123,7 @@ proptest! {
     }
 
     #[test]
-    fn both_read_the_same_of_any_attributes(
+    fn both_agree_on_any_attributes(
         family in prop_oneof![Just(2_u8), Just(10), any::<u8>()],
         parts in proptest::collection::vec(attributes(), 0..8),
     ) {
@@ -137,9 +137,9 @@ proptest! {
     }
 }
 
-/// Makes connections of every kind in a fresh namespace and writes what the kernel says of them.
+/// Creates connections of every kind in a fresh namespace and writes the kernel's messages about them.
 #[test]
-#[ignore = "writes tests/data/messages.hex anew; needs root"]
+#[ignore = "writes tests/data/messages.hex again; needs root"]
 fn capture() {
     use std::collections::BTreeMap;
     use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -171,7 +171,7 @@ fn capture() {
         let socket = UdpSocket::bind("[::1]:0").unwrap();
         socket.send_to(b"new", "[::1]:9").unwrap();
         drop((client, server));
-        // What no traffic makes here.
+        // Entries that no traffic creates here.
         let mut query = Query::open().unwrap();
         let ports = |src, dst| Layer4::Ports { src, dst };
         for protocol in
@@ -207,7 +207,7 @@ fn capture() {
         labelled.set(attr::CONNLABELS, labels).unwrap();
         query.create(&labelled).unwrap();
 
-        // One of each shape: types and sizes of its attributes.
+        // One message per shape, which is the types and sizes of its attributes.
         let mut shapes = BTreeMap::new();
         let mut keep = |bytes: &[u8]| {
             let Some(Ok(message)) = Messages::new(bytes).next() else { return };

@@ -1,4 +1,4 @@
-//! Known traffic, lookups, losses and corrections are counted exactly.
+//! Known traffic, lookups, overruns and corrections are counted exactly.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -35,7 +35,7 @@ fn known_traffic_is_counted_exactly() {
     let lab = &bench.lab;
     let mut newer: Vec<_> =
         (0..20).map(|index| lab.connect_to(&servers[0], lab.client_at(1, 41_000 + index))).collect();
-    // Three that share their public ports with three of these: they go to another server.
+    // Three more to another server, which share their public ports with three of these.
     let shared: Vec<_> =
         (0..3).map(|index| lab.connect_to(&servers[1], lab.client_at(1, 41_000 + index))).collect();
     assert!((0..3).all(|at| shared[at].peer == newer[at].peer), "the kernel gives a port to two servers");
@@ -48,7 +48,7 @@ fn known_traffic_is_counted_exactly() {
         connection.reset();
         assert!(flows::remove(&mut bench.query, &flows::tuple(Protocol::Tcp, from, servers[0].address())));
     }
-    // One of two on a port: the port is in use all the same.
+    // One of two connections on a port: the port remains in use.
     let from = shared[0].client.local_addr().expect("it is connected");
     assert!(flows::remove(&mut bench.query, &flows::tuple(Protocol::Tcp, from, servers[1].address())));
 
@@ -71,7 +71,7 @@ fn known_traffic_is_counted_exactly() {
         ("pynatconnd_receive_buffer_bytes", f64::from(128 << 20)),
         ("pynatconnd_sweep_corrections_total", 0.0),
     ]);
-    // The kernel counts every connection of the namespace, these questions too.
+    // The kernel counts every connection of the namespace, including these requests.
     let sysctl = |name: &str| -> f64 {
         let value = bench.lab.gateway().read_sysctl(&format!("net.netfilter.nf_conntrack_{name}"));
         value.expect("it tracks").parse().expect("a number")
@@ -79,10 +79,11 @@ fn known_traffic_is_counted_exactly() {
     assert_eq!(samples["pynatconnd_conntrack_entries_limit"], sysctl("max"));
     assert!(samples["pynatconnd_conntrack_entries"] >= 30.0);
     let mut client = Client::connect(bench.lab.gateway(), bench.daemon.local_addr());
-    wait_until("the kernel's count is told", || {
+    wait_until("the kernel's count is reported", || {
         let before = sysctl("count");
-        let told = read(client.get("/metrics").text(), Format::Prometheus)["pynatconnd_conntrack_entries"];
-        told == before && before == sysctl("count")
+        let reported =
+            read(client.get("/metrics").text(), Format::Prometheus)["pynatconnd_conntrack_entries"];
+        reported == before && before == sysctl("count")
     });
     println!(
         "35 mappings made before and after the start, 5 ended, 3 on shared ports: {} series, all true",
@@ -92,13 +93,13 @@ fn known_traffic_is_counted_exactly() {
 }
 
 #[test]
-fn known_look_ups_are_counted_by_route_and_result() {
+fn known_lookups_are_counted_by_route_and_result() {
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
     let server = lab.listen(lab.server_at(443));
-    // It may end without a word, so the kernel is asked for it.
+    // It may end without a DESTROY event, so the daemon checks with the kernel.
     lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "0");
     let silent = lab.connect_to(&server, lab.client_at(0, 40_001));
     lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "1");
@@ -118,7 +119,7 @@ fn known_look_ups_are_counted_by_route_and_result() {
         ("/nat_port/x".to_owned(), 400, 1),
         ("/src_port/1".to_owned(), 400, 1),
         ("/nat_port/1?protocol=x".to_owned(), 400, 1),
-        // No look-ups.
+        // Not a lookup.
         ("/a/b/c".to_owned(), 404, 1),
     ] {
         for _ in 0..times {
@@ -128,15 +129,15 @@ fn known_look_ups_are_counted_by_route_and_result() {
     assert_eq!(bench.ask("legacy", "PUT", "/nat_port/1", "").status, 405);
     assert_eq!(bench.ask("legacy", "HEAD", &format!("/nat_port/{known}"), "").status, 200);
 
-    // A kernel that is too busy to be asked within a second is no failure: the answer says so.
+    // A kernel that is too busy to answer within a second is no failure: the response says so.
     let mut undecided = 0.0;
-    let whole = "nat_ip=100.64.2.1&dst_ip=198.51.100.1&dst_port=443";
+    let tuple = "nat_ip=100.64.2.1&dst_ip=198.51.100.1&dst_port=443";
     for (query, status, times) in [
         (format!("nat_port={known}"), 200, 2),
-        // The kernel is asked before it is said that there is none.
-        (format!("protocol=tcp&nat_port=39999&{whole}"), 404, 1),
+        // The daemon queries the kernel before it responds that there is none.
+        (format!("protocol=tcp&nat_port=39999&{tuple}"), 404, 1),
         ("nat_port=39999".to_owned(), 404, 1),
-        // One look-up, however often it looks.
+        // One lookup, however often it searches.
         ("nat_port=39999&wait=50".to_owned(), 404, 1),
         ("natport=1".to_owned(), 400, 1),
     ] {
@@ -190,12 +191,12 @@ fn known_look_ups_are_counted_by_route_and_result() {
         ("pynatconnd_lookups_total{route=\"auth\",result=\"found\"}", 1.0),
         ("pynatconnd_lookups_total{route=\"auth\",result=\"not_found\"}", 1.0),
         ("pynatconnd_lookups_total{route=\"auth\",result=\"bad\"}", 2.0),
-        // The silent mapping, and what nobody has.
+        // The mapping that may end silently, and the one that does not exist.
         ("pynatconnd_kernel_questions_total", 2.0),
         ("pynatconnd_http_refused_total", 3.0),
     ]);
-    // The answer that says it is not counted in itself.
-    *bench.answers.get_mut(&("metrics", 200)).expect("it was asked") -= 1;
+    // A response of /metrics does not count itself.
+    *bench.answers.get_mut(&("metrics", 200)).expect("it was requested") -= 1;
     let (mut by_route, mut by_status) = (BTreeMap::<String, u64>::new(), BTreeMap::<String, u64>::new());
     for ((route, status), count) in &bench.answers {
         let route = format!("pynatconnd_http_request_duration_seconds_count{{route=\"{route}\"}}");
@@ -221,12 +222,12 @@ fn known_look_ups_are_counted_by_route_and_result() {
     assert_eq!(statistics["bad_requests"], 5);
     assert_eq!(statistics["no_of_requests"], 25 + 3);
     println!(
-        "28 look-ups by 3 routes with 3 results, and {} answers: each counted once",
+        "28 lookups by 3 routes with 3 results, and {} responses: each counted once",
         bench.answers.values().sum::<u64>()
     );
 }
 
-/// Messages that the kernel dropped for the daemon's event socket, by its own word.
+/// The messages that the kernel dropped for the daemon's event socket, as /proc/net/netlink shows.
 fn kernel_drops(lab: &Lab) -> u64 {
     const NETFILTER: &str = "12";
     let sockets = lab.gateway().read_proc_net("netlink").expect("it can be read");
@@ -241,7 +242,7 @@ fn kernel_drops(lab: &Lab) -> u64 {
 }
 
 #[test]
-fn a_known_loss_is_counted_and_told_of_once() {
+fn a_known_overrun_is_counted_and_logged_once() {
     const MADE: u16 = 500;
     if !lab::require() {
         return;
@@ -253,7 +254,7 @@ fn a_known_loss_is_counted_and_told_of_once() {
     for port in 0..MADE {
         let (src, nat) = (bench.lab.client_at(0, 20_000 + port), (bench.lab.public(0), 30_000 + port).into());
         let tuples = flows::source_nat(Protocol::Tcp, src, bench.lab.server_at(443), nat);
-        flows::make(&mut bench.query, &tuples);
+        flows::create(&mut bench.query, &tuples);
     }
     let drops = kernel_drops(&bench.lab);
     assert!((1..u64::from(MADE)).contains(&drops), "{drops} of {MADE} dropped");
@@ -287,7 +288,7 @@ fn a_known_loss_is_counted_and_told_of_once() {
 }
 
 #[test]
-fn known_corrections_are_counted_and_a_reload_that_failed_is_told() {
+fn known_corrections_and_failed_reloads_are_counted() {
     if !lab::require() {
         return;
     }
@@ -300,7 +301,7 @@ fn known_corrections_are_counted_and_a_reload_that_failed_is_told() {
             flows::source_nat(Protocol::Udp, src, lab.server_at(443), nat)
         })
         .collect();
-    tuples.iter().for_each(|tuples| flows::make(&mut query, tuples));
+    tuples.iter().for_each(|tuples| flows::create(&mut query, tuples));
     lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "1");
     let mut bench = Bench::new(lab, CONFIG);
     let started = bench.metrics()["pynatconnd_config_last_reload_success_timestamp_seconds"];
@@ -336,26 +337,26 @@ fn known_corrections_are_counted_and_a_reload_that_failed_is_told() {
 }
 
 #[test]
-fn labels_are_bounded_and_no_inside_host_is_told() {
+fn labels_are_bounded_and_reveal_no_inside_host() {
     const ADDRESSES: u8 = 150;
     const SHOWN: usize = 100;
     if !lab::require() {
         return;
     }
-    // Everything is tracked, translated or not.
+    // All connections are tracked, translated or not.
     let lab = Lab::builder().build();
     let mut bench = Bench::new(lab, "[data]\nkey_name = nat_port\n");
     let server = bench.lab.server_at(443);
     for number in 0..ADDRESSES {
-        // The later ones have more ports in use, and not all are translated.
+        // Later addresses have more ports in use, and some connections are not translated.
         let public = Ipv4Addr::new(100, 64, 9, number);
         for port in 0..u16::from(number / 30 + 1) {
             let src = (Ipv4Addr::new(10, 7, 0, number), 20_000 + port).into();
             let tuples = flows::source_nat(Protocol::Tcp, src, server, (public, 30_000 + port).into());
-            flows::make(&mut bench.query, &tuples);
+            flows::create(&mut bench.query, &tuples);
         }
         let plain = (Ipv4Addr::new(10, 8, 0, number), 20_000).into();
-        flows::make(&mut bench.query, &flows::source_nat(Protocol::Tcp, plain, server, plain));
+        flows::create(&mut bench.query, &flows::source_nat(Protocol::Tcp, plain, server, plain));
     }
     let samples = bench.expect(&[("pynatconnd_outside_addresses", f64::from(ADDRESSES))]);
     let ports: Vec<_> =

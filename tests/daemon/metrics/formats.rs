@@ -14,7 +14,7 @@ const LISTED: &str = include_str!("../../../doc/monitoring/README.md");
 const OPENMETRICS: &str = "application/openmetrics-text;version=1.0.0";
 
 #[test]
-fn both_formats_are_what_they_say() {
+fn both_formats_are_valid() {
     if !lab::require() {
         return;
     }
@@ -61,7 +61,7 @@ fn both_formats_are_what_they_say() {
     drop((open, open6));
 }
 
-/// Prometheus' own check of names, units and descriptions.
+/// Prometheus's check of names, units and descriptions.
 fn promtool(page: &str) {
     let child = Command::new("promtool")
         .args(["check", "metrics"])

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a page says: the value of each series, written as it stands there, with its labels in order.
+/// The value of each series of a page, with the series written as on the page.
 pub(super) type Samples = BTreeMap<String, f64>;
 
-/// How a family may differ from one format to the other.
+/// The format of a page.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Format {
     Prometheus,
@@ -18,7 +18,7 @@ pub(super) fn is_name(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// A series in pieces: the name, and the labels with `le` apart.
+/// Splits a series into its name and labels.
 pub(super) fn pieces(series: &str) -> (&str, Vec<(&str, &str)>) {
     let Some((name, rest)) = series.split_once('{') else { return (series, Vec::new()) };
     let labels = rest.strip_suffix('}').unwrap_or_else(|| panic!("no end of labels: {series}"));
@@ -31,7 +31,7 @@ pub(super) fn pieces(series: &str) -> (&str, Vec<(&str, &str)>) {
     (name, labels.collect())
 }
 
-/// Reads a page and panics at whatever is not in order.
+/// Parses a page and panics at anything invalid.
 pub(super) fn read(page: &str, format: Format) -> Samples {
     let body = match format {
         Format::OpenMetrics => page.strip_suffix("# EOF\n").expect("OpenMetrics has an end"),
@@ -92,7 +92,7 @@ pub(super) fn read(page: &str, format: Format) -> Samples {
     samples
 }
 
-/// Buckets grow, the last is all, and there are as many as are counted.
+/// The buckets are cumulative, and the last equals the count.
 pub(super) fn check_histograms(samples: &Samples) {
     let mut histograms: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     for (series, value) in samples {

@@ -22,13 +22,13 @@ host = 0.0.0.0
 ip_acl = 127.0.0.1
 ";
 
-/// A daemon in a lab, and a connection on which is asked.
+/// A daemon in a lab, and an HTTP connection to it.
 pub(super) struct Bench {
     pub(super) lab: Lab,
     pub(super) daemon: Daemon,
     pub(super) client: Client,
     pub(super) query: Query,
-    /// Answers by route and by status, as this test has had them.
+    /// The responses of this test, counted by route and status.
     pub(super) answers: BTreeMap<(&'static str, u16), u64>,
 }
 
@@ -51,14 +51,14 @@ impl Bench {
         self.count(route, answer)
     }
 
-    /// What the daemon says now.
+    /// The daemon's current metrics.
     pub(super) fn metrics(&mut self) -> Samples {
         let answer = self.ask("metrics", "GET", "/metrics", "");
         assert_eq!(answer.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
         read(answer.text(), Format::Prometheus)
     }
 
-    /// Holds it against what must be; nothing else of these names may be there but with 0.
+    /// Compares the metrics with the expected ones. Other series of the same names must be 0.
     pub(super) fn expect(&mut self, expected: &[(&str, f64)]) -> Samples {
         let samples = self.metrics();
         for (series, value) in expected {

@@ -9,10 +9,12 @@ use lab::{Daemon, Lab, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::setup::{client, gateway, ids_of_the_kernel, lines, make_connections, maker, numbers, questions};
+use super::setup::{
+    client, ctnetlink, ids_of_the_kernel, lines, lookups_begun, make_connections, numbers, start_daemon,
+};
 
-/// Questions, the connections that answer them, newest first, and whether that is ambiguous.
-const QUESTIONS: [(&str, &[usize], bool); 41] = [
+/// Lookups, the connections they find, newest first, and whether the result is ambiguous.
+const LOOKUPS: [(&str, &[usize], bool); 41] = [
     ("", &[7, 6, 5, 4, 3, 2, 1, 0], true),
     // Each field alone.
     ("nat_ip=100.64.2.2", &[3], false),
@@ -63,7 +65,7 @@ const QUESTIONS: [(&str, &[usize], bool); 41] = [
     ),
 ];
 
-/// The same question for `POST`.
+/// The same lookup for `POST`.
 fn as_json(query: &str) -> Value {
     let fields = query.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| {
         let value = value.replace("%2F", "/");
@@ -73,21 +75,21 @@ fn as_json(query: &str) -> Value {
 }
 
 #[test]
-fn every_field_narrows_alone_and_together() {
+fn each_field_filters_alone_and_with_others() {
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
-    let daemon = gateway(&lab);
+    let daemon = start_daemon(&lab);
     let mut client = client(&lab, &daemon);
-    make_connections(&mut maker(&lab), &mut client);
+    make_connections(&mut ctnetlink(&lab), &mut client);
 
     let check = |answer: &Value, expected: &[usize], ambiguous: bool, what: &str| {
         assert_eq!(numbers(answer["matches"].as_array().unwrap()), expected, "{what}");
         assert_eq!(answer["ambiguous"], ambiguous, "{what}");
         assert_eq!((&answer["complete"], &answer["truncated"]), (&json!(true), &Value::Null), "{what}");
     };
-    for (query, expected, ambiguous) in QUESTIONS {
+    for (query, expected, ambiguous) in LOOKUPS {
         let answer = client.get(&format!("/v1/lookup?{query}"));
         assert_eq!(answer.status, if expected.is_empty() { 404 } else { 200 }, "{query}");
         assert_eq!(answer.header("Content-Type"), Some("application/json"));
@@ -105,27 +107,27 @@ fn every_field_narrows_alone_and_together() {
         }
     }
 
-    // All of them at once, answered in their order.
-    let body = Value::from(QUESTIONS.map(|(query, ..)| as_json(query)).to_vec()).to_string();
+    // All of them in one request, with results in their order.
+    let body = Value::from(LOOKUPS.map(|(query, ..)| as_json(query)).to_vec()).to_string();
     let answers = client.request("POST", "/v1/lookup", &[], body.as_bytes());
     assert_eq!(answers.status, 200, "{}", answers.text());
     let answers = answers.json();
-    assert_eq!(answers.as_array().unwrap().len(), QUESTIONS.len());
-    for ((query, expected, ambiguous), answer) in QUESTIONS.iter().zip(answers.as_array().unwrap()) {
+    assert_eq!(answers.as_array().unwrap().len(), LOOKUPS.len());
+    for ((query, expected, ambiguous), answer) in LOOKUPS.iter().zip(answers.as_array().unwrap()) {
         check(answer, expected, *ambiguous, query);
     }
 }
 
 #[test]
-fn a_match_tells_all_there_is() {
+fn a_match_has_every_documented_field() {
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
-    let daemon = gateway(&lab);
+    let daemon = start_daemon(&lab);
     let mut client = client(&lab, &daemon);
     let begun = jiff::Timestamp::from_millisecond(jiff::Timestamp::now().as_millisecond()).unwrap();
-    make_connections(&mut maker(&lab), &mut client);
+    make_connections(&mut ctnetlink(&lab), &mut client);
     let ended = jiff::Timestamp::now();
 
     let ids: BTreeSet<_> = ids_of_the_kernel(&lab);
@@ -133,7 +135,7 @@ fn a_match_tells_all_there_is() {
         let answer = client.get(&format!("/v1/lookup?{query}")).json();
         assert_eq!(answer["matches"].as_array().unwrap().len(), 1, "{query}");
         let mut mapping = answer["matches"][0].clone();
-        // What differs from run to run.
+        // Values that differ from run to run.
         let fields = mapping.as_object_mut().unwrap();
         let id = fields.remove("id").unwrap().as_u64().unwrap();
         let mut times = Vec::new();
@@ -156,7 +158,7 @@ fn a_match_tells_all_there_is() {
         "server_ip": "198.51.100.1", "server_port": 443, "zone": 0, "mark": 7, "nat": ["src"], "state": "live",
         "opened": "then", "closed": null, "learnt": "event"});
     assert_eq!(mapping, plain);
-    // Both ends translated: the real server is told.
+    // Source and destination NAT: the response has the real server.
     let both = json!({"protocol": "tcp", "l3": "ipv4", "src_ip": "192.168.7.2", "src_port": 40004,
         "dst_ip": "203.0.113.9", "dst_port": 443, "nat_ip": "100.64.2.2", "nat_port": 50003,
         "server_ip": "198.51.100.1", "server_port": 8443, "zone": 0, "mark": 0, "nat": ["src", "dst"],
@@ -173,34 +175,34 @@ fn a_match_tells_all_there_is() {
     assert_eq!((&closed["state"], &closed["closed"]), (&json!("closed"), &json!("then")));
 }
 
-/// Asks in another thread, and returns once the daemon has begun to answer.
-fn ask_meanwhile(lab: &Lab, daemon: &Daemon, path: &str) -> thread::JoinHandle<(Response, Duration)> {
+/// Sends a request in another thread, and returns once the daemon has begun the lookup.
+fn get_meanwhile(lab: &Lab, daemon: &Daemon, path: &str) -> thread::JoinHandle<(Response, Duration)> {
     let mut watching = client(lab, daemon);
-    let before = questions(&mut watching);
+    let before = lookups_begun(&mut watching);
     let mut client = client(lab, daemon);
     client.stream().set_read_timeout(Some(Duration::from_secs(90))).unwrap();
     let path = path.to_owned();
-    let asking = thread::spawn(move || {
+    let request = thread::spawn(move || {
         let begun = Instant::now();
         (client.get(&path), begun.elapsed())
     });
-    wait_until("the question is being answered", || questions(&mut watching) > before);
-    asking
+    wait_until("the lookup has begun", || lookups_begun(&mut watching) > before);
+    request
 }
 
 #[test]
-fn wait_holds_the_answer_until_there_is_a_match_or_the_time_is_over() {
+fn wait_delays_the_response_until_a_match_or_the_timeout() {
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
-    let mut daemon = gateway(&lab);
+    let mut daemon = start_daemon(&lab);
     let mut client = client(&lab, &daemon);
     let minute = Duration::from_secs(60);
 
-    // Answered as soon as the connection opens; others that open meanwhile are no reason.
+    // The response comes as soon as the connection opens, and not when another one opens.
     let path = "/v1/lookup?nat_ip=100.64.2.1&nat_port=40001&protocol=tcp&wait=60000";
-    let waiting = ask_meanwhile(&lab, &daemon, path);
+    let waiting = get_meanwhile(&lab, &daemon, path);
     let server = lab.listen(lab.server_at(443));
     let other = lab.connect_to(&server, lab.client_at(0, 40002));
     assert!(!waiting.is_finished());
@@ -209,14 +211,14 @@ fn wait_holds_the_answer_until_there_is_a_match_or_the_time_is_over() {
     assert_eq!((answer.status, &answer.json()["matches"][0]["src_port"]), (200, &json!(40001)));
     assert!(took < minute, "{took:?}");
 
-    // One that closes, too.
-    let waiting = ask_meanwhile(&lab, &daemon, "/v1/lookup?nat_port=40002&state=closed&wait=60000");
+    // The same for a connection that closes.
+    let waiting = get_meanwhile(&lab, &daemon, "/v1/lookup?nat_port=40002&state=closed&wait=60000");
     lab.gateway().run("conntrack", &["-D", "-p", "tcp", "--orig-port-src", "40002"]);
     let (answer, took) = waiting.join().unwrap();
     assert_eq!((answer.status, &answer.json()["matches"][0]["state"]), (200, &json!("closed")));
     assert!(took < minute, "{took:?}");
 
-    // What is there is answered at once, what isn't at the end of the time.
+    // An existing mapping is returned at once; without one the response comes at the timeout.
     let begun = Instant::now();
     assert_eq!(client.get("/v1/lookup?nat_port=40001&wait=60000").status, 200);
     assert!(begun.elapsed() < minute);
@@ -230,7 +232,7 @@ fn wait_holds_the_answer_until_there_is_a_match_or_the_time_is_over() {
     assert_eq!(client.get("/v1/lookup?nat_port=1&wait=0").status, 404);
     assert_eq!(client.get("/v1/lookup?nat_port=1&wait=60001").status, 400);
 
-    // Several wait together as long as the longest alone: far from the five seconds that they would in turn.
+    // Several wait at the same time: about one second, not the five seconds of waiting in turn.
     let body =
         br#"[{"nat_port": 1, "wait": 1000}, {"nat_port": 2, "wait": 1000}, {"nat_port": 3, "wait": 1000},
         {"nat_port": 4, "wait": 1000}, {"nat_port": 40001, "wait": 1000}, {"nat_port": 5, "wait": 1000}]"#;
@@ -242,8 +244,8 @@ fn wait_holds_the_answer_until_there_is_a_match_or_the_time_is_over() {
     let took = begun.elapsed();
     assert!((Duration::from_secs(1)..Duration::from_secs(4)).contains(&took), "{took:?}");
 
-    // The daemon's end answers who waits.
-    let waiting = ask_meanwhile(&lab, &daemon, "/v1/lookup?nat_port=1&wait=60000");
+    // When the daemon ends, waiting lookups get a response.
+    let waiting = get_meanwhile(&lab, &daemon, "/v1/lookup?nat_port=1&wait=60000");
     daemon.signal(Signal::SIGTERM);
     let (answer, took) = waiting.join().unwrap();
     assert_eq!(answer.status, 404);
@@ -253,13 +255,13 @@ fn wait_holds_the_answer_until_there_is_a_match_or_the_time_is_over() {
 }
 
 #[test]
-fn many_questions_are_bounded_and_a_bad_one_is_named() {
+fn a_batch_of_lookups_is_limited_and_an_invalid_one_is_named() {
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
-    let daemon = gateway(&lab);
-    let before = questions(&mut client(&lab, &daemon));
+    let daemon = start_daemon(&lab);
+    let before = lookups_begun(&mut client(&lab, &daemon));
     let post = |headers: &[(&str, &str)], body: &[u8]| {
         client(&lab, &daemon).request("POST", "/v1/lookup", headers, body)
     };
@@ -267,7 +269,7 @@ fn many_questions_are_bounded_and_a_bad_one_is_named() {
 
     let answer = post(&[], &thousand(1001));
     assert_eq!(answer.status, 413);
-    assert_eq!(answer.json()["error"], "1001 questions, of at most 1000");
+    assert_eq!(answer.json()["error"], "1001 lookups_begun, of at most 1000");
     for (body, error, hint) in [
         (
             r#"[{}, {}, {"natport": 1}]"#,
@@ -278,7 +280,7 @@ fn many_questions_are_bounded_and_a_bad_one_is_named() {
         (r#"[{}, 7]"#, "question 1: a question is no JSON object", r#"write {"nat_port": 40001}"#),
         (
             r#"{"nat_port": 1}"#,
-            "no list of questions: invalid type: map, expected a sequence at line 1 column 0",
+            "no list of lookups_begun: invalid type: map, expected a sequence at line 1 column 0",
             r#"write [{"nat_ip": "100.64.2.1", "nat_port": 40001}]"#,
         ),
     ] {
@@ -287,26 +289,26 @@ fn many_questions_are_bounded_and_a_bad_one_is_named() {
         assert_eq!(answer.json(), json!({"error": error, "hint": hint}));
     }
     assert_eq!(post(&[], b"").status, 400);
-    // Of none of these was a question asked.
-    assert_eq!(questions(&mut client(&lab, &daemon)), before);
+    // None of these began a lookup.
+    assert_eq!(lookups_begun(&mut client(&lab, &daemon)), before);
     assert_eq!(post(&[], b"[]").json(), json!([]));
     assert_eq!(post(&[], &thousand(1000)).json().as_array().unwrap().len(), 1000);
 
-    // A megabyte is taken, if only to be refused for what it says; more is not.
+    // A body of a megabyte is read and refused for its content; a longer one is refused for its size.
     const MEGABYTE: usize = 1024 * 1024;
     assert_eq!(post(&[], &vec![b' '; MEGABYTE]).status, 400);
-    let error = "more than 1 MiB of questions";
-    // Refused for its Content-Length before it is sent.
+    let error = "more than 1 MiB of lookups_begun";
+    // Refused for its Content-Length before the body is sent.
     let mut announced = client(&lab, &daemon);
     let header = "POST /v1/lookup HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n";
     announced.send(format!("{header}Content-Length: {}\r\n\r\n", MEGABYTE + 1).as_bytes()).unwrap();
     let answer = announced.read_response("POST").unwrap();
     assert_eq!((answer.status, &answer.json()["error"]), (413, &json!(error)));
-    // And as it comes, where it does not say.
+    // Without Content-Length it is refused while it is read.
     let mut chunked = client(&lab, &daemon);
     let chunk = [format!("{:x}\r\n", MEGABYTE + 1).into_bytes(), vec![b' '; MEGABYTE + 1]].concat();
     chunked.send(b"POST /v1/lookup HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
-    // The daemon may have closed before it was all sent.
+    // The daemon may close the connection before everything is sent.
     let _ = chunked.send(&chunk);
     let answer = chunked.read_response("POST").unwrap();
     assert_eq!((answer.status, &answer.json()["error"]), (413, &json!(error)));

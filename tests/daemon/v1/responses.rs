@@ -4,16 +4,16 @@ use lab::http::Client;
 use lab::{Lab, wait_until};
 use serde_json::json;
 
-use super::setup::{CONFIG, client, gateway, make_connections, maker};
+use super::setup::{CONFIG, client, ctnetlink, make_connections, start_daemon};
 use crate::binary::DAEMON;
 
 #[test]
-fn what_is_not_understood_is_refused_with_a_hint() {
+fn an_invalid_request_is_refused_with_a_hint() {
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
-    let daemon = gateway(&lab);
+    let daemon = start_daemon(&lab);
     let mut client = client(&lab, &daemon);
     for (path, error, hint) in [
         ("/v1/lookup?natport=1", r#"there is no field "natport""#, "did you mean nat_port?"),
@@ -70,7 +70,7 @@ fn what_is_not_understood_is_refused_with_a_hint() {
     };
     let answer = with("/v1/lookup", &[], b"?");
     assert_eq!((answer.status, &answer.json()["hint"]), (413, &json!("only POST /v1/lookup takes a body")));
-    // Too many lines, and too long ones.
+    // Too many header lines, and too long ones.
     let names: Vec<String> = (0..32).map(|number| format!("X-{number}")).collect();
     let many: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
     let long = "x".repeat(16 * 1024);
@@ -79,11 +79,11 @@ fn what_is_not_understood_is_refused_with_a_hint() {
         assert_eq!((answer.status, &answer.json()["hint"]), (431, &json!("send fewer headers")));
     }
     assert_eq!(with("/v1/lookup", &many[..31], b"").status, 404);
-    // What is far beyond is cut off before it is read whole.
+    // A far longer header is refused before it is read completely.
     let hundreds: Vec<_> = many.iter().cycle().take(400).copied().collect();
     assert_eq!(with("/v1/lookup", &hundreds, b"").status, 431);
 
-    // From inside, which ip_acl does not have.
+    // From inside, which ip_acl does not contain.
     for path in ["/v1/lookup", "/v1/none", "/v1/auth", "/healthz", "/readyz"] {
         let answer = lab::http::get(lab.client(), daemon.addr_on(lab.public(0)), path);
         let expected =
@@ -93,14 +93,14 @@ fn what_is_not_understood_is_refused_with_a_hint() {
 }
 
 #[test]
-fn auth_answers_in_headers_and_never_with_an_error() {
+fn auth_responds_in_headers_and_never_with_an_error_status() {
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
-    let daemon = gateway(&lab);
+    let daemon = start_daemon(&lab);
     let mut client = client(&lab, &daemon);
-    make_connections(&mut maker(&lab), &mut client);
+    make_connections(&mut ctnetlink(&lab), &mut client);
     let names =
         ["X-Nat-Found", "X-Nat-Src-Ip", "X-Nat-Src-Port", "X-Nat-Ambiguous", "X-Nat-Complete", "X-Nat-Error"];
     let mut ask = |headers: &[(&str, &str)]| -> Vec<Option<String>> {
@@ -116,7 +116,7 @@ fn auth_answers_in_headers_and_never_with_an_error() {
     let not_found: Vec<_> =
         [Some("0"), None, None, None, Some("1"), None].map(|value| value.map(str::to_owned)).into();
 
-    // One; one that closed; IPv6; IPv4 that an IPv6 socket shows; none.
+    // A live mapping; a closed one; IPv6; an IPv4-mapped address; none.
     let one = [("X-Real-IP", "100.64.2.1"), ("X-Real-Port", "50002")];
     assert_eq!(ask(&one), found("192.168.7.2", "40003", "0"));
     assert_eq!(ask(&[one[0], ("X-Real-Port", "50009")]), found("192.168.7.9", "40009", "0"));
@@ -126,11 +126,11 @@ fn auth_answers_in_headers_and_never_with_an_error() {
     );
     assert_eq!(ask(&[("X-Real-IP", "::ffff:100.64.2.1"), one[1]]), found("192.168.7.2", "40003", "0"));
     assert_eq!(ask(&[one[0], ("X-Real-Port", "50008")]), not_found);
-    // An echo is no client of a web server.
+    // A ping is not a client of a web server.
     assert_eq!(ask(&[one[0], ("X-Real-Port", "77")]), not_found);
 
-    // Three share a port: the newest is told, and that there are others; the destination tells them apart. It is
-    // that of the real server.
+    // Three share a port: the response has the newest and says that there are others. The destination, which is the
+    // real server's, tells them apart.
     let shared = [("X-Real-IP", "100.64.2.1"), ("X-Real-Port", "50001")];
     assert_eq!(ask(&shared), found("192.168.7.2", "40001", "1"));
     let to = |ip, port| [shared[0], shared[1], ("X-Dst-IP", ip), ("X-Dst-Port", port)];
@@ -145,7 +145,7 @@ fn auth_answers_in_headers_and_never_with_an_error() {
     assert_eq!(ask(&behind), found("192.168.7.2", "40004", "0"));
     assert_eq!(ask(&[behind[0], behind[1], ("X-Dst-IP", "203.0.113.9")]), not_found);
 
-    // What makes no sense is said in a header.
+    // Errors are reported in a header.
     for (headers, error) in [
         (&[][..], "X-Real-IP is missing"),
         (&[one[1]], "X-Real-IP is missing"),
@@ -164,12 +164,12 @@ fn auth_answers_in_headers_and_never_with_an_error() {
 }
 
 #[test]
-fn ready_is_a_table_that_equals_the_kernels() {
+fn ready_means_that_the_table_equals_the_kernels() {
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
-    // While the kernel tells of nothing, the table may lack what has begun since the last dump.
+    // While the kernel reports no events, the table may lack connections opened since the last dump.
     lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "0");
     let daemon = DAEMON.start(lab.gateway(), CONFIG);
     let mut client = client(&lab, &daemon);

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::binary::DAEMON;
 
-/// `nat_only` leaves the tests' own questions out of the table.
+/// `nat_only` keeps the tests' own requests out of the table.
 pub(super) const CONFIG: &str = "\
 [filter]
 nat_only = yes
@@ -27,25 +27,25 @@ ip_acl = 198.51.100.0/24, 127.0.0.1
 ";
 
 /// A lab with a daemon that has read the kernel's table.
-pub(super) fn gateway(lab: &Lab) -> Daemon {
+pub(super) fn start_daemon(lab: &Lab) -> Daemon {
     let daemon = DAEMON.start(lab.gateway(), CONFIG);
     daemon.wait_for_line("the table equals the kernel's");
     daemon
 }
 
-/// A client in the server's place.
+/// An HTTP client in the server's namespace.
 pub(super) fn client(lab: &Lab, daemon: &Daemon) -> Client {
     Client::connect(lab.server(), daemon.addr_on(lab.public(0)))
 }
 
-/// A socket that makes and removes connections in the gateway's kernel.
-pub(super) fn maker(lab: &Lab) -> Query {
+/// A socket that creates and deletes entries in the gateway's kernel.
+pub(super) fn ctnetlink(lab: &Lab) -> Query {
     lab.gateway().enter(Query::open).expect("root may ask the kernel")
 }
 
-/// A connection as the kernel is told of it: who, whom, as whom, and who answers.
+/// A connection to create: its source, destination, public address and replying server.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Made {
+pub(super) struct TestConnection {
     pub(super) protocol: Protocol,
     pub(super) src: SocketAddr,
     pub(super) dst: SocketAddr,
@@ -55,7 +55,7 @@ pub(super) struct Made {
     pub(super) mark: u32,
 }
 
-impl Made {
+impl TestConnection {
     pub(super) fn new(protocol: Protocol, src: &str, dst: &str, nat: &str) -> Self {
         let [src, dst, nat] = [src, dst, nat].map(|address| address.parse().expect("an address and port"));
         Self { protocol, src, dst, nat, server: dst, zone: 0, mark: 0 }
@@ -79,45 +79,45 @@ impl Made {
         entry
     }
 
-    pub(super) fn make(&self, query: &mut Query) {
+    pub(super) fn create(&self, query: &mut Query) {
         query.create(&self.entry()).unwrap_or_else(|error| panic!("{error}: {self:?}"));
     }
 
-    pub(super) fn remove(&self, query: &mut Query) {
+    pub(super) fn delete(&self, query: &mut Query) {
         query.delete(&self.entry()).unwrap_or_else(|error| panic!("{error}: {self:?}"));
     }
 }
 
-/// The connections of the tests below, in the order in which they begin; the one at [`CLOSED`] ends.
-pub(super) fn connections() -> [Made; 8] {
+/// The connections of the tests, in the order in which they open; the one at [`CLOSED`] is closed.
+pub(super) fn connections() -> [TestConnection; 8] {
     use Protocol::{Icmp, Tcp, Udp};
-    let https = Made::new(Tcp, "192.168.7.2:40001", "198.51.100.1:443", "100.64.2.1:50001");
+    let https = TestConnection::new(Tcp, "192.168.7.2:40001", "198.51.100.1:443", "100.64.2.1:50001");
     [
-        Made { mark: 7, ..https },
+        TestConnection { mark: 7, ..https },
         // The same public address and port, another server.
-        Made::new(Tcp, "192.168.7.3:40002", "198.51.100.2:443", "100.64.2.1:50001"),
-        Made::new(Udp, "192.168.7.2:40003", "198.51.100.1:53", "100.64.2.1:50002"),
-        Made {
+        TestConnection::new(Tcp, "192.168.7.3:40002", "198.51.100.2:443", "100.64.2.1:50001"),
+        TestConnection::new(Udp, "192.168.7.2:40003", "198.51.100.1:53", "100.64.2.1:50002"),
+        TestConnection {
             server: "198.51.100.1:8443".parse().unwrap(),
-            ..Made::new(Tcp, "192.168.7.2:40004", "203.0.113.9:443", "100.64.2.2:50003")
+            ..TestConnection::new(Tcp, "192.168.7.2:40004", "203.0.113.9:443", "100.64.2.2:50003")
         },
-        Made::new(Tcp, "[fd00:7::2]:40005", "[2001:db8::1]:443", "[2001:db8::2]:50004"),
-        Made { zone: 5, ..https },
-        Made::new(Tcp, "192.168.7.9:40009", "198.51.100.1:443", "100.64.2.1:50009"),
-        Made::new(Icmp, "192.168.7.2:77", "198.51.100.1:0", "100.64.2.1:77"),
+        TestConnection::new(Tcp, "[fd00:7::2]:40005", "[2001:db8::1]:443", "[2001:db8::2]:50004"),
+        TestConnection { zone: 5, ..https },
+        TestConnection::new(Tcp, "192.168.7.9:40009", "198.51.100.1:443", "100.64.2.1:50009"),
+        TestConnection::new(Icmp, "192.168.7.2:77", "198.51.100.1:0", "100.64.2.1:77"),
     ]
 }
 
 pub(super) const CLOSED: usize = 6;
 
-/// Makes them one after the other, each in a millisecond of its own.
+/// Opens them one after the other, each in a different millisecond.
 pub(super) fn make_connections(query: &mut Query, client: &mut Client) {
     for (at, made) in connections().iter().enumerate() {
-        made.make(query);
+        made.create(query);
         if at == CLOSED {
-            made.remove(query);
+            made.delete(query);
         }
-        // Answered, the daemon knows it; times are told in milliseconds.
+        // A response proves that the daemon has it; timestamps have milliseconds.
         assert_eq!(client.get("/v1/lookup").json()["matches"].as_array().unwrap().len(), at + 1);
         thread::sleep(Duration::from_millis(2));
     }
@@ -144,12 +144,12 @@ pub(super) fn lines(answer: &Response) -> Vec<Value> {
     answer.text().lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
 }
 
-/// How many look-ups the daemon has begun.
-pub(super) fn questions(client: &mut Client) -> u64 {
+/// The number of lookups that the daemon has begun.
+pub(super) fn lookups_begun(client: &mut Client) -> u64 {
     client.get("/nagios").json()["http_stat"]["no_of_requests"].as_u64().expect("a counter")
 }
 
-/// The ids of what the kernel tracks, as the tool conntrack shows them.
+/// The ids of the kernel's entries, as the tool conntrack shows them.
 pub(super) fn ids_of_the_kernel(lab: &Lab) -> BTreeSet<u64> {
     let id = |line: &str| line.split_whitespace().find_map(|word| word.strip_prefix("id=")?.parse().ok());
     ["ipv4", "ipv6"]

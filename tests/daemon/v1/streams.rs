@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use super::setup::{Made, client, connections, gateway, lines, maker, numbers};
+use super::setup::{TestConnection, client, connections, ctnetlink, lines, numbers, start_daemon};
 
 #[test]
 fn the_streamed_table_is_what_conntrack_shows() {
@@ -20,17 +20,18 @@ fn the_streamed_table_is_what_conntrack_shows() {
         return;
     }
     let lab = Lab::builder().build();
-    let daemon = gateway(&lab);
-    let mut query = maker(&lab);
+    let daemon = start_daemon(&lab);
+    let mut query = ctnetlink(&lab);
     for number in 0..CONNECTIONS {
         let from = SocketAddr::new([10, 0, (number >> 8) as u8, number as u8].into(), 40001);
         let nat = SocketAddr::new(lab.public(0), 20_000 + number);
         let server = lab.server_at(443);
         let protocol = if number % 3 == 0 { Protocol::Udp } else { Protocol::Tcp };
         let mark = number.into();
-        Made { protocol, src: from, dst: server, nat, server, zone: number % 2, mark }.make(&mut query);
+        TestConnection { protocol, src: from, dst: server, nat, server, zone: number % 2, mark }
+            .create(&mut query);
     }
-    connections()[4].make(&mut query);
+    connections()[4].create(&mut query);
 
     let table = client(&lab, &daemon).get("/v1/mappings?state=live");
     let mut ours = BTreeSet::new();
@@ -57,7 +58,7 @@ fn the_streamed_table_is_what_conntrack_shows() {
             };
             let address = |name: &str, at: usize| values(name)[at].parse::<IpAddr>().unwrap();
             let port = |name: &str, at: usize| values(name)[at].parse::<u64>().unwrap();
-            // The test's own questions are not translated.
+            // The test's own requests are not translated.
             if values("src")[0] == values("dst")[1] {
                 continue;
             }
@@ -76,7 +77,7 @@ fn the_streamed_table_is_what_conntrack_shows() {
     assert_eq!(theirs.len(), usize::from(CONNECTIONS) + 1);
     assert!(ours == theirs, "{} of ours, {} of theirs", ours.len(), theirs.len());
 
-    // A look-up shows a thousand of them, and says that there are more.
+    // A lookup returns a thousand of them and says that there are more.
     let answer = client(&lab, &daemon).get("/v1/lookup").json();
     assert_eq!(answer["matches"].as_array().unwrap().len(), 1000);
     assert_eq!((&answer["truncated"], &answer["ambiguous"]), (&json!(true), &json!(true)));
@@ -84,12 +85,12 @@ fn the_streamed_table_is_what_conntrack_shows() {
 }
 
 #[test]
-fn events_tell_in_order_what_opens_and_closes() {
+fn events_report_in_order_what_opens_and_closes() {
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
-    let mut daemon = gateway(&lab);
+    let mut daemon = start_daemon(&lab);
     let address = daemon.addr_on(lab.public(0));
     let open = |path, headers: &[(&str, &str)]| {
         let stream = Stream::connect(lab.server(), address, path, headers);
@@ -105,10 +106,10 @@ fn events_tell_in_order_what_opens_and_closes() {
     assert_eq!(sent.head.header("Content-Type"), Some("text/event-stream"));
     assert_eq!(sent.head.header("Cache-Control"), Some("no-store"));
 
-    let mut query = maker(&lab);
+    let mut query = ctnetlink(&lab);
     let made = connections();
-    made.iter().for_each(|one| one.make(&mut query));
-    made.iter().for_each(|one| one.remove(&mut query));
+    made.iter().for_each(|one| one.create(&mut query));
+    made.iter().for_each(|one| one.delete(&mut query));
 
     let mut expected = Vec::new();
     for (event, state) in [("opened", "live"), ("closed", "closed")] {
@@ -140,7 +141,7 @@ fn events_tell_in_order_what_opens_and_closes() {
         assert_eq!(sent.next_line().as_deref(), Some(""));
     }
 
-    // The daemon's end is the stream's, in good order.
+    // When the daemon ends, the streams end cleanly.
     daemon.signal(Signal::SIGTERM);
     for stream in [&mut all, &mut udp, &mut closed, &mut sent] {
         assert_eq!(stream.next_line(), None);
@@ -148,16 +149,16 @@ fn events_tell_in_order_what_opens_and_closes() {
     assert!(daemon.wait().success());
 }
 
-/// What a reader of events has seen.
+/// The events that a reader received.
 #[derive(Debug, Default)]
-struct Seen {
+struct ReceivedEvents {
     opened: u64,
     closed: u64,
     lost: u64,
     markers: u64,
 }
 
-impl Seen {
+impl ReceivedEvents {
     fn total(&self) -> u64 {
         self.opened + self.closed + self.lost
     }
@@ -178,22 +179,22 @@ impl Seen {
 }
 
 #[test]
-fn a_slow_reader_is_told_how_many_events_it_lost_and_slows_nobody() {
-    /// Connections of a round: fewer events than there are batches that a reader may be behind.
+fn a_slow_reader_is_told_how_many_events_it_lost_and_slows_nobody_down() {
+    /// Connections per round: fewer events than the number of batches that a reader may lag behind.
     const ROUND: u64 = 30;
     const ROUNDS: u64 = 350;
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
-    // What waits in the kernel for a reader is kept small, so that a reader is soon a slow one.
+    // A small send buffer, so that a reader lags behind soon.
     lab.gateway().sysctl("net.ipv4.tcp_wmem", "4096 16384 65536");
-    let daemon = gateway(&lab);
+    let daemon = start_daemon(&lab);
     let address = daemon.addr_on(lab.public(0));
     let server = lab.listen(lab.server_at(443));
     let known = lab.connect_to(&server, lab.client_at(0, 40001));
-    let mut asking = client(&lab, &daemon);
-    assert_eq!(asking.get("/v1/lookup?nat_port=40001").status, 200);
+    let mut lookups = client(&lab, &daemon);
+    assert_eq!(lookups.get("/v1/lookup?nat_port=40001").status, 200);
 
     let slow = lab.server().enter(|| -> std::io::Result<TcpStream> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
@@ -204,9 +205,9 @@ fn a_slow_reader_is_told_how_many_events_it_lost_and_slows_nobody() {
     let slow = slow.expect("the daemon can be reached");
     let mut slow = Stream::open(slow, "/v1/events?dst_port=4433", &[]);
     let mut fast = Stream::connect(lab.server(), address, "/v1/events?dst_port=4433", &[]);
-    let (mut slowly, mut quickly) = (Seen::default(), Seen::default());
+    let (mut slowly, mut quickly) = (ReceivedEvents::default(), ReceivedEvents::default());
 
-    let mut query = maker(&lab);
+    let mut query = ctnetlink(&lab);
     let begun = Instant::now();
     for round in 0..ROUNDS {
         for number in 0..ROUND {
@@ -215,18 +216,18 @@ fn a_slow_reader_is_told_how_many_events_it_lost_and_slows_nobody() {
             let from = SocketAddr::new([10, 0, (number >> 8) as u8, number as u8].into(), 40001);
             let server = SocketAddr::new([203, 0, (number >> 8) as u8, number as u8].into(), 4433);
             let protocol = Protocol::Tcp;
-            let made = Made { protocol, src: from, dst: server, nat, server, zone: 0, mark: 0 };
-            made.make(&mut query);
-            made.remove(&mut query);
+            let made = TestConnection { protocol, src: from, dst: server, nat, server, zone: 0, mark: 0 };
+            made.create(&mut query);
+            made.delete(&mut query);
         }
-        // A reader that keeps up gets everything; so each round is passed on before the next begins.
+        // A reader that keeps up gets everything, so each round is read before the next begins.
         while quickly.total() < 2 * ROUND * (round + 1) {
             quickly.read(&mut fast);
         }
-        // Look-ups are answered all the while.
-        let answer = asking.get("/v1/lookup?nat_ip=100.64.2.1&nat_port=40001&state=live");
+        // Lookups work all the time.
+        let answer = lookups.get("/v1/lookup?nat_ip=100.64.2.1&nat_port=40001&state=live");
         assert_eq!((answer.status, &answer.json()["matches"][0]["src_port"]), (200, &json!(40001)));
-        // Who takes nothing at all for ten seconds is disconnected, however slow this machine is.
+        // The daemon disconnects a client that reads nothing for ten seconds.
         if round % 10 == 0 {
             slowly.read(&mut slow);
         }
@@ -242,13 +243,13 @@ fn a_slow_reader_is_told_how_many_events_it_lost_and_slows_nobody() {
     assert_eq!(slowly.total(), all);
     assert!(slowly.lost > 0 && slowly.markers > 0);
 
-    // From here on it gets everything again.
-    let made = Made {
+    // From now on it gets everything again.
+    let made = TestConnection {
         dst: "203.0.113.1:4433".parse().unwrap(),
         server: "203.0.113.1:4433".parse().unwrap(),
         ..connections()[0]
     };
-    made.make(&mut query);
+    made.create(&mut query);
     for stream in [&mut slow, &mut fast] {
         let line = stream.next_json();
         assert_eq!((&line["event"], &line["mapping"]["nat_port"]), (&json!("opened"), &json!(50001)));
