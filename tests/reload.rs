@@ -230,7 +230,7 @@ fn what_the_file_changes_has_changed() {
     assert_eq!(bench.find(41_001)[0]["state"], "closed");
 
     // How much is logged.
-    let debug = |bench: &Bench| bench.lines("asks GET /healthz");
+    let debug = |bench: &Bench| bench.lines("requests GET /healthz");
     assert_eq!((bench.status("/healthz"), debug(&bench)), (200, 0));
     bench.reload(&Config { rest: "[syslog]\ndebug_level = 10", ..Config::USUAL });
     assert_eq!(bench.status("/healthz"), 200);

@@ -490,18 +490,14 @@ fn many_questions_are_bounded_and_a_bad_one_is_named() {
 
     let answer = post(&[], &thousand(1001));
     assert_eq!(answer.status, 413);
-    assert_eq!(answer.json()["error"], "1001 questions, of at most 1000");
+    assert_eq!(answer.json()["error"], "1001 lookups in one request, at most 1000");
     for (body, error, hint) in [
-        (
-            r#"[{}, {}, {"natport": 1}]"#,
-            r#"question 2: there is no field "natport""#,
-            "did you mean nat_port?",
-        ),
-        (r#"[{"wait": 60001}]"#, r#"question 0: wait: found "60001""#, "expected milliseconds, 0 to 60000"),
-        (r#"[{}, 7]"#, "question 1: a question is no JSON object", r#"write {"nat_port": 40001}"#),
+        (r#"[{}, {}, {"natport": 1}]"#, r#"lookup 2: unknown field "natport""#, "did you mean nat_port?"),
+        (r#"[{"wait": 60001}]"#, r#"lookup 0: wait: found "60001""#, "expected milliseconds, 0 to 60000"),
+        (r#"[{}, 7]"#, "lookup 1: a lookup must be a JSON object", r#"write {"nat_port": 40001}"#),
         (
             r#"{"nat_port": 1}"#,
-            "no list of questions: invalid type: map, expected a sequence at line 1 column 0",
+            "the body is not a list of lookups: invalid type: map, expected a sequence at line 1 column 0",
             r#"write [{"nat_ip": "100.64.2.1", "nat_port": 40001}]"#,
         ),
     ] {
@@ -518,7 +514,7 @@ fn many_questions_are_bounded_and_a_bad_one_is_named() {
     // A megabyte is taken, if only to be refused for what it says; more is not.
     const MEGABYTE: usize = 1024 * 1024;
     assert_eq!(post(&[], &vec![b' '; MEGABYTE]).status, 400);
-    let error = "more than 1 MiB of questions";
+    let error = "the body is larger than 1 MiB";
     // Refused for its Content-Length before it is sent.
     let mut announced = client(&lab, &daemon);
     let header = "POST /v1/lookup HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n";
@@ -717,7 +713,7 @@ fn what_is_not_understood_is_refused_with_a_hint() {
     let daemon = gateway(&lab);
     let mut client = client(&lab, &daemon);
     for (path, error, hint) in [
-        ("/v1/lookup?natport=1", r#"there is no field "natport""#, "did you mean nat_port?"),
+        ("/v1/lookup?natport=1", r#"unknown field "natport""#, "did you mean nat_port?"),
         (
             "/v1/lookup?nat_port=65536",
             r#"nat_port: found "65536""#,
@@ -730,9 +726,9 @@ fn what_is_not_understood_is_refused_with_a_hint() {
             "expected an IP address, or a network such as 192.168.7.0/24",
         ),
         ("/v1/events?state=dead", r#"state: found "dead""#, "expected live, closed or any"),
-        ("/v1/lookup?nat_port=1&nat_port=1", "nat_port is there twice", "name each field once"),
-        ("/v1/mappings?wait=1", "wait has no meaning here", "leave it out, or ask /v1/lookup"),
-        ("/v1/events?wait=1", "wait has no meaning here", "leave it out, or ask /v1/lookup"),
+        ("/v1/lookup?nat_port=1&nat_port=1", "nat_port is given twice", "give each field once"),
+        ("/v1/mappings?wait=1", "wait is not supported here", "leave it out, or use /v1/lookup"),
+        ("/v1/events?wait=1", "wait is not supported here", "leave it out, or use /v1/lookup"),
     ] {
         let answer = client.get(path);
         assert_eq!((answer.status, answer.header("Content-Type")), (400, Some("application/json")), "{path}");
@@ -743,11 +739,7 @@ fn what_is_not_understood_is_refused_with_a_hint() {
 
     for path in ["/v1", "/v1/", "/v1/lookups", "/v1/lookup/"] {
         let answer = client.get(path);
-        assert_eq!(
-            (answer.status, &answer.json()["error"]),
-            (404, &json!("there is no such route")),
-            "{path}"
-        );
+        assert_eq!((answer.status, &answer.json()["error"]), (404, &json!("no such route")), "{path}");
     }
     for (path, allow) in [
         ("/v1/lookup", "GET, HEAD, POST, OPTIONS"),
@@ -760,7 +752,7 @@ fn what_is_not_understood_is_refused_with_a_hint() {
         assert_eq!((options.status, options.header("Allow"), options.text()), (204, Some(allow), ""));
         let refusal = client.request("DELETE", path, &[], b"");
         assert_eq!((refusal.status, refusal.header("Allow")), (405, Some(allow)), "{path}");
-        assert_eq!(refusal.json()["hint"], "use one of those in the Allow header");
+        assert_eq!(refusal.json()["hint"], "use a method of the Allow header");
     }
     let answer = client.request("HEAD", "/v1/mappings", &[], b"");
     assert_eq!((answer.status, answer.header("Content-Type")), (200, Some("application/x-ndjson")));
@@ -770,14 +762,17 @@ fn what_is_not_understood_is_refused_with_a_hint() {
         Client::connect(lab.server(), daemon.addr_on(lab.public(0))).request("GET", path, headers, body)
     };
     let answer = with("/v1/lookup", &[], b"?");
-    assert_eq!((answer.status, &answer.json()["hint"]), (413, &json!("only POST /v1/lookup takes a body")));
+    assert_eq!((answer.status, &answer.json()["hint"]), (413, &json!("send the request without a body")));
     // Too many lines, and too long ones.
     let names: Vec<String> = (0..32).map(|number| format!("X-{number}")).collect();
     let many: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
     let long = "x".repeat(16 * 1024);
     for headers in [&many[..], &[("X-Long", &long)]] {
         let answer = with("/v1/lookup", headers, b"");
-        assert_eq!((answer.status, &answer.json()["hint"]), (431, &json!("send fewer headers")));
+        assert_eq!(
+            (answer.status, &answer.json()["hint"]),
+            (431, &json!("send fewer or shorter header lines"))
+        );
     }
     assert_eq!(with("/v1/lookup", &many[..31], b"").status, 404);
     // What is far beyond is cut off before it is read whole.
@@ -787,8 +782,7 @@ fn what_is_not_understood_is_refused_with_a_hint() {
     // From inside, which ip_acl does not have.
     for path in ["/v1/lookup", "/v1/none", "/v1/auth", "/healthz", "/readyz"] {
         let answer = lab::http::get(lab.client(), daemon.addr_on(lab.public(0)), path);
-        let expected =
-            json!({"error": "this client may not ask", "hint": "add its address to ip_acl in [http_server]"});
+        let expected = json!({"error": "this client is not allowed", "hint": "add its address to ip_acl in [http_server]"});
         assert_eq!((answer.status, answer.json()), (403, expected), "{path}");
     }
 }
