@@ -1,5 +1,6 @@
-//! `doc/openapi.json` is true: its examples fit its schemas, and every route answers as it says, on a running
-//! daemon with real mappings. `tests/openapi/run.sh` goes on from here with generated requests.
+//! `doc/openapi.json` is correct: its examples match its schemas, it describes the routes of the server's table,
+//! and every route of a running daemon with real mappings answers as described. `tests/openapi/run.sh` adds
+//! generated requests.
 
 mod lab;
 
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 const DOCUMENT: &str = include_str!("../doc/openapi.json");
 
-/// A path that a row of the server's table of routes stands for.
+/// A path of a route.
 fn example_path(route: &str) -> String {
     route.replace("{key_name}", "nat_port").replace("{value}", "40001")
 }
@@ -32,10 +33,10 @@ host = 0.0.0.0
 ip_acl = 198.51.100.1, 127.0.0.1
 ";
 
-/// The document, and answers held against it.
+/// The document, and the responses that were compared with it.
 struct Document {
     root: Value,
-    /// What answers were seen: route, method, status, media type.
+    /// The responses so far: route, method, status, media type.
     seen: BTreeSet<(String, String, String, String)>,
 }
 
@@ -51,14 +52,14 @@ impl Document {
             Some(reference) => {
                 let pointer = reference.strip_prefix('#').expect("references are local");
                 self.resolve(
-                    self.root.pointer(pointer).unwrap_or_else(|| panic!("{reference} leads nowhere")),
+                    self.root.pointer(pointer).unwrap_or_else(|| panic!("{reference} has no target")),
                 )
             }
             None => value,
         }
     }
 
-    /// A validator of one of the document's schemas, formats included.
+    /// A validator of one of the document's schemas, which checks formats too.
     fn validator(&self, schema: &Value) -> Validator {
         let mut whole = json!({ "components": self.root["components"] });
         whole.as_object_mut().unwrap().extend(schema.as_object().expect("a schema").clone());
@@ -84,22 +85,34 @@ impl Document {
         })
     }
 
-    /// Holds an answer against what the document says of it: status, headers, media type and body.
-    fn hold(&mut self, route: &str, method: &str, answer: &Response) -> &Value {
-        // HEAD and, of any method that there is not, 405 stand with GET.
+    /// The methods of a route. All routes support HEAD and OPTIONS; the Python program's do not list HEAD.
+    fn methods(&self, route: &str) -> BTreeSet<String> {
+        let operations = self.root["paths"][route].as_object().expect("the route is in the document");
+        let others =
+            if operations["get"]["tags"][0] == "legacy" { &["OPTIONS"][..] } else { &["HEAD", "OPTIONS"] };
+        operations
+            .keys()
+            .map(|method| method.to_uppercase())
+            .chain(others.iter().map(|method| method.to_string()))
+            .collect()
+    }
+
+    /// Compares a response with the document: status, headers, media type and body.
+    fn check_response(&mut self, route: &str, method: &str, response: &Response) {
+        // HEAD, and the 405 of every unsupported method, are described with GET.
         let documented = if method == "POST" && route == "/v1/lookup" { "post" } else { "get" };
-        let what = format!("{method} {route}: {}", answer.status);
+        let what = format!("{method} {route}: {}", response.status);
         let operation = &self.root["paths"][route][documented];
-        let expected = self.resolve(&operation["responses"][answer.status.to_string()]);
-        assert!(expected.is_object(), "{what} is not in the document: {:?}", answer.text());
+        let expected = self.resolve(&operation["responses"][response.status.to_string()]);
+        assert!(expected.is_object(), "{what} is not in the document: {:?}", response.text());
 
         for (name, header) in expected["headers"].as_object().into_iter().flatten() {
-            match answer.header(name) {
+            match response.header(name) {
                 Some(value) => self.check(&header["schema"], &json!(value), &format!("{what} {name}")),
                 None => assert_ne!(header["required"], true, "{what} lacks {name}"),
             }
         }
-        let media_type = answer.header("Content-Type").unwrap_or_default();
+        let media_type = response.header("Content-Type").unwrap_or_default();
         let media_type = media_type.split(';').next().unwrap_or_default();
         if let Some(content) = expected["content"].as_object() {
             let described = &content
@@ -107,23 +120,22 @@ impl Document {
                 .unwrap_or_else(|| panic!("{what} with {media_type:?} is not in the document"));
             let schema = &described["schema"];
             match (method, media_type) {
-                ("HEAD", _) => assert!(answer.body.is_empty(), "{what} has a body"),
-                (_, "application/json") => self.check(schema, &answer.json(), &what),
+                ("HEAD", _) => assert!(response.body.is_empty(), "{what} has a body"),
+                (_, "application/json") => self.check(schema, &response.json(), &what),
                 (_, "application/x-ndjson") => {
-                    for line in answer.text().lines() {
+                    for line in response.text().lines() {
                         self.check(schema, &serde_json::from_str(line).expect("a line is JSON"), &what);
                     }
                 }
-                _ => self.check(schema, &json!(answer.text()), &what),
+                _ => self.check(schema, &json!(response.text()), &what),
             }
         } else {
-            assert_eq!((media_type, answer.text()), ("", ""), "{what} has a body");
+            assert_eq!((media_type, response.text()), ("", ""), "{what} has a body");
         }
-        self.seen.insert((route.into(), documented.into(), answer.status.to_string(), media_type.into()));
-        &self.root["paths"][route][documented]
+        self.seen.insert((route.into(), documented.into(), response.status.to_string(), media_type.into()));
     }
 
-    /// The media types that a documented answer may have; `""` for one without a body.
+    /// All documented responses, like `seen`; without a body the media type is `""`.
     fn documented(&self) -> BTreeSet<(String, String, String, String)> {
         let mut all = BTreeSet::new();
         for (path, method, operation) in self.operations() {
@@ -140,26 +152,26 @@ impl Document {
     }
 }
 
-/// Calls `on` with every object below `value`, and its place.
-fn walk<'a>(value: &'a Value, place: &str, on: &mut impl FnMut(&'a Value, &str)) {
+/// Calls `on` with every object in `value` and its path.
+fn walk<'a>(value: &'a Value, path: &str, on: &mut impl FnMut(&'a Value, &str)) {
     match value {
         Value::Object(fields) => {
-            on(value, place);
-            fields.iter().for_each(|(name, inner)| walk(inner, &format!("{place}/{name}"), on));
+            on(value, path);
+            fields.iter().for_each(|(name, inner)| walk(inner, &format!("{path}/{name}"), on));
         }
         Value::Array(items) => {
-            items.iter().enumerate().for_each(|(at, inner)| walk(inner, &format!("{place}/{at}"), on));
+            items.iter().enumerate().for_each(|(index, inner)| walk(inner, &format!("{path}/{index}"), on));
         }
         _ => {}
     }
 }
 
 #[test]
-fn every_example_fits_its_schema() {
+fn every_example_matches_its_schema() {
     let document = Document::read();
     let mut examples = 0;
-    walk(&document.root, "", &mut |object, place| {
-        // Only media types, parameters and headers have a schema beside their examples.
+    walk(&document.root, "", &mut |object, path| {
+        // Media types, parameters and headers have both a schema and examples.
         let schema = &object["schema"];
         if !schema.is_object() {
             return;
@@ -167,16 +179,16 @@ fn every_example_fits_its_schema() {
         let several = object["examples"].as_object().into_iter().flatten();
         let several = several.map(|(name, example)| (name.as_str(), &example["value"]));
         for (name, example) in several.chain(object.get("example").map(|example| ("example", example))) {
-            document.check(schema, example, &format!("{place} {name}"));
+            document.check(schema, example, &format!("{path} {name}"));
             examples += 1;
         }
     });
-    println!("{examples} examples fit their schemas");
+    println!("{examples} examples match their schemas");
     assert!(examples > 50, "{examples}");
 }
 
 #[test]
-fn every_reference_leads_somewhere_and_every_component_is_used() {
+fn every_reference_has_a_target_and_every_component_is_used() {
     let document = Document::read();
     let mut used = BTreeSet::new();
     walk(&document.root, "", &mut |object, _| {
@@ -193,13 +205,16 @@ fn every_reference_leads_somewhere_and_every_component_is_used() {
 }
 
 #[test]
-fn every_route_says_what_it_does_and_what_it_answers() {
+fn every_route_is_described_with_all_its_responses() {
     let document = Document::read();
     let mut ids = BTreeSet::new();
     for (path, method, operation) in document.operations() {
         let what = format!("{method} {path}");
         assert!(operation["summary"].is_string(), "{what} has no summary");
-        assert!(ids.insert(operation["operationId"].as_str().expect("an id")), "{what} has another's id");
+        assert!(
+            ids.insert(operation["operationId"].as_str().expect("an id")),
+            "{what} has the id of another"
+        );
         for parameter in operation["parameters"].as_array().into_iter().flatten() {
             let parameter = document.resolve(parameter);
             assert!(parameter["description"].is_string(), "{what}: {parameter} is not described");
@@ -209,20 +224,13 @@ fn every_route_says_what_it_does_and_what_it_answers() {
             assert!(operation["responses"][status].is_object(), "{what} lacks {status}");
         }
     }
-    let documented: BTreeSet<(&str, &str)> =
-        document.operations().map(|(path, method, _)| (path.as_str(), method.as_str())).collect();
-    // HEAD and OPTIONS are described for all routes together.
-    let methods = |methods: &str| {
-        ["get", "post"]
-            .into_iter()
-            .filter(|method| methods.to_lowercase().contains(method))
-            .collect::<Vec<_>>()
-    };
-    let known: BTreeSet<(&str, &str)> = ROUTES
-        .iter()
-        .flat_map(|route| methods(route.methods).into_iter().map(|method| (route.path, method)))
-        .collect();
+    let documented: BTreeSet<&str> = document.operations().map(|(path, ..)| path.as_str()).collect();
+    let known: BTreeSet<&str> = ROUTES.iter().map(|route| route.path).collect();
     assert_eq!(documented, known);
+    for route in &ROUTES {
+        let methods = route.methods.split(", ").map(str::to_owned).collect();
+        assert_eq!(document.methods(route.path), methods, "{}", route.path);
+    }
 }
 
 #[test]
@@ -237,13 +245,13 @@ fn every_route_answers_as_documented() {
     let connect = || Client::connect(lab.server(), address);
     let mut document = Document::read();
 
-    // Streams see what opens and closes below.
+    // These streams report the connections that are opened and closed below.
     let open = |accept| Stream::connect(lab.server(), address, "/v1/events", &[("Accept", accept)]);
     let mut lines = open("application/x-ndjson");
     let mut events = open("text/event-stream");
     for (stream, media_type) in [(&lines, "application/x-ndjson"), (&events, "text/event-stream")] {
         assert_eq!(stream.head.header("Content-Type"), Some(media_type));
-        document.hold("/v1/events", "HEAD", &stream.head);
+        document.check_response("/v1/events", "HEAD", &stream.head);
     }
 
     let server = lab.listen(lab.server_at(443));
@@ -254,45 +262,42 @@ fn every_route_answers_as_documented() {
     lab.gateway().run("conntrack", &["-D", "-p", "udp", "--orig-port-src", "40002"]);
     assert_eq!(tcp.peer, (lab.public(0), 40001).into());
 
-    // Every route with GET, HEAD, OPTIONS, with a method and with a body that it does not take, with too large a
-    // header, and from a client that may not ask.
+    // Every route with GET, HEAD and OPTIONS; with an unsupported method; with a body; with a header that is too
+    // large; and from a client that is not allowed.
     let large = "x".repeat(17_000);
-    for (route, methods) in ROUTES.iter().map(|route| (route.path, route.methods)) {
+    for route in ROUTES.iter().map(|route| route.path) {
         let path = &*example_path(route);
-        let methods: Vec<_> = methods.split(", ").collect();
+        let methods = document.methods(route);
         let mut client = connect();
         let streams = route == "/v1/events";
         if !streams {
-            document.hold(route, "GET", &client.get(path));
+            document.check_response(route, "GET", &client.get(path));
         }
-        document.hold(route, "HEAD", &client.request("HEAD", path, &[], b""));
+        document.check_response(route, "HEAD", &client.request("HEAD", path, &[], b""));
 
         let options = client.request("OPTIONS", path, &[], b"");
         assert!(matches!(options.status, 200 | 204) && options.body.is_empty(), "{route}: {options:?}");
         for method in ["DELETE", "PUT", "PATCH", "TRACE", "QUERY", "POST"] {
-            if methods.contains(&method) {
+            if methods.contains(method) {
                 continue;
             }
             let refusal = client.request(method, path, &[], b"");
             assert_eq!(refusal.status, 405, "{method} {route}");
-            document.hold(route, method, &refusal);
-            let mut allowed: Vec<_> = refusal.header("Allow").unwrap().split(", ").collect();
-            let mut expected = methods.clone();
-            allowed.sort_unstable();
-            expected.sort_unstable();
-            assert_eq!(allowed, expected, "{route}");
+            document.check_response(route, method, &refusal);
+            let allowed = refusal.header("Allow").unwrap().split(", ").map(str::to_owned).collect();
+            assert_eq!(methods, allowed, "{route}");
         }
-        for (what, answer) in [
+        for (status, response) in [
             (413, connect().request("GET", path, &[], b"?")),
             (431, connect().request("GET", path, &[("X-Large", &large)], b"")),
             (403, Client::connect(lab.client(), address).request("GET", path, &[], b"")),
         ] {
-            assert_eq!(answer.status, what, "{route}");
-            document.hold(route, "GET", &answer);
+            assert_eq!(response.status, status, "{route}");
+            document.check_response(route, "GET", &response);
         }
     }
 
-    // What only some of them answer.
+    // Responses of some routes only.
     let mut client = connect();
     let gets = [
         ("/v1/lookup", "/v1/lookup?nat_port=40001&protocol=tcp", 200),
@@ -309,12 +314,12 @@ fn every_route_answers_as_documented() {
         ("/{value}", "/", 404),
     ];
     for (route, path, status) in gets {
-        let answer = client.get(path);
-        assert_eq!(answer.status, status, "{path}");
-        document.hold(route, "GET", &answer);
+        let response = client.get(path);
+        assert_eq!(response.status, status, "{path}");
+        document.check_response(route, "GET", &response);
     }
     let accept = [("Accept", "application/openmetrics-text; version=1.0.0")];
-    document.hold("/metrics", "GET", &client.request("GET", "/metrics", &accept, b""));
+    document.check_response("/metrics", "GET", &client.request("GET", "/metrics", &accept, b""));
     let thousand_and_one = serde_json::to_vec(&vec![json!({}); 1001]).unwrap();
     let posts: [(&[u8], u16); 4] = [
         (br#"[{"nat_port": 40001}, {"nat_port": 1}]"#, 200),
@@ -323,27 +328,27 @@ fn every_route_answers_as_documented() {
         (&thousand_and_one, 413),
     ];
     for (body, status) in posts {
-        let answer = connect().request("POST", "/v1/lookup", &[], body);
-        assert_eq!(answer.status, status);
-        document.hold("/v1/lookup", "POST", &answer);
+        let response = connect().request("POST", "/v1/lookup", &[], body);
+        assert_eq!(response.status, status);
+        document.check_response("/v1/lookup", "POST", &response);
     }
     let refused = Client::connect(lab.client(), address).request("POST", "/v1/lookup", &[], b"");
-    document.hold("/v1/lookup", "POST", &refused);
-    document.hold(
+    document.check_response("/v1/lookup", "POST", &refused);
+    document.check_response(
         "/v1/lookup",
         "POST",
         &connect().request("POST", "/v1/lookup", &[("X-Large", &large)], b"[]"),
     );
 
-    // Every example of /v1/auth's headers, found and not found.
+    // /v1/auth, with headers that are valid and not valid.
     let mut headers: Vec<(&str, &str)> = vec![("X-Real-IP", "100.64.2.1"), ("X-Real-Port", "40001")];
     let found = client.request("GET", "/v1/auth", &headers, b"");
-    document.hold("/v1/auth", "GET", &found);
+    document.check_response("/v1/auth", "GET", &found);
     assert_eq!(found.header("X-Nat-Found"), Some("1"));
     headers[1].1 = "x";
-    document.hold("/v1/auth", "GET", &client.request("GET", "/v1/auth", &headers, b""));
+    document.check_response("/v1/auth", "GET", &client.request("GET", "/v1/auth", &headers, b""));
 
-    // The streams: a line for each event, and data for each event.
+    // The streams: one line per event, and one `data` per event.
     let line_schema = stream_schema(&document, "application/x-ndjson");
     let data_schema = stream_schema(&document, "text/event-stream");
     for expected in ["opened", "opened", "closed"] {
@@ -358,32 +363,32 @@ fn every_route_answers_as_documented() {
         assert_eq!(events.next_line().as_deref(), Some(""));
     }
 
-    // The server's own list of its new routes.
+    // The hint of a 404 lists the routes under /v1.
     let hint = client.get("/v1/none").json()["hint"].as_str().expect("a hint").to_owned();
     let named: BTreeSet<&str> = hint.split([' ', ',']).filter(|word| word.starts_with("/v1/")).collect();
     let known: BTreeSet<&str> =
         ROUTES.iter().map(|route| route.path).filter(|route| route.starts_with("/v1/")).collect();
     assert_eq!(named, known, "{hint}");
 
-    // The document is served as it is in the sources.
+    // The daemon serves the document unchanged.
     assert_eq!(client.get("/v1/openapi.json").text(), DOCUMENT);
 
     let unseen: Vec<_> = document.documented().difference(&document.seen).cloned().collect();
-    // Not to be had here: a kernel that can't be followed, a table that is not whole, a body that takes 10 s.
+    // Not possible here: a daemon that cannot follow the kernel, an incomplete table, a body that takes 10 s.
     let rare = |status: &str| matches!(status, "500" | "503" | "408");
     let unseen: Vec<_> = unseen.into_iter().filter(|(_, _, status, _)| !rare(status)).collect();
-    assert!(unseen.is_empty(), "documented, but never answered here: {unseen:#?}");
-    println!("{} of {} documented answers seen", document.seen.len(), document.documented().len());
+    assert!(unseen.is_empty(), "documented, but not seen here: {unseen:#?}");
+    println!("{} of {} documented responses seen", document.seen.len(), document.documented().len());
     drop(tcp);
 }
 
 #[test]
-fn answers_of_a_table_that_is_not_whole_are_documented_too() {
+fn responses_of_an_incomplete_table_are_as_documented() {
     if !lab::require() {
         return;
     }
     let lab = Lab::builder().build();
-    // The kernel tells of nothing, so the table is only as new as the last dump.
+    // The kernel reports no events, so the table is only as new as the last dump.
     lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "0");
     let daemon = Daemon::start(lab.gateway(), CONFIG);
     let mut client = Client::connect(lab.server(), daemon.addr_on(lab.public(0)));
@@ -393,9 +398,9 @@ fn answers_of_a_table_that_is_not_whole_are_documented_too() {
         ("/{value}", "/40001", 503),
         ("/{key_name}/{value}", "/nat_port/1", 503),
     ] {
-        let answer = client.get(path);
-        assert_eq!(answer.status, status, "{path}");
-        document.hold(route, "GET", &answer);
+        let response = client.get(path);
+        assert_eq!(response.status, status, "{path}");
+        document.check_response(route, "GET", &response);
     }
 }
 

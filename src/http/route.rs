@@ -14,7 +14,7 @@ use percent_encoding::percent_decode_str;
 pub struct Route {
     /// The path as in `doc/openapi.json`: `{name}` stands for one segment that is not empty.
     pub path: &'static str,
-    /// The methods, as the `Allow` header lists them.
+    /// The methods, as the `Allow` header lists them: GET comes first.
     pub methods: &'static str,
     /// What a client must be allowed to do.
     pub scope: Scope,
@@ -152,28 +152,36 @@ pub fn find(path: &str) -> &'static Route {
     rows(ErrorFormat::Legacy).find(|route| fits(route.path, &path)).unwrap_or(&LEGACY_NOT_FOUND)
 }
 
-/// A path with its percent-encoding decoded; allocates only where there is any.
+/// A path with its percent-encoding decoded.
 pub(super) fn decode(path: &str) -> Cow<'_, str> {
-    percent_decode_str(path).decode_utf8_lossy()
+    // Almost no path is encoded.
+    if path.contains('%') { percent_decode_str(path).decode_utf8_lossy() } else { Cow::Borrowed(path) }
 }
 
+/// Whether a path fits a pattern. Byte by byte, because this is part of every legacy lookup.
 fn fits(pattern: &str, path: &str) -> bool {
-    let (mut pattern, mut path) = (pattern.split('/'), path.split('/'));
+    let (mut pattern, mut path) = (pattern.as_bytes(), path.as_bytes());
     loop {
-        match (pattern.next(), path.next()) {
-            (None, None) => return true,
-            (Some(expected), Some(found)) if expected == found => {}
-            (Some(expected), Some(found)) if expected.starts_with('{') && !found.is_empty() => {}
+        (pattern, path) = match (pattern, path) {
+            ([], []) => return true,
+            ([b'{', ..], [first, ..]) if *first != b'/' => (after_segment(pattern), after_segment(path)),
+            ([expected, pattern @ ..], [found, path @ ..]) if expected == found => (pattern, path),
             _ => return false,
-        }
+        };
     }
 }
 
+fn after_segment(path: &[u8]) -> &[u8] {
+    &path[path.iter().position(|byte| *byte == b'/').unwrap_or(path.len())..]
+}
+
 impl Route {
-    /// Whether it supports a method. Where GET is supported HEAD is too, listed or not.
+    /// Whether it supports a method. If it supports GET, it supports HEAD, listed or not.
     pub(super) fn supports(&self, method: &Method) -> bool {
-        let name = if *method == Method::HEAD { "GET" } else { method.as_str() };
-        self.methods.split(", ").any(|known| known == name)
+        match *method {
+            Method::GET | Method::HEAD => self.methods.starts_with("GET"),
+            _ => self.methods.split(", ").any(|known| known == method.as_str()),
+        }
     }
 }
 
