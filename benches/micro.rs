@@ -10,19 +10,20 @@ use nfct::{Event, EventKind, Flow, Layer4, Protocol, Status, Tuple};
 use pynatconnd::clock::Stamp;
 use pynatconnd::config::{Config, Key};
 use pynatconnd::filter::Filter;
+use pynatconnd::http::counters::{Counters, LookupOutcome};
+use pynatconnd::http::route;
 use pynatconnd::mapping::{KeyValue, Learnt};
 use pynatconnd::question::Question;
-use pynatconnd::stats::{Outcome, Route, Stats};
 use pynatconnd::table::{Place, Table};
 
-/// The cost of counting one request, on one thread.
+/// What finding its route and counting cost a request, on one thread.
 #[divan::bench(sample_count = 100, sample_size = 1000)]
-fn count_answer(bencher: Bencher<'_, '_>) {
-    let stats = Stats::default();
+fn count_response(bencher: Bencher<'_, '_>) {
+    let counters = Counters::default();
     bencher.bench_local(|| {
-        let route = Route::of(black_box("/nat_port/40001"));
-        stats.count_answer(route, black_box(200), black_box(Duration::from_micros(20)));
-        stats.lookups.count(route, Outcome::Found);
+        let route = route::find(black_box("/nat_port/40001")).label;
+        counters.count_response(route, black_box(200), black_box(Duration::from_micros(20)));
+        counters.lookups.count(route, LookupOutcome::Found);
     });
 }
 

@@ -2,8 +2,8 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use clap::Parser;
 use tokio::net::TcpListener;
@@ -147,15 +147,7 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
     let listeners = if is_passed { take(passed)? } else { bind(&config).await? };
     let (stop, stopping) = watch::channel(false);
     stats.note_configured(clock.now());
-    let app = Arc::new(App {
-        rules: RwLock::new(Arc::new(Rules::from(&config))),
-        tracker,
-        stats,
-        started: clock.now(),
-        clock,
-        stopping,
-        refusal_logged: AtomicU64::new(0),
-    });
+    let app = Arc::new(App::new(Rules::from(&config), tracker, stats, clock, stopping));
     let mut server = Server::new(app.clone(), workers.clone());
     server.listen(listeners).await;
     let supervisor = Arc::new(Supervisor::default());

@@ -8,7 +8,8 @@
 
 use std::net::IpAddr;
 
-use nfct::{Layer4, Protocol, Tuple};
+use nfct::Tuple;
+pub use nfct::{Layer4, Protocol};
 
 use crate::clock::Stamp;
 use crate::config::Key;

@@ -78,7 +78,7 @@ impl Supervisor {
             };
             if due {
                 rounds = next_round(tracker, rounds).await;
-                workers.all_turn().await;
+                workers.all_respond().await;
             }
             let loaded = tracker.is_loaded();
             // What goes wrong here ends the daemon elsewhere.

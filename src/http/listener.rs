@@ -1,5 +1,4 @@
-//! Accepting connections: bounded in number, time and size, and never ended by
-//! an error that passes.
+//! Accepts connections: bounded in number, time and size. A transient error never ends it.
 
 use std::convert::Infallible;
 use std::io;
@@ -16,30 +15,30 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 
+use super::app::App;
+use super::dispatch::{self, MAX_HEADER_BYTES, MAX_HEADERS};
 use super::workers::Workers;
-use super::{App, MOST_HEADER_BYTES, MOST_HEADERS};
 use crate::error::{Cause, Fatal};
 
-/// A request's header must be there within this time, and so must the next one
-/// on a connection that is kept.
-const HEADER_TIME: Duration = Duration::from_secs(5);
-/// What hyper takes of a request's header. Above the bounds that `App` holds,
-/// and answers with words; past these hyper says 431 without any.
-const HARD_MOST_HEADERS: usize = 4 * MOST_HEADERS;
-const HARD_MOST_HEADER_BYTES: usize = 2 * MOST_HEADER_BYTES;
-/// Connections at a time; more wait in the kernel's queue.
-const MOST_CONNECTIONS: usize = 1024;
-/// Connections at a time of clients outside `ip_acl`; more are closed at once.
-const MOST_STRANGERS: usize = 64;
-/// A client must take something of its answer within this time.
-const WRITE_TIME: Duration = Duration::from_secs(10);
-/// After an error of `accept`, such as no descriptor left.
+/// A request header must arrive within this time; on a kept connection, the next one too.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// hyper's own bounds on a request header. Beyond them hyper answers 431 without a body; below them
+/// `dispatch` applies its lower bounds and says what is wrong.
+const HYPER_MAX_HEADERS: usize = 4 * MAX_HEADERS;
+const HYPER_MAX_HEADER_BYTES: usize = 2 * MAX_HEADER_BYTES;
+/// Connections served at a time; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 1024;
+/// Connections served at a time of clients outside `ip_acl`; more are closed at once.
+const MAX_REFUSED: usize = 64;
+/// A client must read some of the response within this time.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause after an error of `accept`, for example when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Binds every address that `host` stands for.
+/// Binds every address of `host`.
 ///
 /// # Errors
-/// When the name stands for none, or one can't be bound.
+/// When the name has no address, or an address cannot be bound.
 pub async fn bind(host: &str, port: u16) -> io::Result<Vec<TcpListener>> {
     let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
     addresses.dedup();
@@ -54,39 +53,39 @@ pub async fn bind(host: &str, port: u16) -> io::Result<Vec<TcpListener>> {
     }
 }
 
-/// Accepts on any number of addresses, which may change while it runs.
+/// Accepts on any number of addresses, which can change while it runs.
 pub struct Server {
     app: Arc<App>,
     graceful: Arc<GracefulShutdown>,
-    places: Places,
+    limits: Limits,
     workers: Arc<Workers>,
     accepting: JoinSet<Infallible>,
 }
 
-/// Who may connect is known before the request is, who may not gets a refusal
-/// all the same; it must not cost those who may their place.
+/// Limits on connections. Clients outside `ip_acl` get a response too, so they have a limit of their own:
+/// they must not use up the connections of allowed clients.
 #[derive(Clone)]
-struct Places {
-    clients: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
+struct Limits {
+    allowed: Arc<Semaphore>,
+    refused: Arc<Semaphore>,
 }
 
 impl Server {
-    /// A server that accepts nowhere yet. These serve what it will accept.
+    /// A server that does not accept anywhere yet. `workers` serve its connections.
     pub fn new(app: Arc<App>, workers: Arc<Workers>) -> Self {
-        let places = Places {
-            clients: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
-            strangers: Arc::new(Semaphore::new(MOST_STRANGERS)),
+        let limits = Limits {
+            allowed: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            refused: Arc::new(Semaphore::new(MAX_REFUSED)),
         };
-        Self { app, graceful: Arc::new(GracefulShutdown::new()), places, workers, accepting: JoinSet::new() }
+        Self { app, graceful: Arc::new(GracefulShutdown::new()), limits, workers, accepting: JoinSet::new() }
     }
 
-    /// Accepts on these from now on, and nowhere else. Connections stay.
+    /// Accepts on these listeners only from now on. Existing connections stay open.
     pub async fn listen(&mut self, listeners: Vec<TcpListener>) {
         self.accepting.shutdown().await;
         for listener in listeners {
-            let (app, graceful, places) = (self.app.clone(), self.graceful.clone(), self.places.clone());
-            self.accepting.spawn(accept(listener, app, graceful, places, self.workers.clone()));
+            let (app, graceful, limits) = (self.app.clone(), self.graceful.clone(), self.limits.clone());
+            self.accepting.spawn(accept(listener, app, graceful, limits, self.workers.clone()));
         }
     }
 
@@ -95,21 +94,21 @@ impl Server {
         !self.accepting.is_empty()
     }
 
-    /// Accepts no more, and lets connections finish what they are at, for at
-    /// most `patience`.
-    pub async fn shut_down(mut self, patience: Duration) {
+    /// Stops accepting, and waits at most `timeout` for the requests that are being answered.
+    pub async fn shut_down(mut self, timeout: Duration) {
         self.accepting.shutdown().await;
         if let Some(graceful) = Arc::into_inner(self.graceful) {
-            let _ = tokio::time::timeout(patience, graceful.shutdown()).await;
+            let _ = tokio::time::timeout(timeout, graceful.shutdown()).await;
         }
     }
 
-    /// Waits until something that accepts has died: nobody might be answered
-    /// from then on.
+    /// Waits until a task that accepts connections has died: clients may get no response from then on.
     pub async fn failure(&mut self) -> Fatal {
         match self.accepting.join_next().await {
-            Some(Err(error)) => Fatal::new(Cause::Software, format!("accepting connections: {error}")),
-            // Nothing accepts in the middle of a reload alone.
+            Some(Err(error)) => {
+                Fatal::new(Cause::Software, format!("a task that accepts connections died: {error}"))
+            }
+            // Only in the middle of a reload there is no such task.
             None => std::future::pending().await,
         }
     }
@@ -119,20 +118,20 @@ async fn accept(
     listener: TcpListener,
     app: Arc<App>,
     graceful: Arc<GracefulShutdown>,
-    places: Places,
+    limits: Limits,
     workers: Arc<Workers>,
 ) -> Infallible {
     loop {
         match listener.accept().await {
             Ok((stream, client)) => {
-                let place = if app.rules().acl.allows(client.ip()) {
-                    places.clients.clone().acquire_owned().await.ok()
+                let permit = if app.rules().acl.allows(client.ip()) {
+                    limits.allowed.clone().acquire_owned().await.ok()
                 } else {
-                    places.strangers.clone().try_acquire_owned().ok()
+                    limits.refused.clone().try_acquire_owned().ok()
                 };
-                let Some(place) = place else { continue };
+                let Some(permit) = permit else { continue };
                 let (app, watcher) = (app.clone(), graceful.watcher());
-                // From here on it belongs to another event loop.
+                // Another event loop serves it, so it leaves this one.
                 let stream = stream.into_std();
                 workers.next().spawn(async move {
                     let served = async {
@@ -142,15 +141,15 @@ async fn accept(
                     if let Err(error) = served.await {
                         log::debug!("{client}: {error}");
                     }
-                    drop(place);
+                    drop(permit);
                 });
             }
-            // The client went away before it was accepted: nothing is amiss.
+            // The client left before its connection was accepted.
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
             Err(error) => {
                 log::warn!(
-                    "cannot accept a connection: {error}; going on in {} ms",
+                    "cannot accept a connection: {error}; retrying in {} ms",
                     ACCEPT_PAUSE.as_millis()
                 );
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -164,20 +163,20 @@ fn connection(
     client: SocketAddr,
     app: Arc<App>,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> {
-    // Answers are short and complete: waiting to fill a packet only delays them.
+    // Responses are short and complete: waiting to fill a packet only delays them.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(WRITE_TIME));
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let service = service_fn(move |request| {
         let app = app.clone();
-        async move { Ok::<_, Infallible>(app.answer(client, request).await) }
+        async move { Ok::<_, Infallible>(dispatch::answer(app, client, request).await) }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME)
-        .max_headers(HARD_MOST_HEADERS)
-        .max_buf_size(HARD_MOST_HEADER_BYTES)
-        // An answer is small: one piece of memory costs less than a list of two.
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_headers(HYPER_MAX_HEADERS)
+        .max_buf_size(HYPER_MAX_HEADER_BYTES)
+        // Responses are small: one buffer costs less than a list of two.
         .writev(false)
         .serve_connection(TokioIo::new(Box::pin(stream)), service)
 }

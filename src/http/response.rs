@@ -1,4 +1,4 @@
-//! Making answers.
+//! Builds responses.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,57 +10,60 @@ use hyper::body::{Body, Bytes, Frame};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Serialize;
 
-/// An answer: short ones whole, long ones made as they are sent.
+/// A response. A short body is complete in memory; a long one is made while it is sent.
 pub(super) type Response = hyper::Response<Either<Full<Bytes>, UnsyncBoxBody<Bytes, BodyError>>>;
 
-/// Why a body that is made while the client reads breaks off.
+/// Why a body that is made while it is sent is aborted.
 pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What is wrong when the tracker has failed; the process is about to exit.
+pub(super) const TRACKER_FAILED: &str = "the daemon can no longer follow the kernel's connection tracking";
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const HTML: HeaderValue = HeaderValue::from_static("text/html");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-fn whole(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Response {
+fn complete(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Response {
     let mut response = Response::new(Either::Left(Full::new(body.into())));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
 }
 
-/// A fixed word as the Python program sent it.
+/// A fixed text as the Python program sent it.
 pub(super) fn html(status: StatusCode, body: &'static str) -> Response {
-    whole(status, HTML, body)
+    complete(status, HTML, body)
 }
 
-/// One line that says what is wrong. Plain text, since it may quote the request.
+/// One line that says what is wrong. Plain text, because it may quote the request.
 pub(super) fn line(status: StatusCode, line: &str) -> Response {
-    whole(status, TEXT, format!("{line}\n"))
+    complete(status, TEXT, format!("{line}\n"))
 }
 
-/// An answer without a body.
+/// A response without a body.
 pub(super) fn empty(status: StatusCode) -> Response {
     let mut response = Response::new(Either::Left(Full::default()));
     *response.status_mut() = status;
     response
 }
 
-/// JSON that is written already.
+/// JSON that is already written.
 pub(super) fn json_text(status: StatusCode, body: impl Into<Bytes>) -> Response {
-    whole(status, JSON, body)
+    complete(status, JSON, body)
 }
 
-/// JSON as Python's `json.dumps(…, sort_keys=True, indent=4)` writes it, for
-/// values whose fields are in alphabetical order.
+/// JSON as Python's `json.dumps(…, sort_keys=True, indent=4)` writes it, for values whose fields are in
+/// alphabetical order.
 pub(super) fn json(value: &impl Serialize) -> Response {
     json_text(StatusCode::OK, to_json(value, 0))
 }
 
-/// JSON indented by four spaces a level, beginning at `level`.
+/// JSON indented by four spaces per level, starting at `level`.
 pub(super) fn to_json(value: &impl Serialize, level: usize) -> Vec<u8> {
     let mut text = Vec::with_capacity(512);
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
-    // Writing plain data to memory can't fail; an empty answer would show if it did.
+    // Writing plain data to memory cannot fail; an empty body would show it.
     if value.serialize(&mut serializer).is_err() {
         text.clear();
     }
@@ -78,13 +81,13 @@ pub(super) fn to_json(value: &impl Serialize, level: usize) -> Vec<u8> {
     indented
 }
 
-/// Adds the methods that a resource knows.
+/// Adds an `Allow` header.
 pub(super) fn allowing(mut response: Response, methods: &'static str) -> Response {
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
     response
 }
 
-/// Adds a header; a value that no header can have is left out.
+/// Adds a header, unless a header cannot have this value.
 pub(super) fn with_header(mut response: Response, name: HeaderName, value: &str) -> Response {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
@@ -92,12 +95,12 @@ pub(super) fn with_header(mut response: Response, name: HeaderName, value: &str)
     response
 }
 
-/// JSON made piece by piece while the client reads.
+/// JSON that is made piece by piece while it is sent.
 pub(super) fn json_stream(pieces: impl Iterator<Item = Bytes> + Unpin + Send + 'static) -> Response {
     stream(JSON, Pieces { pieces })
 }
 
-/// A body that goes on while the client reads, of this type.
+/// A body of this type that is made while it is sent.
 pub(super) fn stream(
     content_type: HeaderValue,
     body: impl Body<Data = Bytes, Error = BodyError> + Send + 'static,
@@ -107,7 +110,7 @@ pub(super) fn stream(
     response
 }
 
-/// A body whose pieces are at hand one after the other.
+/// A body whose pieces come from an iterator.
 struct Pieces<I> {
     pieces: I,
 }

@@ -1,7 +1,7 @@
 //! The threads that serve connections.
 //!
-//! Each has an event loop of its own, and a connection stays with the thread
-//! it was given to: nothing is handed from thread to thread while it lives.
+//! Each has its own event loop. A connection stays with the thread that it was given to, so nothing
+//! passes between threads while it exists.
 
 use std::future::pending;
 use std::io;
@@ -20,22 +20,22 @@ impl Workers {
     /// Starts the threads, which run as long as the process does.
     ///
     /// # Errors
-    /// When the system can't start one.
+    /// When the system cannot start one.
     pub fn start() -> io::Result<Self> {
         let count = thread::available_parallelism().map_or(1, usize::from);
         let loops = (0..count).map(|_| start_one()).collect::<io::Result<_>>()?;
         Ok(Self { loops, next: AtomicUsize::new(0) })
     }
 
-    /// Waits until each has done something.
-    pub async fn all_turn(&self) {
-        for one in &self.loops {
-            // That the task died would show that the thread lives.
-            let _ = one.spawn(async {}).await;
+    /// Waits until every thread has run a task.
+    pub async fn all_respond(&self) {
+        for worker in &self.loops {
+            // Even a panicked task proves that the thread runs.
+            let _ = worker.spawn(async {}).await;
         }
     }
 
-    /// The one whose turn it is to get a connection.
+    /// The thread that gets the next connection.
     pub(super) fn next(&self) -> &Handle {
         &self.loops[self.next.fetch_add(1, Ordering::Relaxed) % self.loops.len()]
     }

@@ -27,7 +27,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use log::Level;
-use nfct::{Error, Events, Groups, Query, Waiter};
+pub use nfct::{Error, LIBRARY_VERSION};
+use nfct::{Events, Groups, Query, Waiter};
 // One that lets waiting threads in: whoever works through the table slice by
 // slice takes the lock again at once.
 use parking_lot::{Mutex, MutexGuard};

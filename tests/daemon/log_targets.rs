@@ -29,12 +29,12 @@ fn the_log_follows_the_level() {
     let daemon = start("").start(lab.gateway());
     daemon.wait_for_line(WARNING);
     assert_eq!(status(&lab, &daemon, "/debug"), 200);
-    assert!(!daemon.stderr().contains("asks GET"), "{}", daemon.stderr());
+    assert!(!daemon.stderr().contains("requests GET"), "{}", daemon.stderr());
 
     for level in ["debug", "6"] {
         let daemon = start(level).start(lab.gateway());
         assert_eq!(status(&lab, &daemon, "/debug"), 200);
-        let line = daemon.wait_for_line("asks GET /debug");
+        let line = daemon.wait_for_line("requests GET /debug");
         assert!(line.contains("127.0.0.1"), "{line}");
     }
 

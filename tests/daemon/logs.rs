@@ -94,7 +94,7 @@ fn at_debug_requests_are_logged_and_events_are_not() {
         (0..20).map(|index| lab.connect_to(&server, lab.client_at(0, 41_000 + index))).collect();
     let mut client = Client::connect(lab.gateway(), daemon.local_addr());
     assert_eq!(client.get("/nat_port/41019").status, 200);
-    daemon.wait_for_line(" asks GET /nat_port/41019");
+    daemon.wait_for_line(" requests GET /nat_port/41019");
     let said = daemon.stderr();
     assert_eq!(said.lines().count(), before.lines().count() + 1, "{said}");
     drop(open);

@@ -228,8 +228,8 @@ fn every_changed_key_takes_effect() {
     bench.end(second.next().expect("there are some"));
     assert_eq!(bench.find(41_001)[0]["state"], "closed");
 
-    // The log level.
-    let debug = |bench: &Bench| bench.lines("asks GET /healthz");
+    // How much is logged.
+    let debug = |bench: &Bench| bench.lines("requests GET /healthz");
     assert_eq!((bench.status("/healthz"), debug(&bench)), (200, 0));
     bench.reload(&ConfigParts { rest: "[syslog]\ndebug_level = 10", ..ConfigParts::USUAL });
     assert_eq!(bench.status("/healthz"), 200);

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::broken;
-use crate::http::App;
+use super::error::tracker_failed;
+use crate::http::app::App;
+use crate::http::counters::LookupOutcome;
 use crate::http::response::{self, Response};
-use crate::stats::{Outcome, Route};
+use crate::http::route::RouteLabel;
 
 #[derive(Serialize)]
 struct Nagios {
@@ -36,30 +37,31 @@ struct ThreadStat {
     is_alive: bool,
 }
 
-/// Its queue is the kernel's here, and empty:
-/// it is drained before the answer is made. A part that dies ends the whole
-/// process, so whoever reads this reads that all are alive.
-pub(super) async fn answer(app: &App) -> Response {
+/// The counters of the daemon under the names of the Python program.
+///
+/// `queue_size` is 0: the only queue is the event socket, and it is drained first. The threads are
+/// alive: if one dies, the process exits.
+pub(in crate::http) async fn answer(app: &App) -> Response {
     let size = match app.tracker.ask(|table, _| table.live() + table.closed()).await {
         Ok(answer) => answer.value,
-        Err(error) => return broken(&error),
+        Err(error) => return tracker_failed(&error),
     };
-    let stats = &app.stats;
+    let (stats, counters) = (&app.stats, &app.counters);
     let alive_time = app.clock.now().since(app.started).as_secs_f64();
     let parts = ["GarbageCollector", "HTTPServer", "NetFilter", "QueueWorker"];
     response::json(&Nagios {
         expired_data: stats.expired.get(),
         http_stat: HttpStat {
-            // What is refused under /v1 is no request here either.
-            bad_requests: [Route::Legacy, Route::Auth]
-                .map(|route| stats.lookups.get(route, Outcome::Bad))
+            // `no_of_requests` does not count bad requests of /v1/lookup, so this does not either.
+            bad_requests: [RouteLabel::Legacy, RouteLabel::Auth]
+                .map(|route| counters.lookups.get(route, LookupOutcome::Bad))
                 .iter()
                 .sum(),
-            no_of_requests: stats.requests.get(),
-            successful_replies: stats.lookups.sum(Outcome::Found),
-            unauthorized_requests: stats.unauthorized.get(),
-            unsuccessful_replies: stats.lookups.sum(Outcome::NotFound)
-                + stats.lookups.sum(Outcome::Undecided),
+            no_of_requests: counters.requests.get(),
+            successful_replies: counters.lookups.sum(LookupOutcome::Found),
+            unauthorized_requests: counters.refused.get(),
+            unsuccessful_replies: counters.lookups.sum(LookupOutcome::NotFound)
+                + counters.lookups.sum(LookupOutcome::Undecided),
         },
         number_of_created_items: stats.created_by_event.get() + stats.created_by_dump.get(),
         number_of_deleted_items: stats.deleted.get(),

@@ -1,65 +1,72 @@
 //! `/v1/auth`: for nginx's `auth_request`.
 //!
-//! nginx takes every status but 2xx, 401 and 403 for an error of its own, so
-//! the answer is always 204 and its headers say the rest.
+//! nginx treats every status except 2xx, 401 and 403 as an internal error, so the status is always 204
+//! and the result is in the headers.
 
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use hyper::StatusCode;
-use hyper::header::{HeaderMap, HeaderName};
-use nfct::Protocol;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Failure, Response};
-use crate::http::{App, response};
-use crate::mapping::Mapping;
+use super::error::Failure;
+use crate::http::app::App;
+use crate::http::counters::LookupOutcome;
+use crate::http::response::{self, Response};
+use crate::http::route::RouteLabel;
+use crate::mapping::{Mapping, Protocol};
 use crate::question::Question;
-use crate::stats::{Outcome, Route};
 
-/// More matches than this are not told apart any further.
-const MOST_MATCHES: usize = 1000;
+/// Matches among which the best is chosen.
+const MAX_MATCHES: usize = 1000;
 
-pub(super) async fn answer(app: &App, headers: &HeaderMap) -> Result<Response, Failure> {
-    app.stats.requests.increment();
-    let mut answer = response::empty(StatusCode::NO_CONTENT);
+/// Looks up the client that the headers name.
+pub(in crate::http) async fn answer(app: &App, headers: &HeaderMap) -> Result<Response, Failure> {
+    app.counters.requests.increment();
+    let mut response = response::empty(StatusCode::NO_CONTENT);
     let mut set = |name: &'static str, value: &str| {
-        let response = std::mem::replace(&mut answer, response::empty(StatusCode::NO_CONTENT));
-        answer = response::with_header(response, HeaderName::from_static(name), value);
+        // A value that cannot be in a header is left out.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().insert(HeaderName::from_static(name), value);
+        }
     };
     let question = match read(headers) {
         Ok(question) => question,
         Err(text) => {
-            app.stats.lookups.count(Route::Auth, Outcome::Bad);
+            count(app, LookupOutcome::Bad);
             set("x-nat-found", "0");
             set("x-nat-error", &text);
-            return Ok(answer);
+            return Ok(response);
         }
     };
-    let found = app.tracker.find(&question, MOST_MATCHES).await;
-    let found = found.inspect_err(|_| app.stats.lookups.count(Route::Auth, Outcome::Undecided))?;
+    let found = app.tracker.find(&question, MAX_MATCHES).await;
+    let found = found.inspect_err(|_| count(app, LookupOutcome::Undecided))?;
     set("x-nat-complete", if found.complete { "1" } else { "0" });
-    // A web server speaks TCP or, for HTTP/3, UDP.
-    let usual = |mapping: &&Mapping| matches!(mapping.original.protocol, Protocol::Tcp | Protocol::Udp);
-    let best = found.value.iter().filter(usual).max_by_key(|mapping| mapping.rank());
-    app.stats.lookups.count(Route::Auth, Outcome::of(best.is_some(), found.complete));
+    // HTTP uses TCP or, for HTTP/3, UDP.
+    let is_http = |mapping: &&Mapping| matches!(mapping.original.protocol, Protocol::Tcp | Protocol::Udp);
+    let best = found.value.iter().filter(is_http).max_by_key(|mapping| mapping.rank());
+    count(app, LookupOutcome::of(best.is_some(), found.complete));
     let Some(best) = best else {
         set("x-nat-found", "0");
-        return Ok(answer);
+        return Ok(response);
     };
-    let as_good = |other: &&Mapping| {
+    let is_as_good = |other: &&Mapping| {
         other.is_live() == best.is_live() && other.original.protocol == best.original.protocol
     };
-    let ambiguous = found.value.iter().filter(as_good).count() > 1;
+    let ambiguous = found.value.iter().filter(is_as_good).count() > 1;
     set("x-nat-found", "1");
     set("x-nat-src-ip", &best.src_ip().to_string());
     set("x-nat-src-port", &best.src_port().unwrap_or(0).to_string());
     set("x-nat-ambiguous", if ambiguous { "1" } else { "0" });
-    Ok(answer)
+    Ok(response)
 }
 
-/// `X-Real-IP` and `X-Real-Port` name the client as the web server sees it;
-/// `X-Dst-IP` and `X-Dst-Port`, if sent, the address that the web server was
-/// reached at.
+fn count(app: &App, outcome: LookupOutcome) {
+    app.counters.lookups.count(RouteLabel::Auth, outcome);
+}
+
+/// `X-Real-IP` and `X-Real-Port` are the client's address and port as the web server sees them.
+/// `X-Dst-IP` and `X-Dst-Port`, if sent, are the web server's own.
 fn read(headers: &HeaderMap) -> Result<Question, String> {
     let address = header::<IpAddr>(headers, "x-real-ip", "an IP address")?.ok_or("X-Real-IP is missing")?;
     let port = header::<u16>(headers, "x-real-port", "a port")?.ok_or("X-Real-Port is missing")?;

@@ -4,49 +4,34 @@ use std::sync::Arc;
 
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderName};
 use hyper::{Method, Request, StatusCode};
 
-use super::question::Asked;
-use super::shape::{Match, write_line};
-use super::{Failure, Response};
-use crate::http::response::BodyError;
-use crate::http::{App, response};
+use super::error::Failure;
+use super::mapping::Match;
+use super::request::LookupRequest;
+use super::stream::{NDJSON, PIECES_AHEAD, write_line};
+use crate::http::app::App;
+use crate::http::response::{self, BodyError, Response};
 use crate::question::Question;
 use crate::table::Place;
 
-/// One JSON object a line.
-pub(super) const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
-/// Pieces made before the client has taken them.
-const PIECES_AHEAD: usize = 4;
-
-pub(super) fn answer(app: Arc<App>, request: &Request<Incoming>) -> Result<Response, Failure> {
-    let asked = Asked::from_query(request.uri().query())?;
-    no_wait(&asked)?;
+/// Streams the mappings that the request's fields select.
+pub(in crate::http) fn answer(app: Arc<App>, request: &Request<Incoming>) -> Result<Response, Failure> {
+    let question = LookupRequest::without_wait(request.uri().query())?;
     if request.method() == Method::HEAD {
-        return Ok(response::with_header(
-            response::empty(StatusCode::OK),
-            hyper::header::CONTENT_TYPE,
-            "application/x-ndjson",
-        ));
+        let mut response = response::empty(StatusCode::OK);
+        response.headers_mut().insert(CONTENT_TYPE, NDJSON);
+        return Ok(response);
     }
     let (sender, body) = Channel::new(PIECES_AHEAD);
     let complete = if app.tracker.is_complete() { "1" } else { "0" };
-    tokio::spawn(async move { send(&app, &asked.question, sender).await });
-    let answer = response::stream(NDJSON, body);
-    Ok(response::with_header(answer, HeaderName::from_static("x-nat-complete"), complete))
+    tokio::spawn(async move { send(&app, &question, sender).await });
+    let response = response::stream(NDJSON, body);
+    Ok(response::with_header(response, HeaderName::from_static("x-nat-complete"), complete))
 }
 
-/// Streams have no answer that could wait.
-pub(super) fn no_wait(asked: &Asked) -> Result<(), Failure> {
-    match asked.wait {
-        None => Ok(()),
-        Some(_) => Err(Failure::bad("wait has no meaning here", "leave it out, or ask /v1/lookup")),
-    }
-}
-
-/// One piece for each slice of the table; a client that stops reading stops
-/// the walk, not the table.
+/// Sends one piece per slice of the table. A client that stops reading stops only its own stream.
 async fn send(app: &App, question: &Question, mut sender: Sender<Bytes, BodyError>) {
     let mut next = Some(Place::START);
     while let Some(from) = next {
@@ -60,7 +45,7 @@ async fn send(app: &App, question: &Question, mut sender: Sender<Bytes, BodyErro
             Ok(further) => next = further,
             Err(error) => {
                 log::error!("{error}");
-                // A body that breaks off is not taken for a whole one.
+                // A client does not take an aborted body for a complete one.
                 return sender.abort(Box::new(error));
             }
         }

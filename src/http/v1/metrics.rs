@@ -1,9 +1,8 @@
-//! `/metrics`: what Prometheus reads, in its own text format or in OpenMetrics.
+//! `/metrics`, in Prometheus' text format or in OpenMetrics.
 //!
-//! All is read when it is asked for. What each request and each event counts is
-//! in `Stats`; the rest is asked of the table, of the kernel, and of `/proc`.
-//! No label has more values than are known here, but for the outside addresses,
-//! of which at most [`MOST_ADDRESSES`] are shown.
+//! Each scrape reads everything. What events and requests count is in `Stats` and `Counters`; the rest
+//! comes from the table, the kernel and `/proc`. The values of all labels are known here, except the
+//! public addresses, of which at most [`MAX_ADDRESSES`] are shown.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,27 +11,28 @@ use std::sync::atomic::Ordering;
 use hyper::HeaderMap;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, VARY};
 use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet};
-use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{Failure, Response};
-use crate::http::{App, response};
+use super::error::Failure;
+use super::exposition::{OPENMETRICS, PROMETHEUS, Page, to_prometheus, wants_openmetrics};
+use crate::http::app::App;
+use crate::http::counters::{Counters, LookupOutcome, Responses};
+use crate::http::response::{self, Response};
+use crate::http::route::RouteLabel;
 use crate::proc::{self, Process};
-use crate::stats::{Outcome, Responses, Route, Stats, Times};
-use crate::tracker::PortsInUse;
+use crate::stats::Stats;
+use crate::tracker::{self, PortsInUse};
 
-/// Outside addresses that are shown: those with the most ports in use.
-const MOST_ADDRESSES: usize = 100;
+/// Public addresses that are shown: those with the most ports in use.
+const MAX_ADDRESSES: usize = 100;
 
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// However many ask, one walk through the table at a time is enough.
+/// Only one scrape at a time walks through the table, however many clients there are.
 static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-pub(super) async fn answer(app: &App, headers: &HeaderMap) -> Result<Response, Failure> {
+/// All metrics, as they are now.
+pub(in crate::http) async fn answer(app: &App, headers: &HeaderMap) -> Result<Response, Failure> {
     let one_at_a_time = ONE_AT_A_TIME.lock().await;
     let ports = app.tracker.ports_in_use().await?;
     let counts = app.tracker.ask(|table, _| (table.live(), table.closed())).await?;
@@ -41,6 +41,7 @@ pub(super) async fn answer(app: &App, headers: &HeaderMap) -> Result<Response, F
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Snapshot {
         stats: app.stats.clone(),
+        counters: app.counters.clone(),
         started: app.started.wall as f64 / 1000.0,
         complete: counts.complete,
         live,
@@ -53,76 +54,25 @@ pub(super) async fn answer(app: &App, headers: &HeaderMap) -> Result<Response, F
         process: Process::read(),
     }));
     let mut page = String::with_capacity(32 * 1024);
-    // Writing to memory can't fail; a page that breaks off would show if it did.
+    // Writing to memory cannot fail; a page without its end would show it.
     let _ = text::encode(&mut page, &registry);
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let (content_type, page) = match wants_openmetrics(accept.flat_map(|value| value.split(','))) {
-        true => (OPENMETRICS, page),
-        false => (PROMETHEUS, to_prometheus(&page)),
+    let (content_type, page) = if wants_openmetrics(accept.flat_map(|value| value.split(','))) {
+        (OPENMETRICS, page)
+    } else {
+        (PROMETHEUS, to_prometheus(&page))
     };
-    let mut answer = response::json_text(hyper::StatusCode::OK, page);
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
-    Ok(answer)
+    let mut response = response::json_text(hyper::StatusCode::OK, page);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    Ok(response)
 }
 
-/// Whether a client that accepts these would have OpenMetrics rather than
-/// Prometheus' own format, which it gets if it says nothing.
-fn wants_openmetrics<'a>(accepted: impl Iterator<Item = &'a str>) -> bool {
-    let (mut openmetrics, mut prometheus) = (0.0, 0.0);
-    for range in accepted {
-        let mut parts = range.split(';').map(str::trim);
-        let media_type = parts.next().unwrap_or_default();
-        let mut quality = 1.0_f64;
-        let mut version = None;
-        for (name, value) in parts.filter_map(|part| part.split_once('=')) {
-            match name.trim().to_ascii_lowercase().as_str() {
-                "q" => quality = value.trim().parse().unwrap_or(0.0),
-                "version" => version = Some(value.trim().trim_matches('"')),
-                _ => {}
-            }
-        }
-        match (media_type.to_ascii_lowercase().as_str(), version) {
-            ("application/openmetrics-text", None | Some("1.0.0")) => openmetrics = quality.max(openmetrics),
-            ("text/plain" | "text/*" | "*/*", None | Some("0.0.4")) => prometheus = quality.max(prometheus),
-            _ => {}
-        }
-    }
-    openmetrics > 0.0 && openmetrics >= prometheus
-}
-
-/// Prometheus' text format knows no units, no end and no type `info`, and has
-/// a counter's suffix in its description too.
-fn to_prometheus(openmetrics: &str) -> String {
-    let mut page = String::with_capacity(openmetrics.len());
-    let mut help = "";
-    for line in openmetrics.lines() {
-        let mut words = line.splitn(4, ' ');
-        match (words.next(), words.next(), words.next(), words.next()) {
-            (Some("#"), Some("HELP"), Some(_), text) => help = text.unwrap_or_default(),
-            (Some("#"), Some("TYPE"), Some(name), Some(kind)) => {
-                let (suffix, kind) = match kind {
-                    "counter" => ("_total", kind),
-                    "info" => ("_info", "gauge"),
-                    "unknown" => ("", "untyped"),
-                    kind => ("", kind),
-                };
-                page += &format!("# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}\n");
-            }
-            (Some("#"), ..) => {}
-            _ => {
-                page += line;
-                page.push('\n');
-            }
-        }
-    }
-    page
-}
-
-/// Everything that is shown, at one moment.
+/// What one scrape shows.
 #[derive(Debug)]
 struct Snapshot {
     stats: Arc<Stats>,
+    counters: Arc<Counters>,
     /// When the daemon started, in seconds since the Unix epoch.
     started: f64,
     complete: bool,
@@ -138,26 +88,26 @@ struct Snapshot {
 
 impl Collector for Snapshot {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut page = Page(encoder);
-        self.about_the_daemon(&mut page)?;
-        self.about_the_table(&mut page)?;
-        self.about_the_kernel(&mut page)?;
-        self.about_requests(&mut page)?;
+        let mut page = Page::new(encoder);
+        self.write_daemon(&mut page)?;
+        self.write_table(&mut page)?;
+        self.write_kernel(&mut page)?;
+        self.write_requests(&mut page)?;
         match &self.process {
-            Some(process) => about_the_process(process, &mut page),
+            Some(process) => write_process(process, &mut page),
             None => Ok(()),
         }
     }
 }
 
 impl Snapshot {
-    fn about_the_daemon(&self, page: &mut Page<'_>) -> fmt::Result {
+    fn write_daemon(&self, page: &mut Page<'_>) -> fmt::Result {
         page.info(
             "pynatconnd_build",
             "Versions of the daemon and of the C library that it was built against",
             [
                 ("version", env!("CARGO_PKG_VERSION")),
-                ("libnetfilter_conntrack_version", nfct::LIBRARY_VERSION),
+                ("libnetfilter_conntrack_version", tracker::LIBRARY_VERSION),
             ],
         )?;
         page.gauge(
@@ -174,13 +124,13 @@ impl Snapshot {
         )?;
         page.gauge(
             "pynatconnd_config_last_reload_success_timestamp",
-            "When the configuration in force was put into force, since the Unix epoch",
+            "When the configuration in force was loaded, since the Unix epoch",
             Some(&Unit::Seconds),
             self.stats.configured_at.load(Ordering::Relaxed) as f64 / 1000.0,
         )
     }
 
-    fn about_the_table(&self, page: &mut Page<'_>) -> fmt::Result {
+    fn write_table(&self, page: &mut Page<'_>) -> fmt::Result {
         let stats = &self.stats;
         page.gauge(
             "pynatconnd_table_complete",
@@ -190,12 +140,12 @@ impl Snapshot {
         )?;
         page.gauges(
             "pynatconnd_mappings",
-            "Mappings in the table: live ones, and closed ones that are still answered",
+            "Mappings in the table: live ones, and closed ones that can still be looked up",
             [([("state", "live")], self.live as u64), ([("state", "closed")], self.closed as u64)],
         )?;
         page.counters(
             "pynatconnd_mappings_created",
-            "Mappings that were put into the table, by what told of them",
+            "Mappings added to the table, by an event or by a dump",
             [
                 ([("learnt", "event")], stats.created_by_event.get()),
                 ([("learnt", "dump")], stats.created_by_dump.get()),
@@ -203,26 +153,26 @@ impl Snapshot {
         )?;
         page.counter(
             "pynatconnd_mappings_deleted",
-            "Closed mappings that were removed when their time was over",
+            "Closed mappings removed after del_delay",
             None,
             stats.deleted.get(),
         )?;
         page.counter(
             "pynatconnd_mappings_expired",
-            "Closed mappings that a cleaning dropped for their age",
+            "Closed mappings removed because they were older than life_span",
             None,
             stats.expired.get(),
         )?;
         page.gauge(
             "pynatconnd_outside_addresses",
-            "Outside addresses that live TCP and UDP mappings are translated to",
+            "Public addresses that live TCP and UDP mappings are translated to",
             None,
             self.ports.len() as u64,
         )?;
         page.gauges(
             "pynatconnd_ports_in_use",
-            "Ports of an outside address that live mappings use, for the addresses with the most of them",
-            self.ports.iter().take(MOST_ADDRESSES).flat_map(|used| {
+            "Ports of a public address that live mappings use, for the addresses with the most ports in use",
+            self.ports.iter().take(MAX_ADDRESSES).flat_map(|used| {
                 let address = used.address.to_string();
                 [
                     ([("address", address.clone()), ("protocol", "tcp".to_owned())], u64::from(used.tcp)),
@@ -232,28 +182,28 @@ impl Snapshot {
         )?;
         page.histogram(
             "pynatconnd_table_lock_hold",
-            "How long the lock of the table was held at once",
+            "How long each hold of the table's lock took",
             &stats.lock_time.get(),
         )?;
         page.gauge(
             "pynatconnd_table_lock_hold_longest",
-            "The longest that the lock of the table was held at once",
+            "The longest hold of the table's lock",
             Some(&Unit::Seconds),
             stats.lock_held.get().as_secs_f64(),
         )?;
         page.gauge(
             "pynatconnd_table_lock_work_longest",
-            "The most processor time of one hold of the table's lock that did more than answer",
+            "The most processor time of one hold of the table's lock that did more than read the table",
             Some(&Unit::Seconds),
             stats.lock_worked.get().as_secs_f64(),
         )
     }
 
-    fn about_the_kernel(&self, page: &mut Page<'_>) -> fmt::Result {
+    fn write_kernel(&self, page: &mut Page<'_>) -> fmt::Result {
         let stats = &self.stats;
         page.counters(
             "pynatconnd_events",
-            "Events of the kernel that were read, by type",
+            "Conntrack events received, by type",
             [
                 ([("type", "new")], stats.events_new.get()),
                 ([("type", "destroy")], stats.events_destroy.get()),
@@ -261,33 +211,33 @@ impl Snapshot {
         )?;
         page.counter(
             "pynatconnd_overruns",
-            "Times that events were lost because they were not read fast enough",
+            "Times that events were lost because the receive buffer was full",
             None,
             stats.overruns.get(),
         )?;
         if let Some(drops) = self.drops {
             page.counter(
                 "pynatconnd_socket_drops",
-                "Events that the kernel dropped because the receive buffer was full",
+                "Events lost because the receive buffer was full",
                 None,
                 u64::from(drops),
             )?;
         }
         page.gauge(
             "pynatconnd_receive_buffer",
-            "Room for events that are not read yet, as the kernel counts it",
+            "Size of the receive buffer for events, as the kernel counts it",
             Some(&Unit::Bytes),
             self.receive_buffer as u64,
         )?;
         page.counter(
             "pynatconnd_malformed_messages",
-            "Messages of the kernel that could not be read",
+            "Messages from the kernel that could not be parsed",
             None,
             stats.malformed.get(),
         )?;
         page.counters(
             "pynatconnd_resyncs",
-            "Times that the table of the kernel was read whole, and times that something disturbed it",
+            "Dumps of the kernel's table: complete ones, and incomplete ones that were repeated",
             [
                 ([("outcome", "whole")], stats.dumps.get()),
                 ([("outcome", "disturbed")], stats.disturbed_dumps.get()),
@@ -295,25 +245,25 @@ impl Snapshot {
         )?;
         page.histogram(
             "pynatconnd_resync_duration",
-            "How long it took to read the table of the kernel",
+            "How long dumps of the kernel's table took",
             &stats.resync_time.get(),
         )?;
         page.counter(
             "pynatconnd_sweep_corrections",
-            "Mappings that were closed because the table of the kernel no longer had them",
+            "Mappings closed because they had ended without a DESTROY event",
             None,
             stats.swept.get(),
         )?;
         page.counter(
             "pynatconnd_kernel_questions",
-            "Single connections that the kernel was asked for",
+            "Queries to the kernel about single connections",
             None,
             stats.kernel_questions.get(),
         )?;
         if let Some(entries) = self.entries {
             page.gauge(
                 "pynatconnd_conntrack_entries",
-                "Connections that the kernel tracks in this network namespace",
+                "Entries of the kernel's table in this network namespace",
                 None,
                 entries,
             )?;
@@ -321,7 +271,7 @@ impl Snapshot {
         if let Some(limit) = self.limit {
             page.gauge(
                 "pynatconnd_conntrack_entries_limit",
-                "Connections that the kernel tracks at most",
+                "The limit on entries of the kernel's table",
                 None,
                 limit,
             )?;
@@ -329,178 +279,44 @@ impl Snapshot {
         Ok(())
     }
 
-    fn about_requests(&self, page: &mut Page<'_>) -> fmt::Result {
-        let stats = &self.stats;
-        let lookups = Route::LOOKUPS.into_iter().flat_map(|route| {
-            Outcome::ALL.into_iter().map(move |outcome| {
-                ([("route", route.as_str()), ("result", outcome.as_str())], stats.lookups.get(route, outcome))
+    fn write_requests(&self, page: &mut Page<'_>) -> fmt::Result {
+        let counters = &self.counters;
+        let lookups = RouteLabel::lookups().flat_map(|route| {
+            LookupOutcome::ALL.into_iter().map(move |outcome| {
+                let labels = [("route", route.as_str()), ("result", outcome.as_str())];
+                (labels, counters.lookups.get(route, outcome))
             })
         });
-        page.counters("pynatconnd_lookups", "Look-ups by route, and what came of them", lookups)?;
+        page.counters("pynatconnd_lookups", "Lookups, by route and result", lookups)?;
         page.counter(
             "pynatconnd_http_refused",
             "Requests from clients outside ip_acl",
             None,
-            stats.unauthorized.get(),
+            counters.refused.get(),
         )?;
         let known = |(status, count): (u16, u64)| match status {
             0 if count == 0 => None,
             0 => Some(([("status", "other".to_owned())], count)),
             _ => Some(([("status", status.to_string())], count)),
         };
-        let responses = stats.responses.get().filter_map(known);
+        let responses = counters.responses.get().filter_map(known);
         debug_assert_eq!(Responses::STATUSES[0], 0);
-        page.counters("pynatconnd_http_responses", "Answers to requests, by HTTP status", responses)?;
+        page.counters("pynatconnd_http_responses", "Responses, by HTTP status", responses)?;
         page.histograms(
             "pynatconnd_http_request_duration",
-            "How long answers took to make, or streams to begin, by route",
-            Route::ALL
+            "How long responses took to make, or streams to begin, by route",
+            RouteLabel::ALL
                 .into_iter()
-                .map(|route| ([("route", route.as_str())], stats.http_time[route as usize].get())),
+                .map(|route| ([("route", route.as_str())], counters.response_time[route as usize].get())),
         )
     }
 }
 
-/// What Prometheus' own libraries say of every process.
-fn about_the_process(process: &Process, page: &mut Page<'_>) -> fmt::Result {
+/// The metrics of Prometheus' own client libraries for every process.
+fn write_process(process: &Process, page: &mut Page<'_>) -> fmt::Result {
     page.counter("process_cpu", "User and system CPU time", Some(&Unit::Seconds), process.cpu.as_secs_f64())?;
     page.gauge("process_resident_memory", "Resident memory", Some(&Unit::Bytes), process.resident)?;
     page.gauge("process_virtual_memory", "Virtual memory", Some(&Unit::Bytes), process.virtual_memory)?;
     page.gauge("process_open_fds", "Open file descriptors", None, process.open_files)?;
-    page.gauge("process_max_fds", "File descriptors that may be open", None, process.most_files)
-}
-
-/// Labels of a sample, with names and values.
-type Labels<const N: usize, V> = [(&'static str, V); N];
-
-/// The page that is being written.
-struct Page<'a>(DescriptorEncoder<'a>);
-
-impl Page<'_> {
-    fn info<const N: usize>(&mut self, name: &str, help: &str, labels: Labels<N, &str>) -> fmt::Result {
-        self.0.encode_descriptor(name, &sentence(help), None, MetricType::Info)?.encode_info(&labels)
-    }
-
-    fn gauge(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<&Unit>,
-        value: impl EncodeGaugeValue,
-    ) -> fmt::Result {
-        self.0.encode_descriptor(name, &sentence(help), unit, MetricType::Gauge)?.encode_gauge(&value)
-    }
-
-    fn gauges<const N: usize, V: AsRef<str>>(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl IntoIterator<Item = (Labels<N, V>, u64)>,
-    ) -> fmt::Result {
-        let help = sentence(help);
-        let mut metric = self.0.encode_descriptor(name, &help, None, MetricType::Gauge)?;
-        for (labels, value) in samples {
-            let labels = labels.each_ref().map(|(name, value)| (*name, value.as_ref()));
-            metric.encode_family(&labels)?.encode_gauge(&value)?;
-        }
-        Ok(())
-    }
-
-    fn counter(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<&Unit>,
-        value: impl EncodeCounterValue,
-    ) -> fmt::Result {
-        let help = sentence(help);
-        let mut metric = self.0.encode_descriptor(name, &help, unit, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
-    }
-
-    fn counters<const N: usize, V: AsRef<str>>(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl IntoIterator<Item = (Labels<N, V>, u64)>,
-    ) -> fmt::Result {
-        let help = sentence(help);
-        let mut metric = self.0.encode_descriptor(name, &help, None, MetricType::Counter)?;
-        for (labels, value) in samples {
-            let labels = labels.each_ref().map(|(name, value)| (*name, value.as_ref()));
-            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-        }
-        Ok(())
-    }
-
-    fn histogram(&mut self, name: &str, help: &str, times: &Times) -> fmt::Result {
-        let help = sentence(help);
-        let mut metric =
-            self.0.encode_descriptor(name, &help, Some(&Unit::Seconds), MetricType::Histogram)?;
-        metric.encode_histogram::<NoLabelSet>(times.sum, times.count, &times.buckets, None)
-    }
-
-    fn histograms<const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl IntoIterator<Item = (Labels<N, &'static str>, Times)>,
-    ) -> fmt::Result {
-        let help = sentence(help);
-        let mut metric =
-            self.0.encode_descriptor(name, &help, Some(&Unit::Seconds), MetricType::Histogram)?;
-        for (labels, times) in samples {
-            let mut metric = metric.encode_family(&labels)?;
-            metric.encode_histogram::<NoLabelSet>(times.sum, times.count, &times.buckets, None)?;
-        }
-        Ok(())
-    }
-}
-
-fn sentence(text: &str) -> String {
-    format!("{text}.")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clients_get_the_format_that_they_would_have() {
-        for (accept, expected) in [
-            ("", false),
-            ("*/*", false),
-            ("text/html", false),
-            ("application/openmetrics-text", true),
-            ("application/openmetrics-text; version=1.0.0; q=0.5, text/plain; q=0.4", true),
-            ("application/openmetrics-text;version=\"1.0.0\";q=0.4,text/plain;version=0.0.4;q=0.5", false),
-            // Prometheus 2.42 and 3.
-            (
-                "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
-                 text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
-                true,
-            ),
-            (
-                "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
-                 text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,*/*;q=0.2",
-                true,
-            ),
-            ("application/openmetrics-text;version=0.0.1,*/*;q=0.1", false),
-            ("application/openmetrics-text;q=0,*/*", false),
-            ("application/openmetrics-text;q=x", false),
-        ] {
-            assert_eq!(wants_openmetrics(accept.split(',')), expected, "{accept}");
-        }
-    }
-
-    #[test]
-    fn the_older_format_differs_in_what_describes() {
-        let openmetrics = "# HELP a_seconds Text with words.\n# TYPE a_seconds counter\n# UNIT a_seconds seconds\n\
-            a_seconds_total 1.5\n# HELP b .\n# TYPE b info\nb_info{c=\"# d e\"} 1\n# HELP e F.\n# TYPE e gauge\n\
-            e 2\n# EOF\n";
-        let prometheus = "# HELP a_seconds_total Text with words.\n# TYPE a_seconds_total counter\n\
-            a_seconds_total 1.5\n# HELP b_info .\n# TYPE b_info gauge\nb_info{c=\"# d e\"} 1\n# HELP e F.\n\
-            # TYPE e gauge\ne 2\n";
-        assert_eq!(to_prometheus(openmetrics), prometheus);
-    }
+    page.gauge("process_max_fds", "The limit on open file descriptors", None, process.most_files)
 }

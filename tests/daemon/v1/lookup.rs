@@ -271,13 +271,9 @@ fn a_batch_of_lookups_is_limited_and_an_invalid_one_is_named() {
     assert_eq!(answer.status, 413);
     assert_eq!(answer.json()["error"], "1001 lookups_begun, of at most 1000");
     for (body, error, hint) in [
-        (
-            r#"[{}, {}, {"natport": 1}]"#,
-            r#"question 2: there is no field "natport""#,
-            "did you mean nat_port?",
-        ),
-        (r#"[{"wait": 60001}]"#, r#"question 0: wait: found "60001""#, "expected milliseconds, 0 to 60000"),
-        (r#"[{}, 7]"#, "question 1: a question is no JSON object", r#"write {"nat_port": 40001}"#),
+        (r#"[{}, {}, {"natport": 1}]"#, r#"lookup 2: unknown field "natport""#, "did you mean nat_port?"),
+        (r#"[{"wait": 60001}]"#, r#"lookup 0: wait: found "60001""#, "expected milliseconds, 0 to 60000"),
+        (r#"[{}, 7]"#, "lookup 1: a lookup must be a JSON object", r#"write {"nat_port": 40001}"#),
         (
             r#"{"nat_port": 1}"#,
             "no list of lookups_begun: invalid type: map, expected a sequence at line 1 column 0",

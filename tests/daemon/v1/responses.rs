@@ -16,7 +16,7 @@ fn an_invalid_request_is_refused_with_a_hint() {
     let daemon = start_daemon(&lab);
     let mut client = client(&lab, &daemon);
     for (path, error, hint) in [
-        ("/v1/lookup?natport=1", r#"there is no field "natport""#, "did you mean nat_port?"),
+        ("/v1/lookup?natport=1", r#"unknown field "natport""#, "did you mean nat_port?"),
         (
             "/v1/lookup?nat_port=65536",
             r#"nat_port: found "65536""#,
@@ -29,9 +29,9 @@ fn an_invalid_request_is_refused_with_a_hint() {
             "expected an IP address, or a network such as 192.168.7.0/24",
         ),
         ("/v1/events?state=dead", r#"state: found "dead""#, "expected live, closed or any"),
-        ("/v1/lookup?nat_port=1&nat_port=1", "nat_port is there twice", "name each field once"),
-        ("/v1/mappings?wait=1", "wait has no meaning here", "leave it out, or ask /v1/lookup"),
-        ("/v1/events?wait=1", "wait has no meaning here", "leave it out, or ask /v1/lookup"),
+        ("/v1/lookup?nat_port=1&nat_port=1", "nat_port is given twice", "give each field once"),
+        ("/v1/mappings?wait=1", "wait is not supported here", "leave it out, or use /v1/lookup"),
+        ("/v1/events?wait=1", "wait is not supported here", "leave it out, or use /v1/lookup"),
     ] {
         let answer = client.get(path);
         assert_eq!((answer.status, answer.header("Content-Type")), (400, Some("application/json")), "{path}");
@@ -42,11 +42,7 @@ fn an_invalid_request_is_refused_with_a_hint() {
 
     for path in ["/v1", "/v1/", "/v1/lookups", "/v1/lookup/"] {
         let answer = client.get(path);
-        assert_eq!(
-            (answer.status, &answer.json()["error"]),
-            (404, &json!("there is no such route")),
-            "{path}"
-        );
+        assert_eq!((answer.status, &answer.json()["error"]), (404, &json!("no such route")), "{path}");
     }
     for (path, allow) in [
         ("/v1/lookup", "GET, HEAD, POST, OPTIONS"),
@@ -59,7 +55,7 @@ fn an_invalid_request_is_refused_with_a_hint() {
         assert_eq!((options.status, options.header("Allow"), options.text()), (204, Some(allow), ""));
         let refusal = client.request("DELETE", path, &[], b"");
         assert_eq!((refusal.status, refusal.header("Allow")), (405, Some(allow)), "{path}");
-        assert_eq!(refusal.json()["hint"], "use one of those in the Allow header");
+        assert_eq!(refusal.json()["hint"], "use a method of the Allow header");
     }
     let answer = client.request("HEAD", "/v1/mappings", &[], b"");
     assert_eq!((answer.status, answer.header("Content-Type")), (200, Some("application/x-ndjson")));
@@ -69,14 +65,17 @@ fn an_invalid_request_is_refused_with_a_hint() {
         Client::connect(lab.server(), daemon.addr_on(lab.public(0))).request("GET", path, headers, body)
     };
     let answer = with("/v1/lookup", &[], b"?");
-    assert_eq!((answer.status, &answer.json()["hint"]), (413, &json!("only POST /v1/lookup takes a body")));
+    assert_eq!((answer.status, &answer.json()["hint"]), (413, &json!("send the request without a body")));
     // Too many header lines, and too long ones.
     let names: Vec<String> = (0..32).map(|number| format!("X-{number}")).collect();
     let many: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
     let long = "x".repeat(16 * 1024);
     for headers in [&many[..], &[("X-Long", &long)]] {
         let answer = with("/v1/lookup", headers, b"");
-        assert_eq!((answer.status, &answer.json()["hint"]), (431, &json!("send fewer headers")));
+        assert_eq!(
+            (answer.status, &answer.json()["hint"]),
+            (431, &json!("send fewer or shorter header lines"))
+        );
     }
     assert_eq!(with("/v1/lookup", &many[..31], b"").status, 404);
     // A far longer header is refused before it is read completely.
@@ -86,8 +85,7 @@ fn an_invalid_request_is_refused_with_a_hint() {
     // From inside, which ip_acl does not contain.
     for path in ["/v1/lookup", "/v1/none", "/v1/auth", "/healthz", "/readyz"] {
         let answer = lab::http::get(lab.client(), daemon.addr_on(lab.public(0)), path);
-        let expected =
-            json!({"error": "this client may not ask", "hint": "add its address to ip_acl in [http_server]"});
+        let expected = json!({"error": "this client is not allowed", "hint": "add its address to ip_acl in [http_server]"});
         assert_eq!((answer.status, answer.json()), (403, expected), "{path}");
     }
 }

@@ -1,4 +1,4 @@
-//! How the Python program shows a mapping.
+//! A mapping as the Python program writes it.
 
 use std::net::IpAddr;
 
@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use crate::mapping::Mapping;
 
-/// A mapping as the Python program shows it, fields in alphabetical order.
+/// A mapping with the Python program's fields, in alphabetical order.
 #[derive(Serialize)]
-pub(super) struct Shown {
+pub(super) struct LegacyMapping {
     dst_ip: IpAddr,
     dst_port: Option<u16>,
     nat_ip: IpAddr,
@@ -20,10 +20,10 @@ pub(super) struct Shown {
     time: String,
 }
 
-impl Shown {
-    pub(super) fn new(mapping: &Mapping) -> Self {
+impl From<&Mapping> for LegacyMapping {
+    fn from(mapping: &Mapping) -> Self {
         let layer3 = if mapping.src_ip().is_ipv4() { "ipv4" } else { "ipv6" };
-        Shown {
+        LegacyMapping {
             dst_ip: mapping.dst_ip(),
             dst_port: mapping.dst_port(),
             nat_ip: mapping.nat_ip(),

@@ -1,16 +1,16 @@
-//! Reading questions, from a query string or from JSON.
+//! What to look up: the fields of a query string or of a JSON object.
 
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use serde_json::{Number, Value};
 
-use super::Failure;
+use super::error::Failure;
 use crate::question::{Lives, Question};
 
 /// The longest `wait`.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// What a question may name.
+/// The fields of a request.
 const FIELDS: [&str; 12] = [
     "nat_ip",
     "nat_port",
@@ -26,54 +26,63 @@ const FIELDS: [&str; 12] = [
     "wait",
 ];
 
-/// A question, and how long its answer may wait for a match.
+/// The mappings to look up, and how long the response may wait for a match.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Asked {
+pub(super) struct LookupRequest {
     pub(super) question: Question,
     pub(super) wait: Option<Duration>,
 }
 
-impl Asked {
-    /// Reads `nat_ip=100.64.2.1&nat_port=40001`; no field at all asks for everything.
+impl LookupRequest {
+    /// Reads `nat_ip=100.64.2.1&nat_port=40001`; without a field all mappings match.
     pub(super) fn from_query(query: Option<&str>) -> Result<Self, Failure> {
-        let mut asked = Reader::default();
+        let mut builder = QuestionBuilder::default();
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            asked.set(&name, &value)?;
+            builder.set(&name, &value)?;
         }
-        Ok(asked.asked)
+        Ok(builder.request)
+    }
+
+    /// Like [`from_query`](Self::from_query), for a stream: it has no response that could wait.
+    pub(super) fn without_wait(query: Option<&str>) -> Result<Question, Failure> {
+        let request = Self::from_query(query)?;
+        match request.wait {
+            None => Ok(request.question),
+            Some(_) => Err(Failure::bad("wait is not supported here", "leave it out, or use /v1/lookup")),
+        }
     }
 
     /// Reads `{"nat_ip": "100.64.2.1", "nat_port": 40001}`; numbers may be text.
     pub(super) fn from_json(value: &Value) -> Result<Self, Failure> {
         let Value::Object(fields) = value else {
-            return Err(Failure::bad("a question is no JSON object", r#"write {"nat_port": 40001}"#));
+            return Err(Failure::bad("a lookup must be a JSON object", r#"write {"nat_port": 40001}"#));
         };
-        let mut asked = Reader::default();
+        let mut builder = QuestionBuilder::default();
         for (name, value) in fields {
             match value {
-                Value::String(text) => asked.set(name, text)?,
-                Value::Number(number) => asked.set(name, &plain(number))?,
+                Value::String(text) => builder.set(name, text)?,
+                Value::Number(number) => builder.set(name, &plain(number))?,
                 _ => return Err(wrong(name, &value.to_string(), "text or a number")),
             }
         }
-        Ok(asked.asked)
+        Ok(builder.request)
     }
 }
 
 #[derive(Default)]
-struct Reader {
-    asked: Asked,
+struct QuestionBuilder {
+    request: LookupRequest,
     seen: Vec<&'static str>,
 }
 
-impl Reader {
+impl QuestionBuilder {
     fn set(&mut self, name: &str, value: &str) -> Result<(), Failure> {
         let Some(known) = FIELDS.iter().find(|field| **field == name) else { return Err(unknown(name)) };
         if self.seen.contains(known) {
-            return Err(Failure::bad(format!("{known} is there twice"), "name each field once"));
+            return Err(Failure::bad(format!("{known} is given twice"), "give each field once"));
         }
         self.seen.push(known);
-        let question = &mut self.asked.question;
+        let question = &mut self.request.question;
         match *known {
             "nat_ip" => question.nat_ip = Some(network(known, value)?),
             "dst_ip" => question.dst_ip = Some(network(known, value)?),
@@ -100,17 +109,17 @@ impl Reader {
                 }
             }
             _ => {
-                let most = LONGEST_WAIT.as_millis() as u64;
-                let wait = digits(value).filter(|wait| *wait <= most);
+                let longest = LONGEST_WAIT.as_millis() as u64;
+                let wait = digits(value).filter(|wait| *wait <= longest);
                 let wait = wait.ok_or_else(|| wrong(known, value, "milliseconds, 0 to 60000"))?;
-                self.asked.wait = Some(Duration::from_millis(wait));
+                self.request.wait = Some(Duration::from_millis(wait));
             }
         }
         Ok(())
     }
 }
 
-/// An address or a network; IPv4 mapped into IPv6 is the IPv4 it is.
+/// An address or a network. An IPv4-mapped IPv6 address counts as IPv4.
 fn network(name: &str, value: &str) -> Result<IpNetwork, Failure> {
     let expected = "an IP address, or a network such as 192.168.7.0/24";
     if let Ok(address) = value.parse::<std::net::IpAddr>() {
@@ -124,7 +133,7 @@ fn number(name: &str, value: &str) -> Result<u16, Failure> {
     number.ok_or_else(|| wrong(name, value, "a whole number from 0 to 65535"))
 }
 
-/// A number of JSON as text. `40001.0` is the whole number 40001 there, and some languages write it so.
+/// A JSON number as text. Some languages write the whole number 40001 as `40001.0`.
 fn plain(number: &Number) -> String {
     match number.as_f64() {
         Some(float) if float.fract() == 0.0 && (0.0..1e15).contains(&float) => (float as u64).to_string(),
@@ -132,7 +141,7 @@ fn plain(number: &Number) -> String {
     }
 }
 
-/// A number in plain digits, without a sign.
+/// A number that consists of digits only, without a sign.
 fn digits(value: &str) -> Option<u64> {
     value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok()).flatten()
 }
@@ -150,7 +159,7 @@ fn unknown(name: &str) -> Failure {
         Some((distance, field)) if distance <= 3 => format!("did you mean {field}?"),
         _ => format!("the fields are {}", FIELDS.join(", ")),
     };
-    Failure::bad(format!("there is no field \"{short}\""), hint)
+    Failure::bad(format!("unknown field \"{short}\""), hint)
 }
 
 #[cfg(test)]
@@ -162,20 +171,23 @@ mod tests {
         let query = "nat_ip=100.64.2.1&nat_port=40001&protocol=UDP&src_ip=192.168.7.0%2F24&zone=3&state=live&wait=250";
         let json = serde_json::json!({"nat_ip": "100.64.2.1", "nat_port": 40001, "protocol": "udp",
             "src_ip": "192.168.7.0/24", "zone": "3", "state": "live", "wait": 250});
-        let asked = Asked::from_query(Some(query)).unwrap();
-        assert_eq!(Asked::from_json(&json).unwrap(), asked);
-        assert_eq!(asked.question.nat_port, Some(40001));
-        assert_eq!(asked.wait, Some(Duration::from_millis(250)));
-        assert_eq!(Asked::from_query(None).unwrap(), Asked::default());
+        let request = LookupRequest::from_query(Some(query)).unwrap();
+        assert_eq!(LookupRequest::from_json(&json).unwrap(), request);
+        assert_eq!(request.question.nat_port, Some(40001));
+        assert_eq!(request.wait, Some(Duration::from_millis(250)));
+        assert_eq!(LookupRequest::from_query(None).unwrap(), LookupRequest::default());
 
         let floats: Value = serde_json::from_str(r#"{"nat_port": 40001.0, "wait": 2.5e2}"#).unwrap();
-        let asked = Asked::from_json(&floats).unwrap();
-        assert_eq!((asked.question.nat_port, asked.wait), (Some(40001), Some(Duration::from_millis(250))));
+        let request = LookupRequest::from_json(&floats).unwrap();
+        assert_eq!(
+            (request.question.nat_port, request.wait),
+            (Some(40001), Some(Duration::from_millis(250)))
+        );
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_with_what_would() {
-        let error = |query| Asked::from_query(Some(query)).unwrap_err();
+    fn invalid_fields_are_refused_with_what_is_expected() {
+        let error = |query| LookupRequest::from_query(Some(query)).unwrap_err();
         for query in [
             "nat_port=65536",
             "nat_port=-1",
@@ -195,7 +207,7 @@ mod tests {
         }
         assert_eq!(error("natport=1").hint, "did you mean nat_port?");
         for json in ["[]", "null", r#"{"nat_port": 1.5}"#, r#"{"nat_port": true}"#, r#"{"nat_port": -1}"#] {
-            assert!(Asked::from_json(&serde_json::from_str(json).unwrap()).is_err(), "{json}");
+            assert!(LookupRequest::from_json(&serde_json::from_str(json).unwrap()).is_err(), "{json}");
         }
     }
 }

@@ -1,12 +1,12 @@
-//! A mapping as the new interface shows it.
+//! A mapping as `/v1` writes it.
 
 use std::net::IpAddr;
 
-use nfct::Layer4;
 use serde::{Serialize, Serializer};
 
-use crate::mapping::Mapping;
+use crate::mapping::{Layer4, Mapping};
 
+/// A mapping that matches a request.
 #[derive(Debug, Serialize)]
 pub(super) struct Match {
     protocol: String,
@@ -20,10 +20,10 @@ pub(super) struct Match {
     server_ip: IpAddr,
     server_port: Option<u16>,
     zone: u16,
-    /// Only where the two directions are in different zones.
+    /// Only if the two directions are in different zones.
     #[serde(skip_serializing_if = "Option::is_none")]
     reply_zone: Option<u16>,
-    /// Only for ICMP and ICMPv6, whose identifiers stand in the ports.
+    /// Only for ICMP and ICMPv6, whose identifiers are in the port fields.
     #[serde(skip_serializing_if = "Option::is_none")]
     icmp: Option<Icmp>,
     id: u32,
@@ -74,7 +74,7 @@ impl From<&Mapping> for Match {
     }
 }
 
-/// Milliseconds since the epoch, shown as RFC 3339 in UTC.
+/// Milliseconds since the Unix epoch, written as RFC 3339 in UTC.
 #[derive(Debug)]
 struct Time(u64);
 
@@ -86,19 +86,12 @@ impl Serialize for Time {
     }
 }
 
-/// One line of newline-delimited JSON.
-pub(super) fn write_line(out: &mut Vec<u8>, value: &impl Serialize) {
-    // Writing plain data to memory can't fail.
-    let _ = serde_json::to_writer(&mut *out, value);
-    out.push(b'\n');
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn times_have_milliseconds_and_no_other_zone() {
+    fn times_are_in_utc_with_milliseconds() {
         assert_eq!(serde_json::to_string(&Time(1_795_246_463_007)).unwrap(), r#""2026-11-21T07:34:23.007Z""#);
         assert_eq!(serde_json::to_string(&Time(0)).unwrap(), r#""1970-01-01T00:00:00.000Z""#);
         assert!(serde_json::to_string(&Time(u64::MAX)).is_ok());

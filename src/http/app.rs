@@ -1,0 +1,99 @@
+//! What the handlers work with.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::watch;
+
+use super::counters::Counters;
+use crate::acl::Acl;
+use crate::clock::{Clock, Stamp};
+use crate::config::{Config, Key};
+use crate::stats::Stats;
+use crate::tracker::Tracker;
+
+/// At most one refusal is logged as a warning in this time, in milliseconds.
+const REFUSAL_LOG_INTERVAL: u64 = 1000;
+
+/// The state that all requests share.
+pub struct App {
+    /// Replaced by a reload.
+    rules: RwLock<Arc<Rules>>,
+    /// The mappings.
+    pub tracker: Arc<Tracker>,
+    /// What the tracker counts.
+    pub stats: Arc<Stats>,
+    /// What the HTTP server counts.
+    pub counters: Arc<Counters>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// When the daemon started.
+    pub started: Stamp,
+    /// Becomes true when streams must end.
+    pub stopping: watch::Receiver<bool>,
+    /// When a refusal was last logged as a warning, by the monotonic clock.
+    refusal_logged: AtomicU64,
+}
+
+/// The part of the configuration that responses depend on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rules {
+    /// The clients that are allowed.
+    pub acl: Acl,
+    /// The key that the legacy routes look up.
+    pub key: Key,
+}
+
+impl From<&Config> for Rules {
+    fn from(config: &Config) -> Self {
+        Self { acl: Acl::new(config.http.ip_acl.clone()), key: config.data.key_name }
+    }
+}
+
+impl App {
+    /// An app that starts now, with nothing counted.
+    pub fn new(
+        rules: Rules,
+        tracker: Arc<Tracker>,
+        stats: Arc<Stats>,
+        clock: Arc<dyn Clock>,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            rules: RwLock::new(Arc::new(rules)),
+            tracker,
+            stats,
+            counters: Arc::default(),
+            started: clock.now(),
+            clock,
+            stopping,
+            refusal_logged: AtomicU64::new(0),
+        }
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts other rules into force for the requests that follow.
+    pub fn set_rules(&self, rules: Rules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+    }
+
+    /// Logs a refused client, but not so often that it fills the log.
+    pub(super) fn log_refusal(&self, client: SocketAddr, path: &str) {
+        let client = client.ip().to_canonical();
+        let now = self.clock.now().monotonic;
+        let last = self.refusal_logged.load(Ordering::Relaxed);
+        let due = now.saturating_sub(last) >= REFUSAL_LOG_INTERVAL;
+        if due
+            && self.refusal_logged.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            log::warn!("refused {client} {path}: not in ip_acl");
+        } else {
+            log::debug!("refused {client} {path}: not in ip_acl");
+        }
+    }
+}

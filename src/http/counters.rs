@@ -1,0 +1,149 @@
+//! What the HTTP server counts: requests, lookups by route and outcome, responses by status, and how
+//! long they took.
+
+use std::time::Duration;
+
+use super::route::RouteLabel;
+use crate::stats::{Counter, Histogram, microseconds};
+
+/// From a lookup at rest to one that waits for a resync or for a match.
+const RESPONSE_BOUNDS: [Duration; 14] = microseconds([
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 1_000_000, 5_000_000,
+    10_000_000,
+]);
+
+/// All counters of the HTTP server.
+#[derive(Debug)]
+pub struct Counters {
+    /// Lookups that began, and requests that were refused because of their client.
+    pub requests: Counter,
+    /// Requests from clients outside `ip_acl`.
+    pub refused: Counter,
+    /// Lookups that ended.
+    pub lookups: Lookups,
+    /// How long responses, or the beginnings of streams, took to make, by route.
+    pub response_time: [Histogram; RouteLabel::ALL.len()],
+    /// Responses by status.
+    pub responses: Responses,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            requests: Counter::default(),
+            refused: Counter::default(),
+            lookups: Lookups::default(),
+            response_time: std::array::from_fn(|_| Histogram::new(&RESPONSE_BOUNDS)),
+            responses: Responses::default(),
+        }
+    }
+}
+
+impl Counters {
+    /// Counts a response.
+    pub fn count_response(&self, route: RouteLabel, status: u16, took: Duration) {
+        self.response_time[route as usize].record(took);
+        self.responses.count(status);
+    }
+}
+
+/// The outcome of a lookup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookupOutcome {
+    /// There is a mapping.
+    Found,
+    /// There is none, for sure.
+    NotFound,
+    /// None was found, but the table may be incomplete.
+    Undecided,
+    /// The request was not valid.
+    Bad,
+}
+
+impl LookupOutcome {
+    /// All of them, each at the index that it converts to.
+    pub const ALL: [LookupOutcome; 4] =
+        [LookupOutcome::Found, LookupOutcome::NotFound, LookupOutcome::Undecided, LookupOutcome::Bad];
+
+    /// The outcome of a valid lookup in a table that was complete or not.
+    pub fn of(found: bool, complete: bool) -> Self {
+        match (found, complete) {
+            (true, _) => LookupOutcome::Found,
+            (false, true) => LookupOutcome::NotFound,
+            (false, false) => LookupOutcome::Undecided,
+        }
+    }
+
+    /// The text of its label in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LookupOutcome::Found => "found",
+            LookupOutcome::NotFound => "not_found",
+            LookupOutcome::Undecided => "undecided",
+            LookupOutcome::Bad => "bad",
+        }
+    }
+}
+
+/// Lookups by route and outcome.
+#[derive(Debug, Default)]
+pub struct Lookups([[Counter; LookupOutcome::ALL.len()]; RouteLabel::ALL.len()]);
+
+impl Lookups {
+    /// Counts one.
+    pub fn count(&self, route: RouteLabel, outcome: LookupOutcome) {
+        self.0[route as usize][outcome as usize].increment();
+    }
+
+    /// Those of one route and outcome.
+    pub fn get(&self, route: RouteLabel, outcome: LookupOutcome) -> u64 {
+        self.0[route as usize][outcome as usize].get()
+    }
+
+    /// Those of one outcome, of all routes together.
+    pub fn sum(&self, outcome: LookupOutcome) -> u64 {
+        RouteLabel::ALL.iter().map(|route| self.get(*route, outcome)).sum()
+    }
+}
+
+/// Responses by HTTP status.
+#[derive(Debug, Default)]
+pub struct Responses([Counter; Responses::STATUSES.len()]);
+
+impl Responses {
+    /// The statuses that the server uses; 0 would count any other.
+    pub const STATUSES: [u16; 12] = [0, 200, 204, 400, 403, 404, 405, 408, 413, 431, 500, 503];
+
+    /// Counts one.
+    pub fn count(&self, status: u16) {
+        let index = Self::STATUSES.iter().position(|known| *known == status);
+        self.0[index.unwrap_or(0)].increment();
+    }
+
+    /// Each status with its count.
+    pub fn get(&self) -> impl Iterator<Item = (u16, u64)> {
+        Self::STATUSES.into_iter().zip(self.0.iter().map(Counter::get))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_are_at_their_index() {
+        for (index, outcome) in LookupOutcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, index);
+        }
+    }
+
+    #[test]
+    fn responses_are_counted_by_status() {
+        let responses = Responses::default();
+        for status in [200, 503, 418] {
+            responses.count(status);
+        }
+        let counted: Vec<_> = responses.get().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counted, [(0, 1), (200, 1), (503, 1)]);
+    }
+}

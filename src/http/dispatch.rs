@@ -1,0 +1,98 @@
+//! Takes a request, refuses it or passes it to the handler of its route, and counts the response.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hyper::body::{Body, Incoming};
+use hyper::{Method, Request, StatusCode};
+
+use super::app::App;
+use super::refusal::Refusal;
+use super::response::{self, Response};
+use super::route::{self, ErrorFormat, Handler, Route};
+use super::{legacy, v1};
+
+/// Lines of a request header.
+pub(super) const MAX_HEADERS: usize = 32;
+/// Bytes of a request header.
+pub(super) const MAX_HEADER_BYTES: usize = 16 * 1024;
+
+/// Answers one request, and counts the response.
+pub(super) async fn answer(app: Arc<App>, client: SocketAddr, request: Request<Incoming>) -> Response {
+    let (begun, route) = (Instant::now(), route::find(request.uri().path()));
+    let response = respond(&app, route, client, request).await;
+    app.counters.count_response(route.label, response.status().as_u16(), begun.elapsed());
+    response
+}
+
+/// Checks first whether the client is allowed: others learn nothing, not even which routes exist.
+async fn respond(
+    app: &Arc<App>,
+    route: &'static Route,
+    client: SocketAddr,
+    request: Request<Incoming>,
+) -> Response {
+    let rules = app.rules();
+    if !rules.acl.allows(client.ip()) {
+        app.counters.requests.increment();
+        app.counters.refused.increment();
+        app.log_refusal(client, request.uri().path());
+        return refuse(route, Refusal::Client);
+    }
+    log::debug!("{} requests {} {}", client, request.method(), request.uri());
+    if is_header_too_large(&request) {
+        return refuse(route, Refusal::HeaderSize);
+    }
+    let Some(handler) = route.handler else { return refuse(route, Refusal::Path) };
+    if request.method() == Method::OPTIONS {
+        return options(route);
+    }
+    if !route.supports(request.method()) {
+        return response::allowing(refuse(route, Refusal::Method), route.methods);
+    }
+    if request.method() != Method::POST && !request.body().is_end_stream() {
+        return refuse(route, Refusal::Body);
+    }
+    let query = request.uri().query();
+    let response = match handler {
+        Handler::LegacyLookup => Ok(legacy::lookup::answer(app, rules.key, request.uri()).await),
+        Handler::LegacyDebug => Ok(legacy::debug::answer(app, rules.key).await),
+        Handler::LegacyNagios => Ok(legacy::nagios::answer(app).await),
+        Handler::Lookup if request.method() == Method::POST => {
+            v1::lookup::many(app, request.into_body()).await
+        }
+        Handler::Lookup => v1::lookup::one(app, query).await,
+        Handler::Mappings => v1::mappings::answer(app.clone(), &request),
+        Handler::Events => v1::events::answer(app.clone(), &request),
+        Handler::Auth => v1::auth::answer(app, request.headers()).await,
+        Handler::OpenApi => Ok(v1::openapi::answer()),
+        Handler::Healthz => Ok(v1::health::healthz()),
+        Handler::Readyz => Ok(v1::health::readyz(app)),
+        Handler::Metrics => v1::metrics::answer(app, request.headers()).await,
+    };
+    response.unwrap_or_else(Response::from)
+}
+
+fn refuse(route: &Route, refusal: Refusal) -> Response {
+    match route.errors {
+        ErrorFormat::Json => v1::error::refuse(refusal),
+        ErrorFormat::Legacy => legacy::error::refuse(refusal),
+    }
+}
+
+fn options(route: &Route) -> Response {
+    match route.errors {
+        ErrorFormat::Json => response::allowing(response::empty(StatusCode::NO_CONTENT), route.methods),
+        // As the Python program answered.
+        ErrorFormat::Legacy => response::allowing(response::json_text(StatusCode::OK, ""), "GET"),
+    }
+}
+
+fn is_header_too_large(request: &Request<Incoming>) -> bool {
+    let headers = request.headers();
+    // Besides its name and value, a line has a colon, a space and two bytes at its end.
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    headers.len() > MAX_HEADERS || bytes + path > MAX_HEADER_BYTES
+}

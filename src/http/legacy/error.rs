@@ -1,0 +1,24 @@
+//! Errors, as the Python program wrote them. What it did not know is one line of plain text.
+
+use hyper::StatusCode;
+
+use crate::http::refusal::Refusal;
+use crate::http::response::{self, Response};
+use crate::tracker;
+
+/// The response to a request that is refused.
+pub(in crate::http) fn refuse(refusal: Refusal) -> Response {
+    let status = refusal.status();
+    match refusal {
+        Refusal::Client => response::html(status, "Forbidden"),
+        Refusal::Path => response::json_text(status, r#"{"title": "404 Not Found"}"#),
+        Refusal::Method => response::json_text(status, r#"{"title": "405 Method Not Allowed"}"#),
+        Refusal::HeaderSize | Refusal::Body => response::line(status, refusal.error()),
+    }
+}
+
+/// The response when the daemon can no longer follow the kernel, and is about to exit.
+pub(super) fn tracker_failed(error: &tracker::Error) -> Response {
+    log::error!("{error}");
+    response::line(StatusCode::INTERNAL_SERVER_ERROR, response::TRACKER_FAILED)
+}
