@@ -28,7 +28,7 @@ pub fn entry(original: &Tuple, reply: &Tuple) -> Conntrack {
     /// CONFIRMED, ASSURED and SEEN_REPLY.
     const STATUS: Status = Status(8 | 4 | 2);
     const ESTABLISHED: u8 = 3;
-    let mut entry = Conntrack::new().expect("there is memory");
+    let mut entry = Conntrack::new().expect("memory is available");
     entry.set_tuples(original, reply).set_timeout(Duration::from_secs(3000)).set_status(STATUS);
     if original.protocol == Protocol::Tcp {
         entry.set_tcp_state(ESTABLISHED);
@@ -43,7 +43,7 @@ pub fn create(query: &mut Query, (original, reply): &(Tuple, Tuple)) {
 
 /// Deletes the entry with this original tuple. Returns whether it existed.
 pub fn remove(query: &mut Query, original: &Tuple) -> bool {
-    let mut named = Conntrack::new().expect("there is memory");
+    let mut named = Conntrack::new().expect("memory is available");
     named.set_tuples(original, &reversed(original));
     match query.delete(&named) {
         Ok(()) => true,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pynatconnd::config::{Config, Loaded};
 use serde_json::{Map, Value};
 
-/// What happens to a case instead of what was recorded.
+/// The result of a case that differs from the recorded one.
 enum Instead {
     /// Refused with an error that begins with this text.
     Refused(&'static str),

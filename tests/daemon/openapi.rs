@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::binary::DAEMON;
 use jsonschema::Validator;
 use lab::http::{Client, Response, Stream};
 use lab::{Lab, traffic};
 use serde_json::{Value, json};
+
+use super::binary::DAEMON;
 
 const DOCUMENT: &str = include_str!("../../doc/openapi.json");
 

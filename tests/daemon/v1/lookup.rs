@@ -1,4 +1,4 @@
-//! `/v1/lookup`: what each field finds, what waits, and many lookups in one request.
+//! `/v1/lookup`: the fields, waiting, and many lookups in one request.
 
 use std::collections::BTreeSet;
 use std::thread;
