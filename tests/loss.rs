@@ -156,7 +156,7 @@ fn watch(lab: &Lab, daemon: &Daemon, end: &AtomicBool, live: &AtomicBool) -> Obs
         let expected = live.load(Ordering::SeqCst);
         let answer = client.get(&known_path);
         if expected && live.load(Ordering::SeqCst) {
-            assert_eq!(answer.status, 200, "an entry that live: {}", answer.text());
+            assert_eq!(answer.status, 200, "a live entry: {}", answer.text());
             assert_eq!(answer.json()["matches"][0]["src_ip"], known.0.src.to_string());
             assert_eq!(answer.json()["matches"][0]["state"], "live");
             seen.hits += 1;

@@ -107,7 +107,7 @@ fn a_selective_dump_equals_filtering_a_full_dump() {
             assert_eq!(originals(&found), originals(&expected), "{selection:?}");
             sizes.insert(found.len());
         }
-        assert!(sizes.len() > 5, "the selections sender entries apart: {sizes:?}");
+        assert!(sizes.len() > 5, "the selections tell entries apart: {sizes:?}");
     });
 }
 
