@@ -196,7 +196,7 @@ fn burst(netlink: &str) {
         let quiet = Instant::now();
         let made_in = quiet - begun;
         let after_filling = wait_complete(&lab, &daemon, quiet);
-        let full = compare(&mut query, ask(&lab, &daemon), lab.server_at(443));
+        let full = compare(&mut query, || ask(&lab, &daemon), lab.server_at(443));
 
         live.store(false, Ordering::SeqCst);
         let begun = Instant::now();
@@ -212,7 +212,7 @@ fn burst(netlink: &str) {
         fill(&lab, 0..AFTERWARDS);
         let quiet = Instant::now();
         let after_flushing = wait_complete(&lab, &daemon, quiet);
-        let part = compare(&mut query, ask(&lab, &daemon), lab.server_at(443));
+        let part = compare(&mut query, || ask(&lab, &daemon), lab.server_at(443));
 
         drop(stop);
         let seen = watcher.join().expect("the watcher finished");
@@ -303,7 +303,7 @@ fn the_table_recovers_from_a_daemon_stopped_for_ten_seconds() {
         drop(stop);
         let made = churner.join().expect("the churn finished");
         let took = wait_complete(&lab, &daemon, Instant::now());
-        let found = compare(&mut query, ask(&lab, &daemon), lab.server_at(443));
+        let found = compare(&mut query, || ask(&lab, &daemon), lab.server_at(443));
         let overruns = daemon.stderr().matches("dropped events").count();
         println!(
             "standstill of 10 s: {made} made and removed, {overruns} overruns; {took:.1?} after the last {found}"

@@ -121,8 +121,9 @@ impl fmt::Display for Difference {
 }
 
 /// Compares the daemon's live mappings of connections to `server` with the kernel's table, entry by entry.
-/// The kernel's table must not change meanwhile. The stream uses up `client`.
-pub fn compare(query: &mut Query, client: Client, server: SocketAddr) -> Difference {
+/// The kernel's table must not change meanwhile. `connect` is called after the dump, which can take longer than
+/// the daemon keeps an idle connection.
+pub fn compare(query: &mut Query, connect: impl FnOnce() -> Client, server: SocketAddr) -> Difference {
     let begun = Instant::now();
     let dump = query.dump(Family::Any).expect("the table can be read");
     let of_server = |flow: &Flow| {
@@ -135,7 +136,7 @@ pub fn compare(query: &mut Query, client: Client, server: SocketAddr) -> Differe
     let entries = kernel.len();
     let path = format!("/v1/mappings?state=live&dst_ip={}&dst_port={}", server.ip(), server.port());
     let mut stale = 0;
-    client.get_lines(&path, |line| {
+    connect().get_lines(&path, |line| {
         let lifetime: Lifetime =
             serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
         stale += usize::from(!kernel.remove(&lifetime));
