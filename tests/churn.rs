@@ -215,7 +215,7 @@ impl LookupClient {
         let answer = self.0.get(&format!("/v1/lookup?{fields}"));
         assert!(matches!(answer.status, 200 | 404), "{fields}: {} {}", answer.status, answer.text());
         let answer: Reply = serde_json::from_slice(&answer.body).expect("an answer");
-        assert!(answer.complete, "nothing was lost");
+        assert!(answer.complete, "no event was lost");
         answer
     }
 
@@ -358,19 +358,19 @@ fn tcp_client(sources: &[SocketAddr], target: SocketAddr, client: usize, done: &
         stream.read_exact(&mut [0]).expect("the server answers");
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("the socket is open");
         drop(stream);
-        done.recv_timeout(lab::PATIENCE).expect("the server saw the end");
+        done.recv_timeout(lab::PATIENCE).expect("the server has seen the end");
     }
 }
 
 fn tcp_server(run: &Run<'_>, server: &TcpServer) -> Tallies {
     let (mut lookups, mut tallies) = (run.lookups(), Tallies::default());
-    let mut query = run.lab.gateway().enter(Query::open).expect("ctnetlink is there");
+    let mut query = run.lab.gateway().enter(Query::open).expect("ctnetlink is available");
     while let Some(number) = run.next(Protocol::Tcp) {
         let (mut stream, public) = server.accept();
         let mut known = Known { protocol: Protocol::Tcp, inside: public, public };
         let (by_port, by_five_tuple) = (lookups.by_port(&known), lookups.by_five_tuple(&known, "any"));
         let mut text = [0; 32];
-        stream.read_exact(&mut text).expect("the client says who it is");
+        stream.read_exact(&mut text).expect("the client sends its address");
         let (inside, client) = parse_greeting(&text);
         known.inside = inside;
         run.note_host(&known);
@@ -401,20 +401,20 @@ fn udp_client(sources: &[SocketAddr], target: SocketAddr, client: usize, done: &
         });
         assert!(answered, "the server answers {inside}");
         drop(socket);
-        done.recv_timeout(lab::PATIENCE).expect("the server saw the end");
+        done.recv_timeout(lab::PATIENCE).expect("the server has seen the end");
     }
 }
 
 fn udp_server(run: &Run<'_>, server: &UdpSocket) -> Tallies {
     let (mut lookups, mut tallies) = (run.lookups(), Tallies::default());
-    let mut query = run.lab.gateway().enter(Query::open).expect("ctnetlink is there");
+    let mut query = run.lab.gateway().enter(Query::open).expect("ctnetlink is available");
     while let Some(number) = run.next(Protocol::Udp) {
         let (inside, client, public) = loop {
             let mut text = [0; 32];
             let (_, public) = server.recv_from(&mut text).expect("a datagram comes");
             let (inside, client) = parse_greeting(&text);
             // A client that waited too long for its reply has sent again.
-            if run.served.lock().expect("nobody died").insert(inside) {
+            if run.served.lock().expect("no thread panicked").insert(inside) {
                 break (inside, client, public);
             }
         };
@@ -507,31 +507,31 @@ fn a_rapidly_reused_public_port_always_belongs_to_the_right_host() {
             };
             let servers: Vec<_> = (0..2 * THREADS).map(spawn).collect();
             for server in servers {
-                tallies.add(server.join().expect("the server went through"));
+                tallies.add(server.join().expect("the server finished"));
             }
         });
-        clients.into_iter().for_each(|client| client.join().expect("the client went through"));
+        clients.into_iter().for_each(|client| client.join().expect("the client finished"));
         let took = begun.elapsed();
         let Run { hosts, later: found_later, ended, left, .. } = run;
         drop(ended);
 
         // The kernel removes an expired entry when something visits it, such as a dump.
-        let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
+        let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
         let is_ours = |flow: nfct::Flow| flow.original.dst == target.ip();
         while query.dump(Family::Ipv4).expect("the table can be read").any(|flow| flow.is_ok_and(is_ours)) {
-            assert!(begun.elapsed() < took + 3 * lab::PATIENCE, "the kernel keeps what is over");
+            assert!(begun.elapsed() < took + 3 * lab::PATIENCE, "the kernel keeps expired entries");
             thread::sleep(Duration::from_millis(100));
         }
         thread::sleep(OVER);
         let mut lookups = lookups();
-        for known in left.into_inner().expect("nobody died") {
+        for known in left.into_inner().expect("no thread panicked") {
             check_after_del_delay(&mut lookups, &known, &mut tallies.over);
         }
         tallies.add(later.join().expect("the later lookups were made"));
 
         // A different connection found after a connection's end must have used the port after it.
-        let hosts = hosts.into_inner().expect("nobody died");
-        let found_later = found_later.into_inner().expect("nobody died");
+        let hosts = hosts.into_inner().expect("no thread panicked");
+        let found_later = found_later.into_inner().expect("no thread panicked");
         let number_of_later = found_later.len();
         for (known, found) in found_later {
             let hosts = &hosts[&(known.protocol, known.public.port())];

@@ -56,7 +56,7 @@ fn a_log_that_nobody_reads_delays_no_response() {
     log::set_max_level(LevelFilter::Info);
 
     let lab = Lab::builder().build();
-    let config = Config::parse(CONFIG, "test").expect("it is right").config;
+    let config = Config::parse(CONFIG, "test").expect("the configuration is valid").config;
     let stats = Arc::<Stats>::default();
     let start = || {
         Tracker::start((&config).into(), Arc::<SystemClock>::default(), stats.clone(), |error| {
@@ -64,7 +64,7 @@ fn a_log_that_nobody_reads_delays_no_response() {
         })
     };
     let tracker = lab.gateway().enter(start).expect("the kernel can be followed");
-    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
+    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
     let mut make = |port: u16| {
         let (src, nat) = (lab.client_at(0, port), (lab.public(0), port).into());
         flows::create(&mut query, &flows::source_nat(Protocol::Tcp, src, lab.server_at(443), nat));
@@ -79,9 +79,9 @@ fn a_log_that_nobody_reads_delays_no_response() {
     let (answered, answer) = mpsc::channel();
     let queried = tracker.clone();
     thread::spawn(move || {
-        let runtime = tokio::runtime::Runtime::new().expect("threads can be made");
+        let runtime = tokio::runtime::Runtime::new().expect("threads can be created");
         let found = runtime.block_on(queried.best(Key::NatPort, KeyValue::Port(2000), None));
-        answered.send(found.expect("it goes on").value.map(|mapping| mapping.src_ip())).unwrap();
+        answered.send(found.expect("the tracker runs").value.map(|mapping| mapping.src_ip())).unwrap();
     });
     let found = answer.recv_timeout(lab::PATIENCE);
     let expected = lab.client_at(0, 2000).ip();

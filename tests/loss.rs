@@ -77,7 +77,7 @@ fn fill(lab: &Lab, numbers: std::ops::Range<u32>) {
         for first in (numbers.start..numbers.end).step_by(part as usize) {
             let last = numbers.end.min(first + part);
             scope.spawn(move || {
-                let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
+                let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
                 (first..last).for_each(|number| create(&mut query, &numbered(lab, number)));
             });
         }
@@ -156,7 +156,7 @@ fn watch(lab: &Lab, daemon: &Daemon, end: &AtomicBool, live: &AtomicBool) -> Obs
         let expected = live.load(Ordering::SeqCst);
         let answer = client.get(&known_path);
         if expected && live.load(Ordering::SeqCst) {
-            assert_eq!(answer.status, 200, "an entry that live: {}", answer.text());
+            assert_eq!(answer.status, 200, "a live entry: {}", answer.text());
             assert_eq!(answer.json()["matches"][0]["src_ip"], known.0.src.to_string());
             assert_eq!(answer.json()["matches"][0]["state"], "live");
             seen.hits += 1;
@@ -174,7 +174,8 @@ fn burst(netlink: &str) {
     let raised =
         (Raised::to("nf_conntrack_buckets", u64::from(BURST)), Raised::to("nf_conntrack_max", limit));
     let lab = Lab::builder().build();
-    let allowed = lab.gateway().read_sysctl("net.netfilter.nf_conntrack_max").expect("it tracks");
+    let allowed =
+        lab.gateway().read_sysctl("net.netfilter.nf_conntrack_max").expect("connection tracking is on");
     let allowed: u32 = allowed.parse().expect("a number");
     // Leave room for the other connections of this machine.
     let number = BURST.min(allowed / 4 * 3);
@@ -182,7 +183,7 @@ fn burst(netlink: &str) {
 
     let daemon = DAEMON.start(lab.gateway(), format!("[data]\nkey_name = nat_port\n{netlink}"));
     daemon.wait_for_line("equals the kernel's");
-    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
+    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
     create(&mut query, &numbered(&lab, BURST));
 
     let (end, live) = (AtomicBool::new(false), AtomicBool::new(true));
@@ -195,7 +196,7 @@ fn burst(netlink: &str) {
         let quiet = Instant::now();
         let made_in = quiet - begun;
         let after_filling = wait_complete(&lab, &daemon, quiet);
-        let full = compare(&mut query, ask(&lab, &daemon), lab.server_at(443));
+        let full = compare(&mut query, || ask(&lab, &daemon), lab.server_at(443));
 
         live.store(false, Ordering::SeqCst);
         let begun = Instant::now();
@@ -206,15 +207,15 @@ fn burst(netlink: &str) {
         for number in (0..number).step_by(10_000) {
             let path = lookup_path(&numbered(&lab, number));
             let answer = client.get(&format!("{path}&state=live"));
-            assert_eq!(answer.status, 404, "an entry that is gone: {}", answer.text());
+            assert_eq!(answer.status, 404, "a deleted entry: {}", answer.text());
         }
         fill(&lab, 0..AFTERWARDS);
         let quiet = Instant::now();
         let after_flushing = wait_complete(&lab, &daemon, quiet);
-        let part = compare(&mut query, ask(&lab, &daemon), lab.server_at(443));
+        let part = compare(&mut query, || ask(&lab, &daemon), lab.server_at(443));
 
         drop(stop);
-        let seen = watcher.join().expect("the watcher saw what it should");
+        let seen = watcher.join().expect("the watcher finished");
         let log = daemon.stderr();
         let overruns = log.matches("dropped events").count();
         println!(
@@ -223,7 +224,7 @@ fn burst(netlink: &str) {
              and some new entries {part}; a dump took {:.1?}; meanwhile {seen:?}",
             full.dumped_in
         );
-        assert!(overruns > 0, "the burst was too small to be lost");
+        assert!(overruns > 0, "the burst was too small to overrun the buffer");
         assert!(full.is_none(number as usize + 1) && part.is_none(AFTERWARDS as usize), "{full}, {part}");
         check_time(after_filling, &full);
         check_time(after_flushing, &part);
@@ -246,7 +247,7 @@ fn the_table_recovers_from_an_overrun_of_a_growing_buffer() {
 /// Creates and deletes connections until `end` is set. Returns their number.
 fn churn(lab: &Lab, end: &AtomicBool) -> u32 {
     const OPEN: u32 = 1000;
-    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
+    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
     let mut made = 0;
     while !end.load(Ordering::Relaxed) {
         let number = made % (10 * OPEN);
@@ -282,7 +283,7 @@ fn the_table_recovers_from_a_daemon_stopped_for_ten_seconds() {
         let ended = before.client.local_addr().expect("it is connected");
         let peer = before.peer;
         before.reset();
-        let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
+        let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
         remove(&mut query, &flows::tuple(Protocol::Tcp, ended, server.address()));
         thread::sleep(STANDSTILL / 2);
         daemon.go_on();
@@ -297,17 +298,17 @@ fn the_table_recovers_from_a_daemon_stopped_for_ten_seconds() {
         let answer = client.get(&named(meanwhile.peer.port()));
         assert_eq!(answer.json()["matches"][0]["src_port"], 40_002, "{}", answer.text());
         let answer = client.get(&format!("{}&state=live", named(peer.port())));
-        assert_eq!(answer.status, 404, "it ended while the daemon stood still: {}", answer.text());
+        assert_eq!(answer.status, 404, "it ended while the daemon was stopped: {}", answer.text());
 
         drop(stop);
-        let made = churner.join().expect("the churn went on");
+        let made = churner.join().expect("the churn finished");
         let took = wait_complete(&lab, &daemon, Instant::now());
-        let found = compare(&mut query, ask(&lab, &daemon), lab.server_at(443));
+        let found = compare(&mut query, || ask(&lab, &daemon), lab.server_at(443));
         let overruns = daemon.stderr().matches("dropped events").count();
         println!(
             "standstill of 10 s: {made} made and removed, {overruns} overruns; {took:.1?} after the last {found}"
         );
-        assert!(overruns > 0, "nothing was lost");
+        assert!(overruns > 0, "no event was lost");
         assert!(found.is_none(found.entries) && found.entries > 1000, "{found}");
         check_time(took, &found);
     });
@@ -341,7 +342,7 @@ fn connections_that_ended_without_a_destroy_event_are_not_reported_as_live() {
     };
     assert!(ports.iter().all(|port| live_by_port(&mut client, *port) == 200));
 
-    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
+    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
     for connection in &old[..100] {
         let from = connection.client.local_addr().expect("it is connected");
         remove(&mut query, &flows::tuple(Protocol::Tcp, from, server.address()));
@@ -408,10 +409,10 @@ fn a_kernel_that_reports_no_events_is_queried() {
     assert_eq!((unknown.status, unknown.json()["complete"].as_bool()), (404, Some(false)));
     assert_eq!(client.get("/readyz").status, 503);
 
-    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
+    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
     let ended = new[0].client.local_addr().expect("it is connected");
     remove(&mut query, &flows::tuple(Protocol::Tcp, ended, server.address()));
     let path = format!("/v1/lookup?nat_port={}&state=live", new[0].peer.port());
-    assert_eq!(client.get(&path).status, 404, "one that is gone");
+    assert_eq!(client.get(&path).status, 404, "a deleted one");
     println!("events switched off: 51 of 51 answered, learnt by {learnt:?}; the one that ended is not live");
 }

@@ -92,7 +92,7 @@ pub struct Maker {
 impl Maker {
     pub fn new() -> Self {
         let query = Query::open().expect("ctnetlink is available");
-        Self { query, entry: Conntrack::new().expect("there is memory") }
+        Self { query, entry: Conntrack::new().expect("memory is available") }
     }
 
     /// Creates one entry, which is one NEW event.
@@ -178,8 +178,7 @@ pub fn flush(netns: &Netns) -> Duration {
 }
 
 /// Opens connections with packets through the NAT from the client to the server, as fast as possible, and
-/// returns the time. Each source port has
-/// 50,000 of them.
+/// returns the time. Each source port has 50,000 of them.
 pub fn make_by_packets(lab: &Lab, flows: u32) -> Duration {
     const OF_ONE_PORT: u32 = 50_000;
     // No reply, not even ICMP errors.

@@ -159,7 +159,7 @@ fn restore_if(meant: impl Fn(&str) -> bool) {
 pub fn clean_up_on_signals() {
     thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.expect("a runtime can be made");
+        let runtime = runtime.expect("a runtime can be created");
         let code = runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate()).expect("signals can be caught");
             let mut interrupt = signal(SignalKind::interrupt()).expect("signals can be caught");

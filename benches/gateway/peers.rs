@@ -40,7 +40,7 @@ impl Peer {
     /// Starts it in a namespace.
     pub fn start(self, netns: &Netns) -> Child {
         let name = Self::ALL.iter().find(|(peer, _)| *peer == self).map_or("", |(_, name)| name);
-        let program = std::env::current_exe().expect("a program knows itself");
+        let program = std::env::current_exe().expect("the program knows its path");
         let child = netns.command(program).args([PEER, name]).stdin(Stdio::null()).stdout(Stdio::piped());
         child.spawn().expect("this program can be started")
     }

@@ -26,7 +26,8 @@ pub struct Nginx {
 impl Nginx {
     /// Starts it in a namespace with this number of workers and waits until it responds.
     pub fn start(netns: &Netns, workers: usize, body: &str) -> Result<Self, String> {
-        let directory = TempDir::with_prefix("pynatconnd-nginx-").expect("a temporary directory can be made");
+        let directory =
+            TempDir::with_prefix("pynatconnd-nginx-").expect("a temporary directory can be created");
         let path = directory.path().join("nginx.conf");
         // As root, so that it can use the directory. It uses no file after the start.
         let config = format!(
@@ -39,7 +40,7 @@ impl Nginx {
              server {{ listen {NGINX}; location / {{ return 200 '{body}'; }} }}\n}}\n",
             prefix = directory.path().display(),
         );
-        fs::write(&path, config).expect("the directory is ours");
+        fs::write(&path, config).expect("the directory belongs to this user");
         let command = netns.command("nginx").arg("-c").arg(&path).stdin(Stdio::null());
         let child = command.spawn().map_err(|error| format!("nginx can't be started: {error}"))?;
         let nginx = Self { child, _directory: directory };
@@ -107,9 +108,9 @@ pub fn wrk(
     ports: &Range<u16>,
     time: Duration,
 ) -> Result<Served, String> {
-    let directory = TempDir::with_prefix("pynatconnd-wrk-").expect("a temporary directory can be made");
+    let directory = TempDir::with_prefix("pynatconnd-wrk-").expect("a temporary directory can be created");
     let script = directory.path().join("lookup.lua");
-    fs::write(&script, SCRIPT).expect("the directory is ours");
+    fs::write(&script, SCRIPT).expect("the directory belongs to this user");
     let command = netns
         .command("wrk")
         .arg(format!("-t{threads}"))

@@ -48,13 +48,13 @@ impl DaemonBinary {
         }
     }
 
-    /// Starts a daemon with this configuration in a namespace and waits until it answers.
+    /// Starts a daemon with this configuration in a namespace and waits until it listens.
     pub fn start(self, netns: &Netns, config: impl Into<String>) -> Daemon {
         self.builder(config).start(netns)
     }
 }
 
-/// How to start a daemon; see [`DaemonBinary::builder`].
+/// The settings of a daemon to start; see [`DaemonBinary::builder`].
 pub struct DaemonBuilder {
     config: String,
     args: Vec<OsString>,
@@ -103,11 +103,12 @@ impl DaemonBuilder {
 
     /// Starts the daemon in the namespace of the calling thread.
     pub fn spawn_here(self) -> Daemon {
-        let directory = TempDir::with_prefix("pynatconnd-").expect("a temporary directory can be made");
+        let directory = TempDir::with_prefix("pynatconnd-").expect("a temporary directory can be created");
         let path = directory.path().join("pynatconnd.conf");
         fs::write(&path, &self.config).expect("the configuration can be written");
         // A daemon without root privileges reads the file again on reload.
-        fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("the directory is ours");
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o755))
+            .expect("the directory belongs to this user");
 
         let mut line = self.wrapper.iter().chain([&self.program]);
         let mut child = Command::new(line.next().expect("the program is there"))
@@ -130,7 +131,6 @@ impl DaemonBuilder {
 }
 
 /// A running daemon. Dropping it kills it. When the test panics, the daemon's log is printed.
-/// wrote is printed.
 pub struct Daemon {
     child: Child,
     log: Arc<Log>,
@@ -182,7 +182,7 @@ impl Daemon {
             .unwrap_or_else(|error| panic!("cannot send {signal} to the daemon: {error}"));
     }
 
-    /// Stops it (SIGSTOP), and waits until none of its threads runs any more.
+    /// Stops it (SIGSTOP), and waits until all of its threads have stopped.
     pub fn stop(&self) {
         self.signal(Signal::SIGSTOP);
         let is_stopped = |thread: std::io::Result<fs::DirEntry>| {

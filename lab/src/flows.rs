@@ -28,7 +28,7 @@ pub fn entry(original: &Tuple, reply: &Tuple) -> Conntrack {
     /// CONFIRMED, ASSURED and SEEN_REPLY.
     const STATUS: Status = Status(8 | 4 | 2);
     const ESTABLISHED: u8 = 3;
-    let mut entry = Conntrack::new().expect("there is memory");
+    let mut entry = Conntrack::new().expect("memory is available");
     entry.set_tuples(original, reply).set_timeout(Duration::from_secs(3000)).set_status(STATUS);
     if original.protocol == Protocol::Tcp {
         entry.set_tcp_state(ESTABLISHED);
@@ -43,7 +43,7 @@ pub fn create(query: &mut Query, (original, reply): &(Tuple, Tuple)) {
 
 /// Deletes the entry with this original tuple. Returns whether it existed.
 pub fn remove(query: &mut Query, original: &Tuple) -> bool {
-    let mut named = Conntrack::new().expect("there is memory");
+    let mut named = Conntrack::new().expect("memory is available");
     named.set_tuples(original, &reversed(original));
     match query.delete(&named) {
         Ok(()) => true,
@@ -121,8 +121,9 @@ impl fmt::Display for Difference {
 }
 
 /// Compares the daemon's live mappings of connections to `server` with the kernel's table, entry by entry.
-/// The kernel's table must not change meanwhile. The stream uses up `client`.
-pub fn compare(query: &mut Query, client: Client, server: SocketAddr) -> Difference {
+/// The kernel's table must not change meanwhile. `connect` is called after the dump, which can take longer than
+/// the daemon keeps an idle connection.
+pub fn compare(query: &mut Query, connect: impl FnOnce() -> Client, server: SocketAddr) -> Difference {
     let begun = Instant::now();
     let dump = query.dump(Family::Any).expect("the table can be read");
     let of_server = |flow: &Flow| {
@@ -135,7 +136,7 @@ pub fn compare(query: &mut Query, client: Client, server: SocketAddr) -> Differe
     let entries = kernel.len();
     let path = format!("/v1/mappings?state=live&dst_ip={}&dst_port={}", server.ip(), server.port());
     let mut stale = 0;
-    client.get_lines(&path, |line| {
+    connect().get_lines(&path, |line| {
         let lifetime: Lifetime =
             serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
         stale += usize::from(!kernel.remove(&lifetime));

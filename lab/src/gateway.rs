@@ -78,7 +78,7 @@ impl LabBuilder {
 
     /// Creates the lab. Panics with the reason when that fails.
     pub fn build(self) -> Lab {
-        self.try_build().unwrap_or_else(|error| panic!("cannot make the lab: {error}"))
+        self.try_build().unwrap_or_else(|error| panic!("cannot create the lab: {error}"))
     }
 
     /// Creates the lab.

@@ -253,7 +253,7 @@ impl Stream {
     /// The next line without its line feed; `None` at the end of the stream. Panics when none comes within [`PATIENCE`].
     pub fn next_line(&mut self) -> Option<String> {
         let mut line = String::new();
-        self.lines.read_line(&mut line).expect("the stream goes on");
+        self.lines.read_line(&mut line).expect("the stream continues");
         match line.strip_suffix('\n') {
             Some(text) => Some(text.to_owned()),
             None => {
@@ -265,7 +265,7 @@ impl Stream {
 
     /// The next line as JSON.
     pub fn next_json(&mut self) -> serde_json::Value {
-        let line = self.next_line().expect("the stream goes on");
+        let line = self.next_line().expect("the stream continues");
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line:?}"))
     }
 }

@@ -110,9 +110,9 @@ pub fn udp_exchange(client: &UdpSocket, server: &UdpSocket) -> SocketAddr {
     client.send_to(b"ask", to).unwrap_or_else(|error| panic!("cannot send to {to}: {error}"));
     let (_, peer) = uninterrupted(|| server.recv_from(&mut buffer))
         .unwrap_or_else(|error| panic!("nothing came to {to}: {error}"));
-    server.send_to(b"answer", peer).unwrap_or_else(|error| panic!("cannot answer {peer}: {error}"));
+    server.send_to(b"answer", peer).unwrap_or_else(|error| panic!("cannot reply to {peer}: {error}"));
     uninterrupted(|| client.recv_from(&mut buffer))
-        .unwrap_or_else(|error| panic!("no answer from {to}: {error}"));
+        .unwrap_or_else(|error| panic!("no reply from {to}: {error}"));
     peer
 }
 
@@ -146,7 +146,7 @@ impl TcpServer {
     /// Passes every connection to `take` in a separate thread, until the loop is dropped. A connection that `take`
     /// does not keep is closed.
     pub fn accept_loop(self, mut take: impl FnMut(TcpStream, SocketAddr) + Send + 'static) -> AcceptLoop {
-        let (stop, stopped) = UnixStream::pair().expect("a pair of sockets can be made");
+        let (stop, stopped) = UnixStream::pair().expect("a pair of sockets can be created");
         let address = self.address;
         let thread = thread::spawn(move || {
             loop {

@@ -15,7 +15,7 @@ pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
 pub fn wait_within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < limit, "still not after {} s: {what}", limit.as_secs());
+        assert!(start.elapsed() < limit, "not within {} s: {what}", limit.as_secs());
         thread::sleep(Duration::from_millis(2));
     }
 }

@@ -1,5 +1,4 @@
-//! Shows that the lab does what its name says, with the kernel alone: real NAT, real connection tracking,
-//! nothing left behind.
+//! The lab works, without the daemon: real NAT, real connection tracking, and no leftovers.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -181,10 +180,10 @@ fn namespaces_of_a_dead_process_are_removed() {
     if !lab::require() {
         return;
     }
-    // A process that has been waited for is as dead as can be.
+    // A process that has been waited for no longer exists.
     let mut gone = Command::new("true").spawn().unwrap();
     gone.wait().unwrap();
-    // A prefix of this test's own: a lab that begins elsewhere meanwhile would be quicker.
+    // A prefix of this test: another lab that starts meanwhile would remove the namespace first.
     let prefix = format!("pynatconnd-gone-{}-", std::process::id());
     let name = format!("{prefix}{}-client", gone.id());
     assert!(Command::new("ip").args(["netns", "add", &name]).status().unwrap().success());

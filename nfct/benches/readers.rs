@@ -56,7 +56,7 @@ fn our_reader(bencher: Bencher<'_, '_>) {
 fn the_library_into_one_object(bencher: Bencher<'_, '_>) {
     let entries = entries();
     // SAFETY: takes nothing; NULL is checked by NonNull.
-    let object = NonNull::new(unsafe { sys::nfct_new() }).expect("there is memory");
+    let object = NonNull::new(unsafe { sys::nfct_new() }).expect("memory is available");
     bencher.counter(ItemsCount::new(entries.len())).bench_local(|| {
         for entry in &entries {
             let header = black_box(entry.as_ptr()).cast::<sys::nlmsghdr>();

@@ -5,10 +5,9 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nfct::{Events, Family, Groups, Query};
-
 use lab::in_fresh_namespace;
 use lab::samples::{create, masqueraded};
+use nfct::{Events, Family, Groups, Query};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 

@@ -7,9 +7,10 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::binary::DAEMON;
 use lab::{Lab, Netns, flows};
 use nfct::{Protocol, Query};
+
+use super::binary::DAEMON;
 
 const OK: i32 = 0;
 const WARNING: i32 = 1;
@@ -28,7 +29,7 @@ host = ::
 ip_acl = 127.0.0.1, ::1
 ";
 
-/// Runs it; gives its status and what it printed.
+/// Runs check_pynatconnd and returns its status and output.
 fn run(netns: Option<&Netns>, arguments: &[&str]) -> (i32, String) {
     let program = env!("CARGO_BIN_EXE_check_pynatconnd");
     let output = match netns {
@@ -68,7 +69,7 @@ fn the_status_follows_how_full_the_tables_are() {
     daemon.wait_for_line("equals the kernel's");
     let netns = lab.gateway();
     let address = daemon.addr_on([127, 0, 0, 1].into());
-    let mut query = netns.enter(Query::open).expect("ctnetlink is there");
+    let mut query = netns.enter(Query::open).expect("ctnetlink is available");
     let mut made = 0;
     let mut make_until = |number: u16| {
         for port in made..number {
@@ -91,7 +92,10 @@ fn the_status_follows_how_full_the_tables_are() {
     assert_eq!(value("overruns"), "0c");
     let (entries, limit) = value("conntrack").split_once(";;;0;").expect("the limit is reported");
     assert!(entries.parse::<u32>().expect("a number") >= 645, "{data:?}");
-    assert_eq!(limit, netns.read_sysctl("net.netfilter.nf_conntrack_max").expect("it tracks"));
+    assert_eq!(
+        limit,
+        netns.read_sysctl("net.netfilter.nf_conntrack_max").expect("connection tracking is on")
+    );
     let time = value("time").strip_suffix("s;;;0").expect("seconds").parse::<f64>().expect("a number");
     assert!((0.0..10.0).contains(&time), "{data:?}");
 
@@ -163,7 +167,7 @@ fn a_server_that_is_not_the_daemon_is_recognized() {
         ("HTTP/1.0 404 Not Found\r\n\r\nNot found", UNKNOWN),
         ("HTTP/1.0 200 OK\r\n\r\n<html>", UNKNOWN),
     ] {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback is there");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback is available");
         let port = listener.local_addr().expect("it is bound").port().to_string();
         let server = thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("a request comes");
@@ -178,7 +182,7 @@ fn a_server_that_is_not_the_daemon_is_recognized() {
         });
         let (status, text) = run(None, &["-p", &port]);
         assert_eq!(status, expected, "{answer:?}: {text}");
-        let request = server.join().expect("it has answered");
+        let request = server.join().expect("the server has responded");
         assert!(request.starts_with("GET /metrics HTTP/1.0\r\nHost: 127.0.0.1:"), "{request}");
     }
 }

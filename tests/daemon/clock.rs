@@ -79,15 +79,15 @@ struct Ended {
 impl Bench {
     fn new() -> Self {
         let lab = Lab::builder().clients(3).build();
-        let config = Config::parse(CONFIG, "test").expect("it is right").config;
+        let config = Config::parse(CONFIG, "test").expect("the configuration is valid").config;
         let clock = Arc::<Moved>::default();
         let stats = Arc::<Stats>::default();
         let start =
             || Tracker::start((&config).into(), clock.clone(), stats.clone(), |error| panic!("{error}"));
         let tracker = lab.gateway().enter(start).expect("the kernel can be followed");
-        let runtime = Runtime::new().expect("threads can be made");
+        let runtime = Runtime::new().expect("threads can be created");
         assert!(runtime.block_on(tracker.wait_complete(lab::PATIENCE)));
-        let query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
+        let query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
         let server = lab.listen(lab.server_at(443));
         Self { lab, clock, stats, tracker, runtime, query, server }
     }
@@ -114,7 +114,7 @@ impl Bench {
 
     fn find(&self, port: u16) -> Vec<Mapping> {
         let question = Question { nat_port: Some(port), ..Question::default() };
-        let answer = self.runtime.block_on(self.tracker.find(&question, 10)).expect("it goes on");
+        let answer = self.runtime.block_on(self.tracker.find(&question, 10)).expect("the tracker runs");
         assert!(answer.complete);
         answer.value
     }
@@ -122,7 +122,7 @@ impl Bench {
     fn best(&self, port: u16) -> Option<Mapping> {
         let value = KeyValue::Port(port);
         let answer = self.runtime.block_on(self.tracker.best(Key::NatPort, value, None));
-        answer.expect("it goes on").value
+        answer.expect("the tracker runs").value
     }
 
     fn check_open(&self, open: &Open) {
@@ -197,17 +197,17 @@ fn a_jump_of_the_wall_clock_neither_closes_nor_revives_a_mapping() {
 
         ended.extend(ended_before);
         let mut left: Vec<_> = ended.iter().collect();
-        wait_until("what ended is gone", || {
+        wait_until("the closed mappings are gone", || {
             lookups += left.len();
             left.retain(|ended| bench.check_ended(ended));
             lasting.iter().chain(&reused).for_each(|open| bench.check_open(open));
             left.is_empty()
         });
-        wait_until("what ended last is gone", || !bench.check_ended(&last));
+        wait_until("the last closed mapping is gone", || !bench.check_ended(&last));
         // After two more dumps, no closed mapping has come back.
         let dumps = bench.stats.dumps.get();
-        wait_until("the kernel's table was read again", || bench.stats.dumps.get() >= dumps + 2);
-        assert!(!ended.iter().any(|ended| bench.check_ended(ended)), "something came back");
+        wait_until("the kernel's table has been read again", || bench.stats.dumps.get() >= dumps + 2);
+        assert!(!ended.iter().any(|ended| bench.check_ended(ended)), "a closed mapping came back");
         lasting.iter().for_each(|open| bench.check_open(open));
     }
     println!(

@@ -1,4 +1,4 @@
-//! Connections of HTTP clients: kept, limited, refused, and closed when the client goes too far.
+//! Connections of HTTP clients: kept open, limited, refused, and closed when a client exceeds a limit.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -200,7 +200,7 @@ fn connections_beyond_the_limit_wait() {
                 stream.set_nonblocking(true).unwrap();
                 stream.read_to_end(&mut Vec::new()).is_ok()
             };
-            assert!(open.iter().any(closed), "an answer though {MOST} connections are open");
+            assert!(open.iter().any(closed), "a response although {MOST} connections are open");
         }
     }
     open.pop();
@@ -227,7 +227,7 @@ fn a_client_that_does_not_read_is_disconnected_and_blocks_nobody() {
     }
     assert_eq!(get(&lab, &daemon, "/debug").json().as_object().unwrap().len(), 3000);
 
-    wait_within(LONG, "the clients that don't read are dropped", || sockets(&daemon) <= most);
+    wait_within(LONG, "the clients that do not read are disconnected", || sockets(&daemon) <= most);
     assert!(start.elapsed() >= Duration::from_secs(10), "{:?}", start.elapsed());
     for stream in &stuck {
         let read = read_to_end(stream);

@@ -6,11 +6,11 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use nfct::{Conntrack, Layer4, Protocol, Query, Tuple};
-
-use crate::binary::DAEMON;
 use lab::http::Client;
 use lab::{Daemon, Lab, Netns, traffic};
+use nfct::{Conntrack, Layer4, Protocol, Query, Tuple};
+
+use super::binary::DAEMON;
 
 const CONFIG: &str = "\
 [filter]
@@ -72,7 +72,7 @@ fn greet(stream: &mut TcpStream) {
 
 fn read_greeting(stream: &mut TcpStream) -> SocketAddr {
     let mut name = [0; 32];
-    stream.read_exact(&mut name).expect("the client says who it is");
+    stream.read_exact(&mut name).expect("the client sends its address");
     std::str::from_utf8(&name).expect("text").trim().parse().expect("an address")
 }
 
@@ -81,12 +81,12 @@ fn delete_entry(lab: &Lab, from: SocketAddr, to: SocketAddr) {
     let layer4 = Layer4::Ports { src: from.port(), dst: to.port() };
     let original = Tuple { src: from.ip(), dst: to.ip(), protocol: Protocol::Tcp, layer4, zone: 0 };
     lab.gateway().enter(|| {
-        let mut query = Query::open().expect("ctnetlink is there");
-        let Some(flow) = query.get_by_original(&original).expect("the kernel answers") else { return };
-        let mut entry = Conntrack::new().expect("there is memory");
+        let mut query = Query::open().expect("ctnetlink is available");
+        let Some(flow) = query.get_by_original(&original).expect("the kernel replies") else { return };
+        let mut entry = Conntrack::new().expect("memory is available");
         entry.set_tuples(&flow.original, &flow.reply);
         if let Err(error) = query.delete(&entry) {
-            assert_eq!(error.errno(), Some(2), "only ENOENT will do: {error}");
+            assert_eq!(error.errno(), Some(2), "only ENOENT is acceptable: {error}");
         }
     });
 }

@@ -1,4 +1,4 @@
-//! The interface of the first releases: what is answered while connections come and go.
+//! The legacy interface: responses while connections open and close.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -274,7 +274,7 @@ fn a_public_address_port_and_server_can_pass_from_host_to_host() {
         }
         open = Some(connection);
     }
-    wait_until("the older ones are removed", || {
+    wait_until("the older mappings are removed", || {
         get(&lab, &second, "/nagios").json()["number_of_deleted_items"] == 3
     });
     for (daemon, size) in [(&at_once, 1), (&second, 1), (&hour, 4)] {
@@ -300,12 +300,12 @@ fn old_mappings_expire_unless_they_are_live() {
     let _open = [40001, 40002].map(|port| lab.connect_to(&server, lab.client_at(0, port)));
     delete_from(&lab, lab.client_at(0, 40002));
 
-    wait_until("the one that has ended is dropped", || {
+    wait_until("the closed mapping has expired", || {
         get(&lab, &daemon, "/nagios").json()["expired_data"] != 0
     });
     assert!(before.elapsed() > Duration::from_secs(1), "{:?}", before.elapsed());
     assert_eq!(status(&lab, &daemon, "/nat_port/40002"), 404);
-    // The other one is older.
+    // The live one is older.
     assert_eq!(status(&lab, &daemon, "/nat_port/40001"), 200);
     let statistics = get(&lab, &daemon, "/nagios").json();
     assert_eq!((&statistics["expired_data"], &statistics["shared_data_size"]), (&1.into(), &1.into()));

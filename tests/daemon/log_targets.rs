@@ -1,4 +1,4 @@
-//! Where the log goes: standard error by level, syslog, and the priorities for journald.
+//! The targets of the log: standard error by level, syslog, and the priorities for journald.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -42,7 +42,7 @@ fn the_log_follows_the_level() {
     for (level, warns) in [("warn", true), ("1", true), ("error", false), ("0", false)] {
         let mut daemon = start(level).arg("-p").arg("8765").spawn(lab.gateway());
         let address = "127.0.0.1:8765".parse().unwrap();
-        wait_until("it answers", || Client::try_connect(lab.gateway(), address).is_ok());
+        wait_until("it responds", || Client::try_connect(lab.gateway(), address).is_ok());
         assert_eq!(http::get(lab.gateway(), address, "/debug").status, 200);
         daemon.signal(Signal::SIGTERM);
         assert_eq!(daemon.wait().code(), Some(0));

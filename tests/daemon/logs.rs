@@ -3,9 +3,10 @@
 
 use std::fs;
 
-use crate::binary::DAEMON;
 use lab::Lab;
 use lab::http::{Client, get};
+
+use super::binary::DAEMON;
 
 const CONFIG: &str = "\
 [filter]
@@ -37,7 +38,7 @@ fn the_start_is_logged_and_traffic_is_not() {
     daemon.wait_for_line("equals the kernel's");
     let address = daemon.local_addr();
 
-    let maps = fs::read_to_string(format!("/proc/{}/maps", daemon.pid())).expect("it runs");
+    let maps = fs::read_to_string(format!("/proc/{}/maps", daemon.pid())).expect("the daemon runs");
     let library = maps.split(['/', '\n']).find(|part| part.starts_with("libnetfilter_conntrack.so"));
     let library = library.expect("the library is loaded");
     let first = format!(

@@ -4,12 +4,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::binary::DAEMON;
 use jsonschema::Validator;
 use lab::http::{Client, Response, Stream};
 use lab::{Lab, traffic};
 use pynatconnd::http::route::ROUTES;
 use serde_json::{Value, json};
+
+use super::binary::DAEMON;
 
 const DOCUMENT: &str = include_str!("../../doc/openapi.json");
 

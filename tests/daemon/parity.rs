@@ -3,12 +3,13 @@
 
 use std::time::SystemTime;
 
-use crate::binary::DAEMON;
 use jiff::tz::{Offset, TimeZone};
 use lab::http::{Client, Response};
 use lab::{Daemon, Lab};
 use serde::Deserialize;
 use serde_json::Value;
+
+use super::binary::DAEMON;
 
 /// An intended difference from the recording.
 enum Deviation {

@@ -4,13 +4,14 @@
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::binary::DAEMON;
 use lab::flows::{self, create, source_nat};
 use lab::http::Client;
 use lab::{Daemon, Lab, traffic};
 use nfct::{Conntrack, Layer4, Protocol, Query, Tuple};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
+
+use super::binary::DAEMON;
 
 const CONFIG: &str = "[data]\nkey_name = nat_port\n";
 
@@ -45,7 +46,7 @@ impl LookupClient {
 }
 
 fn open_query(lab: &Lab) -> Query {
-    lab.gateway().enter(Query::open).expect("ctnetlink is there")
+    lab.gateway().enter(Query::open).expect("ctnetlink is available")
 }
 
 #[test]

@@ -4,13 +4,14 @@
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 
-use crate::binary::DAEMON;
 use lab::http::{Chunked, Client};
 use lab::traffic::Connection;
 use lab::{Daemon, Lab, flows, wait_until};
 use nfct::{Protocol, Query};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+
+use super::binary::DAEMON;
 
 /// A configuration with variable parts.
 struct ConfigParts {
@@ -58,7 +59,7 @@ impl Bench {
         let daemon = DAEMON.start(lab.gateway(), ConfigParts::USUAL.text());
         daemon.wait_for_line("equals the kernel's");
         let client = Client::connect(lab.gateway(), daemon.local_addr());
-        let query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
+        let query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
         Self { lab, daemon, client, query, reloads: 0 }
     }
 
@@ -107,7 +108,7 @@ impl Bench {
 fn next_event(stream: &mut BufReader<Chunked>) -> Value {
     loop {
         let mut line = String::new();
-        assert!(stream.read_line(&mut line).expect("the stream goes on") > 0, "the stream ended");
+        assert!(stream.read_line(&mut line).expect("the stream continues") > 0, "the stream ended");
         let event: Value = serde_json::from_str(&line).expect("JSON");
         if event["event"] != "alive" {
             return event;

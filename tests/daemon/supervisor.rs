@@ -6,7 +6,6 @@ use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-use crate::binary::DAEMON;
 use lab::http::{self, Client};
 use lab::{Daemon, DaemonBuilder, Lab, PATIENCE, flows, traffic, wait_until};
 use nfct::{Protocol, Query};
@@ -15,6 +14,8 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+
+use super::binary::DAEMON;
 
 const CONFIG: &str = "[data]\nkey_name = nat_port\n";
 /// The watchdog's timeout; the daemon feeds it twice in this time.
@@ -30,7 +31,7 @@ type Message = HashMap<String, String>;
 
 impl Manager {
     fn new() -> Self {
-        let directory = TempDir::with_prefix("pynatconnd-").expect("a temporary directory can be made");
+        let directory = TempDir::with_prefix("pynatconnd-").expect("a temporary directory can be created");
         let socket = UnixDatagram::bind(directory.path().join("notify")).expect("a socket can be bound");
         Self { socket, directory }
     }
@@ -71,7 +72,7 @@ impl Manager {
             }
             before.push(message);
         }
-        panic!("{name}={value} was not said; instead: {before:?}");
+        panic!("{name}={value} was not sent, but {before:?}");
     }
 
     /// How often the watchdog is fed in this time, not counting the messages already received.
@@ -94,14 +95,14 @@ struct Stopped(Pid);
 impl Stopped {
     /// Stops one of the threads of this name.
     fn one(daemon: &Daemon, name: &str) -> Self {
-        let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("it runs");
+        let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("the daemon runs");
         let is_meant = |task: &fs::DirEntry| {
             fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
         };
-        let task = tasks.map(|task| task.expect("it runs")).find(is_meant);
+        let task = tasks.map(|task| task.expect("the daemon runs")).find(is_meant);
         let task = task.unwrap_or_else(|| panic!("there is no thread called {name}"));
         let thread = Pid::from_raw(task.file_name().to_string_lossy().parse().expect("a thread's id"));
-        ptrace::seize(thread, ptrace::Options::empty()).expect("root may trace");
+        ptrace::seize(thread, ptrace::Options::empty()).expect("root can trace");
         ptrace::interrupt(thread).expect("it is traced");
         waitpid(thread, Some(WaitPidFlag::__WALL)).expect("it stops");
         Self(thread)
@@ -121,7 +122,7 @@ fn ready_is_sent_after_the_first_dump() {
     }
     const MANY: u16 = 20_000;
     let lab = Lab::builder().build();
-    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
+    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
     for port in 1..=MANY {
         let (client, server, public) =
             (lab.client_at(0, port), lab.server_at(443), (lab.public(0), port).into());
@@ -184,7 +185,7 @@ fn check_watchdog_without(thread: &str) {
     let stopped = Stopped::one(&daemon, thread);
     // Work from before the thread stopped may feed the watchdog once.
     let feedings = manager.feedings_within(3 * WATCHDOG);
-    assert!(feedings <= 1, "the watchdog was fed {feedings} times while {thread} stood still");
+    assert!(feedings <= 1, "the watchdog was fed {feedings} times while {thread} was stopped");
     drop(stopped);
     manager.wait_for("WATCHDOG", "1");
 }

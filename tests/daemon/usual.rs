@@ -1,4 +1,4 @@
-//! The configuration that most tests use, and what they do to the daemon and the kernel.
+//! The usual configuration, and helpers that act on the daemon and the kernel.
 
 use std::fs::{self, Permissions};
 use std::io::{ErrorKind, Read, Write};
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::binary::DAEMON;
 
-/// The gateway's addresses on its inside.
+/// The gateway's inside addresses.
 pub(super) const INSIDE: &str = "192.168.7.1";
 pub(super) const INSIDE6: &str = "fd00:7::1";
 /// Longer than any test runs.
@@ -152,7 +152,7 @@ pub(super) fn stalled_client(lab: &Lab, daemon: &Daemon) -> TcpStream {
     let mut stream = TcpStream::from(socket);
     stream.write_all(b"GET /debug HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     traffic::bound(&stream).unwrap();
-    wait_until("the answer has begun", || stream.peek(&mut [0]).is_ok_and(|length| length == 1));
+    wait_until("the response has begun", || stream.peek(&mut [0]).is_ok_and(|length| length == 1));
     stream
 }
 

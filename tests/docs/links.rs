@@ -60,8 +60,18 @@ fn every_link_resolves() {
         }
         // Files of the project that the text names.
         for name in text.split('`').skip(1).step_by(2) {
-            let ours =
-                ["src/", "tests/", "doc/", "demo/", "debian/", "systemd/", "nfct/", "nfct-sys/", "benches/"];
+            let ours = [
+                "src/",
+                "tests/",
+                "doc/",
+                "demo/",
+                "debian/",
+                "systemd/",
+                "nfct/",
+                "nfct-sys/",
+                "benches/",
+                "lab/",
+            ];
             let plain = !name.contains(['*', '…', ' ', '{', ':']);
             if plain && ours.iter().any(|begin| name.starts_with(begin)) {
                 assert!(exists(name), "{}: there is no {name}", document.display());

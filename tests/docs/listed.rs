@@ -95,8 +95,9 @@ fn runs_the_daemon(line: &str) {
     let lab = Lab::builder().build();
     // The built binary may be in a directory that only its owner can enter. A separate process makes the copy: a
     // child of another test could inherit a descriptor that is open for writing, and the copy could not be executed.
-    let directory = TempDir::with_prefix("pynatconnd-docs-").expect("a temporary directory can be made");
-    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("the directory is ours");
+    let directory = TempDir::with_prefix("pynatconnd-docs-").expect("a temporary directory can be created");
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755))
+        .expect("the directory belongs to this user");
     let copy = directory.path().join("pynatconnd");
     let copied = Command::new("install").args(["-m", "755", DAEMON.path()]).arg(&copy).status();
     assert!(copied.is_ok_and(|status| status.success()), "the program can be copied");

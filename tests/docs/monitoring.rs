@@ -77,7 +77,7 @@ struct Prometheus {
 impl Prometheus {
     fn start(netns: &Netns, target: SocketAddr) -> Self {
         const ADDRESS: &str = "127.0.0.1:9090";
-        let directory = TempDir::with_prefix("pynatconnd-prometheus-").expect("a directory can be made");
+        let directory = TempDir::with_prefix("pynatconnd-prometheus-").expect("a directory can be created");
         let config = fs::read_to_string(Path::new(DIRECTORY).join("prometheus.yml")).expect("it is there");
         let config = config
             .replace("- alerts.yml", &format!("- {DIRECTORY}/alerts.yml"))
@@ -168,7 +168,7 @@ fn prometheus_answers_the_dashboard_and_raises_alerts() {
     let daemon = DAEMON.start(lab.gateway(), CONFIG);
     daemon.wait_for_line("equals the kernel's");
     let mut prometheus = Prometheus::start(lab.gateway(), daemon.local_addr());
-    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
+    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
     let mut make = |ports: std::ops::Range<u16>| {
         for port in ports {
             let (src, nat) = (lab.client_at(0, 20_000 + port), (lab.public(0), 30_000 + port).into());

@@ -69,7 +69,8 @@ struct Nginx {
 
 impl Nginx {
     fn start(netns: &Netns, site: &str) -> Self {
-        let directory = TempDir::with_prefix("pynatconnd-nginx-").expect("a temporary directory can be made");
+        let directory =
+            TempDir::with_prefix("pynatconnd-nginx-").expect("a temporary directory can be created");
         let path = directory.path().display();
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|name| format!("    {name}_temp_path {path}/{name};\n"))
@@ -146,7 +147,7 @@ fn received_field<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {
     let lines = answer.text().lines().filter_map(|line| line.split_once(": "));
     let mut values = lines.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value);
     let value = values.next();
-    assert_eq!(values.next(), None, "{name} is there twice: {}", answer.text());
+    assert_eq!(values.next(), None, "{name} occurs twice: {}", answer.text());
     value
 }
 

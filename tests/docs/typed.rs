@@ -28,7 +28,8 @@ impl Stage {
         daemon.wait_for_line("the table equals the kernel's");
         let server = lab.listen(lab.server_at(443));
         let open = lab.connect_to(&server, lab.client_at(0, 40001));
-        let directory = TempDir::with_prefix("pynatconnd-docs-").expect("a temporary directory can be made");
+        let directory =
+            TempDir::with_prefix("pynatconnd-docs-").expect("a temporary directory can be created");
         Self { lab, daemon, directory, _open: open }
     }
 
@@ -152,7 +153,7 @@ fn containers_behave_as_the_guide_says() {
     }
     let guide = read("doc/OPERATIONS.md");
     let lab = Lab::builder().build();
-    let directory = TempDir::with_prefix("pynatconnd-docs-").expect("a temporary directory can be made");
+    let directory = TempDir::with_prefix("pynatconnd-docs-").expect("a temporary directory can be created");
     let path = directory.path().join("pynatconnd.conf");
     fs::write(&path, readme_config()).expect("it can be written");
     let no_capability = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"];
@@ -178,7 +179,7 @@ fn containers_behave_as_the_guide_says() {
 
 #[test]
 fn shown_configurations_give_no_warning() {
-    let directory = TempDir::with_prefix("pynatconnd-docs-").expect("a temporary directory can be made");
+    let directory = TempDir::with_prefix("pynatconnd-docs-").expect("a temporary directory can be created");
     let path = directory.path().join("shown.conf");
     for block in of_language("ini") {
         fs::write(&path, &block.text).expect("it can be written");
@@ -191,10 +192,10 @@ fn shown_configurations_give_no_warning() {
 
 #[test]
 fn shown_unit_additions_are_valid() {
-    let directory = TempDir::with_prefix("pynatconnd-docs-").expect("a temporary directory can be made");
+    let directory = TempDir::with_prefix("pynatconnd-docs-").expect("a temporary directory can be created");
     let unit = directory.path().join("pynatconnd.service");
     let additions = directory.path().join("pynatconnd.service.d");
-    fs::create_dir(&additions).expect("it can be made");
+    fs::create_dir(&additions).expect("it can be created");
     fs::write(&unit, read("systemd/pynatconnd.service").replace("/usr/bin/pynatconnd", DAEMON.path()))
         .expect("it can be written");
     for block in of_language("systemd") {

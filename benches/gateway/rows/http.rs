@@ -98,7 +98,7 @@ pub fn under_load(bench: &Bench) -> Result<Vec<Row>, String> {
                 .spawn(|| machine::on(&bench.cpus.load, || gateway.netns().enter(|| arrive(first, &stop))));
             let served = load_with_wrk(bench, &gateway, daemon.local_addr());
             stop.store(true, Ordering::Relaxed);
-            let (last, rate) = arriving.join().expect("connections can be made");
+            let (last, rate) = arriving.join().expect("connections can be created");
             next = last;
             reached.push(rate);
             served

@@ -40,7 +40,7 @@ impl LookupSeries<'_> {
             let start = Instant::now();
             client.get(&format!("/nat_port/{port}"));
             let took = start.elapsed().as_secs_f64() * 1e3;
-            self.lookups.lock().expect("nobody panics with it").push((start, took));
+            self.lookups.lock().expect("no thread panics while holding it").push((start, took));
             // A step that is coprime to their number visits all.
             port = ports.start + (port - ports.start + 7919) % (ports.end - ports.start);
             thread::sleep(PAUSE);
@@ -49,9 +49,9 @@ impl LookupSeries<'_> {
 
     /// The durations, in milliseconds, of the lookups sent while `work` ran.
     fn during(&self, work: impl FnOnce()) -> Vec<f64> {
-        self.lookups.lock().expect("nobody panics with it").clear();
+        self.lookups.lock().expect("no thread panics while holding it").clear();
         work();
-        let lookups = self.lookups.lock().expect("nobody panics with it");
+        let lookups = self.lookups.lock().expect("no thread panics while holding it");
         lookups.iter().map(|(_, took)| *took).collect()
     }
 }

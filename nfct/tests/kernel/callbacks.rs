@@ -5,13 +5,12 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use lab::in_fresh_namespace;
+use lab::samples::{entry, masqueraded, over_ipv6, zoned};
 use nfct::{
     Error, EventKind, Family, Groups, Handle, KernelFilter, Logic, Next, Protocol, Query, Request, Selection,
     Status,
 };
-
-use lab::in_fresh_namespace;
-use lab::samples::{entry, masqueraded, over_ipv6, zoned};
 
 fn ask(handle: &mut Handle, request: Request<'_>) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();

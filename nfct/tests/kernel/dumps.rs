@@ -5,10 +5,9 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use nfct::{EventKind, Events, Family, Flow, Groups, Handle, Layer4, Next, Protocol, Query, Received, Tuple};
-
 use lab::in_fresh_namespace;
 use lab::samples::{create, masqueraded, tuple, zoned};
+use nfct::{EventKind, Events, Family, Flow, Groups, Handle, Layer4, Next, Protocol, Query, Received, Tuple};
 
 fn everything() -> Vec<(Tuple, Tuple)> {
     let mut all: Vec<_> = (1..=500).map(masqueraded).collect();

@@ -4,13 +4,12 @@
 
 use std::time::{Duration, Instant};
 
+use lab::in_fresh_namespace;
+use lab::samples::{create, entry, masqueraded, over_ipv6, zoned};
 use nfct::{
     Direction, End, Event, EventKind, Events, Family, Groups, KernelFilter, Logic, News, Protocol, Query,
     Received,
 };
-
-use lab::in_fresh_namespace;
-use lab::samples::{create, entry, masqueraded, over_ipv6, zoned};
 
 /// Longer than anything takes on a busy machine.
 const SOON: Duration = Duration::from_secs(60);

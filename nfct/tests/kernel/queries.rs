@@ -7,13 +7,12 @@ use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
+use lab::samples::{create, entry, masqueraded, over_ipv6, zoned};
+use lab::{in_fresh_namespace, wait_until};
 use nfct::{
     Conntrack, Direction, End, Error, Events, Family, Flow, Groups, Namespace, Protocol, Query, Received,
     Selection, Status, Tuple,
 };
-
-use lab::samples::{create, entry, masqueraded, over_ipv6, zoned};
-use lab::{in_fresh_namespace, wait_until};
 
 fn dump(query: &mut Query, selection: impl Into<Selection>) -> Vec<Flow> {
     query.dump(selection).unwrap().collect::<Result<_, _>>().unwrap()
@@ -108,7 +107,7 @@ fn a_selective_dump_equals_filtering_a_full_dump() {
             assert_eq!(originals(&found), originals(&expected), "{selection:?}");
             sizes.insert(found.len());
         }
-        assert!(sizes.len() > 5, "the selections sender entries apart: {sizes:?}");
+        assert!(sizes.len() > 5, "the selections tell entries apart: {sizes:?}");
     });
 }
 
@@ -242,7 +241,7 @@ fn counts_are_per_namespace() {
     });
 }
 
-/// `conntrack -S` says the same.
+/// They equal the output of `conntrack -S`.
 #[test]
 fn per_cpu_statistics_are_read_correctly() {
     in_fresh_namespace(|| {

@@ -78,7 +78,7 @@ proptest! {
         prop_assert_eq!(read.zone(), entry.zone());
         prop_assert_eq!(read.get_group(Group::ORIG_IPV4), entry.get_group(Group::ORIG_IPV4));
         prop_assert_eq!(read.get_group(Group::MASTER_IPV4), entry.get_group(Group::MASTER_IPV4));
-        // The library writes whole words of labels.
+        // The library writes complete words of labels.
         let bits = |entry: &Conntrack| entry.labels().map(|labels| labels.iter().collect::<Vec<_>>());
         prop_assert_eq!(bits(&read), bits(&entry));
         prop_assert_eq!(read.helper(), entry.helper());

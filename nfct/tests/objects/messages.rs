@@ -1,4 +1,4 @@
-//! Attributes as the kernel sends them, and no bytes end the process.
+//! Messages as the kernel sends them, and damaged ones, which never crash the process.
 
 use std::time::Duration;
 

@@ -38,7 +38,10 @@ fn known_traffic_is_counted_exactly() {
     // Three more to another server, which share their public ports with three of these.
     let shared: Vec<_> =
         (0..3).map(|index| lab.connect_to(&servers[1], lab.client_at(1, 41_000 + index))).collect();
-    assert!((0..3).all(|at| shared[at].peer == newer[at].peer), "the kernel gives a port to two servers");
+    assert!(
+        (0..3).all(|at| shared[at].peer == newer[at].peer),
+        "the kernel reuses a port for another server"
+    );
     let udp: Vec<_> = (0..5).map(|index| lab.udp_client(lab.client_at(0, 42_000 + index))).collect();
     for socket in &udp {
         traffic::udp_exchange(socket, &outside);
@@ -74,7 +77,7 @@ fn known_traffic_is_counted_exactly() {
     // The kernel counts every connection of the namespace, including these requests.
     let sysctl = |name: &str| -> f64 {
         let value = bench.lab.gateway().read_sysctl(&format!("net.netfilter.nf_conntrack_{name}"));
-        value.expect("it tracks").parse().expect("a number")
+        value.expect("connection tracking is on").parse().expect("a number")
     };
     assert_eq!(samples["pynatconnd_conntrack_entries_limit"], sysctl("max"));
     assert!(samples["pynatconnd_conntrack_entries"] >= 30.0);
@@ -232,7 +235,7 @@ fn kernel_drops(lab: &Lab) -> u64 {
     const NETFILTER: &str = "12";
     let sockets = lab.gateway().read_proc_net("netlink").expect("it can be read");
     let mut lines = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let head = lines.next().expect("it has a head");
+    let head = lines.next().expect("it has a header line");
     let column = |name: &str| head.iter().position(|column| *column == name).expect("the column is there");
     let (protocol, groups, drops) = (column("Eth"), column("Groups"), column("Drops"));
     let listeners: Vec<_> =
@@ -294,7 +297,7 @@ fn known_corrections_and_failed_reloads_are_counted() {
     }
     let lab = Lab::builder().build();
     lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "0");
-    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
+    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
     let tuples: Vec<_> = (0..10)
         .map(|port| {
             let (src, nat) = (lab.client_at(0, 20_000 + port), (lab.public(0), 30_000 + port).into());
@@ -323,7 +326,7 @@ fn known_corrections_and_failed_reloads_are_counted() {
 
     bench.daemon.rewrite_config(&CONFIG.replace("[http_server]", "sweep_interval = 299\n[http_server]"));
     bench.daemon.signal(Signal::SIGHUP);
-    wait_until("the table was compared", || bench.metrics()["pynatconnd_sweep_corrections_total"] == 4.0);
+    wait_until("the sweep is complete", || bench.metrics()["pynatconnd_sweep_corrections_total"] == 4.0);
     bench.daemon.wait_for_line("is in force");
     let samples = bench.expect(&[
         ("pynatconnd_sweep_corrections_total", 4.0),
@@ -367,12 +370,12 @@ fn labels_are_bounded_and_reveal_no_inside_host() {
         let expected = f64::from(number / 30 + 1);
         match samples.get(&series) {
             Some(shown) => assert_eq!(*shown, expected, "{series}"),
-            None => assert!(expected <= 2.0, "{series} has more than others that are shown"),
+            None => assert!(expected <= 2.0, "{series} has more ports in use than others that are shown"),
         }
     }
     let inside = samples.keys().find(|series| {
         series.contains("\"10.7.") || series.contains("\"10.8.") || series.contains("192.168.")
     });
     assert_eq!(inside, None);
-    println!("{ADDRESSES} outside addresses: {} series", samples.len());
+    println!("{ADDRESSES} public addresses: {} series", samples.len());
 }

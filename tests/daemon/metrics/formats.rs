@@ -1,4 +1,4 @@
-//! Both formats are what they say they are, by promtool and by a strict reader.
+//! Both formats are valid, according to promtool and a strict parser.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -72,7 +72,7 @@ fn promtool(page: &str) {
     let mut child = child.unwrap_or_else(|error| {
         panic!("this test needs promtool, of the package prometheus: {error}: `make setup test` installs it")
     });
-    child.stdin.take().expect("it is a pipe").write_all(page.as_bytes()).expect("promtool reads");
+    child.stdin.take().expect("it is a pipe").write_all(page.as_bytes()).expect("promtool reads its input");
     let output = child.wait_with_output().expect("promtool ends");
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.is_empty(), "{said}");

@@ -1,4 +1,4 @@
-//! `/metrics` tells the truth: what is known to have happened is counted exactly, in formats that others can read.
+//! `/metrics` is true: known events are counted exactly, in valid formats.
 
 mod counts;
 mod formats;

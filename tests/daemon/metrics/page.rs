@@ -1,4 +1,4 @@
-//! A strict reader of both formats of `/metrics`.
+//! A strict parser of both formats of `/metrics`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,7 +48,7 @@ pub(super) fn read(page: &str, format: Format) -> Samples {
             assert!(is_name(&name), "{line}");
             match word {
                 "HELP" => {
-                    assert!(families.insert(name.clone()), "{name} is there twice");
+                    assert!(families.insert(name.clone()), "{name} occurs twice");
                     assert!(text.ends_with('.') && text.len() > 5 && !text.contains(['"', '\\']), "{line}");
                     (family, described) = (name, vec!["HELP"]);
                     continue;
@@ -86,7 +86,7 @@ pub(super) fn read(page: &str, format: Format) -> Samples {
         assert_eq!(suffix == "_bucket", labels.iter().any(|(name, _)| *name == "le"), "{line}");
         let value: f64 = value.parse().unwrap_or_else(|_| panic!("no number: {line}"));
         assert!(value.is_finite() && (kind == "gauge" || value >= 0.0), "{line}");
-        assert!(samples.insert(series.to_owned(), value).is_none(), "{series} is there twice");
+        assert!(samples.insert(series.to_owned(), value).is_none(), "{series} occurs twice");
     }
     check_histograms(&samples);
     samples
@@ -112,7 +112,7 @@ pub(super) fn check_histograms(samples: &Samples) {
     for (count, mut buckets) in histograms {
         buckets.sort_by(|one, other| one.0.total_cmp(&other.0));
         assert!(buckets.windows(2).all(|pair| pair[0].1 <= pair[1].1), "{count}: {buckets:?}");
-        let last = buckets.last().expect("there is one");
+        let last = buckets.last().expect("there is at least one");
         assert!(last.0.is_infinite(), "{count}: {buckets:?}");
         assert_eq!(last.1, samples[&count], "{count}");
     }

@@ -37,7 +37,7 @@ impl Bench {
         let daemon = DAEMON.start(lab.gateway(), config);
         daemon.wait_for_line("equals the kernel's");
         let client = Client::connect(lab.gateway(), daemon.local_addr());
-        let query = lab.gateway().enter(Query::open).expect("ctnetlink is there");
+        let query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
         Self { lab, daemon, client, query, answers: BTreeMap::new() }
     }
 

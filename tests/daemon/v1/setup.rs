@@ -40,7 +40,7 @@ pub(super) fn client(lab: &Lab, daemon: &Daemon) -> Client {
 
 /// A socket that creates and deletes entries in the gateway's kernel.
 pub(super) fn ctnetlink(lab: &Lab) -> Query {
-    lab.gateway().enter(Query::open).expect("root may ask the kernel")
+    lab.gateway().enter(Query::open).expect("ctnetlink is available")
 }
 
 /// A connection to create: its source, destination, public address and replying server.
@@ -69,7 +69,7 @@ impl TestConnection {
             };
             Tuple { src: from.ip(), dst: to.ip(), protocol: self.protocol, layer4, zone: self.zone }
         };
-        let mut entry = Conntrack::new().expect("there is memory");
+        let mut entry = Conntrack::new().expect("memory is available");
         entry.set_tuples(&tuple(self.src, self.dst, 8), &tuple(self.server, self.nat, 0));
         // CONFIRMED, ASSURED and SEEN_REPLY.
         entry.set_timeout(Duration::from_secs(3600)).set_status(Status(8 | 4 | 2)).set_mark(self.mark);
