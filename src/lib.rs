@@ -9,7 +9,8 @@
 //! 5  http                         listener, limits, one file a family of routes
 //! 4  tracker                      keeps the table equal to the kernel
 //! 3  table                        the mappings and their indexes, behind a mutex
-//! 2  mapping, filter, question    one mapping and its life; what is tracked; what is asked
+//! 2  tuples, mapping, filter,     a connection's two tuples; one mapping and its lifetime; what is
+//!    question                     tracked; what a lookup asks for
 //! 1  config, acl, stats, logging, clock, proc, error
 //! 0  the crates nfct and nfct-sys
 //! ```
@@ -37,3 +38,4 @@ pub mod stats;
 pub mod supervisor;
 pub mod table;
 pub mod tracker;
+pub mod tuples;

@@ -1049,7 +1049,7 @@ fn signals_end_it_whatever_clients_do() {
         // Long before the client that doesn't read would have been dropped.
         let took = start.elapsed();
         assert!(took < Duration::from_secs(7), "{signal}: {took:?}");
-        daemon.wait_for_line(&format!("{signal}: ending"));
+        daemon.wait_for_line(&format!("{signal} received, stopping"));
         assert!(Client::try_connect(lab.gateway(), daemon.local_addr()).is_err());
         drop((silent, stuck));
     }
@@ -1066,7 +1066,7 @@ fn an_answer_that_is_being_read_is_finished() {
     fill(&lab, 3000);
     let mut reader = stall(&lab, &daemon);
     daemon.signal(Signal::SIGTERM);
-    daemon.wait_for_line("SIGTERM: ending");
+    daemon.wait_for_line("SIGTERM received, stopping");
     // A slow reader, so that there is something to wait for.
     let mut text = Vec::new();
     while (&mut reader).take(4096).read_to_end(&mut text).unwrap() > 0 {

@@ -108,7 +108,9 @@ impl Server {
     /// from then on.
     pub async fn failure(&mut self) -> Fatal {
         match self.accepting.join_next().await {
-            Some(Err(error)) => Fatal::new(Cause::Software, format!("accepting connections: {error}")),
+            Some(Err(error)) => {
+                Fatal::new(Cause::Software, format!("accepting connections: {error}")).with_source(error)
+            }
             // Nothing accepts in the middle of a reload alone.
             None => std::future::pending().await,
         }

@@ -40,7 +40,7 @@ struct ThreadStat {
 /// it is drained before the answer is made. A part that dies ends the whole
 /// process, so whoever reads this reads that all are alive.
 pub(super) async fn answer(app: &App) -> Response {
-    let size = match app.tracker.ask(|table, _| table.live() + table.closed()).await {
+    let size = match app.tracker.read(|table, _| table.live() + table.closed()).await {
         Ok(answer) => answer.value,
         Err(error) => return broken(&error),
     };

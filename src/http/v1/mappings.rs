@@ -13,7 +13,7 @@ use super::{Failure, Response};
 use crate::http::response::BodyError;
 use crate::http::{App, response};
 use crate::question::Question;
-use crate::table::Place;
+use crate::table::Cursor;
 
 /// One JSON object a line.
 pub(super) const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
@@ -48,7 +48,7 @@ pub(super) fn no_wait(asked: &Asked) -> Result<(), Failure> {
 /// One piece for each slice of the table; a client that stops reading stops
 /// the walk, not the table.
 async fn send(app: &App, question: &Question, mut sender: Sender<Bytes, BodyError>) {
-    let mut next = Some(Place::START);
+    let mut next = Some(Cursor::START);
     while let Some(from) = next {
         let mut found = Vec::new();
         let slice = app.tracker.scan_slice(from, |mapping| {

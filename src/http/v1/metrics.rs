@@ -35,7 +35,7 @@ static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(())
 pub(super) async fn answer(app: &App, headers: &HeaderMap) -> Result<Response, Failure> {
     let one_at_a_time = ONE_AT_A_TIME.lock().await;
     let ports = app.tracker.ports_in_use().await?;
-    let counts = app.tracker.ask(|table, _| (table.live(), table.closed())).await?;
+    let counts = app.tracker.read(|table, _| (table.live(), table.closed())).await?;
     drop(one_at_a_time);
     let (live, closed) = counts.value;
     let mut registry = Registry::default();
@@ -47,7 +47,7 @@ pub(super) async fn answer(app: &App, headers: &HeaderMap) -> Result<Response, F
         closed,
         ports,
         receive_buffer: app.tracker.receive_buffer(),
-        drops: app.tracker.drops().ok(),
+        drops: app.tracker.lost_events().ok(),
         entries: proc::conntrack_entries(),
         limit: proc::conntrack_limit(),
         process: Process::read(),
@@ -240,12 +240,6 @@ impl Snapshot {
             "The longest that the lock of the table was held at once",
             Some(&Unit::Seconds),
             stats.lock_held.get().as_secs_f64(),
-        )?;
-        page.gauge(
-            "pynatconnd_table_lock_work_longest",
-            "The most processor time of one hold of the table's lock that did more than answer",
-            Some(&Unit::Seconds),
-            stats.lock_worked.get().as_secs_f64(),
         )
     }
 
@@ -367,7 +361,7 @@ fn about_the_process(process: &Process, page: &mut Page<'_>) -> fmt::Result {
     page.gauge("process_resident_memory", "Resident memory", Some(&Unit::Bytes), process.resident)?;
     page.gauge("process_virtual_memory", "Virtual memory", Some(&Unit::Bytes), process.virtual_memory)?;
     page.gauge("process_open_fds", "Open file descriptors", None, process.open_files)?;
-    page.gauge("process_max_fds", "File descriptors that may be open", None, process.most_files)
+    page.gauge("process_max_fds", "File descriptors that may be open", None, process.max_open_files)
 }
 
 /// Labels of a sample, with names and values.
