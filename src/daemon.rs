@@ -174,7 +174,7 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
                     Ok(new) => {
                         config = new;
                         app.stats.note_configured(app.clock.now());
-                        log::info!("{} is in force", cli.config.display());
+                        log::info!("configuration reloaded: {} is in force", cli.config.display());
                     }
                     Err(fatal) => {
                         app.stats.reload_failed.store(true, Ordering::Relaxed);

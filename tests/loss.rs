@@ -216,7 +216,7 @@ fn burst(netlink: &str) {
         drop(stop);
         let seen = watcher.join().expect("the watcher saw what it should");
         let log = daemon.stderr();
-        let losses = log.matches("dropped events").count();
+        let losses = log.matches("conntrack events lost").count();
         println!(
             "burst{note}: made in {made_in:.1?}, flushed in {flushed_in:.1?}, {losses} losses; \
              {after_filling:.1?} after it was made {full}, {after_flushing:.1?} after the flush \
@@ -303,7 +303,7 @@ fn a_standstill_of_ten_seconds_is_mended() {
         let made = churner.join().expect("the churn went on");
         let took = mended(&lab, &daemon, Instant::now());
         let found = compare(&mut query, ask(&lab, &daemon), lab.server_at(443));
-        let losses = daemon.stderr().matches("dropped events").count();
+        let losses = daemon.stderr().matches("conntrack events lost").count();
         println!(
             "standstill of 10 s: {made} made and removed, {losses} losses; {took:.1?} after the last {found}"
         );

@@ -467,7 +467,7 @@ fn a_known_loss_is_counted_and_told_of_once() {
     assert!(resyncs >= 2.0);
     assert_eq!(samples["pynatconnd_resync_duration_seconds_count"], resyncs);
     let log = bench.daemon.stderr();
-    for text in ["dropped events", "equals the kernel's again"] {
+    for text in ["conntrack events lost", "equals the kernel's again"] {
         assert_eq!(log.matches(text).count(), 1, "{log}");
     }
     println!("{MADE} made, {drops} lost: {line}");
