@@ -104,7 +104,7 @@ sanitize: setup ## nfct's tests with the C library under valgrind and AddressSan
 
 bench: PACKAGES += nginx wrk
 bench: setup ## figures against peers; ROWS=events,http picks, QUICK=1 rehearses
-	@$(AS_ROOT); "$$@" cargo bench --bench gateway --locked
+	@$(AS_ROOT); "$$@" cargo bench --bench gateway --features bench --locked
 
 run: build ## follow the NAT of this machine itself, with pynatconnd.conf
 	$(SUDO) target/release/pynatconnd -c pynatconnd.conf

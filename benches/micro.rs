@@ -12,9 +12,9 @@ use pynatconnd::config::{Config, Key};
 use pynatconnd::filter::Filter;
 use pynatconnd::http::counters::{Counters, LookupOutcome};
 use pynatconnd::http::route;
-use pynatconnd::mapping::{KeyValue, Learnt};
+use pynatconnd::mapping::{KeyValue, Source};
 use pynatconnd::question::Question;
-use pynatconnd::table::{Place, Table};
+use pynatconnd::table::{Cursor, Table};
 
 /// What finding its route and counting cost a request, on one thread.
 #[divan::bench(sample_count = 100, sample_size = 1000)]
@@ -32,9 +32,9 @@ fn count_response(bencher: Bencher<'_, '_>) {
 fn scan_ports(bencher: Bencher<'_, '_>) {
     let table = full();
     bencher.bench_local(|| {
-        let (mut ports, mut next) = (0, Some(Place::START));
-        while let Some(place) = next {
-            next = table.scan_ports(place, |_, _| ports += 1);
+        let (mut ports, mut next) = (0, Some(Cursor::START));
+        while let Some(cursor) = next {
+            next = table.scan_ports(cursor, |_, _| ports += 1);
         }
         assert_eq!(ports, MANY);
     });
@@ -79,7 +79,7 @@ fn flow(number: u32) -> Flow {
 
 fn full() -> Table {
     let mut table = Table::new(Key::NatPort, DEL_DELAY);
-    (0..MANY).for_each(|number| assert!(table.open(&flow(number), Learnt::Event, NOW)));
+    (0..MANY).for_each(|number| assert!(table.open(&flow(number), Source::Event, NOW)));
     table
 }
 
@@ -98,7 +98,7 @@ fn open_and_close(bencher: Bencher<'_, '_>) {
     let mut table = full();
     let mut next = MANY;
     bencher.bench_local(|| {
-        table.open(&flow(next), Learnt::Event, NOW);
+        table.open(&flow(next), Source::Event, NOW);
         table.close(&flow(next), NOW);
         table.expire(Stamp { monotonic: NOW.monotonic + 20_000, wall: NOW.wall }, usize::MAX);
         next += 1;
@@ -111,7 +111,7 @@ fn open(bencher: Bencher<'_, '_>) {
     let mut next = MANY;
     bencher.bench_local(|| {
         next += 1;
-        table.open(&flow(next), Learnt::Event, NOW)
+        table.open(&flow(next), Source::Event, NOW)
     });
 }
 
@@ -167,8 +167,8 @@ fn match_a_filter(bencher: Bencher<'_, '_>, which: &str) {
     let config = Config::parse(text.as_bytes(), "bench").expect("it is a configuration").config;
     let filter = Filter::new(&config.filter);
     let flow = flow(1);
-    assert!(filter.matches(&flow));
-    bencher.bench(|| filter.matches(black_box(&flow)));
+    assert!(filter.matches_flow(&flow));
+    bencher.bench(|| filter.matches_flow(black_box(&flow)));
 }
 
 /// The local time in a response. The code that builds responses is private to the daemon; these two do the same.

@@ -1,34 +1,35 @@
-//! Time as the daemon needs it: a monotonic reading for everything that is
-//! measured, and the wall clock only for what is shown to people.
+//! Time as the daemon needs it: a monotonic clock for everything that is measured,
+//! and the wall clock only for what people read.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// One moment on both clocks, each in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp {
-    /// Since an arbitrary moment long before the daemon's start; never steps.
+    /// Milliseconds since an arbitrary moment long before the daemon's start; never
+    /// jumps.
     pub monotonic: u64,
-    /// Since the Unix epoch, as the wall clock stood then.
+    /// Milliseconds since the Unix epoch, as the wall clock showed at that moment.
     pub wall: u64,
 }
 
 impl Stamp {
-    /// How long ago `earlier` was, by the monotonic clock.
+    /// The time since `earlier`, by the monotonic clock.
     pub fn since(self, earlier: Stamp) -> Duration {
         Duration::from_millis(self.monotonic.saturating_sub(earlier.monotonic))
     }
 
-    /// The moment that the wall clock showed as `wall` milliseconds, which must
-    /// not lie in the future; as far back on both clocks.
+    /// The moment at which the wall clock showed `wall`, which must not be in the
+    /// future. Both clocks go back by the same time.
     pub fn back_to_wall(self, wall: u64) -> Stamp {
         let age = self.wall.saturating_sub(wall);
         Stamp { monotonic: self.monotonic.saturating_sub(age), wall: self.wall.min(wall) }
     }
 }
 
-/// Where the time comes from.
+/// A source of time.
 pub trait Clock: Send + Sync {
-    /// This moment.
+    /// The current moment.
     fn now(&self) -> Stamp;
 }
 
@@ -38,9 +39,9 @@ pub struct SystemClock {
     start: Instant,
 }
 
-/// A mapping that the kernel says is years old must still have a monotonic
-/// stamp: the count begins a hundred years before the daemon.
-const BEFORE_START: u64 = 100 * 366 * 24 * 3600 * 1000;
+/// The monotonic time of the daemon's start: a hundred years, so that a connection
+/// that began years ago has a monotonic time too.
+const START: u64 = 100 * 366 * 24 * 3600 * 1000;
 
 impl Default for SystemClock {
     fn default() -> Self {
@@ -51,13 +52,14 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     fn now(&self) -> Stamp {
         Stamp {
-            monotonic: BEFORE_START + self.start.elapsed().as_millis() as u64,
+            monotonic: START + self.start.elapsed().as_millis() as u64,
             wall: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
         }
     }
 }
 
-/// How long this thread has been on a processor since it began.
+/// The processor time that this thread has used.
+#[cfg(feature = "bench")]
 pub fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! Wires the floors together: configuration, logging, tracker, HTTP, signals.
+//! Wires the layers together: configuration, logging, tracker, HTTP, signals.
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
@@ -22,11 +22,11 @@ use crate::supervisor::{self, Supervisor};
 use crate::tracker::{Settings, Tracker};
 use crate::{logging, proc};
 
-/// Open files that suffice for all connections.
-const FILES: u64 = 4096;
+/// Open files that are enough for all connections.
+const MAX_OPEN_FILES: u64 = 4096;
 
-/// The program: reads the command line, runs until it is told to end, and
-/// returns the exit status.
+/// The program: reads the command line, runs until a signal or an error ends it,
+/// and returns the exit status.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -45,8 +45,8 @@ pub fn main() -> ExitCode {
         Err(fatal) => {
             supervisor::failed(&fatal);
             if log::max_level() == log::LevelFilter::Off {
-                // It ended before logging began.
-                complain(&format!("pynatconnd: {fatal}\n"));
+                // Logging has not begun yet.
+                print_error(&format!("pynatconnd: {fatal}\n"));
             } else {
                 log::error!("{fatal}");
             }
@@ -55,13 +55,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Writes to standard output; whoever reads it may have had enough.
+/// Writes to standard output. Its reader may be gone, so errors are ignored.
 fn print(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }
 
-/// Writes to standard error, likewise.
-fn complain(text: &str) {
+/// Writes to standard error, and ignores errors too.
+fn print_error(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
@@ -69,7 +69,7 @@ fn run(cli: &Cli) -> Result<(), Fatal> {
     let (config, warnings) = load(cli)?;
     if cli.check_config {
         for warning in warnings {
-            complain(&format!("warning: {warning}\n"));
+            print_error(&format!("warning: {warning}\n"));
         }
         print(&config.to_ini());
         return Ok(());
@@ -82,18 +82,18 @@ fn run(cli: &Cli) -> Result<(), Fatal> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Fatal::new(Cause::System, format!("cannot start threads: {error}")))?
+        .map_err(cannot_start_threads)?
         .block_on(serve(cli, config, passed))
 }
 
-/// The configuration in force: the file, overridden by the command line.
+/// The configuration: the file, overridden by the command line.
 fn load(cli: &Cli) -> Result<(Config, Vec<String>), Fatal> {
     let loaded = Config::load(&cli.config)?;
     let mut config = loaded.config;
     if let Some(level) = &cli.log_level {
         config.log_level = level
             .parse::<LogLevel>()
-            .map_err(|error| Fatal::new(Cause::Usage, format!("--log-level: {error}")))?;
+            .map_err(|error| Fatal::new(Cause::Usage, format!("--log-level: {error}")).with_source(error))?;
     }
     if let Some(host) = &cli.ip {
         let checked = config.http.set_host(host);
@@ -108,16 +108,16 @@ fn load(cli: &Cli) -> Result<(Config, Vec<String>), Fatal> {
 }
 
 async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) -> Result<(), Fatal> {
-    // As many connections as are allowed, and what else is open; what the
-    // system does not grant shows as errors of accept, which pass.
-    let _ = rlimit::increase_nofile_limit(FILES);
+    // Enough for all allowed connections. If the system grants fewer, accept fails
+    // at times and is tried again.
+    let _ = rlimit::increase_nofile_limit(MAX_OPEN_FILES);
     let mut terminate = on_signal(SignalKind::terminate())?;
     let mut interrupt = on_signal(SignalKind::interrupt())?;
     let mut hangup = on_signal(SignalKind::hangup())?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let stats = Arc::new(Stats::default());
-    let (failed, mut failure) = mpsc::unbounded_channel();
+    let (failures, mut failure) = mpsc::unbounded_channel();
     let settings = Settings::from(&config);
     log::info!(
         "pynatconnd {} ({}) tracks {}, answers by {}",
@@ -127,24 +127,22 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
         settings.key
     );
     let tracker = Tracker::start(settings, clock.clone(), stats.clone(), move |error| {
-        let _ = failed.send(error);
+        let _ = failures.send(error);
     })?;
-    log::info!("following the kernel with a receive buffer of {} KiB", tracker.receive_buffer() >> 10);
+    log::info!("subscribed to conntrack events, receive buffer {} KiB", tracker.receive_buffer() >> 10);
     if proc::conntrack_events() == Some(0) {
         log::warn!(
-            "net.netfilter.nf_conntrack_events is 0, so the kernel tells of no connection: \
+            "net.netfilter.nf_conntrack_events is 0, so the kernel does not report connections: \
              set it to 1 (`sysctl -w net.netfilter.nf_conntrack_events=1`)"
         );
     }
     let publisher = tracker.clone();
     tokio::spawn(async move { publisher.publish().await });
 
-    // Sockets that were passed stay, whatever the configuration says.
+    // Sockets that systemd passed stay in use, whatever the configuration says.
     let is_passed = !passed.is_empty();
-    let workers = Workers::start()
-        .map_err(|error| Fatal::new(Cause::System, format!("cannot start threads: {error}")))?;
-    let workers = Arc::new(workers);
-    let listeners = if is_passed { take(passed)? } else { bind(&config).await? };
+    let workers = Arc::new(Workers::start().map_err(cannot_start_threads)?);
+    let listeners = if is_passed { adopt_listeners(passed)? } else { bind(&config).await? };
     let (stop, stopping) = watch::channel(false);
     stats.note_configured(clock.now());
     let app = Arc::new(App::new(Rules::from(&config), tracker, stats, clock, stopping));
@@ -168,11 +166,11 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
                     Ok(new) => {
                         config = new;
                         app.stats.note_configured(app.clock.now());
-                        log::info!("{} is in force", cli.config.display());
+                        log::info!("configuration reloaded: {} is in force", cli.config.display());
                     }
                     Err(fatal) => {
                         app.stats.reload_failed.store(true, Ordering::Relaxed);
-                        log::error!("{fatal}; the configuration stays as it was");
+                        log::error!("reload failed, the old configuration stays in force: {fatal}");
                     }
                 }
             }
@@ -180,25 +178,33 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
     };
     match ended {
         Ok(name) => {
-            log::info!(
-                "{name}: ending; the table's lock was held for {:?} at the longest; the most processor time \
-                 that one hold took was {:?}",
-                app.stats.lock_held.get(),
-                app.stats.lock_worked.get()
-            );
+            log_end(name, &app.stats);
             supervisor::stopping();
             let _ = stop.send(true);
             server.shut_down(config.join_timeout).await;
             Ok(())
         }
-        // Nothing may be answered from a table that nobody feeds.
+        // Nothing may be answered from a table that is no longer updated.
         Err(Some(fatal)) => Err(fatal),
-        Err(None) => Err(Fatal::new(Cause::Software, "the threads that follow the kernel are gone")),
+        Err(None) => Err(Fatal::new(Cause::Software, "the tracker's threads ended unexpectedly")),
     }
 }
 
-/// Puts the file as it is now into force: the table and the connections stay.
-/// Whatever can fail comes first, so that it is all or nothing.
+/// Logs the end, and how long the table's lock was held.
+fn log_end(signal: &str, stats: &Stats) {
+    let held = stats.lock_held.get();
+    #[cfg(not(feature = "bench"))]
+    log::info!("{signal} received, stopping; longest hold of the table's lock {held:?}");
+    #[cfg(feature = "bench")]
+    log::info!(
+        "{signal} received, stopping; longest hold of the table's lock {held:?}, most processor time of a \
+         hold {:?}",
+        stats.lock_worked.get()
+    );
+}
+
+/// Reads the file again and puts it into force; the table and the connections
+/// stay. What can fail is done first, so that all of it takes effect or nothing.
 async fn reload(
     cli: &Cli,
     old: &Config,
@@ -213,10 +219,10 @@ async fn reload(
     let moved = !is_passed && (&config.http.host, config.http.port) != (&old.http.host, old.http.port);
     let listeners = if moved { Some(bind_instead(&config, old, server).await?) } else { None };
     let (tracker, settings) = (app.tracker.clone(), Settings::from(&config));
-    let taken = tokio::task::spawn_blocking(move || tracker.reload(settings))
+    let reloaded = tokio::task::spawn_blocking(move || tracker.reload(settings))
         .await
-        .map_err(|error| Fatal::new(Cause::Software, error))?;
-    if let Err(error) = taken {
+        .map_err(|error| Fatal::from_error(Cause::Software, error))?;
+    if let Err(error) = reloaded {
         drop(listeners);
         if !server.is_accepting() {
             server.listen(bind(old).await?).await;
@@ -231,14 +237,14 @@ async fn reload(
     Ok(config)
 }
 
-/// Binds the new addresses while the old ones are still accepted on; but every
-/// address and one of them exclude each other on one port, and then the old ones
-/// go first.
+/// Binds the new addresses while the old ones still accept connections. On the
+/// same port the wildcard address and another address exclude each other; the old
+/// ones are closed first then.
 async fn bind_instead(new: &Config, old: &Config, server: &mut Server) -> Result<Vec<TcpListener>, Fatal> {
     let bound = listener::bind(&new.http.host, new.http.port).await;
     let excluded = bound.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrInUse);
     if !excluded || new.http.port != old.http.port {
-        return said(new, bound);
+        return log_bound(new, bound);
     }
     server.listen(Vec::new()).await;
     let bound = bind(new).await;
@@ -249,25 +255,28 @@ async fn bind_instead(new: &Config, old: &Config, server: &mut Server) -> Result
 }
 
 async fn bind(config: &Config) -> Result<Vec<TcpListener>, Fatal> {
-    said(config, listener::bind(&config.http.host, config.http.port).await)
+    log_bound(config, listener::bind(&config.http.host, config.http.port).await)
 }
 
-/// Takes the sockets that systemd passed.
-fn take(passed: Vec<std::net::TcpListener>) -> Result<Vec<TcpListener>, Fatal> {
-    log::info!("listening on what systemd passed: host and port of [http_server] are not used");
+/// Uses the sockets that systemd passed.
+fn adopt_listeners(passed: Vec<std::net::TcpListener>) -> Result<Vec<TcpListener>, Fatal> {
+    log::info!("listening on sockets that systemd passed; host and port of [http_server] are not used");
     let listeners: io::Result<Vec<TcpListener>> = passed.into_iter().map(TcpListener::from_std).collect();
-    let listeners = listeners
-        .map_err(|error| Fatal::new(Cause::System, format!("cannot use a passed socket: {error}")))?;
+    let listeners = listeners.map_err(|error| {
+        Fatal::new(Cause::System, format!("cannot use a socket that systemd passed: {error}"))
+            .with_source(error)
+    })?;
     log_addresses(&listeners);
     Ok(listeners)
 }
 
-/// Logs what was bound, or says why it was not.
-fn said(config: &Config, bound: io::Result<Vec<TcpListener>>) -> Result<Vec<TcpListener>, Fatal> {
+/// Logs the bound addresses, or explains the error.
+fn log_bound(config: &Config, bound: io::Result<Vec<TcpListener>>) -> Result<Vec<TcpListener>, Fatal> {
     let listeners = bound.map_err(|error| {
         let (host, port) = (&config.http.host, config.http.port);
-        let hint = "set host and port in [http_server] to an address of this machine that is free";
+        let hint = "set host and port in [http_server] to a free address of this machine";
         Fatal::new(Cause::System, format!("cannot listen on {host} port {port}: {error}; {hint}"))
+            .with_source(error)
     })?;
     log_addresses(&listeners);
     Ok(listeners)
@@ -279,7 +288,7 @@ fn log_addresses(listeners: &[TcpListener]) {
     }
 }
 
-/// The C library: the file that is loaded, and the version whose headers were used.
+/// The C library: the loaded file, and the version whose headers were used.
 fn library() -> String {
     let built = format!("libnetfilter_conntrack {}", nfct::LIBRARY_VERSION);
     match proc::loaded_library("libnetfilter_conntrack.so") {
@@ -296,5 +305,11 @@ fn start_logging(config: &Config) {
 }
 
 fn on_signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Fatal> {
-    signal(kind).map_err(|error| Fatal::new(Cause::System, format!("cannot catch signals: {error}")))
+    signal(kind).map_err(|error| {
+        Fatal::new(Cause::System, format!("cannot install a signal handler: {error}")).with_source(error)
+    })
+}
+
+fn cannot_start_threads(error: io::Error) -> Fatal {
+    Fatal::new(Cause::System, format!("cannot start threads: {error}")).with_source(error)
 }

@@ -1,39 +1,57 @@
-//! Why the daemon ends, with the exit status that says so (those of
-//! `sysexits.h`) and one line on how to mend it.
+//! Why the daemon ends: an exit status (those of `sysexits.h`), one line that says
+//! what happened and how to fix it, and the error behind it.
 
+use std::error::Error;
 use std::fmt;
 
 /// What a supervisor can tell from the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Cause {
-    /// The command line makes no sense.
+    /// The command line is not valid.
     Usage = 64,
     /// The kernel's conntrack netlink interface is missing.
     Unavailable = 69,
-    /// The kernel can't be followed any more.
+    /// The kernel can no longer be followed.
     Software = 70,
-    /// The system refused, for example to bind the address.
+    /// The system refused an operation, for example to bind the address.
     System = 71,
     /// CAP_NET_ADMIN is missing.
     Permission = 77,
-    /// The configuration file is missing or wrong.
+    /// The configuration file is missing or not valid.
     Configuration = 78,
 }
 
-/// The end of the daemon.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An error that ends the daemon.
+///
+/// Its text is one complete line, with the text of the error behind it.
+/// [`Error::source`] therefore returns what comes after that error, so that a
+/// printed chain repeats nothing.
+#[derive(Debug)]
 pub struct Fatal {
     /// The exit status.
     pub cause: Cause,
-    /// What happened and how to mend it, in one line.
+    /// What happened and how to fix it, in one line.
     pub message: String,
+    /// The error behind it, if there is one; `message` contains its text.
+    pub source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl Fatal {
-    /// A cause with its line.
+    /// An error with this exit status and text.
     pub fn new(cause: Cause, message: impl fmt::Display) -> Self {
-        Self { cause, message: message.to_string() }
+        Self { cause, message: message.to_string(), source: None }
+    }
+
+    /// An error whose text is that of the error behind it.
+    pub fn from_error(cause: Cause, source: impl Error + Send + Sync + 'static) -> Self {
+        Self::new(cause, &source).with_source(source)
+    }
+
+    /// Adds the error behind it; the text must contain its text.
+    #[must_use]
+    pub fn with_source(self, source: impl Error + Send + Sync + 'static) -> Self {
+        Self { source: Some(Box::new(source)), ..self }
     }
 }
 
@@ -43,7 +61,11 @@ impl fmt::Display for Fatal {
     }
 }
 
-impl std::error::Error for Fatal {}
+impl Error for Fatal {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().and_then(Error::source)
+    }
+}
 
 impl From<nfct::Error> for Fatal {
     fn from(error: nfct::Error) -> Self {
@@ -52,12 +74,51 @@ impl From<nfct::Error> for Fatal {
             nfct::Error::Unsupported { .. } => Cause::Unavailable,
             _ => Cause::Software,
         };
-        Self::new(cause, error)
+        Self::from_error(cause, error)
     }
 }
 
 impl From<crate::config::Error> for Fatal {
     fn from(error: crate::config::Error) -> Self {
-        Self::new(Cause::Configuration, error)
+        Self::from_error(Cause::Configuration, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// The texts of an error and of everything behind it.
+    fn chain(error: &dyn Error) -> Vec<String> {
+        let mut texts = vec![error.to_string()];
+        let mut next = error.source();
+        while let Some(error) = next {
+            texts.push(error.to_string());
+            next = error.source();
+        }
+        texts
+    }
+
+    #[test]
+    fn the_error_behind_it_is_kept_and_printed_once() {
+        let refused = || io::Error::from_raw_os_error(1);
+        let error = nfct::Error::Permission { doing: "test", needs: "CAP_NET_ADMIN", source: refused() };
+        let text = error.to_string();
+        let fatal = Fatal::from(error);
+        assert_eq!((fatal.cause, fatal.to_string()), (Cause::Permission, text));
+        let source = fatal.source.as_deref().and_then(|source| source.downcast_ref());
+        assert!(matches!(source, Some(nfct::Error::Permission { .. })), "{fatal:?}");
+
+        let outer = io::Error::other("outer");
+        let fatal = Fatal::new(Cause::System, format!("cannot listen: {outer}; use another port"));
+        assert_eq!(chain(&fatal.with_source(outer)), ["cannot listen: outer; use another port"]);
+
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] io::Error);
+        let fatal = Fatal::from_error(Cause::System, Outer(io::Error::other("inner")));
+        assert_eq!(chain(&fatal), ["outer", "inner"]);
     }
 }

@@ -5,9 +5,8 @@ use std::net::IpAddr;
 
 use nfct::{Direction, End, Flow, KernelFilter};
 
-use crate::clock::Stamp;
 use crate::config;
-use crate::mapping::{KeyValue, Learnt, Mapping};
+use crate::tuples::{KeyValue, Tuples};
 
 /// The conditions in force.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,7 +16,8 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// The conditions that a configuration sets; none tracks everything.
+    /// The conditions that a configuration sets. Without any, every connection is
+    /// tracked.
     pub fn new(config: &config::FilterConfig) -> Self {
         use config::Key;
         let addresses =
@@ -55,9 +55,9 @@ impl Filter {
         self.port(config::Key::DstPort)
     }
 
-    /// The conditions as a program for the kernel, so that events of other
-    /// connections never wake the daemon. It may let more through than
-    /// [`matches`](Self::matches), never less.
+    /// The conditions as a socket filter, so that events of other connections
+    /// never wake the daemon. It may pass more than [`matches`](Self::matches)
+    /// accepts, never less.
     pub fn kernel_filter(&self) -> KernelFilter {
         self.conditions.iter().fold(KernelFilter::new(), |filter, (key, value)| {
             let (direction, end) = match key {
@@ -86,33 +86,20 @@ impl Filter {
         })
     }
 
-    /// Whether a connection is tracked.
-    pub fn matches(&self, flow: &Flow) -> bool {
-        if self.conditions.is_empty() && !self.nat_only {
-            return true;
-        }
-        let never = Stamp { monotonic: 0, wall: 0 };
-        self.matches_mapping(&Mapping {
-            original: flow.original,
-            reply: flow.reply,
-            id: flow.id,
-            mark: flow.mark,
-            opened: never,
-            closed: None,
-            learnt: Learnt::Event,
-            silent: false,
-            sequence: 0,
-        })
+    /// Whether the connection of an event or of a dump is tracked.
+    #[inline]
+    pub fn matches_flow(&self, flow: &Flow) -> bool {
+        (self.conditions.is_empty() && !self.nat_only) || self.matches(&Tuples::from(flow))
     }
 
-    /// Whether a mapping in the table is still one to be tracked.
-    pub fn matches_mapping(&self, mapping: &Mapping) -> bool {
-        (!self.nat_only || mapping.is_source_nat() || mapping.is_destination_nat())
-            && self.conditions.iter().all(|(key, value)| mapping.key(*key) == Some(*value))
+    /// Whether a connection with these tuples is tracked.
+    pub fn matches(&self, tuples: &Tuples) -> bool {
+        (!self.nat_only || tuples.is_source_nat() || tuples.is_destination_nat())
+            && self.conditions.iter().all(|(key, value)| tuples.key(*key) == Some(*value))
     }
 }
 
-/// In words: `everything`, or
+/// In words, such as `everything` or
 /// `connections with dst_ip 198.51.100.1, dst_port 443 that are translated`.
 impl std::fmt::Display for Filter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -140,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// Few addresses and ports, so that conditions are met often.
+    /// Few addresses and ports, so that conditions often match.
     fn addresses() -> impl Strategy<Value = IpAddr> {
         let some = ["10.0.0.1", "10.0.0.2", "255.255.255.255", "fd00::1", "fd00::2", "::ffff:10.0.0.1"];
         prop::sample::select(some.map(|address| address.parse().unwrap()).to_vec())
@@ -158,13 +145,15 @@ mod tests {
         let protocols = prop::sample::select(vec![1_u8, 6, 17, 33, 47, 58, 132, 136, 0, 50, 255]);
         let ports = || prop::sample::select(vec![0_u16, 1, 443, 65535]);
         (addresses(), addresses(), protocols, ports(), ports(), 0..3_u16).prop_map(
-            |(src, dst, protocol, near, far, zone)| {
+            |(src, dst, protocol, src_port, dst_port, zone)| {
                 let protocol = Protocol::from(protocol);
                 let layer4 = match protocol {
-                    Protocol::Icmp | Protocol::Icmpv6 => Layer4::Icmp { id: near, kind: far as u8, code: 0 },
-                    Protocol::Gre => Layer4::Keys { src: near, dst: far },
+                    Protocol::Icmp | Protocol::Icmpv6 => {
+                        Layer4::Icmp { id: src_port, kind: dst_port as u8, code: 0 }
+                    }
+                    Protocol::Gre => Layer4::Keys { src: src_port, dst: dst_port },
                     Protocol::Other(_) => Layer4::None,
-                    _ => Layer4::Ports { src: near, dst: far },
+                    _ => Layer4::Ports { src: src_port, dst: dst_port },
                 };
                 Tuple { src, dst, protocol, layer4, zone }
             },
@@ -194,7 +183,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4000))]
         #[test]
-        fn the_kernel_never_holds_back_what_is_tracked(
+        fn the_socket_filter_passes_every_tracked_connection(
             config in filters(),
             (original, reply) in pairs(),
             new in any::<bool>(),
@@ -203,7 +192,7 @@ mod tests {
                 original, reply, id: 1, status: Status(0), mark: 0, timeout: None, start: None, stop: None,
             };
             let filter = Filter::new(&config);
-            // Sockets of any kind can carry an event, and have the kernel filter it.
+            // A socket filter works on any kind of socket, so no netlink is needed.
             let (sender, receiver) = UnixDatagram::pair().unwrap();
             filter.kernel_filter().attach(&receiver).unwrap();
             receiver.set_nonblocking(true).unwrap();
@@ -216,12 +205,12 @@ mod tests {
                     false
                 }
             };
-            let matches = filter.matches(&flow);
+            let matches = filter.matches_flow(&flow);
             prop_assert!(delivered || !matches);
             let has_ports = matches!(original.layer4, Layer4::Ports { .. } | Layer4::Keys { .. })
                 && matches!(reply.layer4, Layer4::Ports { .. } | Layer4::Keys { .. });
             if has_ports && !config.nat_only {
-                prop_assert_eq!(delivered, matches, "with ports the kernel is as exact");
+                prop_assert_eq!(delivered, matches, "for protocols with ports the socket filter is exact");
             }
         }
     }

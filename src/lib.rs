@@ -1,24 +1,24 @@
-//! pynatconnd: which inside host is behind a NAT gateway's public address and
-//! port?
+//! pynatconnd: which inside host uses a public address and port of a NAT gateway?
 //!
-//! The kernel's NAT mappings flow in one direction, through the floors of this
-//! crate, each of which uses only those below it:
+//! Mappings flow in one direction, from the kernel at the bottom to HTTP clients at
+//! the top. Each layer of this crate uses only the layers below it:
 //!
 //! ```text
-//! 6  daemon, supervisor           wires it up; signals, exit codes; systemd
-//! 5  http                         listener, limits, one file a family of routes
-//! 4  tracker                      keeps the table equal to the kernel
-//! 3  table                        the mappings and their indexes, behind a mutex
-//! 2  mapping, filter, question    one mapping and its life; what is tracked; what is asked
-//! 1  config, acl, stats, logging, clock, proc, error
+//! 6  daemon, supervisor                 wiring, signals, exit statuses; systemd
+//! 5  http                               listener, limits, routes
+//! 4  tracker                            keeps the table equal to the kernel's
+//! 3  table                              the mappings and their indexes
+//! 2  tuples, mapping, filter, question  a connection's tuples; a mapping and its lifetime;
+//!                                       what is tracked; what a lookup asks for
+//! 1  acl, cli, clock, config, error, logging, proc, stats
 //! 0  the crates nfct and nfct-sys
 //! ```
 //!
-//! A good order to read them in: [`mapping`] is what it is all about, [`table`]
-//! holds many of them, [`tracker`] keeps them true, [`http`] answers from them,
-//! and [`daemon`] puts it together. `doc/EXACTNESS.md` says why the answers are
-//! exact, `doc/HTTP.md` what they are, `doc/OPERATIONS.md` how to run it, and
-//! `CONTRIBUTING.md` where to add what.
+//! Read them in this order: [`mapping`] is what everything is about, [`table`] holds
+//! the mappings, [`tracker`] updates them, [`http`] answers from them, and
+//! [`daemon`] connects the parts. `doc/EXACTNESS.md` explains why answers are exact,
+//! `doc/HTTP.md` describes the routes, `doc/OPERATIONS.md` is for operators, and
+//! `CONTRIBUTING.md` says where to add what.
 #![forbid(unsafe_code)]
 
 pub mod acl;
@@ -37,3 +37,4 @@ pub mod stats;
 pub mod supervisor;
 pub mod table;
 pub mod tracker;
+pub mod tuples;

@@ -1,4 +1,4 @@
-//! The daemon's program; everything is in the library.
+//! The daemon's executable; its code is in the library.
 #![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {

@@ -1,5 +1,5 @@
-//! What the kernel says in `/proc`, of conntrack and of this process. In a
-//! container it may be hidden: `None` then.
+//! What `/proc` shows about conntrack and about this process. A container may hide
+//! it; the functions return `None` then.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -7,23 +7,23 @@ use std::time::Duration;
 use procfs::WithCurrentSystemInfo;
 use procfs::process::{LimitValue, MMapPath};
 
-/// Whether the kernel tells of connections: 0 never, 1 always, 2 of those that
-/// begin while somebody listens (its default since Linux 5.19).
+/// Which connections the kernel reports: 0 none, 1 all, 2 those that begin while
+/// somebody subscribes (its default since Linux 5.19).
 pub fn conntrack_events() -> Option<u32> {
     conntrack("events")
 }
 
-/// How many buckets the kernel's table has; somebody may change it at any time.
+/// The number of buckets of the kernel's table; it can change at any time.
 pub fn conntrack_buckets() -> Option<u32> {
     conntrack("buckets")
 }
 
-/// How many connections the kernel tracks in this network namespace.
+/// The number of connections that the kernel tracks in this network namespace.
 pub fn conntrack_entries() -> Option<u64> {
     conntrack("count")
 }
 
-/// How many it tracks at most.
+/// The number of connections that the kernel tracks at most.
 pub fn conntrack_limit() -> Option<u64> {
     conntrack("max")
 }
@@ -32,7 +32,7 @@ fn conntrack<T: FromStr>(name: &str) -> Option<T> {
     std::fs::read_to_string(format!("/proc/sys/net/netfilter/nf_conntrack_{name}")).ok()?.trim().parse().ok()
 }
 
-/// What this process uses.
+/// The resources that this process uses.
 #[derive(Debug)]
 pub struct Process {
     /// User and system CPU time.
@@ -43,12 +43,12 @@ pub struct Process {
     pub virtual_memory: u64,
     /// Open file descriptors.
     pub open_files: u64,
-    /// As many may be open.
-    pub most_files: u64,
+    /// The limit of open file descriptors.
+    pub max_open_files: u64,
 }
 
 impl Process {
-    /// As it is now.
+    /// Reads the current numbers.
     pub fn read() -> Option<Self> {
         let process = procfs::process::Process::myself().ok()?;
         let stat = process.stat().ok()?;
@@ -58,8 +58,8 @@ impl Process {
             resident: stat.rss_bytes().get(),
             virtual_memory: stat.vsize,
             open_files: process.fd_count().ok()? as u64,
-            most_files: match process.limits().ok()?.max_open_files.soft_limit {
-                LimitValue::Value(most) => most,
+            max_open_files: match process.limits().ok()?.max_open_files.soft_limit {
+                LimitValue::Value(limit) => limit,
                 LimitValue::Unlimited => u64::MAX,
             },
         })
@@ -83,10 +83,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_uses_something() {
-        let process = Process::read().expect("/proc is there");
+    fn the_process_has_memory_files_and_libraries() {
+        let process = Process::read().expect("/proc is mounted");
         assert!(process.resident > 1 << 20 && process.virtual_memory > process.resident, "{process:?}");
-        assert!((3..process.most_files).contains(&process.open_files), "{process:?}");
+        assert!((3..process.max_open_files).contains(&process.open_files), "{process:?}");
         assert!(loaded_library("libc.so").is_some_and(|file| file.starts_with("libc.so.")));
         assert_eq!(loaded_library("libnothing.so"), None);
     }

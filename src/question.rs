@@ -1,26 +1,28 @@
-//! What is asked about mappings: any subset of their fields.
+//! What a lookup asks for: any subset of a mapping's fields.
 
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use nfct::{Layer4, Protocol, Tuple};
 
+use crate::config::Key;
 use crate::filter::Filter;
 use crate::mapping::Mapping;
+use crate::tuples::{KeyValue, Tuples};
 
-/// Which lives are meant.
+/// The states that a question accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Lives {
-    /// Those that go on.
+pub enum StateFilter {
+    /// Live mappings.
     Live,
-    /// Those that ended and are still kept.
+    /// Mappings that closed and are still kept.
     Closed,
     /// Both.
     #[default]
     Any,
 }
 
-/// A question; a field that is not set does not matter.
+/// A question; a field that is `None` accepts every value.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Question {
     /// The inside host, or its network.
@@ -31,9 +33,9 @@ pub struct Question {
     pub nat_ip: Option<IpNetwork>,
     /// The public port.
     pub nat_port: Option<u16>,
-    /// The address that the inside host asked for, or its network.
+    /// The address that the inside host connected to, or its network.
     pub dst_ip: Option<IpNetwork>,
-    /// The port that the inside host asked for.
+    /// The port that the inside host connected to.
     pub dst_port: Option<u16>,
     /// The host that answers, or its network.
     pub server_ip: Option<IpNetwork>,
@@ -41,41 +43,62 @@ pub struct Question {
     pub server_port: Option<u16>,
     /// The transport protocol.
     pub protocol: Option<Protocol>,
-    /// The conntrack zone, of either direction.
+    /// The conntrack zone of either direction.
     pub zone: Option<u16>,
-    /// Which lives are meant.
-    pub lives: Lives,
+    /// The accepted states.
+    pub state: StateFilter,
 }
 
 impl Question {
-    /// Whether a mapping is an answer.
-    pub fn matches(&self, mapping: &Mapping) -> bool {
-        let in_network =
-            |network: Option<IpNetwork>, address| network.is_none_or(|net| net.contains(address));
-        let is_port = |asked: Option<u16>, port| asked.is_none() || asked == port;
-        let lives = match self.lives {
-            Lives::Live => mapping.is_live(),
-            Lives::Closed => !mapping.is_live(),
-            Lives::Any => true,
+    /// The question for live mappings by one key.
+    pub fn by_key(key: Key, value: KeyValue, protocol: Option<Protocol>) -> Self {
+        let (address, port) = match value {
+            KeyValue::Ip(address) => (Some(address.into()), None),
+            KeyValue::Port(port) => (None, Some(port)),
         };
-        lives
-            && self.protocol.is_none_or(|protocol| protocol == mapping.original.protocol)
-            && is_port(self.nat_port, mapping.nat_port())
-            && is_port(self.src_port, mapping.src_port())
-            && is_port(self.dst_port, mapping.dst_port())
-            && is_port(self.server_port, mapping.server_port())
-            && in_network(self.nat_ip, mapping.nat_ip())
-            && in_network(self.src_ip, mapping.src_ip())
-            && in_network(self.dst_ip, mapping.dst_ip())
-            && in_network(self.server_ip, mapping.server_ip())
-            && self.zone.is_none_or(|zone| zone == mapping.original.zone || zone == mapping.reply.zone)
+        let mut question = Question { protocol, state: StateFilter::Live, ..Question::default() };
+        match key {
+            Key::SrcIp => question.src_ip = address,
+            Key::SrcPort => question.src_port = port,
+            Key::NatIp => question.nat_ip = address,
+            Key::NatPort => question.nat_port = port,
+            Key::DstIp => question.dst_ip = address,
+            Key::DstPort => question.dst_port = port,
+        }
+        question
     }
 
-    /// The reply tuples that an answer must have one of, where the question and
-    /// the filter together name everything in them: the public address and
-    /// port, and the answering host and its port (those asked for, unless the
-    /// destination is translated). Without a protocol TCP and UDP are meant.
-    /// Empty where they do not name everything.
+    /// Whether a mapping matches.
+    pub fn matches(&self, mapping: &Mapping) -> bool {
+        let is_state = match self.state {
+            StateFilter::Live => mapping.is_live(),
+            StateFilter::Closed => !mapping.is_live(),
+            StateFilter::Any => true,
+        };
+        is_state && self.matches_tuples(&mapping.tuples)
+    }
+
+    fn matches_tuples(&self, tuples: &Tuples) -> bool {
+        let in_network =
+            |network: Option<IpNetwork>, address| network.is_none_or(|network| network.contains(address));
+        let is_port = |wanted: Option<u16>, port| wanted.is_none() || wanted == port;
+        self.protocol.is_none_or(|protocol| protocol == tuples.original.protocol)
+            && is_port(self.nat_port, tuples.nat_port())
+            && is_port(self.src_port, tuples.src_port())
+            && is_port(self.dst_port, tuples.dst_port())
+            && is_port(self.server_port, tuples.server_port())
+            && in_network(self.nat_ip, tuples.nat_ip())
+            && in_network(self.src_ip, tuples.src_ip())
+            && in_network(self.dst_ip, tuples.dst_ip())
+            && in_network(self.server_ip, tuples.server_ip())
+            && self.zone.is_none_or(|zone| zone == tuples.original.zone || zone == tuples.reply.zone)
+    }
+
+    /// The reply tuples that a matching connection can have, if the question and
+    /// the filter together name every part: the public address and port, and the
+    /// answering host and its port (the original destination, unless the
+    /// question names another). Without a protocol, one each for TCP and UDP.
+    /// Empty if a part is missing.
     pub fn reply_tuples(&self, filter: &Filter) -> Vec<Tuple> {
         let nat_ip = one_address(self.nat_ip).or(filter.nat_ip());
         let nat_port = self.nat_port.or(filter.nat_port());
@@ -86,7 +109,7 @@ impl Question {
         else {
             return Vec::new();
         };
-        if self.lives == Lives::Closed || src.is_ipv4() != dst.is_ipv4() {
+        if self.state == StateFilter::Closed || src.is_ipv4() != dst.is_ipv4() {
             return Vec::new();
         }
         let protocols = match self.protocol {
@@ -107,7 +130,7 @@ impl Question {
     }
 }
 
-/// The address of a network that holds just one.
+/// The address of a network that has only one.
 pub fn one_address(network: Option<IpNetwork>) -> Option<IpAddr> {
     network
         .filter(|network| network.prefix() == if network.is_ipv4() { 32 } else { 128 })

@@ -150,8 +150,9 @@ pub struct Stats {
     pub lock_time: Histogram,
     /// The longest hold.
     pub lock_held: Longest,
-    /// The most processor time of one hold that did more than read the table. If holds took much longer,
-    /// other threads had the processor meanwhile.
+    /// The most processor time of one hold that did more than read the table. Where
+    /// holds are much longer, other threads had the processor.
+    #[cfg(feature = "bench")]
     pub lock_worked: Longest,
     /// When the configuration in force was loaded, in milliseconds since the Unix epoch.
     pub configured_at: AtomicU64,
@@ -177,6 +178,7 @@ impl Default for Stats {
             swept: Counter::default(),
             lock_time: Histogram::new(&LOCK_BOUNDS),
             lock_held: Longest::default(),
+            #[cfg(feature = "bench")]
             lock_worked: Longest::default(),
             configured_at: AtomicU64::new(0),
             reload_failed: AtomicBool::new(false),

@@ -1,6 +1,6 @@
-//! What systemd is told, and what it hands over: that the daemon is ready, what
-//! it is at and that it lives (`sd_notify(3)`), and sockets to listen on
-//! (`sd_listen_fds(3)`). Without systemd nothing here does anything.
+//! The interface to systemd: notifications of readiness, status and watchdog
+//! (`sd_notify(3)`), and passed listening sockets (`sd_listen_fds(3)`). Without
+//! systemd nothing here has an effect.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,30 +16,32 @@ use crate::http::workers::Workers;
 use crate::proc;
 use crate::tracker::{Answer, Tracker};
 
-/// Without a watchdog the status is brought up to date this often.
-const STATUS_EVERY: Duration = Duration::from_secs(30);
-/// Reports follow each other no sooner than this, whatever is lost.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-/// Looks at whether the thread that drains the socket lives.
-const LOOKED_EVERY: Duration = Duration::from_millis(50);
+/// The time between two status updates without a watchdog.
+const STATUS_INTERVAL: Duration = Duration::from_secs(30);
+/// The shortest time between two reports, however often the table becomes
+/// incomplete.
+const MIN_REPORT_PAUSE: Duration = Duration::from_millis(100);
+/// The time between two checks whether the thread that drains the socket has made
+/// a round.
+const ROUND_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The listening sockets that were handed over; none where none were. To be
-/// called while there is one thread: it removes variables of the environment,
-/// so that no child takes the sockets for its own.
+/// The listening sockets that systemd passed; empty if it passed none. Call it
+/// while there is only one thread: it removes variables from the environment, so
+/// that no child process uses the sockets.
 ///
 /// # Errors
-/// When one is not a TCP socket that listens.
+/// When one is not a listening TCP socket.
 pub fn passed_listeners() -> Result<Vec<TcpListener>, Fatal> {
     let mut passed = ListenFd::from_env();
     let mut listeners = Vec::with_capacity(passed.len());
     for index in 0..passed.len() {
         let refuse = |found: String| {
-            let expected = "expected one that listens for TCP: in the .socket unit, \
-                            ListenStream= with an address and a port, and Accept=no";
-            Fatal::new(Cause::System, format!("systemd passed a socket, found: {found}; {expected}"))
+            let expected = "expected a listening TCP socket (in the .socket unit: ListenStream= with an \
+                            address and a port, and Accept=no)";
+            Fatal::new(Cause::System, format!("socket passed by systemd: found {found}, {expected}"))
         };
-        let taken = passed.take_tcp_listener(index).map_err(|error| refuse(error.to_string()))?;
-        let Some(listener) = taken else { continue };
+        let listener = passed.take_tcp_listener(index).map_err(|error| refuse(error.to_string()))?;
+        let Some(listener) = listener else { continue };
         if !SockRef::from(&listener).is_listener().unwrap_or(false) {
             return Err(refuse("one that does not listen".to_owned()));
         }
@@ -49,26 +51,25 @@ pub fn passed_listeners() -> Result<Vec<TcpListener>, Fatal> {
     Ok(listeners)
 }
 
-/// Tells systemd of the daemon's life.
+/// Reports the daemon's state to systemd.
 #[derive(Debug, Default)]
 pub struct Supervisor {
     ready: AtomicBool,
 }
 
 impl Supervisor {
-    /// Says that the daemon is ready once the kernel's table was read, keeps
-    /// the status true, and feeds the watchdog; for ever.
+    /// Reports that the daemon is ready once the kernel's table was read, updates the
+    /// status, and feeds the watchdog; never returns.
     ///
-    /// The watchdog is fed by proof alone: the thread that drains the socket
-    /// has done so since the last time, each of those that serve HTTP has done
-    /// something, and a question was answered from the table. Where one hangs,
-    /// so does this.
+    /// Each feeding of the watchdog has a proof: since the last one the thread that
+    /// drains the socket has made a round, each thread that serves HTTP has run a
+    /// task, and the table was read. If one of them hangs, so does this.
     pub async fn report(&self, tracker: &Tracker, workers: &Workers) {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
             return;
         }
         let watchdog = sd_notify::watchdog_enabled();
-        let mut beat = every(watchdog.map_or(STATUS_EVERY, |longest| longest / 2));
+        let mut beat = ticks(watchdog.map_or(STATUS_INTERVAL, |timeout| timeout / 2));
         let mut complete = tracker.watch_complete();
         let mut rounds = tracker.rounds();
         loop {
@@ -81,76 +82,77 @@ impl Supervisor {
                 workers.all_respond().await;
             }
             let loaded = tracker.is_loaded();
-            // What goes wrong here ends the daemon elsewhere.
-            let Ok(answer) = tracker.ask(|table, _| table.live()).await else { return };
+            // An error of the tracker ends the daemon elsewhere.
+            let Ok(answer) = tracker.read(|table, _| table.live()).await else { return };
             let status = status(answer, loaded);
-            let mut said = vec![Status(&status)];
+            let mut states = vec![Status(&status)];
             if loaded && !self.ready.swap(true, Ordering::Relaxed) {
-                said.push(Ready);
+                states.push(Ready);
             }
-            if let Some(longest) = watchdog.filter(|_| due) {
-                said.push(Watchdog);
+            if let Some(timeout) = watchdog.filter(|_| due) {
+                states.push(Watchdog);
                 if !loaded {
-                    // A table of many millions takes its time.
-                    said.push(ExtendTimeoutUsec(u32::try_from(longest.as_micros()).unwrap_or(u32::MAX)));
+                    // A table of many millions takes long to read.
+                    states.push(ExtendTimeoutUsec(u32::try_from(timeout.as_micros()).unwrap_or(u32::MAX)));
                 }
             }
-            tell(&said);
-            sleep(SHORTEST_PAUSE).await;
+            notify(&states);
+            sleep(MIN_REPORT_PAUSE).await;
         }
     }
 
-    /// Says that another configuration is being put into force.
+    /// Reports that the configuration is being reloaded.
     pub fn reloading(&self) {
         if let (true, Ok(now)) = (self.ready.load(Ordering::Relaxed), NotifyState::monotonic_usec_now()) {
-            tell(&[Reloading, now]);
+            notify(&[Reloading, now]);
         }
     }
 
-    /// Says how that went.
+    /// Reports the outcome of a reload.
     pub fn reloaded(&self, outcome: Result<(), &Fatal>) {
         let status = match outcome {
             Ok(()) => "the new configuration is in force".to_owned(),
-            Err(fatal) => format!("the configuration stays as it was: {fatal}"),
+            Err(fatal) => format!("reload failed, the old configuration stays in force: {fatal}"),
         };
         match self.ready.load(Ordering::Relaxed) {
-            true => tell(&[Status(&status), Ready]),
-            false => tell(&[Status(&status)]),
+            true => notify(&[Status(&status), Ready]),
+            false => notify(&[Status(&status)]),
         }
     }
 }
 
-/// Says that the daemon is ending.
+/// Reports that the daemon stops.
 pub fn stopping() {
-    tell(&[Stopping, Status("ending")]);
+    notify(&[Stopping, Status("stopping")]);
 }
 
-/// Says why it is.
+/// Reports that the daemon stops because of an error.
 pub fn failed(fatal: &Fatal) {
-    tell(&[Stopping, Status(&fatal.to_string())]);
+    notify(&[Stopping, Status(&fatal.to_string())]);
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        log::warn!("cannot tell systemd how the daemon is: NOTIFY_SOCKET: {error}");
+        log::warn!("cannot notify systemd through NOTIFY_SOCKET: {error}");
     }
 }
 
-/// A tick now, and one each `period`; none is made up for.
-fn every(period: Duration) -> Interval {
+/// A tick now and after each `period`. A late tick delays the next ones.
+fn ticks(period: Duration) -> Interval {
     let mut beat = interval(period.max(Duration::from_millis(1)));
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     beat
 }
 
-/// Waits until the socket was drained again after the round `seen`.
+/// Waits for the next round of the thread that drains the socket, after `seen`;
+/// returns its number.
 async fn next_round(tracker: &Tracker, seen: u64) -> u64 {
     loop {
         let rounds = tracker.rounds();
         if rounds != seen {
             return rounds;
         }
-        sleep(LOOKED_EVERY).await;
+        sleep(ROUND_POLL_INTERVAL).await;
     }
 }
 
@@ -160,7 +162,7 @@ fn status(Answer { value: live, complete }: Answer<usize>, loaded: bool) -> Stri
         format!("{live} live mappings; the table equals the kernel's")
     } else if loaded && proc::conntrack_events() == Some(0) {
         format!(
-            "{live} live mappings; net.netfilter.nf_conntrack_events is 0: the kernel tells of no connection"
+            "{live} live mappings; net.netfilter.nf_conntrack_events is 0: the kernel does not report connections"
         )
     } else {
         format!("{live} live mappings; reading the kernel's table")

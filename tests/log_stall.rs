@@ -34,7 +34,7 @@ impl Log for Stalled {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if record.args().to_string().contains("dropped events") {
+        if record.args().to_string().contains("conntrack events lost") {
             self.held.lock().unwrap().send(()).unwrap();
             let _ = self.go_on.lock().unwrap().recv();
         }

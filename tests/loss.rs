@@ -217,7 +217,7 @@ fn burst(netlink: &str) {
         drop(stop);
         let seen = watcher.join().expect("the watcher finished");
         let log = daemon.stderr();
-        let overruns = log.matches("dropped events").count();
+        let overruns = log.matches("conntrack events lost").count();
         println!(
             "burst{note}: made in {made_in:.1?}, flushed in {flushed_in:.1?}, {overruns} overruns; \
              {after_filling:.1?} after it was made {full}, {after_flushing:.1?} after the flush \
@@ -304,7 +304,7 @@ fn the_table_recovers_from_a_daemon_stopped_for_ten_seconds() {
         let made = churner.join().expect("the churn finished");
         let took = wait_complete(&lab, &daemon, Instant::now());
         let found = compare(&mut query, || ask(&lab, &daemon), lab.server_at(443));
-        let overruns = daemon.stderr().matches("dropped events").count();
+        let overruns = daemon.stderr().matches("conntrack events lost").count();
         println!(
             "standstill of 10 s: {made} made and removed, {overruns} overruns; {took:.1?} after the last {found}"
         );

@@ -6,21 +6,22 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use nfct::{Flow, Layer4, Protocol, Tuple};
 
 use crate::clock::Stamp;
-use crate::mapping::{Learnt, Mapping};
+use crate::mapping::{Mapping, Source};
+use crate::tuples::Tuples;
 
-/// An address of one family, as entries and keys hold it.
+/// An address of one family, as entries and index keys store it.
 pub(super) trait Address: Copy + Eq + Hash + std::fmt::Debug + Into<IpAddr> {
-    /// What keys without an address hold.
+    /// What index keys without an address store.
     const UNSET: Self;
 
     /// `None` for an address of the other family.
-    fn of(address: IpAddr) -> Option<Self>;
+    fn from_ip(address: IpAddr) -> Option<Self>;
 }
 
 impl Address for Ipv4Addr {
     const UNSET: Self = Ipv4Addr::UNSPECIFIED;
 
-    fn of(address: IpAddr) -> Option<Self> {
+    fn from_ip(address: IpAddr) -> Option<Self> {
         match address {
             IpAddr::V4(address) => Some(address),
             IpAddr::V6(_) => None,
@@ -31,7 +32,7 @@ impl Address for Ipv4Addr {
 impl Address for Ipv6Addr {
     const UNSET: Self = Ipv6Addr::UNSPECIFIED;
 
-    fn of(address: IpAddr) -> Option<Self> {
+    fn from_ip(address: IpAddr) -> Option<Self> {
         match address {
             IpAddr::V4(_) => None,
             IpAddr::V6(address) => Some(address),
@@ -39,32 +40,32 @@ impl Address for Ipv6Addr {
     }
 }
 
-/// A [`Tuple`] without air: 16 bytes with IPv4 addresses, 40 with IPv6.
+/// A [`Tuple`] without padding: 16 bytes with IPv4 addresses, 40 with IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Packed<A> {
+pub(super) struct PackedTuple<A> {
     pub(super) src: A,
     pub(super) dst: A,
-    /// Source port or key, or the ICMP identifier.
-    near: u16,
-    /// Destination port or key, or ICMP type and code.
-    far: u16,
+    /// Source port, source key or ICMP identifier.
+    src_l4: u16,
+    /// Destination port, destination key, or ICMP type and code.
+    dst_l4: u16,
     zone: u16,
     protocol: u8,
 }
 
-impl<A: Address> Packed<A> {
-    /// `None` where an address is of the other family.
-    pub(super) fn of(tuple: &Tuple) -> Option<Self> {
-        let (near, far) = match tuple.layer4 {
+impl<A: Address> PackedTuple<A> {
+    /// `None` if an address is of the other family.
+    pub(super) fn pack(tuple: &Tuple) -> Option<Self> {
+        let (src_l4, dst_l4) = match tuple.layer4 {
             Layer4::Ports { src, dst } | Layer4::Keys { src, dst } => (src, dst),
             Layer4::Icmp { id, kind, code } => (id, u16::from_be_bytes([kind, code])),
             Layer4::None => (0, 0),
         };
-        Some(Packed {
-            src: A::of(tuple.src)?,
-            dst: A::of(tuple.dst)?,
-            near,
-            far,
+        Some(PackedTuple {
+            src: A::from_ip(tuple.src)?,
+            dst: A::from_ip(tuple.dst)?,
+            src_l4,
+            dst_l4,
             zone: tuple.zone,
             protocol: tuple.protocol.number(),
         })
@@ -74,12 +75,12 @@ impl<A: Address> Packed<A> {
         let protocol = self.protocol();
         let layer4 = match protocol {
             Protocol::Icmp | Protocol::Icmpv6 => {
-                let [kind, code] = self.far.to_be_bytes();
-                Layer4::Icmp { id: self.near, kind, code }
+                let [kind, code] = self.dst_l4.to_be_bytes();
+                Layer4::Icmp { id: self.src_l4, kind, code }
             }
-            Protocol::Gre => Layer4::Keys { src: self.near, dst: self.far },
+            Protocol::Gre => Layer4::Keys { src: self.src_l4, dst: self.dst_l4 },
             Protocol::Other(_) => Layer4::None,
-            _ => Layer4::Ports { src: self.near, dst: self.far },
+            _ => Layer4::Ports { src: self.src_l4, dst: self.dst_l4 },
         };
         Tuple { src: self.src.into(), dst: self.dst.into(), protocol, layer4, zone: self.zone }
     }
@@ -88,19 +89,19 @@ impl<A: Address> Packed<A> {
         Protocol::from(self.protocol)
     }
 
-    /// The port at the sender's end, or the ICMP identifier.
-    pub(super) fn near_port(&self) -> u16 {
-        self.near
+    /// The source port, or the ICMP identifier.
+    pub(super) fn src_port(&self) -> u16 {
+        self.src_l4
     }
 
-    /// The port at the receiver's end; 0 for ICMP, which has none.
-    pub(super) fn far_port(&self) -> u16 {
-        if self.is_icmp() { 0 } else { self.far }
+    /// The destination port; 0 for ICMP, which has none.
+    pub(super) fn dst_port(&self) -> u16 {
+        if self.is_icmp() { 0 } else { self.dst_l4 }
     }
 
-    /// Of a reply tuple the public port, or the identifier that the outside sees.
+    /// The public port of a reply tuple, or the ICMP identifier after translation.
     pub(super) fn nat_port(&self) -> u16 {
-        if self.is_icmp() { self.near } else { self.far }
+        if self.is_icmp() { self.src_l4 } else { self.dst_l4 }
     }
 
     fn is_icmp(&self) -> bool {
@@ -131,15 +132,16 @@ impl From<PackedStamp> for Stamp {
     }
 }
 
-/// Whether a slot is in use, and by what.
+/// What a slot holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum State {
+pub(super) enum SlotState {
     Free = 0,
     Live = 1,
     Closed = 2,
-    /// Closed, and not to be answered any more.
-    Dropped = 3,
+    /// A closed entry that lookups no longer see; its slot becomes free when it
+    /// expires.
+    Removed = 3,
 }
 
 /// No slot.
@@ -147,49 +149,55 @@ pub(super) const NONE: u32 = u32::MAX;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry<A> {
-    pub(super) original: Packed<A>,
-    pub(super) reply: Packed<A>,
+    pub(super) original: PackedTuple<A>,
+    pub(super) reply: PackedTuple<A>,
     pub(super) opened: PackedStamp,
-    /// Meaningless while it lives.
+    /// Has no meaning while the mapping is live.
     pub(super) closed: PackedStamp,
     pub(super) id: u32,
     pub(super) mark: u32,
     /// The slot that closed after this one, or the next free one.
     pub(super) next: u32,
-    /// Counts entries: of two that opened in the same millisecond the later.
+    /// Counts entries, and orders those that opened in the same millisecond.
     pub(super) sequence: u32,
-    /// The dump during which it was last seen, or opened.
-    pub(super) epoch: u16,
-    /// State, how it was learnt, whether it may end without an event, and
-    /// whether it was the newest.
+    /// The last dump that contained it, or during which it opened.
+    pub(super) dump_number: u16,
+    /// The slot's state, the mapping's source, whether it may end without a
+    /// DESTROY event, and whether it was the newest entry.
     pub(super) flags: u8,
 }
 
 const STATE: u8 = 0b11;
-const LEARNT: u8 = 0b1100;
-const SILENT: u8 = 0b1_0000;
-const NEWEST: u8 = 0b10_0000;
+const SOURCE: u8 = 0b1100;
+const MAY_END_SILENTLY: u8 = 0b1_0000;
+const WAS_NEWEST: u8 = 0b10_0000;
 
 impl<A: Address> Entry<A> {
     /// What free slots hold.
     pub(super) const FREE: Self = {
-        let nothing = Packed { src: A::UNSET, dst: A::UNSET, near: 0, far: 0, zone: 0, protocol: 0 };
+        let empty = PackedTuple { src: A::UNSET, dst: A::UNSET, src_l4: 0, dst_l4: 0, zone: 0, protocol: 0 };
         Entry {
-            original: nothing,
-            reply: nothing,
+            original: empty,
+            reply: empty,
             opened: PackedStamp { high: [0; 2], low: [0; 2] },
             closed: PackedStamp { high: [0; 2], low: [0; 2] },
             id: 0,
             mark: 0,
             next: NONE,
             sequence: 0,
-            epoch: 0,
-            flags: State::Free as u8,
+            dump_number: 0,
+            flags: SlotState::Free as u8,
         }
     };
 
-    /// A life that goes on, with the tuples that `flow` has.
-    pub(super) fn new(tuples: &Tuples<A>, flow: &Flow, learnt: Learnt, silent: bool, now: Stamp) -> Self {
+    /// A live mapping with the tuples of `flow`.
+    pub(super) fn new(
+        tuples: &PackedTuples<A>,
+        flow: &Flow,
+        source: Source,
+        may_end_silently: bool,
+        now: Stamp,
+    ) -> Self {
         let opened = match flow.start {
             Some(nanoseconds) => now.back_to_wall(nanoseconds / 1_000_000),
             None => now,
@@ -203,77 +211,76 @@ impl<A: Address> Entry<A> {
             mark: flow.mark,
             next: NONE,
             sequence: 0,
-            epoch: 0,
-            flags: State::Live as u8 | (learnt as u8) << 2 | u8::from(silent) << 4,
+            dump_number: 0,
+            flags: SlotState::Live as u8 | (source as u8) << 2 | u8::from(may_end_silently) << 4,
         }
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> SlotState {
         match self.flags & STATE {
-            0 => State::Free,
-            1 => State::Live,
-            2 => State::Closed,
-            _ => State::Dropped,
+            0 => SlotState::Free,
+            1 => SlotState::Live,
+            2 => SlotState::Closed,
+            _ => SlotState::Removed,
         }
     }
 
-    pub(super) fn set_state(&mut self, state: State) {
+    pub(super) fn set_state(&mut self, state: SlotState) {
         self.flags = self.flags & !STATE | state as u8;
     }
 
-    fn learnt(&self) -> Learnt {
-        match (self.flags & LEARNT) >> 2 {
-            0 => Learnt::Event,
-            1 => Learnt::Dump,
-            _ => Learnt::Kernel,
+    fn source(&self) -> Source {
+        match (self.flags & SOURCE) >> 2 {
+            0 => Source::Event,
+            1 => Source::Dump,
+            _ => Source::Kernel,
         }
     }
 
-    /// Whether it began no earlier than anything that was entered before it.
+    /// Whether it opened no earlier than every entry that was stored before it.
     pub(super) fn was_newest(&self) -> bool {
-        self.flags & NEWEST != 0
+        self.flags & WAS_NEWEST != 0
     }
 
-    pub(super) fn set_was_newest(&mut self, newest: bool) {
-        self.flags = self.flags & !NEWEST | if newest { NEWEST } else { 0 };
+    pub(super) fn set_was_newest(&mut self, was_newest: bool) {
+        self.flags = self.flags & !WAS_NEWEST | if was_newest { WAS_NEWEST } else { 0 };
     }
 
-    /// Its end will be told.
-    pub(super) fn set_told(&mut self) {
-        self.flags &= !SILENT;
+    /// Notes that the kernel will report its end.
+    pub(super) fn clear_may_end_silently(&mut self) {
+        self.flags &= !MAY_END_SILENTLY;
     }
 
-    /// As [`Mapping::age_rank`].
+    /// The same as [`Mapping::age_rank`].
     pub(super) fn age_rank(&self) -> (u64, u32) {
         (Stamp::from(self.opened).monotonic, self.sequence)
     }
 
     pub(super) fn mapping(&self) -> Mapping {
         Mapping {
-            original: self.original.unpack(),
-            reply: self.reply.unpack(),
+            tuples: Tuples { original: self.original.unpack(), reply: self.reply.unpack() },
             id: self.id,
             mark: self.mark,
             opened: self.opened.into(),
-            closed: (self.state() != State::Live).then(|| self.closed.into()),
-            learnt: self.learnt(),
-            silent: self.flags & SILENT != 0,
+            closed: (self.state() != SlotState::Live).then(|| self.closed.into()),
+            source: self.source(),
+            may_end_silently: self.flags & MAY_END_SILENTLY != 0,
             sequence: self.sequence,
         }
     }
 }
 
-/// Both tuples of a flow.
+/// Both tuples of a flow, packed.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tuples<A> {
-    pub(super) original: Packed<A>,
-    pub(super) reply: Packed<A>,
+pub(super) struct PackedTuples<A> {
+    pub(super) original: PackedTuple<A>,
+    pub(super) reply: PackedTuple<A>,
 }
 
-impl<A: Address> Tuples<A> {
-    /// `None` where the flow is not wholly of this family.
-    pub(super) fn of(flow: &Flow) -> Option<Self> {
-        Some(Self { original: Packed::of(&flow.original)?, reply: Packed::of(&flow.reply)? })
+impl<A: Address> PackedTuples<A> {
+    /// `None` if an address is of the other family.
+    pub(super) fn pack(flow: &Flow) -> Option<Self> {
+        Some(Self { original: PackedTuple::pack(&flow.original)?, reply: PackedTuple::pack(&flow.reply)? })
     }
 }
 
@@ -294,7 +301,7 @@ mod tests {
                     _ => Layer4::Ports { src: 65535, dst: 1 },
                 };
                 let tuple = Tuple { src: address(src), dst: address(dst), protocol, layer4, zone: 65535 };
-                let (v4, v6) = (Packed::<Ipv4Addr>::of(&tuple), Packed::<Ipv6Addr>::of(&tuple));
+                let (v4, v6) = (PackedTuple::<Ipv4Addr>::pack(&tuple), PackedTuple::<Ipv6Addr>::pack(&tuple));
                 assert_eq!(v4.is_some(), tuple.src.is_ipv4());
                 assert_eq!(
                     v4.map(|packed| packed.unpack()).or(v6.map(|packed| packed.unpack())),
@@ -302,12 +309,12 @@ mod tests {
                 );
             }
         }
-        assert_eq!((size_of::<Packed<Ipv4Addr>>(), size_of::<Packed<Ipv6Addr>>()), (16, 40));
+        assert_eq!((size_of::<PackedTuple<Ipv4Addr>>(), size_of::<PackedTuple<Ipv6Addr>>()), (16, 40));
         assert_eq!((size_of::<Entry<Ipv4Addr>>(), size_of::<Entry<Ipv6Addr>>()), (76, 124));
     }
 
     #[test]
-    fn flags_are_kept_apart() {
+    fn flags_do_not_overlap() {
         let tuple = Tuple {
             src: "10.0.0.1".parse().unwrap(),
             dst: "10.0.0.2".parse().unwrap(),
@@ -326,18 +333,26 @@ mod tests {
             stop: None,
         };
         let now = Stamp { monotonic: (1 << 48) - 1, wall: 1_795_246_463_007 };
-        for learnt in [Learnt::Event, Learnt::Dump, Learnt::Kernel] {
-            for silent in [false, true] {
-                let mut entry =
-                    Entry::new(&Tuples::<Ipv4Addr>::of(&flow).unwrap(), &flow, learnt, silent, now);
-                for state in [State::Live, State::Closed, State::Dropped, State::Free] {
+        for source in [Source::Event, Source::Dump, Source::Kernel] {
+            for may_end_silently in [false, true] {
+                let mut entry = Entry::new(
+                    &PackedTuples::<Ipv4Addr>::pack(&flow).unwrap(),
+                    &flow,
+                    source,
+                    may_end_silently,
+                    now,
+                );
+                for state in [SlotState::Live, SlotState::Closed, SlotState::Removed, SlotState::Free] {
                     entry.set_state(state);
                     let mapping = entry.mapping();
-                    assert_eq!((entry.state(), mapping.learnt, mapping.silent), (state, learnt, silent));
+                    assert_eq!(
+                        (entry.state(), mapping.source, mapping.may_end_silently),
+                        (state, source, may_end_silently)
+                    );
                     assert_eq!(mapping.opened, now);
                 }
-                entry.set_told();
-                assert!(!entry.mapping().silent);
+                entry.clear_may_end_silently();
+                assert!(!entry.mapping().may_end_silently);
             }
         }
     }

@@ -1,118 +1,132 @@
-//! The mappings of one address family: IPv4's entries are half as large as IPv6's.
+//! The mappings of one address family: IPv4's entries are smaller than IPv6's.
 
 use std::time::Duration;
 
 use nfct::Flow;
 
-use super::changes::{Change, Journal};
-use super::entry::{Address, Entry, NONE, State, Tuples};
-use super::index::{By, Chains, Class, Identities, IndexKey};
-use super::slab::Chunks;
-use super::sync::Ended;
-use super::{ALWAYS, End, LONGEST_WALK, SLICE};
+use super::chunks::Chunks;
+use super::ended::EndedLifetimes;
+use super::entry::{Address, Entry, NONE, PackedTuples, SlotState};
+use super::index::{ChainIndex, ChainKey, IndexedBy, LiveIndex, MAX_CHAIN_WALK, ProtocolClass};
+use super::journal::{Change, Journal};
 use crate::clock::Stamp;
 use crate::config::Key;
-use crate::mapping::Learnt;
+use crate::mapping::Source;
 
-#[derive(Debug)]
-pub(super) struct Family<A> {
-    pub(super) entries: Chunks<Entry<A>>,
-    /// The first of the free slots, which are linked, and the first that was
-    /// never used.
-    free: u32,
-    pub(super) unused: u32,
-    pub(super) live: usize,
-    pub(super) closed: usize,
-    /// Closed entries are linked in the order in which they closed, which is
-    /// the order in which their time is over.
-    first_closed: u32,
-    last_closed: u32,
-    pub(super) identities: Identities,
-    pub(super) chains: Vec<Chains>,
-    /// When the newest of all entries there were began, by the monotonic clock.
-    newest: u64,
-    /// How long a closed mapping is still answered.
-    pub(super) del_delay: Duration,
-    /// Counts dumps; an entry carries the number of the last that saw it.
-    pub(super) epoch: u16,
-    /// Lives that ended while a dump runs, which may show them all the same.
-    pub(super) ended_during_dump: Option<Ended>,
-    /// Whether what the dump shows may end without an event.
-    pub(super) dump_is_silent: bool,
+/// Slots in a slice, which one hold of the lock works on: far less than a
+/// millisecond's work.
+const SLOTS_PER_SLICE: u32 = 1024;
+
+/// What a DESTROY event meant for the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseResult {
+    /// It closed a live mapping.
+    WasLive,
+    /// The mapping was unknown, and is now stored as closed.
+    WasUnknown,
+    /// The table has newer information; nothing changed.
+    Stale,
 }
 
-impl<A: Address> Family<A> {
+#[derive(Debug)]
+pub(super) struct FamilyTable<A> {
+    pub(super) entries: Chunks<Entry<A>>,
+    /// The first free slot; free slots are linked.
+    first_free: u32,
+    /// The first slot that was never used.
+    pub(super) first_unused: u32,
+    pub(super) live: usize,
+    pub(super) closed: usize,
+    /// Closed entries are linked in the order in which they closed, which is the
+    /// order in which they expire.
+    first_closed: u32,
+    last_closed: u32,
+    pub(super) live_index: LiveIndex,
+    pub(super) indexes: Vec<ChainIndex>,
+    /// The latest time, by the monotonic clock, at which a stored entry opened.
+    newest_opened: u64,
+    /// How long lookups still find a closed mapping.
+    pub(super) del_delay: Duration,
+    /// Counts dumps; an entry has the number of the last dump that contained it.
+    pub(super) dump_number: u16,
+    /// Lifetimes that ended while a dump runs, which it may still contain.
+    pub(super) ended_during_dump: Option<EndedLifetimes>,
+    /// Whether what the dump adds may end without a DESTROY event.
+    pub(super) dumped_may_end_silently: bool,
+}
+
+impl<A: Address> FamilyTable<A> {
     pub(super) fn new(key: Key, del_delay: Duration) -> Self {
-        let mut by = ALWAYS.to_vec();
-        if !by.contains(&By::key(key)) {
-            by.push(By::key(key));
+        let mut indexed_by = IndexedBy::STANDARD.to_vec();
+        if !indexed_by.contains(&IndexedBy::key(key)) {
+            indexed_by.push(IndexedBy::key(key));
         }
         Self {
             entries: Chunks::new(),
-            free: NONE,
-            unused: 0,
+            first_free: NONE,
+            first_unused: 0,
             live: 0,
             closed: 0,
             first_closed: NONE,
             last_closed: NONE,
-            identities: Identities::new(),
-            chains: by.into_iter().map(Chains::new).collect(),
-            newest: 0,
+            live_index: LiveIndex::new(),
+            indexes: indexed_by.into_iter().map(ChainIndex::new).collect(),
+            newest_opened: 0,
             del_delay,
-            epoch: 0,
+            dump_number: 0,
             ended_during_dump: None,
-            dump_is_silent: false,
+            dumped_may_end_silently: false,
         }
     }
 
-    pub(super) fn open(&mut self, flow: &Flow, learnt: Learnt, now: Stamp, journal: &mut Journal) -> bool {
-        let Some(tuples) = Tuples::of(flow) else { return false };
-        if let Some(slot) = self.identities.find(&tuples.reply, &self.entries) {
+    pub(super) fn open(&mut self, flow: &Flow, source: Source, now: Stamp, journal: &mut Journal) -> bool {
+        let Some(tuples) = PackedTuples::pack(flow) else { return false };
+        if let Some(slot) = self.live_index.find(&tuples.reply, &self.entries) {
             let entry = self.entries.get_mut(slot);
             if entry.id == flow.id && entry.original == tuples.original {
                 entry.mark = flow.mark;
-                entry.epoch = self.epoch;
-                if learnt == Learnt::Event {
-                    // Whose beginning is told, its end is told too.
-                    entry.set_told();
-                    // It may be another life all the same: an id may come back.
-                    self.enter(slot, journal, true);
+                entry.dump_number = self.dump_number;
+                if source == Source::Event {
+                    // The kernel sends a DESTROY event for each NEW event.
+                    entry.clear_may_end_silently();
+                    // It may be another lifetime: the kernel reuses conntrack ids.
+                    self.number_and_index(slot, journal, true);
                 }
                 return false;
             }
-            // The kernel gives a reply tuple to one connection at a time: the
-            // end of the one before was not told.
+            // The kernel gives a reply tuple to one connection at a time, so the
+            // previous one ended without a DESTROY event.
             self.close_slot(slot, now, journal);
-        } else if flow.status.is_dying() && self.knows_as_closed(&tuples, flow) {
-            // The word of its end overtook the word of its beginning.
+        } else if flow.status.is_dying() && self.is_known_closed(&tuples, flow) {
+            // The DESTROY event overtook the NEW event.
             return false;
         }
-        self.insert(Entry::new(&tuples, flow, learnt, learnt == Learnt::Kernel, now), journal);
+        self.insert(Entry::new(&tuples, flow, source, source == Source::Kernel, now), journal);
         true
     }
 
-    pub(super) fn close(&mut self, flow: &Flow, now: Stamp, journal: &mut Journal) -> End {
-        let Some(tuples) = Tuples::of(flow) else { return End::Stale };
+    pub(super) fn close(&mut self, flow: &Flow, now: Stamp, journal: &mut Journal) -> CloseResult {
+        let Some(tuples) = PackedTuples::pack(flow) else { return CloseResult::Stale };
         if let Some(ended) = &mut self.ended_during_dump {
-            ended.insert(self.identities.hash(&tuples.reply), flow.id);
+            ended.insert(self.live_index.hash(&tuples.reply), flow.id);
         }
-        match self.identities.find(&tuples.reply, &self.entries) {
+        match self.live_index.find(&tuples.reply, &self.entries) {
             Some(slot) if self.entries.get(slot).id == flow.id => {
                 self.close_slot(slot, now, journal);
-                End::OfKnown
+                CloseResult::WasLive
             }
-            _ if self.knows_as_closed(&tuples, flow) => End::Stale,
+            _ if self.is_known_closed(&tuples, flow) => CloseResult::Stale,
             _ => {
-                let slot = self.place(Entry::new(&tuples, flow, Learnt::Event, false, now), journal);
+                let slot = self.store(Entry::new(&tuples, flow, Source::Event, false, now), journal);
                 self.queue_closed(slot, now);
-                End::OfUnknown
+                CloseResult::WasUnknown
             }
         }
     }
 
-    pub(super) fn expire(&mut self, now: Stamp, most: usize) -> usize {
+    pub(super) fn expire(&mut self, now: Stamp, max: usize) -> usize {
         let mut removed = 0;
-        for _ in 0..most {
+        for _ in 0..max {
             if self.first_closed == NONE {
                 break;
             }
@@ -121,7 +135,7 @@ impl<A: Address> Family<A> {
             if now.since(entry.closed.into()) < self.del_delay {
                 break;
             }
-            if entry.state() == State::Closed {
+            if entry.state() == SlotState::Closed {
                 self.closed -= 1;
                 removed += 1;
             }
@@ -139,83 +153,85 @@ impl<A: Address> Family<A> {
         Some(self.del_delay.saturating_sub(now.since(first.closed.into())))
     }
 
-    pub(super) fn chains(&self, by: By) -> Option<&Chains> {
-        self.chains.iter().find(|chains| chains.by == by)
+    pub(super) fn index(&self, by: IndexedBy) -> Option<&ChainIndex> {
+        self.indexes.iter().find(|index| index.by == by)
     }
 
+    /// The slots of the slice from `from` on, and where the next one begins.
     pub(super) fn slice(&self, from: u32) -> (std::ops::Range<u32>, Option<u32>) {
-        let end = from.saturating_add(SLICE).min(self.unused);
-        (from..end, (end < self.unused).then_some(end))
+        let end = from.saturating_add(SLOTS_PER_SLICE).min(self.first_unused);
+        (from..end, (end < self.first_unused).then_some(end))
     }
 
-    /// Whether a closed entry is this very life.
-    fn knows_as_closed(&self, tuples: &Tuples<A>, flow: &Flow) -> bool {
-        let class = Class::of(flow.original.protocol);
-        let key = IndexKey::new(Some(flow.reply.dst), Some(tuples.reply.nat_port()), class);
-        let chain = self.chains(By::NatIpAndPort).zip(key);
-        chain.is_some_and(|(chains, key)| {
-            chains.walk(key, &self.entries).take(LONGEST_WALK).any(|slot| {
+    /// Whether this very lifetime is stored as closed.
+    fn is_known_closed(&self, tuples: &PackedTuples<A>, flow: &Flow) -> bool {
+        let class = ProtocolClass::of(flow.original.protocol);
+        let key = ChainKey::new(Some(flow.reply.dst), Some(tuples.reply.nat_port()), class);
+        let chain = self.index(IndexedBy::NatIpAndPort).zip(key);
+        chain.is_some_and(|(index, key)| {
+            index.walk(key, &self.entries).take(MAX_CHAIN_WALK).any(|slot| {
                 let entry = self.entries.get(slot);
-                entry.state() == State::Closed && entry.id == flow.id && entry.reply == tuples.reply
+                entry.state() == SlotState::Closed && entry.id == flow.id && entry.reply == tuples.reply
             })
         })
     }
 
     pub(super) fn insert(&mut self, entry: Entry<A>, journal: &mut Journal) {
-        let slot = self.place(entry, journal);
+        let slot = self.store(entry, journal);
         let entry = *self.entries.get(slot);
-        self.identities.insert(slot, &self.entries);
+        self.live_index.insert(slot, &self.entries);
         self.live += 1;
-        journal.note(|| Change::Opened(entry.mapping()));
+        journal.record(|| Change::Opened(entry.mapping()));
     }
 
-    /// Stores an entry and enters it into the chains.
-    fn place(&mut self, entry: Entry<A>, journal: &mut Journal) -> u32 {
-        let slot = if self.free == NONE {
-            self.unused += 1;
-            self.unused - 1
+    /// Stores an entry in a free slot and adds it to the chain indexes.
+    fn store(&mut self, entry: Entry<A>, journal: &mut Journal) -> u32 {
+        let slot = if self.first_free == NONE {
+            self.first_unused += 1;
+            self.first_unused - 1
         } else {
-            self.free
+            self.first_free
         };
-        self.entries.reach(slot, Entry::FREE);
-        self.free = self.entries.get(slot).next;
-        *self.entries.get_mut(slot) = Entry { epoch: self.epoch, ..entry };
-        self.enter(slot, journal, false);
+        self.entries.grow_to(slot, Entry::FREE);
+        self.first_free = self.entries.get(slot).next;
+        *self.entries.get_mut(slot) = Entry { dump_number: self.dump_number, ..entry };
+        self.number_and_index(slot, journal, false);
         slot
     }
 
-    /// Numbers an entry and puts it in front of the chains, where it may stand
-    /// already: they are in the order of these numbers.
-    fn enter(&mut self, slot: u32, journal: &mut Journal, again: bool) {
-        if again {
-            for chains in &mut self.chains {
-                chains.remove(slot, &self.entries);
+    /// Numbers an entry and puts it at the front of its chains, which are in the
+    /// order of these numbers. `is_indexed` says that it is in them already.
+    fn number_and_index(&mut self, slot: u32, journal: &mut Journal, is_indexed: bool) {
+        if is_indexed {
+            for index in &mut self.indexes {
+                index.remove(slot, &self.entries);
             }
         }
         let entry = self.entries.get_mut(slot);
         entry.sequence = journal.number_entry();
         let opened = Stamp::from(entry.opened).monotonic;
-        entry.set_was_newest(opened >= self.newest);
-        self.newest = self.newest.max(opened);
-        for chains in &mut self.chains {
-            chains.insert(slot, &self.entries);
+        entry.set_was_newest(opened >= self.newest_opened);
+        self.newest_opened = self.newest_opened.max(opened);
+        for index in &mut self.indexes {
+            index.insert(slot, &self.entries);
         }
     }
 
     pub(super) fn close_slot(&mut self, slot: u32, now: Stamp, journal: &mut Journal) {
-        self.identities.remove(slot, &self.entries);
+        self.live_index.remove(slot, &self.entries);
         self.live -= 1;
         self.queue_closed(slot, now);
         let entry = *self.entries.get(slot);
-        journal.note(|| Change::Closed(entry.mapping()));
+        journal.record(|| Change::Closed(entry.mapping()));
     }
 
+    /// Appends an entry to the closed ones, which wait to expire.
     fn queue_closed(&mut self, slot: u32, now: Stamp) {
         let entry = self.entries.get_mut(slot);
         if let Some(ended) = &mut self.ended_during_dump {
-            ended.insert(self.identities.hash(&entry.reply), entry.id);
+            ended.insert(self.live_index.hash(&entry.reply), entry.id);
         }
-        entry.set_state(State::Closed);
+        entry.set_state(SlotState::Closed);
         entry.closed = now.into();
         entry.next = NONE;
         self.closed += 1;
@@ -227,10 +243,10 @@ impl<A: Address> Family<A> {
     }
 
     fn free_slot(&mut self, slot: u32) {
-        for chains in &mut self.chains {
-            chains.remove(slot, &self.entries);
+        for index in &mut self.indexes {
+            index.remove(slot, &self.entries);
         }
-        *self.entries.get_mut(slot) = Entry { next: self.free, ..Entry::FREE };
-        self.free = slot;
+        *self.entries.get_mut(slot) = Entry { next: self.first_free, ..Entry::FREE };
+        self.first_free = slot;
     }
 }

@@ -1,7 +1,7 @@
-//! Indexes of the table, by slot number.
+//! Indexes of the table; they store slot numbers.
 //!
-//! An index is cut into many small hash tables: one that grows moves only its
-//! own slots, about a thousand of four million, so that no insertion holds the
+//! An index is divided into many small hash tables. One that grows moves only
+//! its own slots, about a thousand of four million, so no insertion holds the
 //! table's lock long.
 
 use std::hash::BuildHasher;
@@ -10,13 +10,15 @@ use std::net::IpAddr;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use nfct::Protocol;
 
-use super::entry::{Address, Entry, NONE, Packed, State};
-use super::slab::Chunks;
+use super::chunks::Chunks;
+use super::entry::{Address, Entry, NONE, PackedTuple, SlotState};
 use crate::config::Key;
-use crate::mapping::KeyValue;
+use crate::tuples::KeyValue;
 
-/// Small tables an index is cut into.
+/// Hash tables in an index.
 const SHARDS: usize = 4096;
+/// Entries of a chain that are walked in one go at most.
+pub(super) const MAX_CHAIN_WALK: usize = 4096;
 
 #[derive(Debug)]
 struct Shards {
@@ -32,63 +34,67 @@ impl Shards {
         }
     }
 
-    fn of(&mut self, hash: u64) -> &mut HashTable<u32> {
+    fn table(&mut self, hash: u64) -> &mut HashTable<u32> {
         &mut self.tables[shard(hash)]
     }
 }
 
-/// Which small table a hash belongs to: neither the bits that choose a bucket
-/// there (the lowest) nor those that are compared first (the highest) tell.
+/// The shard of a hash. It depends neither on the lowest bits, which choose a
+/// bucket in the hash table, nor on the highest, which are compared first.
 ///
-/// The last shards get twice as many slots as the first, and those between in
-/// even steps. A hash table grows when it is full; of shards of one size all
-/// would be full at about the same time, and their growing would add up.
+/// The last shards get twice as many slots as the first ones, with even steps
+/// between. A hash table grows when it is full. Shards of equal size would all
+/// be full at about the same time, and the times of their growth would add up.
 fn shard(hash: u64) -> usize {
     let part = (hash >> 40) & 0xffff;
-    // log2(1 + part) for a part from 0 to 1, in units of 1/65536, to 1 %.
+    // log2(1 + part) for a part from 0 to 1 in units of 1/65536, accurate to 1 %.
     let spread = part + ((part * (0x10000 - part)) >> 16) * 22486 / 0x10000;
     (spread as usize * SHARDS) >> 16
 }
 
-/// Live mappings by reply tuple, protocol and zone: what makes one unique.
+/// Finds a live mapping by what identifies it: reply tuple, protocol and zone.
 #[derive(Debug)]
-pub(super) struct Identities {
+pub(super) struct LiveIndex {
     shards: Shards,
 }
 
-impl Identities {
+impl LiveIndex {
     pub(super) fn new() -> Self {
         Self { shards: Shards::new() }
     }
 
-    pub(super) fn hash<A: Address>(&self, reply: &Packed<A>) -> u64 {
+    pub(super) fn hash<A: Address>(&self, reply: &PackedTuple<A>) -> u64 {
         self.shards.hasher.hash_one(reply)
     }
 
-    pub(super) fn find<A: Address>(&mut self, reply: &Packed<A>, entries: &Chunks<Entry<A>>) -> Option<u32> {
+    pub(super) fn find<A: Address>(
+        &mut self,
+        reply: &PackedTuple<A>,
+        entries: &Chunks<Entry<A>>,
+    ) -> Option<u32> {
         let hash = self.hash(reply);
-        self.shards.of(hash).find(hash, |slot| entries.get(*slot).reply == *reply).copied()
+        self.shards.table(hash).find(hash, |slot| entries.get(*slot).reply == *reply).copied()
     }
 
-    /// Adds a slot whose reply tuple is not there yet.
+    /// Adds a slot whose reply tuple is not in the index yet.
     pub(super) fn insert<A: Address>(&mut self, slot: u32, entries: &Chunks<Entry<A>>) {
         let hasher = self.shards.hasher.clone();
         let hash_of = |slot: &u32| hasher.hash_one(entries.get(*slot).reply);
         let hash = hash_of(&slot);
-        self.shards.of(hash).insert_unique(hash, slot, hash_of);
+        self.shards.table(hash).insert_unique(hash, slot, hash_of);
     }
 
     pub(super) fn remove<A: Address>(&mut self, slot: u32, entries: &Chunks<Entry<A>>) {
         let hash = self.hash(&entries.get(slot).reply);
-        if let Ok(found) = self.shards.of(hash).find_entry(hash, |candidate| *candidate == slot) {
+        if let Ok(found) = self.shards.table(hash).find_entry(hash, |candidate| *candidate == slot) {
             found.remove();
         }
     }
 }
 
-/// What an index is by.
+/// The fields that an index is by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum By {
+pub(super) enum IndexedBy {
     NatPort,
     NatIpAndPort,
     SrcIp,
@@ -99,78 +105,83 @@ pub(super) enum By {
     DstPort,
 }
 
-impl By {
-    /// The index that answers for one of the six keys.
+impl IndexedBy {
+    /// The indexes that every table has.
+    pub(super) const STANDARD: [IndexedBy; 4] =
+        [IndexedBy::NatPort, IndexedBy::NatIpAndPort, IndexedBy::SrcIp, IndexedBy::SrcIpAndPort];
+
+    /// The index for one of the six keys.
     pub(super) fn key(key: Key) -> Self {
         match key {
-            Key::SrcIp => By::SrcIp,
-            Key::SrcPort => By::SrcPort,
-            Key::NatIp => By::NatIp,
-            Key::NatPort => By::NatPort,
-            Key::DstIp => By::DstIp,
-            Key::DstPort => By::DstPort,
+            Key::SrcIp => IndexedBy::SrcIp,
+            Key::SrcPort => IndexedBy::SrcPort,
+            Key::NatIp => IndexedBy::NatIp,
+            Key::NatPort => IndexedBy::NatPort,
+            Key::DstIp => IndexedBy::DstIp,
+            Key::DstPort => IndexedBy::DstPort,
         }
     }
 
-    fn of<A: Address>(self, entry: &Entry<A>) -> IndexKey<A> {
+    fn key_of<A: Address>(self, entry: &Entry<A>) -> ChainKey<A> {
         let none = A::UNSET;
         let (address, port) = match self {
-            By::NatPort => (none, entry.reply.nat_port()),
-            By::NatIpAndPort => (entry.reply.dst, entry.reply.nat_port()),
-            By::SrcIp => (entry.original.src, 0),
-            By::SrcIpAndPort => (entry.original.src, entry.original.near_port()),
-            By::NatIp => (entry.reply.dst, 0),
-            By::SrcPort => (none, entry.original.near_port()),
-            By::DstIp => (entry.original.dst, 0),
-            By::DstPort => (none, entry.original.far_port()),
+            IndexedBy::NatPort => (none, entry.reply.nat_port()),
+            IndexedBy::NatIpAndPort => (entry.reply.dst, entry.reply.nat_port()),
+            IndexedBy::SrcIp => (entry.original.src, 0),
+            IndexedBy::SrcIpAndPort => (entry.original.src, entry.original.src_port()),
+            IndexedBy::NatIp => (entry.reply.dst, 0),
+            IndexedBy::SrcPort => (none, entry.original.src_port()),
+            IndexedBy::DstIp => (entry.original.dst, 0),
+            IndexedBy::DstPort => (none, entry.original.dst_port()),
         };
-        IndexKey { address, port, class: Class::of(entry.original.protocol()) }
+        ChainKey { address, port, class: ProtocolClass::of(entry.original.protocol()) }
     }
 }
 
-/// Protocols have chains of their own, so that thousands of UDP flows from one
-/// port don't hide the TCP connection that shares it.
+/// Each class has chains of its own, so that thousands of UDP flows from one port
+/// do not hide the TCP connection that shares it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Class {
+pub(super) enum ProtocolClass {
     Tcp,
     Udp,
     Other,
 }
 
-impl Class {
+impl ProtocolClass {
     pub(super) fn of(protocol: Protocol) -> Self {
         match protocol {
-            Protocol::Tcp => Class::Tcp,
-            Protocol::Udp => Class::Udp,
-            _ => Class::Other,
+            Protocol::Tcp => ProtocolClass::Tcp,
+            Protocol::Udp => ProtocolClass::Udp,
+            _ => ProtocolClass::Other,
         }
     }
 
-    /// The classes that answers of this protocol are in.
-    pub(super) fn all_of(protocol: Option<Protocol>) -> impl Iterator<Item = Class> {
-        let only = protocol.map(Class::of);
-        [Class::Tcp, Class::Udp, Class::Other]
+    /// The classes of this protocol's mappings, or all classes.
+    pub(super) fn all_of(protocol: Option<Protocol>) -> impl Iterator<Item = ProtocolClass> {
+        let only = protocol.map(ProtocolClass::of);
+        [ProtocolClass::Tcp, ProtocolClass::Udp, ProtocolClass::Other]
             .into_iter()
             .filter(move |class| only.is_none_or(|only| only == *class))
     }
 }
 
-/// What a chain has in common: an address, a port, or both, and the protocol's class.
+/// What the entries of a chain share: an address, a port, or both, and the
+/// protocol's class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct IndexKey<A> {
+pub(super) struct ChainKey<A> {
     address: A,
     port: u16,
-    class: Class,
+    class: ProtocolClass,
 }
 
-impl<A: Address> IndexKey<A> {
-    /// `None` for an address of the other family.
-    pub(super) fn new(address: Option<IpAddr>, port: Option<u16>, class: Class) -> Option<Self> {
-        let address = address.map_or(Some(A::UNSET), A::of)?;
+impl<A: Address> ChainKey<A> {
+    /// `None` if the address is of the other family.
+    pub(super) fn new(address: Option<IpAddr>, port: Option<u16>, class: ProtocolClass) -> Option<Self> {
+        let address = address.map_or(Some(A::UNSET), A::from_ip)?;
         Some(Self { address, port: port.unwrap_or(0), class })
     }
 
-    pub(super) fn of_value(value: KeyValue, class: Class) -> Option<Self> {
+    pub(super) fn of_value(value: KeyValue, class: ProtocolClass) -> Option<Self> {
         match value {
             KeyValue::Ip(address) => Self::new(Some(address), None, class),
             KeyValue::Port(port) => Self::new(None, Some(port), class),
@@ -184,63 +195,65 @@ struct Link {
     older: u32,
 }
 
-/// Mappings that share a key, in chains that begin with the one entered last.
+/// Finds the entries that share a key. They form a chain, which begins with the
+/// entry that was added last.
 #[derive(Debug)]
-pub(super) struct Chains {
-    pub(super) by: By,
-    /// Whether the chains are in the order in which entries were entered into
-    /// the table: those of an index that was made later are not.
-    pub(super) in_order: bool,
-    newest: Shards,
+pub(super) struct ChainIndex {
+    pub(super) by: IndexedBy,
+    /// Whether the chains are in the order in which the entries were stored. Those
+    /// of an index that was added later are not.
+    pub(super) is_ordered: bool,
+    /// The first slot of each chain.
+    heads: Shards,
     links: Chunks<Link>,
-    /// Slots from here on are not in it yet: an index that is made while the
-    /// table is in use grows by slices.
-    built: u32,
+    /// Slots from here on are not in the index yet: an index that is added while
+    /// the table is in use is built in slices.
+    built_to: u32,
 }
 
-impl Chains {
-    pub(super) fn new(by: By) -> Self {
-        Self { by, in_order: true, newest: Shards::new(), links: Chunks::new(), built: u32::MAX }
+impl ChainIndex {
+    pub(super) fn new(by: IndexedBy) -> Self {
+        Self { by, is_ordered: true, heads: Shards::new(), links: Chunks::new(), built_to: u32::MAX }
     }
 
-    /// An index of a table that has entries already, none of which is in it.
-    pub(super) fn unbuilt(by: By) -> Self {
-        Self { in_order: false, built: 0, ..Self::new(by) }
+    /// An index for a table that has entries already; none is in it yet.
+    pub(super) fn unbuilt(by: IndexedBy) -> Self {
+        Self { is_ordered: false, built_to: 0, ..Self::new(by) }
     }
 
-    /// Enters the used slots from where it stopped up to `end`; `last` says
-    /// that there are none beyond.
-    pub(super) fn build<A: Address>(&mut self, end: u32, last: bool, entries: &Chunks<Entry<A>>) {
-        let begin = std::mem::replace(&mut self.built, end);
+    /// Adds the used slots from where it stopped to `end`. `is_last` says that
+    /// there are none after them.
+    pub(super) fn build<A: Address>(&mut self, end: u32, is_last: bool, entries: &Chunks<Entry<A>>) {
+        let begin = std::mem::replace(&mut self.built_to, end);
         for slot in begin..end {
-            if entries.get(slot).state() != State::Free {
+            if entries.get(slot).state() != SlotState::Free {
                 self.insert(slot, entries);
             }
         }
-        if last {
-            self.built = u32::MAX;
+        if is_last {
+            self.built_to = u32::MAX;
         }
     }
 
-    /// Where [`build`](Self::build) goes on, or `None` when it is whole.
+    /// Where [`build`](Self::build) goes on, or `None` when the index is complete.
     pub(super) fn unbuilt_from(&self) -> Option<u32> {
-        (self.built != u32::MAX).then_some(self.built)
+        (self.built_to != u32::MAX).then_some(self.built_to)
     }
 
     pub(super) fn insert<A: Address>(&mut self, slot: u32, entries: &Chunks<Entry<A>>) {
-        if slot >= self.built {
+        if slot >= self.built_to {
             return;
         }
         let by = self.by;
-        let key = by.of(entries.get(slot));
-        let hasher = self.newest.hasher.clone();
+        let key = by.key_of(entries.get(slot));
+        let hasher = self.heads.hasher.clone();
         let hash = hasher.hash_one(key);
-        self.links.reach(slot, Link { newer: NONE, older: NONE });
-        let shard = self.newest.of(hash);
-        let older = match shard.find_mut(hash, |slot| by.of(entries.get(*slot)) == key) {
-            Some(newest) => std::mem::replace(newest, slot),
+        self.links.grow_to(slot, Link { newer: NONE, older: NONE });
+        let shard = self.heads.table(hash);
+        let older = match shard.find_mut(hash, |slot| by.key_of(entries.get(*slot)) == key) {
+            Some(head) => std::mem::replace(head, slot),
             None => {
-                shard.insert_unique(hash, slot, |slot| hasher.hash_one(by.of(entries.get(*slot))));
+                shard.insert_unique(hash, slot, |slot| hasher.hash_one(by.key_of(entries.get(*slot))));
                 NONE
             }
         };
@@ -251,7 +264,7 @@ impl Chains {
     }
 
     pub(super) fn remove<A: Address>(&mut self, slot: u32, entries: &Chunks<Entry<A>>) {
-        if slot >= self.built {
+        if slot >= self.built_to {
             return;
         }
         let Link { newer, older } = *self.links.get(slot);
@@ -262,8 +275,8 @@ impl Chains {
             self.links.get_mut(newer).older = older;
             return;
         }
-        let hash = self.newest.hasher.hash_one(self.by.of(entries.get(slot)));
-        if let Ok(mut found) = self.newest.of(hash).find_entry(hash, |candidate| *candidate == slot) {
+        let hash = self.heads.hasher.hash_one(self.by.key_of(entries.get(slot)));
+        if let Ok(mut found) = self.heads.table(hash).find_entry(hash, |candidate| *candidate == slot) {
             if older == NONE {
                 found.remove();
             } else {
@@ -272,23 +285,23 @@ impl Chains {
         }
     }
 
-    /// The slots that share a slot's key and are newer, the next newer one first.
+    /// The newer slots of a slot's chain, the next newer one first.
     pub(super) fn newer(&self, slot: u32) -> impl Iterator<Item = u32> + '_ {
         let newer = move |slot: u32| Some(self.links.get(slot).newer).filter(|newer| *newer != NONE);
         std::iter::successors(newer(slot), move |slot| newer(*slot))
     }
 
-    /// The slots whose key is `key`, the one entered last first.
+    /// The slots of a key's chain, the one added last first.
     pub(super) fn walk<'a, A: Address>(
         &'a self,
-        key: IndexKey<A>,
+        key: ChainKey<A>,
         entries: &'a Chunks<Entry<A>>,
     ) -> impl Iterator<Item = u32> + 'a {
-        let hash = self.newest.hasher.hash_one(key);
-        let shard = &self.newest.tables[shard(hash)];
-        let newest = shard.find(hash, |slot| self.by.of(entries.get(*slot)) == key).copied();
-        std::iter::successors(newest, |slot| Some(self.links.get(*slot).older).filter(|older| *older != NONE))
-            .inspect(|slot| debug_assert!(entries.get(*slot).state() != State::Free))
+        let hash = self.heads.hasher.hash_one(key);
+        let shard = &self.heads.tables[shard(hash)];
+        let head = shard.find(hash, |slot| self.by.key_of(entries.get(*slot)) == key).copied();
+        std::iter::successors(head, |slot| Some(self.links.get(*slot).older).filter(|older| *older != NONE))
+            .inspect(|slot| debug_assert!(entries.get(*slot).state() != SlotState::Free))
     }
 }
 

@@ -1,13 +1,17 @@
-//! The table against a plain model of it, over generated histories.
+//! The table compared with a simple model of it, over generated histories.
 
 use std::time::Duration;
 
 use nfct::{Flow, Layer4, Protocol, Status, Tuple};
 use proptest::prelude::*;
 
+use super::index::MAX_CHAIN_WALK;
 use super::*;
-use crate::mapping::{KeyValue, Mapping};
+use crate::clock::Stamp;
+use crate::config::Key;
+use crate::mapping::{Mapping, Source};
 use crate::question::Question;
+use crate::tuples::KeyValue;
 
 const DEL_DELAY: u64 = 10_000;
 
@@ -15,8 +19,8 @@ fn stamp(milliseconds: u64) -> Stamp {
     Stamp { monotonic: 1_000_000 + milliseconds, wall: 1_700_000_000_000 + milliseconds }
 }
 
-/// Few hosts and ports, so that everything collides with everything; the third
-/// server speaks IPv6.
+/// Few hosts and ports, so that everything collides; the third server has an IPv6
+/// address.
 fn flow(host: u8, port: u16, server: u8, udp: bool, id: u32) -> Flow {
     let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
     let (inside, public) = match server {
@@ -52,13 +56,13 @@ enum Step {
     Close(Flow),
     Wait(u64),
     Expire(usize),
-    /// A dump that shows what really lives, and misses nothing.
+    /// A dump of exactly the live connections.
     Dump,
-    /// A dump that was asked for before these events came in.
+    /// A dump of the connections that were live before these events.
     LateDump(Vec<Step>),
 }
 
-/// Of some the kernel says when they began, in any order.
+/// Some have the kernel's timestamp of their beginning, in any order.
 fn flows() -> impl Strategy<Value = Flow> {
     let start = prop::option::of((0..100_u64).prop_map(|earlier| (1_700_000_000_000 - earlier) * 1_000_000));
     (1..4_u8, 1..4_u16, 1..4_u8, any::<bool>(), 1..6_u32, start)
@@ -80,12 +84,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..60)
 }
 
-/// The same history, kept naively: what lives, and what closed when.
+/// The same history in plain lists: live flows, and closed ones with their times.
 #[derive(Default)]
 struct Model {
     live: Vec<(Flow, u64)>,
     closed: Vec<(Flow, u64, u64)>,
-    /// Counts openings: of two at the same moment the later is the newer.
+    /// The time in milliseconds; each step takes at least one.
     now: u64,
 }
 
@@ -123,16 +127,16 @@ impl Model {
 }
 
 fn apply(table: &mut Table, model: &mut Model, step: &Step) {
-    // Each step takes a moment, so that no two lives begin at the same one.
+    // Each step takes a millisecond, so that no two lifetimes begin at the same time.
     model.now += 1;
     let now = stamp(model.now);
     match step {
         Step::Open(flow) => {
             model.open(*flow);
-            table.open(flow, Learnt::Event, now);
+            table.open(flow, Source::Event, now);
         }
         Step::Close(flow) => {
-            // Expired entries are forgotten, so that a late word of their end is news.
+            // A late DESTROY event of an expired entry must count as unknown.
             table.expire(now, usize::MAX);
             model.close(*flow);
             table.close(flow, now);
@@ -143,18 +147,18 @@ fn apply(table: &mut Table, model: &mut Model, step: &Step) {
         }
         Step::Dump | Step::LateDump(_) => {
             table.begin_dump(false);
-            let shown: Vec<Flow> = model.live.iter().map(|(flow, _)| *flow).collect();
+            let dumped: Vec<Flow> = model.live.iter().map(|(flow, _)| *flow).collect();
             if let Step::LateDump(meanwhile) = step {
                 for step in meanwhile {
                     apply(table, model, step);
                 }
             }
-            for flow in &shown {
+            for flow in &dumped {
                 table.merge(flow, now);
             }
-            let mut slot = Some(Place::START);
-            while let Some(from) = slot {
-                slot = table.close_unseen(from, now).0;
+            let mut cursor = Some(Cursor::START);
+            while let Some(from) = cursor {
+                cursor = table.close_unseen(from, now).0;
             }
             drop(table.end_dump());
         }
@@ -162,18 +166,18 @@ fn apply(table: &mut Table, model: &mut Model, step: &Step) {
 }
 
 fn all(table: &Table, now: Stamp) -> Vec<Mapping> {
-    let (mut all, mut slot) = (Vec::new(), Some(Place::START));
-    while let Some(from) = slot {
-        slot = table.scan(from, now, |mapping| all.push(mapping));
+    let (mut all, mut cursor) = (Vec::new(), Some(Cursor::START));
+    while let Some(from) = cursor {
+        cursor = table.scan(from, now, |mapping| all.push(mapping));
     }
     all
 }
 
-/// The address of each outside port in use, and whether it is one of UDP.
+/// The address of each public port in use, and whether the port is of UDP.
 fn ports(table: &Table) -> Vec<(std::net::IpAddr, bool)> {
-    let (mut ports, mut slot) = (Vec::new(), Some(Place::START));
-    while let Some(from) = slot {
-        slot =
+    let (mut ports, mut cursor) = (Vec::new(), Some(Cursor::START));
+    while let Some(from) = cursor {
+        cursor =
             table.scan_ports(from, |address, transport| ports.push((address, transport == Transport::Udp)));
     }
     ports.sort();
@@ -182,7 +186,7 @@ fn ports(table: &Table) -> Vec<(std::net::IpAddr, bool)> {
 
 proptest! {
     #[test]
-    fn the_table_is_the_model(steps in steps()) {
+    fn the_table_equals_the_model(steps in steps()) {
         let mut table = Table::new(Key::DstIp, Duration::from_millis(DEL_DELAY));
         let mut model = Model::default();
         for step in &steps {
@@ -230,56 +234,56 @@ proptest! {
 }
 
 #[test]
-fn a_closed_mapping_is_answered_for_its_time_and_not_longer() {
+fn a_closed_mapping_is_found_for_del_delay_and_no_longer() {
     let mut table = Table::new(Key::NatPort, Duration::from_millis(DEL_DELAY));
     let flow = flow(2, 1, 1, false, 7);
-    table.open(&flow, Learnt::Event, stamp(0));
+    table.open(&flow, Source::Event, stamp(0));
     table.close(&flow, stamp(5));
     let best = |table: &Table, at| table.best(Key::NatPort, KeyValue::Port(1), None, stamp(at)).unwrap();
     assert!(best(&table, 5 + DEL_DELAY - 1).is_some_and(|mapping| !mapping.is_live()));
-    assert_eq!(best(&table, 5 + DEL_DELAY), None, "whether removed yet or not");
+    assert_eq!(best(&table, 5 + DEL_DELAY), None, "whether it is removed yet or not");
     assert_eq!(table.next_expiry(stamp(6)), Some(Duration::from_millis(DEL_DELAY - 1)));
     assert_eq!(table.expire(stamp(5 + DEL_DELAY), 10), 1);
     assert_eq!((table.live(), table.closed(), table.next_expiry(stamp(0))), (0, 0, None));
 }
 
 #[test]
-fn an_older_life_s_end_does_not_hurt_the_newer_one() {
+fn the_end_of_an_older_lifetime_does_not_close_the_newer_one() {
     let mut table = Table::new(Key::NatPort, Duration::from_millis(DEL_DELAY));
     let (old, new) = (flow(2, 1, 1, false, 7), flow(3, 1, 1, false, 8));
-    table.open(&old, Learnt::Event, stamp(0));
-    table.open(&new, Learnt::Event, stamp(1));
+    table.open(&old, Source::Event, stamp(0));
+    table.open(&new, Source::Event, stamp(1));
     table.close(&old, stamp(2));
     let best = table.best(Key::NatPort, KeyValue::Port(1), None, stamp(3)).unwrap().unwrap();
     assert_eq!((best.src_ip(), best.is_live()), (new.original.src, true));
 }
 
 #[test]
-fn the_end_that_overtakes_the_beginning_wins() {
+fn a_destroy_event_that_overtakes_the_new_event_wins() {
     let mut table = Table::new(Key::NatPort, Duration::from_millis(DEL_DELAY));
-    let alive = flow(2, 1, 1, false, 7);
-    // IPS_DYING, as the kernel numbers it.
-    let dying = Flow { status: Status(1 << 9), ..alive };
+    let live = flow(2, 1, 1, false, 7);
+    // IPS_DYING is bit 9 in the kernel.
+    let dying = Flow { status: Status(1 << 9), ..live };
     table.close(&dying, stamp(0));
-    assert!(!table.open(&dying, Learnt::Event, stamp(1)));
+    assert!(!table.open(&dying, Source::Event, stamp(1)));
     assert_eq!(table.live(), 0);
-    assert!(table.open(&alive, Learnt::Event, stamp(2)), "the kernel may use an id again");
+    assert!(table.open(&live, Source::Event, stamp(2)), "the kernel may reuse an id");
 }
 
 #[test]
-fn a_dump_neither_revives_what_ended_nor_closes_what_began_meanwhile() {
+fn a_dump_neither_reopens_what_ended_nor_closes_what_began_meanwhile() {
     let mut table = Table::new(Key::NatPort, Duration::ZERO);
     let (ended, began) = (flow(2, 1, 1, false, 7), flow(2, 2, 1, false, 8));
-    table.open(&ended, Learnt::Event, stamp(0));
+    table.open(&ended, Source::Event, stamp(0));
     table.begin_dump(false);
     table.close(&ended, stamp(1));
     table.expire(stamp(1), 10);
-    table.open(&began, Learnt::Event, stamp(2));
+    table.open(&began, Source::Event, stamp(2));
     assert!(!table.merge(&ended, stamp(3)));
     assert_eq!(
         {
-            let (next, gone) = table.close_unseen(Place::START, stamp(4));
-            (table.close_unseen(next.unwrap(), stamp(4)), gone)
+            let (next, closed) = table.close_unseen(Cursor::START, stamp(4));
+            (table.close_unseen(next.unwrap(), stamp(4)), closed)
         },
         ((None, 0), 0)
     );
@@ -291,32 +295,32 @@ fn a_dump_neither_revives_what_ended_nor_closes_what_began_meanwhile() {
 fn thousands_of_udp_flows_do_not_hide_the_tcp_connection_on_their_port() {
     let mut table = Table::new(Key::NatPort, Duration::from_millis(DEL_DELAY));
     let tcp = flow(2, 7, 1, false, 1);
-    table.open(&tcp, Learnt::Event, stamp(0));
+    table.open(&tcp, Source::Event, stamp(0));
     for number in 0..10_000_u32 {
         let mut udp = flow(3, 7, 2, true, number + 10);
         udp.reply.src = std::net::Ipv4Addr::from(0x0a00_0000 + number).into();
-        table.open(&udp, Learnt::Event, stamp(1));
+        table.open(&udp, Source::Event, stamp(1));
     }
     let best = |protocol| table.best(Key::NatPort, KeyValue::Port(7), protocol, stamp(2));
     assert_eq!(best(None).unwrap().unwrap().original, tcp.original);
     assert_eq!(best(Some(Protocol::Tcp)).unwrap().unwrap().original, tcp.original);
     assert_eq!(best(Some(Protocol::Udp)).unwrap().unwrap().original.protocol, Protocol::Udp);
     let question = Question { nat_port: Some(7), ..Question::default() };
-    assert_eq!(table.find(&question, stamp(2)), None, "too long for one go");
+    assert_eq!(table.find(&question, stamp(2)), None, "too many for one hold of the lock");
 
     let mut closed = Table::new(Key::NatPort, Duration::from_millis(DEL_DELAY));
-    closed.open(&tcp, Learnt::Event, stamp(0));
+    closed.open(&tcp, Source::Event, stamp(0));
     for number in 0..10_000_u32 {
-        let mut gone = flow(3, 7, 2, false, number + 10);
-        gone.reply.src = std::net::Ipv4Addr::from(0x0a00_0000 + number).into();
-        closed.open(&gone, Learnt::Event, stamp(1));
-        closed.close(&gone, stamp(1));
+        let mut ended = flow(3, 7, 2, false, number + 10);
+        ended.reply.src = std::net::Ipv4Addr::from(0x0a00_0000 + number).into();
+        closed.open(&ended, Source::Event, stamp(1));
+        closed.close(&ended, stamp(1));
     }
     assert_eq!(closed.best(Key::NatPort, KeyValue::Port(7), None, stamp(2)), Err(TooMany));
 }
 
 #[test]
-fn ports_with_many_that_closed_take_several_slices_and_count_once() {
+fn a_port_with_many_closed_mappings_takes_several_slices_and_counts_once() {
     let mut table = Table::new(Key::NatPort, Duration::from_millis(DEL_DELAY));
     let numbered = |number: u32| {
         let mut flow = flow(2, 1 + (number % 2) as u16, 1, true, number);
@@ -324,25 +328,25 @@ fn ports_with_many_that_closed_take_several_slices_and_count_once() {
         (flow.original.dst, flow.reply.src) = (server, server);
         flow
     };
-    table.open(&numbered(0), Learnt::Event, stamp(0));
-    table.open(&numbered(1), Learnt::Event, stamp(0));
-    // Not translated: its address is no outside one.
+    table.open(&numbered(0), Source::Event, stamp(0));
+    table.open(&numbered(1), Source::Event, stamp(0));
+    // Not translated: it uses no public port.
     let mut plain = flow(3, 1, 1, false, 1);
     plain.reply.dst = plain.original.src;
-    table.open(&plain, Learnt::Event, stamp(0));
-    for number in 2..LONGEST_WALK as u32 + 10 {
-        table.open(&numbered(number), Learnt::Event, stamp(0));
+    table.open(&plain, Source::Event, stamp(0));
+    for number in 2..MAX_CHAIN_WALK as u32 + 10 {
+        table.open(&numbered(number), Source::Event, stamp(0));
         table.close(&numbered(number), stamp(1));
     }
     let both = [("100.64.2.1".parse().unwrap(), true); 2];
     assert_eq!(ports(&table), both);
-    let slices = |slice: &dyn Fn(Place) -> Option<Place>| {
-        std::iter::successors(Some(Place::START), |from| slice(*from)).count()
+    let slices = |slice: &dyn Fn(Cursor) -> Option<Cursor>| {
+        std::iter::successors(Some(Cursor::START), |from| slice(*from)).count()
     };
     let usual = slices(&|from| table.scan(from, stamp(1), |_| ()));
     assert_eq!(slices(&|from| table.scan_ports(from, |_, _| ())), usual + 1);
-    for number in LONGEST_WALK as u32 + 10..LONGEST_WALK as u32 + 20 {
-        table.open(&numbered(number), Learnt::Event, stamp(2));
+    for number in MAX_CHAIN_WALK as u32 + 10..MAX_CHAIN_WALK as u32 + 20 {
+        table.open(&numbered(number), Source::Event, stamp(2));
     }
     assert_eq!(ports(&table), both);
 }

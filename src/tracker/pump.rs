@@ -7,32 +7,33 @@ use std::time::{Duration, Instant};
 use log::Level;
 use nfct::{Error, EventKind, Received, Waiter};
 
-use super::{State, Tracker};
+use super::shared::Tracker;
+use super::state::TrackerState;
 use crate::config::NetlinkConfig;
-use crate::mapping::Learnt;
-use crate::table::End;
+use crate::mapping::Source;
+use crate::table::CloseResult;
 
-/// System calls under one hold of the lock: at most a hundred events or so.
-const RECEIVES: usize = 2;
-/// How long events gather before they are read while nobody asks: a question
-/// reads at once what is there, so this delays no answer, and many events are
-/// read for one waking.
-const GATHERED_FOR: Duration = Duration::from_millis(1);
-/// Where nothing happens the socket is looked at this often all the same: that
-/// shows that the thread lives.
-const LONGEST_REST: Duration = Duration::from_secs(1);
+/// System calls under one hold of the lock; together they receive about a hundred
+/// events at most.
+const RECEIVES_PER_HOLD: usize = 2;
+/// How long the thread lets events collect before it reads them, so that it reads
+/// many per wake-up. A lookup reads at once what is queued, so this delays none.
+const COLLECT_TIME: Duration = Duration::from_millis(1);
+/// The thread polls an idle socket this often, to prove that it runs.
+const MAX_REST: Duration = Duration::from_secs(1);
 /// Closed mappings removed under one hold of the lock.
-const EXPIRIES: usize = 128;
+const EXPIRIES_PER_HOLD: usize = 128;
 
 impl Tracker {
-    /// Takes in some of what waits, and removes mappings whose time is over.
-    /// Returns whether nothing is left to do.
-    pub(super) fn pump(&self, state: &mut State) -> Result<bool, Error> {
-        let mut empty = false;
-        for _ in 0..RECEIVES {
-            let State { events, table, settings, .. } = state;
+    /// Receives some of the queued events, and removes expired mappings. Returns
+    /// whether nothing is left to do.
+    pub(super) fn pump(&self, state: &mut TrackerState) -> Result<bool, Error> {
+        let mut is_empty = false;
+        for _ in 0..RECEIVES_PER_HOLD {
+            let TrackerState { events, table, settings, .. } = state;
             let (mut created, mut began, mut ended) = (0, 0, 0);
-            // Read after the events were: none is stamped with a time before its own.
+            // Read when the first event is there: none is stamped with a time before
+            // its own.
             let mut received_at = None;
             let attempt = self.begin_attempt();
             let received = events.receive(|event| {
@@ -41,14 +42,14 @@ impl Tracker {
                     EventKind::Destroy => ended += 1,
                     EventKind::Update => {}
                 }
-                if !settings.filter.matches(&event.flow) {
+                if !settings.filter.matches_flow(&event.flow) {
                     return;
                 }
                 let now = *received_at.get_or_insert_with(|| self.clock.now());
                 match event.kind {
-                    EventKind::New => created += usize::from(table.open(&event.flow, Learnt::Event, now)),
+                    EventKind::New => created += usize::from(table.open(&event.flow, Source::Event, now)),
                     EventKind::Destroy => {
-                        created += usize::from(table.close(&event.flow, now) == End::OfUnknown);
+                        created += usize::from(table.close(&event.flow, now) == CloseResult::WasUnknown);
                     }
                     EventKind::Update => {}
                 }
@@ -63,20 +64,20 @@ impl Tracker {
                 }
                 Received::Nothing => {
                     self.note_empty(attempt);
-                    empty = true;
+                    is_empty = true;
                     break;
                 }
                 Received::Overrun => self.note_overrun(state),
             }
         }
-        let expired = self.expire(state);
-        self.note_changes(state);
-        Ok(empty && expired)
+        let is_expired = self.expire(state);
+        self.notify_changes(state);
+        Ok(is_empty && is_expired)
     }
 
-    /// Looks whether anything waits, which costs less than to receive, and needs
-    /// no lock.
-    pub(super) fn look(&self) -> Result<(), Error> {
+    /// Checks whether the socket is empty. That needs no lock, and costs less than
+    /// to receive.
+    pub(super) fn poll_socket(&self) -> Result<(), Error> {
         let attempt = self.begin_attempt();
         if !self.socket.wait(Some(Duration::ZERO))? {
             self.note_empty(attempt);
@@ -86,60 +87,58 @@ impl Tracker {
 
     fn begin_attempt(&self) -> u64 {
         let attempt = self.attempts.fetch_add(1, Ordering::SeqCst) + 1;
-        // What the kernel does next is no atomic operation, and must not come first.
+        // The system call that follows is no atomic operation, and must not be
+        // reordered before the count.
         fence(Ordering::SeqCst);
         attempt
     }
 
-    /// The socket was seen empty by the attempt of this number.
+    /// Notes that this attempt found the socket empty.
     fn note_empty(&self, attempt: u64) {
-        self.drained.fetch_max(attempt, Ordering::SeqCst);
+        self.last_empty_attempt.fetch_max(attempt, Ordering::SeqCst);
     }
 
-    /// Removes mappings whose time is over. Returns whether none is left.
-    pub(super) fn expire(&self, state: &mut State) -> bool {
-        let deleted = state.table.expire(self.clock.now(), EXPIRIES);
+    /// Removes some expired mappings. Returns whether none is left.
+    pub(super) fn expire(&self, state: &mut TrackerState) -> bool {
+        let deleted = state.table.expire(self.clock.now(), EXPIRIES_PER_HOLD);
         self.stats.deleted.add(deleted);
-        deleted < EXPIRIES
+        deleted < EXPIRIES_PER_HOLD
     }
 
-    /// Events were lost. The next burst gets more room.
-    fn note_overrun(&self, state: &mut State) {
+    /// Notes that events were lost, and enlarges the receive buffer for the next
+    /// burst.
+    fn note_overrun(&self, state: &mut TrackerState) {
         self.stats.overruns.increment();
-        if state.lost.is_none() {
-            state.log(
-                Level::Warn,
-                "the kernel dropped events because it was not read fast enough: reading its table anew",
-            );
-            state.lost = Some(Instant::now());
+        if state.overrun_at.is_none() {
+            state.log(Level::Warn, "conntrack events lost (receive buffer full), resyncing");
+            state.overrun_at = Some(Instant::now());
         }
         let NetlinkConfig { receive_buffer_max, .. } = state.settings.netlink;
-        // The kernel doubles what it is given.
+        // The kernel doubles the size that it is given.
         let wanted = state.receive_buffer.min(receive_buffer_max.0);
         if wanted > state.receive_buffer / 2 {
             match state.events.set_receive_buffer(wanted) {
                 Ok(bytes) => {
-                    state.log(Level::Debug, format!("the receive buffer is {} KiB now", bytes >> 10));
+                    state.log(Level::Debug, format!("receive buffer enlarged to {} KiB", bytes >> 10));
                     state.receive_buffer = bytes;
                 }
                 Err(error) => state.log(Level::Warn, error.to_string()),
             }
         }
-        self.disturb(state);
+        self.invalidate(state);
     }
 
-    /// Drains the socket while nobody asks.
+    /// Drains the socket while no lookup does; never returns except for an error.
     pub(super) fn pump_forever(&self, waiter: &Waiter) -> Result<Infallible, Error> {
         loop {
             let next_expiry = self.pump_all()?;
-            let rest_ends =
-                Instant::now() + next_expiry.map_or(LONGEST_REST, |expiry| expiry.min(LONGEST_REST));
+            let rest_ends = Instant::now() + next_expiry.map_or(MAX_REST, |expiry| expiry.min(MAX_REST));
             loop {
                 waiter.wait(Some(rest_ends.saturating_duration_since(Instant::now())))?;
                 let attempts = self.attempts.load(Ordering::SeqCst);
-                std::thread::sleep(GATHERED_FOR);
-                // Questions may have drained it meanwhile.
-                if Instant::now() >= rest_ends || !self.is_drained(attempts) {
+                std::thread::sleep(COLLECT_TIME);
+                // Lookups may have drained it meanwhile.
+                if Instant::now() >= rest_ends || !self.is_drained_since(attempts) {
                     break;
                 }
                 self.rounds.fetch_add(1, Ordering::Relaxed);
@@ -147,19 +146,30 @@ impl Tracker {
         }
     }
 
-    /// Reads the socket empty, and returns how long until a mapping's time is over.
+    /// Drains the socket, and returns the time until a mapping expires.
     fn pump_all(&self) -> Result<Option<Duration>, Error> {
         loop {
             {
                 let mut state = self.lock();
-                let done = self.pump(&mut state)?;
+                let is_done = self.pump(&mut state)?;
                 self.rounds.fetch_add(1, Ordering::Relaxed);
-                if done {
+                if is_done {
                     return Ok(state.table.next_expiry(self.clock.now()));
                 }
             }
-            // Under a flood, questions get their turn.
+            // During a flood, lookups must get the lock too.
             std::thread::yield_now();
+        }
+    }
+
+    /// Drains the socket, then calls `then` under the same hold of the lock. For
+    /// threads; lookups use [`drain_then`](Self::drain_then).
+    pub(super) fn drain_blocking<T>(&self, then: impl FnOnce(&mut TrackerState) -> T) -> Result<T, Error> {
+        loop {
+            let mut state = self.lock();
+            if self.pump(&mut state)? {
+                return Ok(then(&mut state));
+            }
         }
     }
 }

@@ -1,24 +1,26 @@
-//! Putting another configuration into force while the table stays.
+//! Putting another configuration into force; the table stays.
 
 use nfct::Error;
 
-use super::{Settings, Tracker};
+use super::settings::Settings;
+use super::shared::Tracker;
 
 impl Tracker {
-    /// Puts other settings into force. The table stays; another filter drops
-    /// what it doesn't want and has the kernel's table read for what it does,
-    /// another key gets its index before this returns.
+    /// Puts other settings into force. The table stays. Another filter removes
+    /// the mappings that it does not accept, and requests a dump for those that it
+    /// does. Another key has its index before this returns.
     ///
     /// # Errors
-    /// When the event socket refuses its new options; nothing is changed then.
+    /// When the event socket does not accept its new options; nothing changes
+    /// then.
     pub fn reload(&self, settings: Settings) -> Result<(), Error> {
         let old = self.lock().settings.clone();
         if settings == old {
             return Ok(());
         }
         if settings.filter != old.filter {
-            // Takes the kernel some time. What the old program held back, the
-            // dump brings in.
+            // Without the lock, because this takes the kernel some time. The dump
+            // adds what the old socket filter held back.
             settings.filter.kernel_filter().attach(&self.socket)?;
         }
         let mut state = self.lock();
@@ -29,17 +31,17 @@ impl Tracker {
             state.receive_buffer = state.events.set_receive_buffer(settings.netlink.receive_buffer.0)?;
         }
         if other_filter {
-            self.disturb(&mut state);
+            self.invalidate(&mut state);
         }
         state.table.set_del_delay(settings.del_delay);
         state.table.set_key(settings.key);
         state.settings = settings;
-        self.requests.soon();
+        self.dump_request.set();
         drop(state);
         while self.lock().table.build_index() {}
         if other_filter {
-            self.in_slices(|state, slot, now| {
-                state.table.retain(slot, now, |mapping| filter.matches_mapping(mapping))
+            self.in_slices(|state, cursor, now| {
+                state.table.retain(cursor, now, |mapping| filter.matches(&mapping.tuples))
             });
         }
         Ok(())

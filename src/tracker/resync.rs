@@ -1,143 +1,92 @@
-//! Reading the kernel's whole table: at the start, after a loss, and from time
-//! to time, because a connection may end without a word (the kernel tells of
-//! the end only of those that began while somebody listened).
+//! Resyncing the table with the kernel's: at the start, after an overrun, and from
+//! time to time, because a connection may end without a DESTROY event (the kernel
+//! sends one only for connections that began while somebody subscribed).
 //!
-//! The order is what makes it exact. The socket is read empty first: after an
-//! overrun the kernel drops all further events until then. Then the dump
-//! runs, while events go on. What began meanwhile is not closed for being
-//! missing in it, what ended meanwhile is not opened by it. If the socket
-//! overran again while it ran, it proves nothing and is done again.
+//! The order makes it exact. First the socket is drained, because after an overrun
+//! the kernel drops all events until then. Then the dump runs, while events go on.
+//! A mapping that opens meanwhile is not closed because the dump lacks it, and one
+//! that closes meanwhile is not opened because the dump has it. If the socket
+//! overruns again during the dump, the dump proves nothing and is repeated.
 //!
-//! A dump of a million entries takes seconds. One that was disturbed goes on
-//! while the burst does, for what it still finds; once the burst is over it is
-//! cut short, so that the table is whole after one dump and not after two.
+//! A dump of a million entries takes seconds. After an overrun, it goes on as long
+//! as the burst does, for the connections that it still finds. Once the burst is
+//! over it is cut short, so that the table is complete after one more dump and not
+//! after two.
 
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
-use std::sync::{Condvar, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use log::Level;
-use nfct::{Error, Family, Piece, Query};
+use nfct::{Error, Query};
 
-use super::{Settings, State, Tracker};
-use crate::clock::Stamp;
-use crate::filter::Filter;
+use super::dump::DumpSummary;
+use super::settings::Settings;
+use super::shared::Tracker;
+use super::state::TrackerState;
 use crate::proc;
-use crate::table::Place;
 
-/// After a loss the next dump begins no sooner after the last one than this;
-/// and while losses go on, no sooner than that one took.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-/// A burst is over when nothing was lost for so long.
-const CALM: Duration = Duration::from_millis(100);
-/// So many dumps in a row are cut short; the next one is read to its end, for
-/// what is in it, whatever comes.
-const MOST_CUT_SHORT: u32 = 3;
-/// Entries of a piece of a dump, about.
-const A_PIECE: usize = 256;
-/// Pieces that are merged together, some thousand entries: to wake a thread for
-/// each takes a part of the time in which the kernel makes it.
-const A_LOAD: usize = 8;
-/// Loads that are read before they are merged: four megabytes.
-const READ_AHEAD: usize = 8;
-/// Entries merged under one hold of the lock.
-const MERGED_AT_ONCE: usize = 128;
+/// The shortest time between an invalid dump and the next one. While events are
+/// still lost, it is at least as long as the dump took.
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+/// A burst is over when no events were lost for this long.
+const QUIET_TIME: Duration = Duration::from_millis(100);
+/// Dumps in a row that are cut short at most. The next one is read to its end in
+/// any case, for the connections that it has.
+const MAX_CUT_SHORT: u32 = 3;
+/// The time between two dumps while the kernel does not report connections.
+const DUMP_INTERVAL_WITHOUT_EVENTS: Duration = Duration::from_secs(5);
 
-/// While the kernel tells of nothing, its table is read this often.
-const DEAF_INTERVAL: Duration = Duration::from_secs(5);
-
-/// What one dump was like.
-#[derive(Debug, Default)]
-struct Dumped {
-    entries: usize,
-    malformed: usize,
-    /// The kernel says that the dump may lack entries.
-    interrupted: bool,
-    /// It was disturbed, and not read to its end.
-    cut_short: bool,
-}
-
-/// What a dump was good for.
+/// What a dump has achieved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+enum DumpOutcome {
     /// The table equals the kernel's.
-    Whole,
-    /// Events were lost meanwhile.
-    Disturbed,
-    /// So they were, and the rest was left unread.
+    Complete,
+    /// Events were lost during the dump, or the filter changed.
+    Invalid,
+    /// As `Invalid`, and the rest of the dump was not read.
     CutShort,
 }
 
-/// Asks the thread for a dump.
-#[derive(Debug, Default)]
-pub(super) struct Requests {
-    wanted: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Requests {
-    /// The kernel's table is to be read as soon as may be.
-    pub(super) fn soon(&self) {
-        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.changed.notify_one();
-    }
-
-    /// A dump that begins now covers what was asked for.
-    fn clear(&self) {
-        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = false;
-    }
-
-    /// Waits until one is wanted (true) or the time has come (false).
-    fn wait_until(&self, deadline: Instant) -> bool {
-        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if *wanted || left.is_zero() {
-                return *wanted;
-            }
-            wanted = self.changed.wait_timeout(wanted, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-}
-
 impl Tracker {
-    /// Reads the kernel's table whenever there is a reason to.
+    /// Reads the kernel's table whenever there is a reason to; never returns except
+    /// for an error.
     pub(super) fn resync_forever(&self, mut query: Query) -> Result<Infallible, Error> {
         let mut cleaned = Instant::now();
-        let mut first = true;
+        let mut is_first = true;
         let mut cut_short = 0;
         loop {
             let begun = Instant::now();
-            // Connections that began before the daemon listened, or while the
-            // kernel told of none, end without a word.
-            let deaf = proc::conntrack_events() == Some(0);
-            let silent = first || deaf;
-            let outcome = self.resync(&mut query, silent, cut_short < MOST_CUT_SHORT)?;
-            let whole = outcome == Outcome::Whole;
-            cut_short = if outcome == Outcome::CutShort { cut_short + 1 } else { 0 };
-            first &= !whole;
+            // Connections that began before the daemon subscribed, or while the
+            // kernel did not report them, end without a DESTROY event.
+            let events_off = proc::conntrack_events() == Some(0);
+            let may_end_silently = is_first || events_off;
+            let outcome = self.resync(&mut query, may_end_silently, cut_short < MAX_CUT_SHORT)?;
+            let is_complete = outcome == DumpOutcome::Complete;
+            cut_short = if outcome == DumpOutcome::CutShort { cut_short + 1 } else { 0 };
+            is_first &= !is_complete;
             let ended = Instant::now();
             let Settings { garbage_cleaner_interval, sweep_interval, .. } = self.lock().settings;
-            if whole && ended >= cleaned + garbage_cleaner_interval {
-                self.clean();
+            if is_complete && ended >= cleaned + garbage_cleaner_interval {
+                self.remove_old_mappings();
                 cleaned = ended;
             }
-            let sweep_interval = if deaf { DEAF_INTERVAL.min(sweep_interval) } else { sweep_interval };
+            let sweep_interval =
+                if events_off { DUMP_INTERVAL_WITHOUT_EVENTS.min(sweep_interval) } else { sweep_interval };
             let next = (cleaned + garbage_cleaner_interval).min(ended + sweep_interval);
-            if !whole || self.requests.wait_until(next) {
+            if !is_complete || self.dump_request.wait_until(next) {
                 self.pause(ended, ended - begun);
             }
         }
     }
 
-    /// Waits after a dump that ended at `ended` until another may begin.
+    /// Waits, after a dump that ended at `ended`, until the next one may begin.
     fn pause(&self, ended: Instant, took: Duration) {
-        let latest = ended + SHORTEST_PAUSE.max(took);
+        let latest = ended + MIN_PAUSE.max(took);
         loop {
-            let calm = self.lock().disturbed + CALM;
-            let left = latest.min(calm.max(ended + SHORTEST_PAUSE)).saturating_duration_since(Instant::now());
+            let quiet = self.lock().invalidated_at + QUIET_TIME;
+            let left = latest.min(quiet.max(ended + MIN_PAUSE)).saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
@@ -145,187 +94,100 @@ impl Tracker {
         }
     }
 
-    /// Makes the table equal to the kernel's, unless events are lost again
-    /// meanwhile.
-    fn resync(&self, query: &mut Query, silent: bool, may_cut: bool) -> Result<Outcome, Error> {
+    /// Makes the table equal to the kernel's, unless events are lost meanwhile.
+    fn resync(
+        &self,
+        query: &mut Query,
+        may_end_silently: bool,
+        may_cut_short: bool,
+    ) -> Result<DumpOutcome, Error> {
         let begun = Instant::now();
         let buckets = proc::conntrack_buckets();
-        let (disturbances, filter, nothing) = self.drain(|state| {
-            self.requests.clear();
-            state.table.begin_dump(silent);
-            (state.disturbances, state.settings.filter.clone(), state.table.live() == 0)
+        let (invalidations, filter, was_empty) = self.drain_blocking(|state| {
+            self.dump_request.clear();
+            state.table.begin_dump(may_end_silently);
+            (state.invalidations, state.settings.filter.clone(), state.table.live() == 0)
         })?;
-        let is_over = |state: &State| {
-            may_cut && state.disturbances != disturbances && state.disturbed.elapsed() >= CALM
+        let is_useless = |state: &TrackerState| {
+            may_cut_short
+                && state.invalidations != invalidations
+                && state.invalidated_at.elapsed() >= QUIET_TIME
         };
-        let dump = self.merge_dump(query, &filter, is_over);
-        // While the kernel resizes its table a dump may miss entries.
-        let resized = proc::conntrack_buckets() != buckets;
-        let whole = matches!(dump, Ok(Dumped { interrupted: false, cut_short: false, .. }))
-            && !resized
-            && self.drain(|state| state.disturbances)? == disturbances;
-        // An entry that can't be read may be any: nothing is closed for missing.
-        // Where nothing was there, nothing can be missing.
-        let readable = matches!(dump, Ok(Dumped { malformed: 0, .. }));
-        let gone = if whole && readable && !nothing {
-            self.in_slices(|state, slot, now| state.table.close_unseen(slot, now))
+        let dump = self.merge_dump(query, &filter, is_useless);
+        // While the kernel resizes its table, a dump may lack entries.
+        let is_resized = proc::conntrack_buckets() != buckets;
+        let is_complete = matches!(dump, Ok(DumpSummary { interrupted: false, cut_short: false, .. }))
+            && !is_resized
+            && self.drain_blocking(|state| state.invalidations)? == invalidations;
+        // An entry that cannot be parsed may be any, so no mapping is closed then.
+        let is_parsed = matches!(dump, Ok(DumpSummary { malformed: 0, .. }));
+        let closed = if is_complete && is_parsed && !was_empty {
+            self.in_slices(|state, cursor, now| state.table.close_unseen(cursor, now))
         } else {
             0
         };
-        // Dropped after the lock is.
-        let _ended;
+        // Declared before the lock is taken, so that it is dropped after the release.
+        let _ended_lifetimes;
         let mut state = self.lock();
-        _ended = state.table.end_dump();
-        let Dumped { entries, malformed, cut_short, .. } = dump?;
+        _ended_lifetimes = state.table.end_dump();
+        let DumpSummary { entries, malformed, cut_short, .. } = dump?;
         self.stats.resync_time.record(begun.elapsed());
-        self.stats.swept.add(gone);
+        self.stats.swept.add(closed);
         self.stats.malformed.add(malformed);
-        self.note_changes(&state);
+        self.notify_changes(&state);
         if malformed > 0 {
-            state.log(Level::Warn, format!("{malformed} of the kernel's connections can't be read"));
+            state.log(Level::Warn, format!("{malformed} entries of the kernel's table cannot be parsed"));
         }
-        if !whole || state.disturbances != disturbances {
+        if !is_complete || state.invalidations != invalidations {
             self.stats.disturbed_dumps.increment();
-            return Ok(if cut_short { Outcome::CutShort } else { Outcome::Disturbed });
+            return Ok(if cut_short { DumpOutcome::CutShort } else { DumpOutcome::Invalid });
         }
         self.loaded.store(true, Ordering::Relaxed);
         self.stats.dumps.increment();
         let was_complete = state.complete;
         if proc::conntrack_events() == Some(0) {
-            // Nobody tells of what begins from now on.
+            // The kernel does not report what begins from now on.
             state.complete = false;
             self.complete.send_replace(false);
         } else if !state.complete {
             state.complete = true;
             self.complete.send_replace(true);
         }
-        let (live, took) = (state.table.live(), begun.elapsed().as_millis());
-        let read = format!("{live} mappings of {entries} connections, read in {took} ms");
-        let line = if let Some(lost) = state.lost.take() {
-            let drops = self.drops().unwrap_or(state.drops_told);
-            let told = std::mem::replace(&mut state.drops_told, drops);
-            Some(format!(
-                "the table equals the kernel's again, {} ms after the loss: {read}; {} events were lost, \
-                 the receive buffer is {} KiB",
-                lost.elapsed().as_millis(),
-                drops.wrapping_sub(told),
+        let summary = format!(
+            "{} mappings from {entries} kernel entries, read in {} ms",
+            state.table.live(),
+            begun.elapsed().as_millis()
+        );
+        self.log_complete(&mut state, &summary, was_complete, closed);
+        Ok(DumpOutcome::Complete)
+    }
+
+    /// Logs what a complete dump has changed, if anything.
+    fn log_complete(&self, state: &mut TrackerState, summary: &str, was_complete: bool, closed: usize) {
+        let line = if let Some(overrun_at) = state.overrun_at.take() {
+            let lost_events = self.lost_events().unwrap_or(state.lost_events_logged);
+            let logged = std::mem::replace(&mut state.lost_events_logged, lost_events);
+            format!(
+                "the table equals the kernel's again, {} ms after the overrun: {summary}; {} events lost, \
+                 receive buffer {} KiB",
+                overrun_at.elapsed().as_millis(),
+                lost_events.wrapping_sub(logged),
                 state.receive_buffer >> 10
-            ))
+            )
         } else if state.complete && !was_complete {
-            Some(format!("the table equals the kernel's: {read}"))
-        } else if gone > 0 && state.complete {
-            Some(format!("closed {gone} mappings that had ended without an event"))
+            format!("the table equals the kernel's: {summary}")
+        } else if closed > 0 && state.complete {
+            format!("closed {closed} mappings that had ended without a DESTROY event")
         } else {
-            None
+            return;
         };
-        if let Some(line) = line {
-            state.log(Level::Info, line);
-        }
-        Ok(Outcome::Whole)
+        state.log(Level::Info, line);
     }
 
-    /// Reads a dump into the table, until `is_over` says that the rest is of no
-    /// use. A thread of its own merges what is read: the kernel makes a dump as
-    /// it is read, which takes longer than all the rest.
-    fn merge_dump(
-        &self,
-        query: &mut Query,
-        filter: &Filter,
-        is_over: impl Fn(&State) -> bool + Send,
-    ) -> Result<Dumped, Error> {
-        let (full, loads) = mpsc::sync_channel::<Vec<Piece>>(READ_AHEAD);
-        let (emptied, empty) = mpsc::channel();
-        thread::scope(|scope| {
-            let merge = move || {
-                let mut merged = Dumped::default();
-                for load in loads {
-                    if is_over(&self.lock()) {
-                        merged.cut_short = true;
-                        break;
-                    }
-                    load.iter().for_each(|piece| self.merge_piece(piece, filter, &mut merged));
-                    // Nobody wants it any more at the dump's end.
-                    let _ = emptied.send(load);
-                }
-                merged
-            };
-            let merging = thread::Builder::new().name("merge".to_owned()).spawn_scoped(scope, merge);
-            let merging =
-                merging.map_err(|source| Error::System { doing: "starting a thread", hint: "", source })?;
-            let mut dump = query.dump(Family::Any)?;
-            loop {
-                let mut load: Vec<Piece> = empty.try_recv().unwrap_or_default();
-                load.resize_with(A_LOAD, Piece::default);
-                let mut filled = 0;
-                while filled < A_LOAD && dump.read_piece(&mut load[filled])? {
-                    filled += 1;
-                }
-                load.truncate(filled);
-                // The other thread takes no more where the dump is over; why, it says below.
-                if full.send(load).is_err() || filled < A_LOAD {
-                    break;
-                }
-            }
-            drop(full);
-            let merged = merging.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            let interrupted = dump.was_interrupted();
-            if merged.cut_short {
-                dump.abandon();
-            }
-            Ok(Dumped { interrupted, ..merged })
-        })
-    }
-
-    fn merge_piece(&self, piece: &Piece, filter: &Filter, merged: &mut Dumped) {
-        let mut flows = Vec::with_capacity(A_PIECE);
-        for flow in piece.flows() {
-            match flow {
-                Ok(flow) => {
-                    merged.entries += 1;
-                    flows.extend(Some(flow).filter(|flow| filter.matches(flow)));
-                }
-                Err(_) => merged.malformed += 1,
-            }
-        }
-        for flows in flows.chunks(MERGED_AT_ONCE) {
-            let mut state = self.lock();
-            let now = self.clock.now();
-            let created = flows.iter().filter(|flow| state.table.merge(flow, now)).count();
-            self.stats.created_by_dump.add(created);
-            self.note_changes(&state);
-        }
-    }
-
-    /// Drops old mappings that the kernel no longer has.
-    fn clean(&self) {
+    /// Removes old mappings that the kernel no longer has.
+    fn remove_old_mappings(&self) {
         let life_span = self.lock().settings.life_span;
-        let dropped = self.in_slices(|state, slot, now| state.table.drop_old(slot, life_span, now));
-        self.stats.expired.add(dropped);
-    }
-
-    /// Reads the socket empty, then does `then` before anything else can come.
-    fn drain<T>(&self, then: impl FnOnce(&mut State) -> T) -> Result<T, Error> {
-        loop {
-            let mut state = self.lock();
-            if self.pump(&mut state)? {
-                return Ok(then(&mut state));
-            }
-        }
-    }
-
-    /// Works through the whole table, a slice under each hold of the lock, and
-    /// adds up what the slices count.
-    pub(super) fn in_slices(
-        &self,
-        mut work: impl FnMut(&mut State, Place, Stamp) -> (Option<Place>, usize),
-    ) -> usize {
-        let (mut slot, mut sum) = (Some(Place::START), 0);
-        while let Some(from) = slot {
-            let mut state = self.lock();
-            let (next, count) = work(&mut state, from, self.clock.now());
-            slot = next;
-            sum += count;
-        }
-        sum
+        let removed = self.in_slices(|state, cursor, now| state.table.remove_old(cursor, life_span, now));
+        self.stats.expired.add(removed);
     }
 }

@@ -49,9 +49,9 @@ fn the_start_is_logged_and_traffic_is_not() {
     );
     let expected = [
         ("pynatconnd::daemon] ", first.as_str()),
-        ("pynatconnd::daemon] ", "following the kernel with a receive buffer of 4096 KiB"),
+        ("pynatconnd::daemon] ", "subscribed to conntrack events, receive buffer 4096 KiB"),
         ("pynatconnd::daemon] ", &format!("listening on http://{}", daemon.addr())),
-        ("pynatconnd::tracker] ", "the table equals the kernel's: 3 mappings of "),
+        ("pynatconnd::tracker] ", "the table equals the kernel's: 3 mappings from "),
     ];
     let said = daemon.stderr();
     assert_eq!(said.lines().count(), expected.len(), "{said}");
@@ -61,7 +61,7 @@ fn the_start_is_logged_and_traffic_is_not() {
         assert!(line.contains(&format!(" INFO  {place}{text}")), "{line}");
     }
     assert!(
-        said.lines().any(|line| line.contains(" connections, read in ") && line.ends_with(" ms")),
+        said.lines().any(|line| line.contains(" kernel entries, read in ") && line.ends_with(" ms")),
         "{said}"
     );
 

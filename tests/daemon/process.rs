@@ -239,7 +239,7 @@ fn signals_end_the_daemon_whatever_clients_do() {
         // Long before the timeout of the client that does not read.
         let took = start.elapsed();
         assert!(took < Duration::from_secs(7), "{signal}: {took:?}");
-        daemon.wait_for_line(&format!("{signal}: ending"));
+        daemon.wait_for_line(&format!("{signal} received, stopping"));
         assert!(Client::try_connect(lab.gateway(), daemon.local_addr()).is_err());
         drop((silent, stuck));
     }
@@ -256,7 +256,7 @@ fn a_response_in_progress_is_finished() {
     fill(&lab, 3000);
     let mut reader = stalled_client(&lab, &daemon);
     daemon.signal(Signal::SIGTERM);
-    daemon.wait_for_line("SIGTERM: ending");
+    daemon.wait_for_line("SIGTERM received, stopping");
     // A slow reader, so that the daemon has something to wait for.
     let mut text = Vec::new();
     while (&mut reader).take(4096).read_to_end(&mut text).unwrap() > 0 {

@@ -257,7 +257,7 @@ fn every_changed_key_takes_effect() {
     bench.reload(&ConfigParts { port: 8081, host: "100.64.2.1", ..ConfigParts::USUAL });
     let taken = bench.lab.gateway().enter(|| TcpListener::bind("127.0.0.1:8081")).expect("it is free");
     let every = ConfigParts { port: 8081, key_name: "src_ip", ..ConfigParts::USUAL };
-    bench.reload_text(&every.text(), "the configuration stays as it was");
+    bench.reload_text(&every.text(), "the old configuration stays in force");
     drop(taken);
     assert_eq!(lab::http::get(bench.lab.server(), at(public, 8081), "/nat_port/40001").status, 200);
     println!("reload: ip_acl, key_name, filter, del_delay, log level, port and host have each changed");
@@ -292,16 +292,16 @@ fn an_invalid_file_changes_nothing() {
     ];
     for (text, wrong) in &bad {
         let said = format!("{file}:{}:", line(text, wrong));
-        bench.reload_text(text, "the configuration stays as it was");
+        bench.reload_text(text, "the old configuration stays in force");
         assert!(bench.daemon.stderr().contains(&said), "no {said} in:\n{}", bench.daemon.stderr());
         check_unchanged(&mut bench);
     }
-    bench.reload_text(&ConfigParts { port: 8090, ..another }.text(), "the configuration stays as it was");
+    bench.reload_text(&ConfigParts { port: 8090, ..another }.text(), "the old configuration stays in force");
     assert_eq!(bench.lines("cannot listen on 0.0.0.0 port 8090"), 1);
     check_unchanged(&mut bench);
     std::fs::remove_file(&file).expect("it is there");
     bench.daemon.signal(Signal::SIGHUP);
-    wait_until("the daemon says so", || bench.lines("the configuration stays as it was") == bad.len() + 2);
+    wait_until("the daemon says so", || bench.lines("the old configuration stays in force") == bad.len() + 2);
     check_unchanged(&mut bench);
 
     // The next valid file takes effect.

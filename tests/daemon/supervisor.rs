@@ -202,7 +202,7 @@ fn a_reload_is_announced_and_its_end_too() {
 
     for (config, status) in [
         ("[data]\nkey_name = src_ip\n", "the new configuration is in force"),
-        ("[data]\nkey_name = nothing\n", "the configuration stays as it was: "),
+        ("[data]\nkey_name = nothing\n", "reload failed, the old configuration stays in force: "),
     ] {
         daemon.rewrite_config(config);
         daemon.signal(Signal::SIGHUP);

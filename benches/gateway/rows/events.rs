@@ -263,7 +263,7 @@ pub fn burst(bench: &Bench) -> Result<Vec<Row>, String> {
     for _ in 0..bench.rounds(3) {
         let daemon = gateway.daemon(CONFIG);
         let burst = send(bench, &gateway, daemon.pid(), Origin::Entries, false);
-        let logged = daemon.stderr().lines().filter(|line| line.contains("dropped events")).count();
+        let logged = daemon.stderr().lines().filter(|line| line.contains("conntrack events lost")).count();
         overruns.push((logged as u64).max(burst.dropped) as f64);
         bursts.push(burst);
     }

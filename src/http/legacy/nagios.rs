@@ -42,7 +42,7 @@ struct ThreadStat {
 /// `queue_size` is 0: the only queue is the event socket, and it is drained first. The threads are
 /// alive: if one dies, the process exits.
 pub(in crate::http) async fn answer(app: &App) -> Response {
-    let size = match app.tracker.ask(|table, _| table.live() + table.closed()).await {
+    let size = match app.tracker.read(|table, _| table.live() + table.closed()).await {
         Ok(answer) => answer.value,
         Err(error) => return tracker_failed(&error),
     };

@@ -69,7 +69,7 @@ impl From<&Mapping> for Match {
             state: if mapping.is_live() { "live" } else { "closed" },
             opened: Time(mapping.opened.wall),
             closed: mapping.closed.map(|closed| Time(closed.wall)),
-            learnt: mapping.learnt.as_str(),
+            learnt: mapping.source.as_str(),
         }
     }
 }

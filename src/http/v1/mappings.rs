@@ -14,7 +14,7 @@ use super::stream::{NDJSON, PIECES_AHEAD, write_line};
 use crate::http::app::App;
 use crate::http::response::{self, BodyError, Response};
 use crate::question::Question;
-use crate::table::Place;
+use crate::table::Cursor;
 
 /// Streams the mappings that the request's fields select.
 pub(in crate::http) fn answer(app: Arc<App>, request: &Request<Incoming>) -> Result<Response, Failure> {
@@ -33,7 +33,7 @@ pub(in crate::http) fn answer(app: Arc<App>, request: &Request<Incoming>) -> Res
 
 /// Sends one piece per slice of the table. A client that stops reading stops only its own stream.
 async fn send(app: &App, question: &Question, mut sender: Sender<Bytes, BodyError>) {
-    let mut next = Some(Place::START);
+    let mut next = Some(Cursor::START);
     while let Some(from) = next {
         let mut found = Vec::new();
         let slice = app.tracker.scan_slice(from, |mapping| {

@@ -35,7 +35,7 @@ static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(())
 pub(in crate::http) async fn answer(app: &App, headers: &HeaderMap) -> Result<Response, Failure> {
     let one_at_a_time = ONE_AT_A_TIME.lock().await;
     let ports = app.tracker.ports_in_use().await?;
-    let counts = app.tracker.ask(|table, _| (table.live(), table.closed())).await?;
+    let counts = app.tracker.read(|table, _| (table.live(), table.closed())).await?;
     drop(one_at_a_time);
     let (live, closed) = counts.value;
     let mut registry = Registry::default();
@@ -48,7 +48,7 @@ pub(in crate::http) async fn answer(app: &App, headers: &HeaderMap) -> Result<Re
         closed,
         ports,
         receive_buffer: app.tracker.receive_buffer(),
-        drops: app.tracker.drops().ok(),
+        drops: app.tracker.lost_events().ok(),
         entries: proc::conntrack_entries(),
         limit: proc::conntrack_limit(),
         process: Process::read(),
@@ -190,12 +190,6 @@ impl Snapshot {
             "The longest hold of the table's lock",
             Some(&Unit::Seconds),
             stats.lock_held.get().as_secs_f64(),
-        )?;
-        page.gauge(
-            "pynatconnd_table_lock_work_longest",
-            "The most processor time of one hold of the table's lock that did more than read the table",
-            Some(&Unit::Seconds),
-            stats.lock_worked.get().as_secs_f64(),
         )
     }
 
@@ -318,5 +312,5 @@ fn write_process(process: &Process, page: &mut Page<'_>) -> fmt::Result {
     page.gauge("process_resident_memory", "Resident memory", Some(&Unit::Bytes), process.resident)?;
     page.gauge("process_virtual_memory", "Virtual memory", Some(&Unit::Bytes), process.virtual_memory)?;
     page.gauge("process_open_fds", "Open file descriptors", None, process.open_files)?;
-    page.gauge("process_max_fds", "The limit on open file descriptors", None, process.most_files)
+    page.gauge("process_max_fds", "The limit on open file descriptors", None, process.max_open_files)
 }

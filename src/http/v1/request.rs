@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 use serde_json::{Number, Value};
 
 use super::error::Failure;
-use crate::question::{Lives, Question};
+use crate::question::{Question, StateFilter};
 
 /// The longest `wait`.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -101,10 +101,10 @@ impl QuestionBuilder {
                 question.protocol = Some(protocol);
             }
             "state" => {
-                question.lives = match value {
-                    "live" => Lives::Live,
-                    "closed" => Lives::Closed,
-                    "any" => Lives::Any,
+                question.state = match value {
+                    "live" => StateFilter::Live,
+                    "closed" => StateFilter::Closed,
+                    "any" => StateFilter::Any,
                     _ => return Err(wrong(known, value, "live, closed or any")),
                 }
             }

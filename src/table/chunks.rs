@@ -1,8 +1,8 @@
-//! Storage by slot number: freed slots are used again, and growing never moves
-//! or copies what is there, so that it takes no longer with millions of entries.
+//! Storage by slot number. Freed slots are used again. Growth never moves or
+//! copies an element, so it takes no longer with millions of entries.
 
-/// Elements allocated together: so few that the first touch of their memory,
-/// which is the kernel's work, does not hold the table's lock long.
+/// Elements allocated together. The kernel clears their memory at the first
+/// access, so there are few enough not to hold the table's lock long.
 const CHUNK: usize = 512;
 
 /// A vector that grows by whole chunks.
@@ -16,13 +16,13 @@ impl<T: Copy> Chunks<T> {
         Self { chunks: Vec::new() }
     }
 
-    /// How many elements there are.
+    /// The number of allocated elements.
     pub(super) fn len(&self) -> usize {
         self.chunks.len() * CHUNK
     }
 
-    /// Makes sure that `slot` exists; new elements are `fill`.
-    pub(super) fn reach(&mut self, slot: u32, fill: T) {
+    /// Grows until `slot` exists; new elements are `fill`.
+    pub(super) fn grow_to(&mut self, slot: u32, fill: T) {
         while slot as usize >= self.len() {
             self.chunks.push(vec![fill; CHUNK].into_boxed_slice());
         }

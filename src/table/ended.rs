@@ -1,0 +1,27 @@
+//! Which lifetimes ended while a dump runs.
+
+use std::collections::HashSet;
+
+/// Sets by which the lifetimes are divided, so that none takes long to grow.
+const SHARDS: usize = 256;
+
+/// Lifetimes that ended while a dump runs, by hash of the reply tuple and by
+/// conntrack id.
+#[derive(Debug)]
+pub(super) struct EndedLifetimes {
+    shards: Vec<HashSet<(u64, u32)>>,
+}
+
+impl EndedLifetimes {
+    pub(super) fn new() -> Self {
+        Self { shards: vec![HashSet::new(); SHARDS] }
+    }
+
+    pub(super) fn insert(&mut self, hash: u64, id: u32) {
+        self.shards[hash as usize % SHARDS].insert((hash, id));
+    }
+
+    pub(super) fn contains(&self, hash: u64, id: u32) -> bool {
+        self.shards[hash as usize % SHARDS].contains(&(hash, id))
+    }
+}

@@ -1,0 +1,79 @@
+//! The table's changes, collected until the tracker takes them for its listeners.
+
+use crate::mapping::Mapping;
+
+/// Changes kept at most until they are taken.
+const MAX_CHANGES: usize = 65_536;
+
+/// A change to the table that listeners are told about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// A mapping opened.
+    Opened(Mapping),
+    /// A mapping closed.
+    Closed(Mapping),
+}
+
+/// Changes taken from the table.
+#[derive(Debug)]
+pub struct Changes {
+    /// The number of the first change.
+    pub first: u64,
+    /// Consecutive changes.
+    pub changes: Vec<Change>,
+    /// The number of the next change. If it is greater than `first` plus the
+    /// length of [`changes`](Self::changes), the changes between were too many to
+    /// keep.
+    pub next: u64,
+}
+
+/// Numbers all changes and all stored entries, and keeps the changes that
+/// listeners want.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    /// The number of the next change.
+    next: u64,
+    /// The number of the first change that is kept.
+    first_kept: u64,
+    /// The kept changes, if they are collected.
+    changes: Option<Vec<Change>>,
+    /// The number of the entry that was stored last.
+    last_entry: u32,
+}
+
+impl Journal {
+    /// A number for an entry that is stored now.
+    pub(super) fn number_entry(&mut self) -> u32 {
+        self.last_entry = self.last_entry.wrapping_add(1);
+        self.last_entry
+    }
+
+    pub(super) fn collect(&mut self, collect: bool) -> u64 {
+        if collect != self.changes.is_some() {
+            self.changes = collect.then(Vec::new);
+        }
+        self.next
+    }
+
+    pub(super) fn has_changes(&self) -> bool {
+        self.changes.as_ref().is_some_and(|changes| !changes.is_empty())
+    }
+
+    pub(super) fn take(&mut self) -> Changes {
+        let changes = self.changes.as_mut().map(std::mem::take).unwrap_or_default();
+        Changes { first: self.first_kept, changes, next: self.next }
+    }
+
+    pub(super) fn record(&mut self, change: impl FnOnce() -> Change) {
+        if let Some(changes) = &mut self.changes {
+            if changes.is_empty() {
+                self.first_kept = self.next;
+            }
+            // A change is kept only if none before it is missing.
+            if changes.len() < MAX_CHANGES && self.first_kept + changes.len() as u64 == self.next {
+                changes.push(change());
+            }
+        }
+        self.next += 1;
+    }
+}

@@ -1,0 +1,54 @@
+//! Putting another configuration into force while the table is in use.
+
+use super::entry::{Address, SlotState};
+use super::family::FamilyTable;
+use super::index::{ChainIndex, IndexedBy};
+use super::journal::Journal;
+use crate::clock::Stamp;
+use crate::config::Key;
+use crate::mapping::Mapping;
+
+impl<A: Address> FamilyTable<A> {
+    pub(super) fn set_key(&mut self, key: Key) {
+        let by = IndexedBy::key(key);
+        self.indexes.retain(|index| IndexedBy::STANDARD.contains(&index.by) || index.by == by);
+        if self.index(by).is_none() {
+            self.indexes.push(ChainIndex::unbuilt(by));
+        }
+    }
+
+    pub(super) fn build_index(&mut self) -> bool {
+        for at in 0..self.indexes.len() {
+            if let Some(from) = self.indexes[at].unbuilt_from() {
+                let (slice, next) = self.slice(from);
+                self.indexes[at].build(slice.end, next.is_none(), &self.entries);
+                return true;
+            }
+        }
+        false
+    }
+
+    pub(super) fn retain(
+        &mut self,
+        from: u32,
+        now: Stamp,
+        keep: impl Fn(&Mapping) -> bool,
+        journal: &mut Journal,
+    ) -> (Option<u32>, usize) {
+        let (slice, next) = self.slice(from);
+        let mut removed = 0;
+        for slot in slice {
+            let entry = self.entries.get(slot);
+            if matches!(entry.state(), SlotState::Free | SlotState::Removed) || keep(&entry.mapping()) {
+                continue;
+            }
+            if entry.state() == SlotState::Live {
+                self.close_slot(slot, now, journal);
+            }
+            self.entries.get_mut(slot).set_state(SlotState::Removed);
+            self.closed -= 1;
+            removed += 1;
+        }
+        (next, removed)
+    }
+}

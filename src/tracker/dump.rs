@@ -1,0 +1,110 @@
+//! Reading one dump of the kernel's table and merging it.
+//!
+//! The kernel makes a dump while it is read, which takes longer than everything
+//! else. So this thread only reads, and another one merges.
+
+use std::sync::mpsc;
+use std::thread;
+
+use nfct::{Error, Family, Piece, Query};
+
+use super::shared::Tracker;
+use super::state::TrackerState;
+use crate::filter::Filter;
+
+/// Entries of a piece of a dump, about.
+const ENTRIES_PER_PIECE: usize = 256;
+/// Pieces that are handed to the merging thread together, some thousand entries.
+/// To wake it for each piece would take much of the time in which the kernel makes
+/// the piece.
+const PIECES_PER_BATCH: usize = 8;
+/// Batches that are read ahead of the merging thread: four megabytes.
+const MAX_BATCHES_AHEAD: usize = 8;
+/// Entries merged under one hold of the lock.
+const MERGES_PER_HOLD: usize = 128;
+
+/// What a dump contained, and how it ended.
+#[derive(Debug, Default)]
+pub(super) struct DumpSummary {
+    pub(super) entries: usize,
+    /// Entries that could not be parsed.
+    pub(super) malformed: usize,
+    /// Whether the kernel reported that the dump may lack entries.
+    pub(super) interrupted: bool,
+    /// Whether the rest was not read, because the dump had become useless.
+    pub(super) cut_short: bool,
+}
+
+impl Tracker {
+    /// Reads a dump and merges it into the table, until `is_useless` says that the
+    /// rest is not needed.
+    pub(super) fn merge_dump(
+        &self,
+        query: &mut Query,
+        filter: &Filter,
+        is_useless: impl Fn(&TrackerState) -> bool + Send,
+    ) -> Result<DumpSummary, Error> {
+        let (full, batches) = mpsc::sync_channel::<Vec<Piece>>(MAX_BATCHES_AHEAD);
+        // Batches go back to be filled again.
+        let (merged, empty) = mpsc::channel();
+        thread::scope(|scope| {
+            let merge = move || {
+                let mut summary = DumpSummary::default();
+                for batch in batches {
+                    if is_useless(&self.lock()) {
+                        summary.cut_short = true;
+                        break;
+                    }
+                    batch.iter().for_each(|piece| self.merge_piece(piece, filter, &mut summary));
+                    // Fails at the end of the dump, when it is no longer needed.
+                    let _ = merged.send(batch);
+                }
+                summary
+            };
+            let merging = thread::Builder::new().name("merge".to_owned()).spawn_scoped(scope, merge);
+            let merging =
+                merging.map_err(|source| Error::System { doing: "starting a thread", hint: "", source })?;
+            let mut dump = query.dump(Family::Any)?;
+            loop {
+                let mut batch: Vec<Piece> = empty.try_recv().unwrap_or_default();
+                batch.resize_with(PIECES_PER_BATCH, Piece::default);
+                let mut filled = 0;
+                while filled < PIECES_PER_BATCH && dump.read_piece(&mut batch[filled])? {
+                    filled += 1;
+                }
+                batch.truncate(filled);
+                // Sending fails if the merging thread stopped; its summary says why.
+                if full.send(batch).is_err() || filled < PIECES_PER_BATCH {
+                    break;
+                }
+            }
+            drop(full);
+            let summary = merging.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let interrupted = dump.was_interrupted();
+            if summary.cut_short {
+                dump.abandon();
+            }
+            Ok(DumpSummary { interrupted, ..summary })
+        })
+    }
+
+    fn merge_piece(&self, piece: &Piece, filter: &Filter, summary: &mut DumpSummary) {
+        let mut flows = Vec::with_capacity(ENTRIES_PER_PIECE);
+        for flow in piece.flows() {
+            match flow {
+                Ok(flow) => {
+                    summary.entries += 1;
+                    flows.extend(Some(flow).filter(|flow| filter.matches_flow(flow)));
+                }
+                Err(_) => summary.malformed += 1,
+            }
+        }
+        for flows in flows.chunks(MERGES_PER_HOLD) {
+            let mut state = self.lock();
+            let now = self.clock.now();
+            let created = flows.iter().filter(|flow| state.table.merge(flow, now)).count();
+            self.stats.created_by_dump.add(created);
+            self.notify_changes(&state);
+        }
+    }
+}

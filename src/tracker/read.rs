@@ -1,0 +1,93 @@
+//! The only way to the table for lookups: drain the event socket, then read.
+
+use std::sync::atomic::Ordering;
+
+use nfct::Error;
+
+use super::guard::Guard;
+use super::shared::Tracker;
+use super::state::TrackerState;
+use crate::clock::Stamp;
+use crate::table::Table;
+
+/// Attempts at the lock before blocking. Yielding to other connections is
+/// cheaper than being woken.
+const LOCK_ATTEMPTS: u32 = 32;
+
+/// The result of a lookup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// What was read from the table.
+    pub value: T,
+    /// Whether the table was known to equal the kernel's.
+    pub complete: bool,
+}
+
+impl Tracker {
+    /// Reads the table, with all events that the kernel has queued until now.
+    ///
+    /// # Errors
+    /// When the kernel can no longer be followed.
+    pub async fn read<T>(&self, read: impl FnOnce(&Table, Stamp) -> T) -> Result<Answer<T>, Error> {
+        self.drain_then(|state, now| read(&state.table, now)).await
+    }
+
+    /// Drains the event socket, then calls `then` under the same hold of the lock.
+    ///
+    /// Lookups that arrive together are served together: each yields to the others
+    /// of its thread first, and the socket is drained once, after the last of them
+    /// has arrived. While another thread holds the lock, this thread serves its
+    /// other connections.
+    pub(super) async fn drain_then<T>(
+        &self,
+        then: impl FnOnce(&mut TrackerState, Stamp) -> T,
+    ) -> Result<Answer<T>, Error> {
+        let arrival = self.attempts.load(Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        if !self.is_drained_since(arrival) {
+            self.poll_socket()?;
+        }
+        let (mut message_limit, mut lock_attempts) = (None, 0);
+        loop {
+            lock_attempts += 1;
+            if let Some(mut state) =
+                if lock_attempts <= LOCK_ATTEMPTS { self.try_lock() } else { Some(self.lock()) }
+            {
+                if self.drain_step(&mut state, arrival, &mut message_limit)? {
+                    let value = then(&mut state, self.clock.now());
+                    return Ok(Answer { value, complete: state.complete });
+                }
+                lock_attempts = 0;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Receives some of the queued events; returns whether the table is up to
+    /// date for a lookup that arrived after the attempt `arrival`.
+    ///
+    /// A flood of new events cannot delay a lookup for ever. Its result is due
+    /// when the socket was found empty after its arrival, or when as many messages
+    /// were received as were queued at the first step: `message_limit`.
+    fn drain_step(
+        &self,
+        state: &mut Guard<'_>,
+        arrival: u64,
+        message_limit: &mut Option<u64>,
+    ) -> Result<bool, Error> {
+        if self.is_drained_since(arrival) {
+            self.expire(state);
+            return Ok(true);
+        }
+        state.begin_work();
+        self.pump(state)?;
+        if self.is_drained_since(arrival) {
+            return Ok(true);
+        }
+        let limit = match *message_limit {
+            Some(limit) => limit,
+            None => *message_limit.insert(state.messages + state.events.most_waiting()? as u64),
+        };
+        Ok(state.messages >= limit)
+    }
+}

@@ -1,0 +1,39 @@
+//! The part of the configuration that the tracker uses.
+
+use std::time::Duration;
+
+use crate::config::{Config, Key, NetlinkConfig};
+use crate::filter::Filter;
+
+/// The settings in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Which connections are tracked.
+    pub filter: Filter,
+    /// The key of the legacy routes.
+    pub key: Key,
+    /// How long lookups still find a closed mapping.
+    pub del_delay: Duration,
+    /// The time between two removals of old mappings.
+    pub garbage_cleaner_interval: Duration,
+    /// The age at which a closed mapping is old.
+    pub life_span: Duration,
+    /// The time between two comparisons of the table with the kernel's.
+    pub sweep_interval: Duration,
+    /// The options of the event socket.
+    pub netlink: NetlinkConfig,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        Self {
+            filter: Filter::new(&config.filter),
+            key: config.data.key_name,
+            del_delay: config.data.del_delay,
+            garbage_cleaner_interval: config.data.garbage_cleaner_interval,
+            life_span: config.data.life_span,
+            sweep_interval: config.data.sweep_interval,
+            netlink: config.netlink.clone(),
+        }
+    }
+}

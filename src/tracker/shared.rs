@@ -1,0 +1,163 @@
+//! The tracker that its threads and the lookups share, and its lock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nfct::{Error, Query, Waiter};
+// Its mutex is eventually fair: work in slices takes the lock again at once, and
+// waiting threads must get it between two slices.
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::dump_request::DumpRequest;
+use super::guard::Guard;
+use super::listener::Publisher;
+use super::state::TrackerState;
+use crate::clock::{Clock, Stamp};
+use crate::stats::Stats;
+use crate::table::Cursor;
+
+/// Follows the kernel's connections and finds mappings.
+pub struct Tracker {
+    state: Mutex<TrackerState>,
+    /// The event socket, for what needs no lock.
+    pub(super) socket: Waiter,
+    /// Counts attempts to receive from the socket; an attempt is counted before
+    /// it is made.
+    pub(super) attempts: AtomicU64,
+    /// The last attempt that found the socket empty. A thread that reads this
+    /// number and then takes the lock finds in the table every event that was
+    /// queued before that attempt: events are received under the lock, which is
+    /// held until they are in the table.
+    pub(super) last_empty_attempt: AtomicU64,
+    /// For queries for single connections. Do not wait for it with the other lock
+    /// held.
+    pub(super) query: Arc<tokio::sync::Mutex<Query>>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) stats: Arc<Stats>,
+    pub(super) dump_request: DumpRequest,
+    /// Whether the table is known to equal the kernel's.
+    pub(super) complete: watch::Sender<bool>,
+    /// Whether a complete dump was merged since the start.
+    pub(super) loaded: AtomicBool,
+    /// Counts rounds of the thread that drains the socket.
+    pub(super) rounds: AtomicU64,
+    pub(super) publisher: Publisher,
+}
+
+impl Tracker {
+    pub(super) fn new(
+        state: TrackerState,
+        socket: Waiter,
+        query: Query,
+        clock: Arc<dyn Clock>,
+        stats: Arc<Stats>,
+    ) -> Self {
+        Self {
+            state: Mutex::new(state),
+            socket,
+            attempts: AtomicU64::new(0),
+            last_empty_attempt: AtomicU64::new(0),
+            query: Arc::new(tokio::sync::Mutex::new(query)),
+            clock,
+            stats,
+            dump_request: DumpRequest::default(),
+            complete: watch::Sender::new(false),
+            loaded: AtomicBool::new(false),
+            rounds: AtomicU64::new(0),
+            publisher: Publisher::new(),
+        }
+    }
+
+    /// The receive buffer of the event socket, in bytes as the kernel counts
+    /// them: more than a kilobyte per event.
+    pub fn receive_buffer(&self) -> usize {
+        self.lock().receive_buffer
+    }
+
+    /// The number of events that the kernel could not deliver because the receive
+    /// buffer was full.
+    ///
+    /// # Errors
+    /// When the system cannot read the count.
+    pub fn lost_events(&self) -> Result<u32, Error> {
+        self.socket.drops()
+    }
+
+    /// Whether the table is known to equal the kernel's.
+    pub fn is_complete(&self) -> bool {
+        *self.complete.borrow()
+    }
+
+    /// Notifies of each time that the table may have become complete or
+    /// incomplete.
+    pub fn watch_complete(&self) -> watch::Receiver<bool> {
+        self.complete.subscribe()
+    }
+
+    /// Whether a complete dump was merged since the start. The table can still be
+    /// incomplete: the kernel may not report connections.
+    pub fn is_loaded(&self) -> bool {
+        self.loaded.load(Ordering::Relaxed)
+    }
+
+    /// The number of rounds of the thread that drains the socket. It makes a round
+    /// at least once per second, unless it hangs.
+    pub fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the table equals the kernel's, for at most `timeout`; returns
+    /// whether it does.
+    pub async fn wait_complete(&self, timeout: Duration) -> bool {
+        let mut complete = self.complete.subscribe();
+        let reached = tokio::time::timeout(timeout, complete.wait_for(|complete| *complete)).await;
+        reached.is_ok_and(|state| state.is_ok())
+    }
+
+    /// Whether the socket was found empty, by any thread, in an attempt after
+    /// this one.
+    pub(super) fn is_drained_since(&self, attempt: u64) -> bool {
+        self.last_empty_attempt.load(Ordering::SeqCst) > attempt
+    }
+
+    /// Notes that the table may no longer equal the kernel's, and requests a dump.
+    pub(super) fn invalidate(&self, state: &mut TrackerState) {
+        state.invalidations += 1;
+        state.invalidated_at = Instant::now();
+        state.complete = false;
+        self.complete.send_replace(false);
+        self.dump_request.set();
+    }
+
+    /// Takes the lock, unless another thread holds it.
+    #[inline]
+    pub(super) fn try_lock(&self) -> Option<Guard<'_>> {
+        Some(Guard::new(self.state.try_lock()?, &self.stats))
+    }
+
+    /// Waits for the lock, and takes it.
+    #[inline]
+    pub(super) fn lock(&self) -> Guard<'_> {
+        let mut guard = Guard::new(self.state.lock(), &self.stats);
+        guard.begin_work();
+        guard
+    }
+
+    /// Works through the whole table, one slice under each hold of the lock, and
+    /// adds up what the slices count.
+    pub(super) fn in_slices(
+        &self,
+        mut work: impl FnMut(&mut TrackerState, Cursor, Stamp) -> (Option<Cursor>, usize),
+    ) -> usize {
+        let (mut cursor, mut sum) = (Some(Cursor::START), 0);
+        while let Some(from) = cursor {
+            let mut state = self.lock();
+            let (next, count) = work(&mut state, from, self.clock.now());
+            cursor = next;
+            sum += count;
+        }
+        sum
+    }
+}

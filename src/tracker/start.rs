@@ -1,0 +1,64 @@
+//! Starting the tracker: its subscription and its threads.
+
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use nfct::{Error, Events, Groups, Query};
+
+use super::settings::Settings;
+use super::shared::Tracker;
+use super::state::TrackerState;
+use crate::clock::Clock;
+use crate::stats::Stats;
+
+impl Tracker {
+    /// Subscribes to the kernel's events in the network namespace of this thread,
+    /// and starts the threads. One of them calls `on_failure` when the kernel can
+    /// no longer be followed: from then on the table is out of date, and the
+    /// process should end.
+    ///
+    /// # Errors
+    /// As [`Events::subscribe`]; and when the system cannot start a thread.
+    pub fn start(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        stats: Arc<Stats>,
+        on_failure: impl Fn(Error) + Send + Sync + 'static,
+    ) -> Result<Arc<Self>, Error> {
+        let events = Events::subscribe(Groups::NEW | Groups::DESTROY)?;
+        let receive_buffer = events.set_receive_buffer(settings.netlink.receive_buffer.0)?;
+        events.set_reliable(settings.netlink.reliable)?;
+        events.set_filter(&settings.filter.kernel_filter())?;
+        let (waiter, socket) = (events.waiter()?, events.waiter()?);
+        // All sockets are opened here, in the caller's network namespace.
+        let (dumps, query) = (Query::open()?, Query::open()?);
+        let state = TrackerState::new(events, settings, receive_buffer);
+        let tracker = Arc::new(Self::new(state, socket, query, clock, stats));
+        let on_failure: Arc<dyn Fn(Error) + Send + Sync> = Arc::new(on_failure);
+        tracker.spawn("netfilter", on_failure.clone(), move |tracker| tracker.pump_forever(&waiter))?;
+        tracker.spawn("resync", on_failure, move |tracker| tracker.resync_forever(dumps))?;
+        Ok(tracker)
+    }
+
+    fn spawn(
+        self: &Arc<Self>,
+        name: &'static str,
+        on_failure: Arc<dyn Fn(Error) + Send + Sync>,
+        work: impl FnOnce(&Self) -> Result<Infallible, Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        let tracker = Arc::clone(self);
+        let thread = move || {
+            let ended = catch_unwind(AssertUnwindSafe(|| work(&tracker)));
+            on_failure(match ended {
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    let source = std::io::Error::other("the thread panicked");
+                    Error::System { doing: name, hint: "", source }
+                }
+            });
+        };
+        let started = std::thread::Builder::new().name(name.to_owned()).spawn(thread);
+        started.map(|_| ()).map_err(|source| Error::System { doing: "starting a thread", hint: "", source })
+    }
+}
