@@ -157,7 +157,7 @@ impl Labels {
 impl Clone for Labels {
     fn clone(&self) -> Self {
         // SAFETY: a live bitmask.
-        unsafe { Self::copy_of(self.raw) }.unwrap_or_else(|| crate::conntrack::out_of_memory())
+        unsafe { Self::copy_of(self.raw) }.unwrap_or_else(|| crate::error::out_of_memory())
     }
 }
 

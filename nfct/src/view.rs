@@ -33,7 +33,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::attr::{self, Attribute};
 use crate::conntrack::{ConntrackRef, Counters};
-use crate::kernel_filter::Direction;
+use crate::direction::Direction;
 use crate::state::{DccpRole, DccpState, SctpState, Status, TcpFlags, TcpState};
 #[cfg(doc)]
 use crate::tuple::Protocol;

@@ -57,7 +57,7 @@ fn values_have_the_shapes_that_are_documented() {
         "start": 5, "stop": null,
     });
     assert_shape(&flow, shape.clone());
-    assert_shape(&Event { kind: EventKind::New, flow }, json!({"kind": "new", "flow": shape}));
+    assert_shape(&Event::new(EventKind::New, flow), json!({"kind": "new", "flow": shape}));
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use super::attr::{self, Attribute};
 use super::{Conntrack, ConntrackRef};
+use crate::direction::Direction;
 use crate::error::Error;
-use crate::kernel_filter::Direction;
 use crate::labels::Labels;
 use crate::state::{DccpState, Layer3, SctpState, Status, TcpState};
 use crate::tuple::{Layer4, Protocol, Tuple};

@@ -71,7 +71,7 @@ impl Conntrack {
         if !self.is_set(HELPER_INFO) {
             return;
         }
-        let mut without = Conntrack::new().unwrap_or_else(|_| super::out_of_memory());
+        let mut without = Conntrack::new().unwrap_or_else(|_| crate::error::out_of_memory());
         for id in self.attributes().filter(|id| *id != HELPER_INFO.id()) {
             without.copy(self, id);
         }

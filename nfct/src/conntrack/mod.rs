@@ -29,7 +29,7 @@ use std::ptr::NonNull;
 
 use nfct_sys as sys;
 
-use crate::error::Error;
+use crate::error::{Error, out_of_memory};
 use attr::{Attribute, Id};
 pub use compare::Compare;
 pub use copy::Parts;
@@ -325,11 +325,6 @@ impl Clone for Conntrack {
     fn clone(&self) -> Self {
         (**self).to_owned()
     }
-}
-
-/// Ends the process as Rust's own collections do when memory runs out.
-pub(crate) fn out_of_memory() -> ! {
-    std::alloc::handle_alloc_error(std::alloc::Layout::new::<[usize; 64]>())
 }
 
 /// The attributes that are set, with their values.

@@ -10,7 +10,7 @@ use nfct_sys as sys;
 use super::Conntrack;
 use super::helper_info::MOST_BYTES;
 use crate::error::Error;
-use crate::selection::Family;
+use crate::family::Family;
 use crate::wire::{Attributes, Malformed, Messages};
 
 /// Size of `struct nfgenmsg`, which stands first in each message's payload.

@@ -15,9 +15,9 @@ use nfct_sys as sys;
 
 use super::expectation::{ExpectFlags, ExpectNat, Expectation, check_function, check_helper};
 use crate::conntrack::output::printed;
-use crate::conntrack::{Compare, Conntrack, ConntrackRef, Output, out_of_memory};
-use crate::error::Error;
-use crate::kernel_filter::Direction;
+use crate::conntrack::{Compare, Conntrack, ConntrackRef, Output};
+use crate::direction::Direction;
+use crate::error::{Error, out_of_memory};
 use crate::tuple::Tuple;
 use crate::wire::Messages;
 

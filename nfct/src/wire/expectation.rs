@@ -3,8 +3,8 @@
 use nfct_sys as sys;
 
 use super::{Attributes, Malformed, Message, Request, expectation_kind, read_tuple, u16_be, u32_be};
+use crate::direction::Direction;
 use crate::expect::{ExpectFlags, ExpectNat, Expectation};
-use crate::kernel_filter::Direction;
 use crate::tuple::Tuple;
 
 impl Message<'_> {

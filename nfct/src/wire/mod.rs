@@ -87,7 +87,7 @@ pub struct Message<'a> {
 /// ```no_run
 /// use nfct::wire::{Messages, write_event};
 /// # let flow: nfct::Flow = unimplemented!();
-/// let bytes = write_event(&nfct::Event { kind: nfct::EventKind::New, flow });
+/// let bytes = write_event(&nfct::Event::new(nfct::EventKind::New, flow));
 /// for message in Messages::new(&bytes) {
 ///     assert_eq!(message?.flow()?, flow);
 /// }
@@ -180,7 +180,7 @@ impl<'a> Message<'a> {
     /// ```no_run
     /// use nfct::wire::{Messages, write_event};
     /// # let flow: nfct::Flow = unimplemented!();
-    /// let bytes = write_event(&nfct::Event { kind: nfct::EventKind::New, flow });
+    /// let bytes = write_event(&nfct::Event::new(nfct::EventKind::New, flow));
     /// for message in Messages::new(&bytes) {
     ///     assert_eq!(message?.flow()?, flow);
     /// }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use nfct_sys as sys;
 
 use super::{ATTRIBUTE, NESTED, align};
-use crate::events::{Event, EventKind};
+use crate::event::{Event, EventKind};
 use crate::tuple::{Layer4, Protocol, Tuple};
 
 /// Builds one request.
@@ -136,7 +136,7 @@ pub(crate) fn expectation_kind(message: u32) -> u16 {
 /// ```no_run
 /// use nfct::wire::{Messages, write_event};
 /// # let flow: nfct::Flow = unimplemented!();
-/// let bytes = write_event(&nfct::Event { kind: nfct::EventKind::New, flow });
+/// let bytes = write_event(&nfct::Event::new(nfct::EventKind::New, flow));
 /// for message in Messages::new(&bytes) {
 ///     assert_eq!(message?.flow()?, flow);
 /// }
