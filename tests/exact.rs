@@ -85,7 +85,7 @@ fn end(lab: &Lab, from: SocketAddr, to: SocketAddr) {
         let mut query = Query::open().expect("ctnetlink is there");
         let Some(flow) = query.get_by_original(&original).expect("the kernel answers") else { return };
         let mut entry = Conntrack::new().expect("there is memory");
-        entry.set_tuples(&flow.original, &flow.reply);
+        entry.set_tuples(&flow.original, &flow.reply).unwrap();
         if let Err(error) = query.delete(&entry) {
             assert_eq!(error.errno(), Some(2), "only ENOENT will do: {error}");
         }

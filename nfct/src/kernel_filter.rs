@@ -709,8 +709,7 @@ mod tests {
             status: crate::Status(8),
             mark,
             timeout: Some(100),
-            start: None,
-            stop: None,
+            ..crate::Flow::new(original, reply)
         };
         let mut message = crate::wire::write_event(&crate::Event { kind: crate::EventKind::Update, flow });
         if let Some(state) = state {

@@ -93,6 +93,7 @@ mod kernel_filter;
 mod labels;
 mod message;
 mod namespace;
+mod owned;
 mod query;
 mod selection;
 mod socket;
@@ -104,7 +105,7 @@ mod tuple;
 pub mod view;
 pub mod wire;
 
-pub use conntrack::{Compare, Conntrack, ConntrackRef, Counters, Output, Parts, attr};
+pub use conntrack::{Compare, Conntrack, ConntrackRef, CopyParts, Output, attr};
 pub use dump::{Dump, Entry, Piece};
 pub use error::Error;
 pub use events::{
@@ -114,7 +115,7 @@ pub use expect::{
     Expect, ExpectAttribute, ExpectEvent, ExpectEvents, ExpectFlags, ExpectGroups, ExpectHandle, ExpectNat,
     ExpectRef, ExpectRequest, Expectation,
 };
-pub use flow::Flow;
+pub use flow::{Counters, Flow};
 pub use handle::{Handle, Next, Request};
 pub use kernel_filter::{Direction, End, KernelFilter, Logic};
 pub use labels::{LabelMap, Labels};

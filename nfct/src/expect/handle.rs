@@ -10,8 +10,9 @@ use std::ptr::NonNull;
 use libc::{c_int, c_void};
 use nfct_sys as sys;
 
+use super::attribute::ExpectAttribute;
 use super::events::ExpectGroups;
-use super::object::{ExpectAttribute, ExpectRef};
+use super::object::ExpectRef;
 use super::query::refused;
 use crate::error::Error;
 use crate::events::EventKind;

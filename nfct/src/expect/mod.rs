@@ -8,13 +8,17 @@
 //! [`Query`](crate::Query) asks, [`ExpectEvents`] follows; [`Expect`] is the C library's
 //! object and [`ExpectHandle`] its way with callbacks.
 
+mod attribute;
+mod convert;
 mod events;
 mod expectation;
+mod fields;
 mod handle;
 mod object;
 mod query;
 
+pub use attribute::ExpectAttribute;
 pub use events::{ExpectEvent, ExpectEvents, ExpectGroups};
 pub use expectation::{ExpectFlags, ExpectNat, Expectation};
 pub use handle::{ExpectHandle, ExpectRequest};
-pub use object::{Expect, ExpectAttribute, ExpectRef};
+pub use object::{Expect, ExpectRef};
