@@ -135,7 +135,7 @@ mod tests {
     use std::io::ErrorKind;
     use std::os::unix::net::UnixDatagram;
 
-    use nfct::{Event, EventKind, Layer4, Protocol, Status, Tuple};
+    use nfct::{Event, EventKind, Layer4, Protocol, Tuple};
     use proptest::prelude::*;
 
     use super::*;
@@ -199,9 +199,8 @@ mod tests {
             (original, reply) in pairs(),
             new in any::<bool>(),
         ) {
-            let flow = Flow {
-                original, reply, id: 1, status: Status(0), mark: 0, timeout: None, start: None, stop: None,
-            };
+            let mut flow = Flow::new(original, reply);
+            flow.id = 1;
             let filter = Filter::new(&config);
             // Sockets of any kind can carry an event, and have the kernel filter it.
             let (sender, receiver) = UnixDatagram::pair().unwrap();

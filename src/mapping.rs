@@ -170,7 +170,7 @@ fn near_end(tuple: &Tuple) -> Option<u16> {
     match tuple.layer4 {
         Layer4::Ports { src, .. } | Layer4::Keys { src, .. } => Some(src),
         Layer4::Icmp { id, .. } => Some(id),
-        Layer4::None => None,
+        _ => None,
     }
 }
 
@@ -178,6 +178,6 @@ fn near_end(tuple: &Tuple) -> Option<u16> {
 fn far_end(tuple: &Tuple) -> Option<u16> {
     match tuple.layer4 {
         Layer4::Ports { dst, .. } | Layer4::Keys { dst, .. } => Some(dst),
-        Layer4::Icmp { .. } | Layer4::None => None,
+        _ => None,
     }
 }

@@ -85,7 +85,7 @@ fn end(lab: &Lab, from: SocketAddr, to: SocketAddr) {
         let mut query = Query::open().expect("ctnetlink is there");
         let Some(flow) = query.get_by_original(&original).expect("the kernel answers") else { return };
         let mut entry = Conntrack::new().expect("there is memory");
-        entry.set_tuples(&flow.original, &flow.reply);
+        entry.set_tuples(&flow.original, &flow.reply).unwrap();
         // False where it has ended by itself meanwhile.
         query.delete(&entry).unwrap_or_else(|error| panic!("{original}: {error}"));
     });

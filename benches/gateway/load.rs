@@ -98,7 +98,8 @@ impl Maker {
     /// Makes one; each is one NEW event.
     pub fn make(&mut self, connections: &Connections, number: u32) {
         let (original, reply) = connections.tuples(number);
-        self.entry.set_tuples(&original, &reply).set_status(ESTABLISHED).set_tcp_state(TCP_ESTABLISHED);
+        let entry = self.entry.set_tuples(&original, &reply).expect("tuples of one protocol");
+        entry.set_status(ESTABLISHED).set_tcp_state(TCP_ESTABLISHED);
         self.entry.set_timeout(connections.timeout);
         self.query.create(&self.entry).unwrap_or_else(|error| panic!("connection {number}: {error}"));
     }
@@ -129,16 +130,9 @@ impl Sender {
         self.messages.clear();
         for number in numbers {
             let (original, reply) = connections.tuples(number);
-            let flow = Flow {
-                original,
-                reply,
-                id: 0,
-                status: ESTABLISHED,
-                mark: 0,
-                timeout: Some(connections.timeout.as_secs() as u32),
-                start: None,
-                stop: None,
-            };
+            let mut flow = Flow::new(original, reply);
+            flow.status = ESTABLISHED;
+            flow.timeout = Some(connections.timeout.as_secs() as u32);
             // An event looks like the order to make it, but for being no order.
             let mut message = write_event(&Event::new(EventKind::New, flow));
             let flags = u16::from_ne_bytes([message[6], message[7]]) | NLM_F_REQUEST;

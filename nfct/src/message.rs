@@ -34,7 +34,8 @@ impl MessageBuffer {
     ///
     /// # Errors
     /// The library's `EINVAL`: an entry without the network and transport protocol
-    /// of the original direction.
+    /// of the original direction. [`Error::Invalid`] for a NAT address of the wrong
+    /// family.
     pub(crate) fn write(
         &mut self,
         entry: &ConntrackRef,
@@ -43,6 +44,7 @@ impl MessageBuffer {
         sequence: u32,
         doing: &'static str,
     ) -> Result<&[u8], Error> {
+        entry.check_nat(doing)?;
         // SAFETY: a live object, and an attribute of eight bits; 0 where it is not set.
         let family = unsafe { sys::nfct_get_attr_u8(entry.as_ptr(), sys::ATTR_ORIG_L3PROTO) };
         let mut head = [0; HEAD];
@@ -86,7 +88,7 @@ impl ConntrackRef {
     /// };
     /// let reply = Tuple { src: original.dst, dst: original.src, layer4: Layer4::Ports { src: 53, dst: 40001 }, ..original };
     /// let mut entry = Conntrack::new()?;
-    /// entry.set_tuples(&original, &reply);
+    /// entry.set_tuples(&original, &reply)?;
     /// let message = entry.to_message()?;
     /// assert_eq!(Conntrack::parse(&message)?.reply(), Some(reply));
     /// # Ok(())

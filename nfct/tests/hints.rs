@@ -58,7 +58,7 @@ fn a_new_entry_needs_a_timeout_and_a_tcp_state_is_optional() {
         let mut query = Query::open().unwrap();
         let (original, reply) = masqueraded(1);
         let mut bare = Conntrack::new().unwrap();
-        bare.set_tuples(&original, &reply);
+        bare.set_tuples(&original, &reply).unwrap();
         holds(query.create(&bare), libc::EINVAL, &["creating a conntrack entry", "a timeout"]);
         bare.set_timeout(Duration::from_secs(300));
         query.create(&bare).unwrap();

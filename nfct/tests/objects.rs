@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use nfct::attr::{self, Attribute, Group, Icmp, Id, Pair};
 use nfct::{
-    Compare, Conntrack, ConntrackRef, Counters, DccpRole, DccpState, Direction, Error, EventKind, Family,
-    LabelMap, Labels, Layer3, Layer4, Output, Parts, Protocol, SctpState, Status, TcpFlags, TcpState, Tuple,
+    Compare, Conntrack, ConntrackRef, CopyParts, Counters, DccpRole, DccpState, Direction, Error, EventKind,
+    Family, LabelMap, Labels, Layer3, Layer4, Output, Protocol, SctpState, Status, TcpFlags, TcpState, Tuple,
 };
 use proptest::prelude::*;
 
@@ -232,10 +232,10 @@ proptest! {
         assert_holds(&entry.clone(), &held);
 
         let mut copy = Conntrack::new().unwrap();
-        assert_holds(copy.copy_from(&entry, Parts::ALL), &held);
+        assert_holds(copy.copy_from(&entry, CopyParts::ALL), &held);
         // Into an object that has other values, some of them longer.
         copy.set(attr::HELPER_INFO, vec![9; 300]).unwrap().set(attr::HELPER_NAME, "other".to_owned()).unwrap();
-        copy.set_labels(Labels::new(9).unwrap()).copy_from(&entry, Parts::ALL);
+        copy.set_labels(Labels::new(9).unwrap()).copy_from(&entry, CopyParts::ALL);
         prop_assert!(held.values().all(|assignment| (assignment.holds)(&copy)));
         prop_assert!(copy.clone().compare(&copy, Compare::STRICT));
         prop_assert!(entry.compare(&entry, Compare::ALL) && entry.compare(&entry.clone(), Compare::STRICT));
@@ -256,6 +256,8 @@ proptest! {
         protocol in prop::sample::select(&[Protocol::Tcp, Protocol::Udp, Protocol::Icmp, Protocol::Sctp, Protocol::Dccp][..]),
     ) {
         let (mut entry, _) = apply(&assignments);
+        // NAT to an address of the other family is refused.
+        entry.unset(attr::SNAT_IPV6).unset(attr::DNAT_IPV6);
         // The library writes tuples whole, set or not.
         let layer4 = match protocol {
             Protocol::Icmp => Layer4::Icmp { id: 7, kind: 8, code: 0 },
@@ -263,10 +265,11 @@ proptest! {
         };
         let reply = tuple("10.0.0.2", "10.0.0.1", protocol, layer4, 0);
         let master = tuple("10.0.0.3", "10.0.0.4", Protocol::Tcp, ports(3, 21), 0);
-        entry.set_master(&master).set_tuples(&tuple("10.0.0.1", "10.0.0.2", protocol, layer4, 0), &reply);
+        let original = tuple("10.0.0.1", "10.0.0.2", protocol, layer4, 0);
+        entry.set_master(&master).unwrap().set_tuples(&original, &reply).unwrap();
         let bytes = entry.to_message().unwrap();
         let mut copy = Conntrack::new().unwrap();
-        prop_assert_eq!(&copy.copy_from(&entry, Parts::ALL).to_message().unwrap(), &bytes);
+        prop_assert_eq!(&copy.copy_from(&entry, CopyParts::ALL).to_message().unwrap(), &bytes);
         prop_assert_eq!(&entry.clone().to_message().unwrap(), &bytes);
         let read = Conntrack::parse(&bytes).unwrap();
         for id in [attr::MARK.id(), attr::TIMEOUT.id(), attr::ZONE.id(), attr::SECMARK.id()] {
@@ -332,7 +335,7 @@ proptest! {
         let (original, reply) = (tuple(0), tuple(2));
         // What only the kernel sets comes in its message.
         let mut entry = Conntrack::parse_attributes(&read_only_attributes(&read_only), Family::Any).unwrap();
-        entry.set_tuples(&original, &reply).set_status(Status(status)).set_mark(numbers[0]).set_zone(zone);
+        entry.set_tuples(&original, &reply).unwrap().set_status(Status(status)).set_mark(numbers[0]).set_zone(zone);
         entry.set_timeout(Duration::from_secs(numbers[1].into())).set_helper("ftp-21").unwrap();
         entry.set(attr::SECMARK, numbers[2]).unwrap().set(attr::ID, numbers[3]).unwrap();
         match protocol {
@@ -456,7 +459,7 @@ proptest! {
                 let _ = (entry.print(&Output::plain().timestamps()), entry.print(&Output::xml()));
                 let _ = (entry.view(), format!("{entry:?}"));
                 let mut other = Conntrack::new().unwrap();
-                other.copy_from(&entry, Parts::ALL);
+                other.copy_from(&entry, CopyParts::ALL);
                 if let Ok(message) = other.to_message() {
                     Conntrack::parse(&message).unwrap();
                 }
@@ -574,12 +577,12 @@ fn huge_and_odd_tuples_come_back_as_they_were_set() {
     for case in cases {
         let mut entry = Conntrack::new().unwrap();
         assert_eq!(entry.original(), None);
-        // Ports and ICMP details of a master would take the place of the entry's own.
-        entry.set_master(&Tuple { zone: 0, layer4: Layer4::None, ..case }).set_tuples(&case, &case);
+        let master = Tuple { protocol: Protocol::Tcp, layer4: ports(3, 21), ..case };
+        entry.set_master(&master).unwrap().set_tuples(&case, &case).unwrap();
         assert_eq!((entry.original(), entry.reply()), (Some(case), Some(case)));
-        assert_eq!(entry.master().map(|master| (master.src, master.dst)), Some((case.src, case.dst)));
+        assert_eq!(entry.master(), Some(master));
         let mut alone = Conntrack::new().unwrap();
-        assert_eq!(alone.set_original(&case).original(), Some(case));
+        assert_eq!(alone.set_original(&case).unwrap().original(), Some(case));
         assert_eq!(alone.reply(), None);
         entry.set_timeout(Duration::MAX).set_tcp_state(255);
         assert_eq!(entry.timeout(), Some(Duration::from_secs(u32::MAX.into())));
@@ -592,7 +595,7 @@ fn a_zone_of_one_direction_stays_there() {
     let original = tuple("10.0.0.1", "10.0.0.2", Protocol::Udp, ports(1, 2), 9);
     let reply = Tuple { zone: 0, ..original };
     let mut entry = Conntrack::new().unwrap();
-    entry.set_tuples(&original, &reply);
+    entry.set_tuples(&original, &reply).unwrap();
     assert_eq!((entry.original().unwrap().zone, entry.reply().unwrap().zone), (9, 0));
 }
 
@@ -612,7 +615,18 @@ fn what_cannot_be_set_says_why_and_changes_nothing() {
     refused(entry.set_helper("sixteen-bytes-ar"), "found a name of 16 bytes, expected at most 15 bytes");
     refused(entry.set_helper("a\0b"), "none of them zero");
     refused(entry.set(attr::HELPER_INFO, vec![0; 65_001]), "found 65001 bytes");
-    refused(entry.setup_reply(), "found a tuple that is not whole");
+    refused(entry.setup_reply(), "found an incomplete tuple");
+    let tcp = tuple("10.0.0.1", "10.0.0.2", Protocol::Tcp, ports(1, 2), 0);
+    let echo = Tuple { layer4: Layer4::Icmp { id: 7, kind: 8, code: 0 }, ..tcp };
+    let expected = "expected Layer4::Ports for a protocol with ports";
+    refused(entry.set_original(&echo), "found a tuple of tcp with Icmp { id: 7, kind: 8, code: 0 }");
+    refused(entry.set_tuples(&tcp, &echo), expected);
+    refused(entry.set_tuples(&echo, &tcp), expected);
+    refused(
+        entry.set_reply(&Tuple { dst: "fd00::1".parse().unwrap(), ..tcp }),
+        "two addresses of one family",
+    );
+    refused(entry.set_master(&Tuple { protocol: Protocol::Icmp, ..echo }), "found a master of icmp");
     let event = entry.set(attr::TIMESTAMP_EVENT, SystemTime::UNIX_EPOCH).map(|_| ()).unwrap_err();
     match attr::TIMESTAMP_EVENT.id().is_known() {
         true => assert!(matches!(event, Error::ReadOnly { .. })),
@@ -634,7 +648,7 @@ fn a_helpers_data_keep_their_length() {
         assert_eq!(entry.clone().get(attr::HELPER_INFO), Some(info));
         assert_eq!(entry.helper(), None);
     }
-    entry.set_original(&tuple("10.0.0.1", "10.0.0.2", Protocol::Tcp, ports(1, 21), 0));
+    entry.set_original(&tuple("10.0.0.1", "10.0.0.2", Protocol::Tcp, ports(1, 21), 0)).unwrap();
     entry.set_helper("ftp").unwrap();
     assert_eq!(
         Conntrack::parse(&entry.to_message().unwrap()).unwrap().get(attr::HELPER_INFO).unwrap().len(),
@@ -688,16 +702,16 @@ fn one_tuple_is_made_from_the_other_and_nat_is_told_and_undone() {
         let original = tuple(inside, server, Protocol::Tcp, ports(40000, 443), 0);
         let reversed = tuple(server, inside, Protocol::Tcp, ports(443, 40000), 0);
         let mut entry = Conntrack::new().unwrap();
-        assert_eq!(entry.set_original(&original).setup_reply().unwrap().reply(), Some(reversed));
+        assert_eq!(entry.set_original(&original).unwrap().setup_reply().unwrap().reply(), Some(reversed));
         let mut entry = Conntrack::new().unwrap();
-        assert_eq!(entry.set_reply(&reversed).setup_original().unwrap().original(), Some(original));
+        assert_eq!(entry.set_reply(&reversed).unwrap().setup_original().unwrap().original(), Some(original));
         let nat = |entry: &Conntrack| {
             let addresses = (entry.is_source_nat(), entry.is_destination_nat());
             (addresses, (entry.is_source_port_nat(), entry.is_destination_port_nat()))
         };
         assert_eq!(nat(&entry), ((false, false), (false, false)));
 
-        entry.set_tuples(&original, &tuple(server, outside, Protocol::Tcp, ports(443, 50000), 0));
+        entry.set_tuples(&original, &tuple(server, outside, Protocol::Tcp, ports(443, 50000), 0)).unwrap();
         assert_eq!(nat(&entry), ((true, false), (true, false)));
         assert_eq!(nat(entry.clone().set_status(Status(0))), ((false, false), (false, false)), "not decided");
         entry.undo_source_nat().undo_source_port_nat();
@@ -706,7 +720,7 @@ fn one_tuple_is_made_from_the_other_and_nat_is_told_and_undone() {
             entry.get(attr::SNAT_IPV4).map(IpAddr::from).or(entry.get(attr::SNAT_IPV6).map(IpAddr::from));
         assert_eq!(snat, Some(outside.parse().unwrap()));
 
-        entry.set_tuples(&original, &tuple(outside, inside, Protocol::Tcp, ports(8443, 40000), 0));
+        entry.set_tuples(&original, &tuple(outside, inside, Protocol::Tcp, ports(8443, 40000), 0)).unwrap();
         assert_eq!(nat(&entry), ((false, true), (false, true)));
         entry.undo_destination_nat().undo_destination_port_nat();
         assert_eq!((entry.reply(), entry.get(attr::DNAT_PORT)), (Some(reversed), Some(8443)));
@@ -724,12 +738,15 @@ fn parts_are_copied_as_the_library_names_them() {
         to.copy_from(&from, parts);
         to
     };
-    assert_eq!(of(Parts::ORIGINAL).original().map(|tuple| tuple.src), from.original().map(|tuple| tuple.src));
-    assert_eq!((of(Parts::ORIGINAL).reply(), of(Parts::ORIGINAL).mark()), (None, None));
-    assert_eq!((of(Parts::REPLY).original(), of(Parts::REPLY).mark()), (None, None));
-    assert!(of(Parts::REPLY).reply().is_some());
-    assert_eq!((of(Parts::META).original(), of(Parts::META).master()), (None, from.master()));
-    let all = of(Parts::ORIGINAL | Parts::REPLY | Parts::META);
+    assert_eq!(
+        of(CopyParts::ORIGINAL).original().map(|tuple| tuple.src),
+        from.original().map(|tuple| tuple.src)
+    );
+    assert_eq!((of(CopyParts::ORIGINAL).reply(), of(CopyParts::ORIGINAL).mark()), (None, None));
+    assert_eq!((of(CopyParts::REPLY).original(), of(CopyParts::REPLY).mark()), (None, None));
+    assert!(of(CopyParts::REPLY).reply().is_some());
+    assert_eq!((of(CopyParts::META).original(), of(CopyParts::META).master()), (None, from.master()));
+    let all = of(CopyParts::ORIGINAL | CopyParts::REPLY | CopyParts::META);
     assert_eq!(all.view(), from.view());
     assert_eq!(all.counters(Direction::Reply), Some(Counters { packets: 3, bytes: 4 }));
 }
@@ -744,7 +761,7 @@ fn the_time_of_an_event_is_read_where_the_library_knows_it() {
     assert_eq!(entry.view().event, known.then_some(nanoseconds));
     assert_eq!(entry.clone().view(), entry.view());
     let mut copy = Conntrack::new().unwrap();
-    assert_eq!(copy.copy_from(&entry, Parts::ALL).attributes().count(), 0);
+    assert_eq!(copy.copy_from(&entry, CopyParts::ALL).attributes().count(), 0);
     assert!(copy.copy(&entry, attr::TIMESTAMP_EVENT).get(attr::TIMESTAMP_EVENT).is_none());
 }
 
@@ -757,7 +774,11 @@ fn text_of_any_length_is_whole() {
     std::fs::remove_file(&path).unwrap();
     let map = map.unwrap();
     let mut entry = Conntrack::new().unwrap();
-    entry.set_original(&tuple("10.0.0.1", "10.0.0.2", Protocol::Udp, ports(1, 2), 0)).setup_reply().unwrap();
+    entry
+        .set_original(&tuple("10.0.0.1", "10.0.0.2", Protocol::Udp, ports(1, 2), 0))
+        .unwrap()
+        .setup_reply()
+        .unwrap();
     let mut labels = Labels::new(1023).unwrap();
     for bit in 0..1024 {
         labels.set(bit).unwrap();
@@ -782,7 +803,7 @@ fn threads_that_print_at_once_do_not_mix_their_texts() {
                 let address = format!("2001:db8::{number}");
                 let mut entry =
                     Conntrack::parse_attributes(&read_only_attributes(&[0; 6]), Family::Ipv6).unwrap();
-                entry.set_original(&tuple(&address, &address, Protocol::Udp, ports(1, 2), 0));
+                entry.set_original(&tuple(&address, &address, Protocol::Udp, ports(1, 2), 0)).unwrap();
                 entry.setup_reply().unwrap();
                 for _ in 0..500 {
                     let text = entry.print(&Output::xml()).unwrap();
@@ -844,7 +865,8 @@ fn full_attributes() -> Vec<u8> {
         layer4,
         zone: 0,
     };
-    entry.set_tuples(&tuple(ports(1, 2)), &tuple(ports(2, 1))).set_master(&tuple(ports(3, 21)));
+    entry.set_tuples(&tuple(ports(1, 2)), &tuple(ports(2, 1))).unwrap();
+    entry.set_master(&tuple(ports(3, 21))).unwrap();
     entry.set_status(Status::ASSURED).set_timeout(Duration::from_secs(5)).set_mark(6).set_zone(7);
     entry.set_tcp_state(TcpState::Established).set_helper("ftp").unwrap();
     let mut labels = Labels::new(127).unwrap();

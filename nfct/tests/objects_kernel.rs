@@ -25,7 +25,7 @@ fn tcp(port: u16) -> Tuple {
 
 fn made(original: &Tuple) -> Conntrack {
     let mut entry = Conntrack::new().unwrap();
-    entry.set_original(original).setup_reply().unwrap().set_timeout(LASTING);
+    entry.set_original(original).unwrap().setup_reply().unwrap().set_timeout(LASTING);
     entry.set_status(KEPT);
     if original.protocol == Protocol::Tcp {
         entry.set_tcp_state(TcpState::Established);
@@ -89,7 +89,7 @@ fn every_attribute_that_the_kernel_keeps_comes_back() {
         });
         // Of its master, which must be there already.
         make(tcp(3), &|entry| {
-            entry.set_master(&tcp(2));
+            entry.set_master(&tcp(2)).unwrap();
         });
         make(tcp(4), &|entry| {
             for (number, attribute) in
@@ -220,7 +220,7 @@ fn the_kernel_translates_as_a_new_entry_asks() {
             check(made(&original).set_destination_nat(public, port), false);
             // What was read is made again by undoing its NAT.
             let mut again = made(&original);
-            again.copy_from(&found, nfct::Parts::REPLY).undo_source_nat().undo_source_port_nat();
+            again.copy_from(&found, nfct::CopyParts::REPLY).undo_source_nat().undo_source_port_nat();
             check(&again, true);
         }
     });
@@ -237,7 +237,7 @@ fn a_mask_says_which_labels_are_changed_and_times_are_of_now() {
         query.create(made(&tcp(1)).set_labels(labels(&[1, 127]))).unwrap();
 
         let mut change = Conntrack::new().unwrap();
-        change.set_original(&tcp(1)).set_labels(labels(&[2]));
+        change.set_original(&tcp(1)).unwrap().set_labels(labels(&[2]));
         change.set(attr::CONNLABELS_MASK, labels(&[1, 2, 3])).unwrap();
         query.update(&change).unwrap();
         let found = query.get(Direction::Original, &tcp(1)).unwrap().unwrap();

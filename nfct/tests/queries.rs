@@ -171,7 +171,7 @@ fn an_entry_is_made_changed_and_removed() {
         let empty = query.create(&Conntrack::new().unwrap()).unwrap_err();
         assert!(empty.to_string().contains("needs its original tuple"), "{empty}");
         let mut no_state = Conntrack::new().unwrap();
-        no_state.set_tuples(&tuples.0, &tuples.1);
+        no_state.set_tuples(&tuples.0, &tuples.1).unwrap();
         let refused = query.create(&no_state).unwrap_err();
         assert_eq!(refused.errno(), Some(libc::EINVAL));
         assert!(refused.to_string().contains("a timeout"), "{refused}");
@@ -185,7 +185,8 @@ fn only_the_life_that_is_meant_is_removed() {
         for tuples in [masqueraded(1), zoned(5, masqueraded(1)), over_ipv6(1)] {
             create(&mut query, tuples);
             let flow = query.get_by_original(&tuples.0).unwrap().unwrap();
-            let other_life = Flow { id: flow.id ^ 1, ..flow };
+            let mut other_life = flow;
+            other_life.id ^= 1;
             assert!(!query.delete_flow(&other_life).unwrap());
             assert!(query.get_by_original(&tuples.0).unwrap().is_some());
             assert!(query.delete_flow(&flow).unwrap());

@@ -29,7 +29,7 @@ pub fn entry(original: &Tuple, reply: &Tuple) -> Conntrack {
     const STATUS: Status = Status(8 | 4 | 2);
     const ESTABLISHED: u8 = 3;
     let mut entry = Conntrack::new().expect("there is memory");
-    entry.set_tuples(original, reply).set_timeout(Duration::from_secs(3000)).set_status(STATUS);
+    entry.set_tuples(original, reply).unwrap().set_timeout(Duration::from_secs(3000)).set_status(STATUS);
     if original.protocol == Protocol::Tcp {
         entry.set_tcp_state(ESTABLISHED);
     }
@@ -44,7 +44,7 @@ pub fn make(query: &mut Query, (original, reply): &(Tuple, Tuple)) {
 /// Removes an entry, named by its original tuple; gives whether it was there.
 pub fn remove(query: &mut Query, original: &Tuple) -> bool {
     let mut named = Conntrack::new().expect("there is memory");
-    named.set_tuples(original, &reversed(original));
+    named.set_tuples(original, &reversed(original)).unwrap();
     query.delete(&named).unwrap_or_else(|error| panic!("{original}: {error}"))
 }
 

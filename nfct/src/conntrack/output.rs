@@ -1,4 +1,4 @@
-//! What the library prints of an object: one line of text, or XML.
+//! Printing an object: one line of text, or XML.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use libc::{c_char, c_int, c_uint};
 use nfct_sys as sys;
 
-use super::ConntrackRef;
+use super::object::{Conntrack, ConntrackRef};
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::labels::LabelMap;
@@ -14,24 +14,17 @@ use crate::labels::LabelMap;
 /// How to print an object: what `conntrack -o` chooses.
 ///
 /// ```
-/// use nfct::{Conntrack, EventKind, Layer4, Output, Protocol, Tuple};
+/// use nfct::{Conntrack, EventKind, Output, Tuple};
 ///
 /// let mut entry = Conntrack::new()?;
-/// entry.set_original(&Tuple {
-///     src: "10.0.0.1".parse()?,
-///     dst: "192.0.2.1".parse()?,
-///     protocol: Protocol::Udp,
-///     layer4: Layer4::Ports { src: 40000, dst: 53 },
-///     zone: 0,
-/// });
-/// entry.setup_reply()?;
+/// entry.set_original(&Tuple::udp(([10, 0, 0, 1], 40000), ([192, 0, 2, 1], 53)))?.setup_reply()?;
 /// assert_eq!(
 ///     entry.print(&Output::plain().kind(EventKind::New).layer3())?,
 ///     "    [NEW] ipv4     2 udp      17 src=10.0.0.1 dst=192.0.2.1 sport=40000 dport=53 \
 ///      src=192.0.2.1 dst=10.0.0.1 sport=53 dport=40000"
 /// );
 /// assert!(entry.print(&Output::xml())?.starts_with("<flow><meta direction=\"original\">"));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), nfct::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Output<'a> {
@@ -234,7 +227,7 @@ impl fmt::Display for ConntrackRef {
     }
 }
 
-impl fmt::Display for super::Conntrack {
+impl fmt::Display for Conntrack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
     }

@@ -6,7 +6,8 @@ use std::ptr::NonNull;
 use libc::c_void;
 use nfct_sys as sys;
 
-use super::object::{ExpectAttribute, ExpectRef};
+use super::attribute::ExpectAttribute;
+use super::object::ExpectRef;
 use crate::error::Error;
 use crate::event::ExpectGroups;
 use crate::family::Family;

@@ -8,13 +8,15 @@
 //! [`Query`](crate::Query) has the queries, [`ExpectEvents`] the events. [`Expect`]
 //! is the C library's object and [`ExpectHandle`] its interface with callbacks.
 
+mod attribute;
+mod convert;
 mod events;
-mod expectation;
+mod fields;
 mod handle;
 mod object;
 mod query;
 
+pub use attribute::ExpectAttribute;
 pub use events::{ExpectEvent, ExpectEvents};
-pub use expectation::{ExpectFlags, ExpectNat, Expectation};
 pub use handle::{ExpectHandle, ExpectRequest, Expectations};
-pub use object::{Expect, ExpectAttribute, ExpectRef};
+pub use object::{Expect, ExpectRef};

@@ -88,8 +88,7 @@ fn detailed(protocol: Protocol, v6: bool, zones: (u16, u16), mark: u32, state: O
         status: Status(8),
         mark,
         timeout: Some(100),
-        start: None,
-        stop: None,
+        ..Flow::new(original, reply)
     };
     let mut message = crate::wire::write_event(&Event::new(EventKind::Update, flow));
     if let Some(state) = state {

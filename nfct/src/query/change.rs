@@ -31,7 +31,7 @@ impl Query {
     /// # use std::time::Duration;
     /// # let (original, reply): (nfct::Tuple, nfct::Tuple) = unimplemented!();
     /// let mut entry = Conntrack::new()?;
-    /// entry.set_tuples(&original, &reply).set_timeout(Duration::from_secs(300));
+    /// entry.set_tuples(&original, &reply)?.set_timeout(Duration::from_secs(300));
     /// entry.set_status(Status::CONFIRMED | Status::ASSURED | Status::SEEN_REPLY);
     /// Query::open()?.create(&entry)?;
     /// # Ok(())

@@ -42,7 +42,7 @@ fn create(query: &mut Query, number: u16, zone: u16) {
     let original = tuple("192.168.7.2", "198.51.100.1", (number, 53));
     let reply = tuple("198.51.100.1", public, (53, number));
     let mut entry = Conntrack::new().unwrap();
-    entry.set_tuples(&original, &reply).set_timeout(Duration::from_secs(100));
+    entry.set_tuples(&original, &reply).unwrap().set_timeout(Duration::from_secs(100));
     let status = if number == 0 { Status::SEEN_REPLY } else { Status(0) };
     entry.set_mark(number.into()).set_status(Status::CONFIRMED | status);
     query.create(&entry).unwrap();

@@ -9,7 +9,6 @@ use crate::direction::Direction;
 use crate::error::Error;
 use crate::family::Family;
 use crate::tuple::{Layer4, Tuple};
-use crate::wire::write_expectation_message;
 
 /// The longest name of a helper that the kernel and the C library hold, in bytes.
 pub(crate) const LONGEST_HELPER: usize = 15;
@@ -109,25 +108,6 @@ impl Expectation {
     /// ```
     pub fn time_left(&self) -> Option<Duration> {
         self.timeout.map(|seconds| Duration::from_secs(seconds.into()))
-    }
-
-    /// The netlink message that tells of it, as the kernel writes it: what
-    /// [`Message::expectation`](crate::wire::Message::expectation) and
-    /// [`Expect::parse`](crate::Expect::parse) read back.
-    ///
-    /// ```
-    /// # use nfct::{Expectation, Layer4, Protocol, Tuple};
-    /// use nfct::wire::Messages;
-    /// # let ip = "192.0.2.1".parse().unwrap();
-    /// # let tuple = Tuple { src: ip, dst: ip, protocol: Protocol::Tcp, layer4: Layer4::Ports { src: 1, dst: 21 }, zone: 0 };
-    /// let expectation = Expectation::new(tuple, tuple);
-    /// let bytes = expectation.to_message();
-    /// let message = Messages::new(&bytes).next().unwrap()?;
-    /// assert_eq!(message.expectation()?, expectation);
-    /// # Ok::<(), nfct::wire::Malformed>(())
-    /// ```
-    pub fn to_message(&self) -> Vec<u8> {
-        write_expectation_message(self)
     }
 
     pub(crate) fn family(&self) -> Family {
