@@ -9,7 +9,7 @@ use super::object::{Conntrack, ConntrackRef};
 use crate::labels::Labels;
 use crate::owned::out_of_memory;
 
-/// Which attributes to copy; join them with `|`.
+/// Which attributes to copy; combine with `|`.
 ///
 /// ```
 /// use nfct::{Conntrack, CopyParts};
