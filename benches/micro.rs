@@ -146,7 +146,7 @@ fn look_up_by_public_address_and_port(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn read_a_message(bencher: Bencher<'_, '_>) {
-    let datagram = write_event(&Event { kind: EventKind::New, flow: flow(1) });
+    let datagram = write_event(&Event::new(EventKind::New, flow(1)));
     bencher.bench(|| {
         let message = Messages::new(black_box(&datagram)).next().and_then(Result::ok);
         message.map(|message| message.flow())

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use nfct::{Direction, End, Flow, KernelFilter};
+use nfct::{Direction, Endpoint, Flow, KernelFilter};
 
 use crate::clock::Stamp;
 use crate::config;
@@ -61,9 +61,9 @@ impl Filter {
     pub fn kernel_filter(&self) -> KernelFilter {
         self.conditions.iter().fold(KernelFilter::new(), |filter, (key, value)| {
             let (direction, end) = match key {
-                config::Key::SrcIp | config::Key::SrcPort => (Direction::Original, End::Source),
-                config::Key::DstIp | config::Key::DstPort => (Direction::Original, End::Destination),
-                config::Key::NatIp | config::Key::NatPort => (Direction::Reply, End::Destination),
+                config::Key::SrcIp | config::Key::SrcPort => (Direction::Original, Endpoint::Source),
+                config::Key::DstIp | config::Key::DstPort => (Direction::Original, Endpoint::Destination),
+                config::Key::NatIp | config::Key::NatPort => (Direction::Reply, Endpoint::Destination),
             };
             match value {
                 KeyValue::Ip(address) => filter.address(direction, end, *address),
@@ -207,7 +207,7 @@ mod tests {
             filter.kernel_filter().attach(&receiver).unwrap();
             receiver.set_nonblocking(true).unwrap();
             let kind = if new { EventKind::New } else { EventKind::Destroy };
-            let _ = sender.send(&nfct::wire::write_event(&Event { kind, flow }));
+            let _ = sender.send(&nfct::wire::write_event(&Event::new(kind, flow)));
             let delivered = match receiver.recv(&mut [0; 4096]) {
                 Ok(_) => true,
                 Err(error) => {

@@ -92,7 +92,7 @@ fn end(lab: &Lab, which: impl Fn(&Flow) -> bool + Send) -> usize {
         for flow in &flows {
             let mut entry = Conntrack::new().unwrap();
             entry.set_tuples(&flow.original, &flow.reply).unwrap();
-            query.delete(&entry).unwrap_or_else(|error| panic!("{}: {error}", flow.original));
+            assert!(query.delete(&entry).unwrap_or_else(|error| panic!("{}: {error}", flow.original)));
         }
         flows.len()
     })

@@ -87,7 +87,7 @@ impl Made {
     }
 
     fn remove(&self, query: &mut Query) {
-        query.delete(&self.entry()).unwrap_or_else(|error| panic!("{error}: {self:?}"));
+        assert!(query.delete(&self.entry()).unwrap_or_else(|error| panic!("{error}: {self:?}")), "{self:?}");
     }
 }
 

@@ -134,7 +134,7 @@ impl Sender {
             flow.status = ESTABLISHED;
             flow.timeout = Some(connections.timeout.as_secs() as u32);
             // An event looks like the order to make it, but for being no order.
-            let mut message = write_event(&Event { kind: EventKind::New, flow });
+            let mut message = write_event(&Event::new(EventKind::New, flow));
             let flags = u16::from_ne_bytes([message[6], message[7]]) | NLM_F_REQUEST;
             message[6..8].copy_from_slice(&flags.to_ne_bytes());
             self.messages.extend(message);

@@ -31,8 +31,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::conntrack::ConntrackRef;
 use crate::conntrack::attr::{self, Attribute};
+use crate::direction::Direction;
 use crate::flow::Counters;
-use crate::kernel_filter::Direction;
 use crate::state::{DccpRole, DccpState, SctpState, Status, TcpFlags, TcpState};
 #[cfg(doc)]
 use crate::tuple::Protocol;

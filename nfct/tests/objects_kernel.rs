@@ -213,7 +213,7 @@ fn the_kernel_translates_as_a_new_entry_asks() {
                 assert_eq!(nat, (source, !source), "{found:?}");
                 let ports = (found.is_source_port_nat(), found.is_destination_port_nat());
                 assert_eq!(ports, (source && port.is_some(), !source && port.is_some()), "{found:?}");
-                query.delete(&found).unwrap();
+                assert!(query.delete(&found).unwrap());
                 found
             };
             let found = check(made(&original).set_source_nat(public, port), true);

@@ -52,7 +52,7 @@ fn values_have_the_shapes_that_are_documented() {
         "counters_original": null, "counters_reply": {"packets": 6, "bytes": 7},
     });
     assert_shape(&flow, shape.clone());
-    assert_shape(&Event { kind: EventKind::New, flow }, json!({"kind": "new", "flow": shape}));
+    assert_shape(&Event::new(EventKind::New, flow), json!({"kind": "new", "flow": shape}));
 }
 
 #[test]

@@ -196,13 +196,11 @@ impl Tracker {
             let ended = catch_unwind(AssertUnwindSafe(|| work(&tracker)));
             failed(match ended {
                 Ok(Err(error)) => error,
-                Err(_) => {
-                    Error::System { doing: name, hint: "", source: std::io::Error::other("the thread died") }
-                }
+                Err(_) => Error::new(name, std::io::Error::other("the thread died")),
             });
         };
         let started = std::thread::Builder::new().name(name.to_owned()).spawn(thread);
-        started.map(|_| ()).map_err(|source| Error::System { doing: "starting a thread", hint: "", source })
+        started.map(|_| ()).map_err(|source| Error::new("starting a thread", source))
     }
 
     /// The receive buffer of the event socket, in bytes as the kernel counts

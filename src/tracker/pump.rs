@@ -67,6 +67,8 @@ impl Tracker {
                     break;
                 }
                 Received::Overrun => self.note_overrun(state),
+                // More may wait already: only an empty read shows that the socket is drained.
+                _ => {}
             }
         }
         let expired = self.expire(state);

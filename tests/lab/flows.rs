@@ -45,11 +45,7 @@ pub fn make(query: &mut Query, (original, reply): &(Tuple, Tuple)) {
 pub fn remove(query: &mut Query, original: &Tuple) -> bool {
     let mut named = Conntrack::new().expect("there is memory");
     named.set_tuples(original, &reversed(original)).unwrap();
-    match query.delete(&named) {
-        Ok(()) => true,
-        Err(error) if error.errno() == Some(Errno::ENOENT as i32) => false,
-        Err(error) => panic!("{original}: {error}"),
-    }
+    query.delete(&named).unwrap_or_else(|error| panic!("{original}: {error}"))
 }
 
 /// The tuple of the other direction, without NAT.

@@ -6,8 +6,8 @@ use nfct_sys as sys;
 
 use super::attr::{self, Attribute, Id};
 use super::object::{Conntrack, ConntrackRef};
+use crate::error::out_of_memory;
 use crate::labels::Labels;
-use crate::owned::out_of_memory;
 
 /// Which attributes to copy; combine with `|`.
 ///

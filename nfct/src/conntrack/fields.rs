@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use super::attr;
 use super::object::{Conntrack, ConntrackRef};
+use crate::direction::Direction;
 use crate::error::Error;
 use crate::flow::Counters;
-use crate::kernel_filter::Direction;
 use crate::labels::Labels;
 use crate::state::{DccpState, SctpState, Status, TcpState};
 

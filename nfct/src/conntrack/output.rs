@@ -8,7 +8,7 @@ use nfct_sys as sys;
 
 use super::object::{Conntrack, ConntrackRef};
 use crate::error::Error;
-use crate::events::EventKind;
+use crate::event::EventKind;
 use crate::labels::LabelMap;
 
 /// How to print an object: the choices of `conntrack -o`.

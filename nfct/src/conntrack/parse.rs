@@ -9,7 +9,7 @@ use nfct_sys as sys;
 use super::helper_info::MOST_BYTES;
 use super::object::Conntrack;
 use crate::error::Error;
-use crate::selection::Family;
+use crate::family::Family;
 use crate::wire::{Attributes, Malformed, Messages};
 
 /// Size of `struct nfgenmsg`, the start of each message's payload.

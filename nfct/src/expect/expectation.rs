@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::BitOr;
 use std::time::Duration;
 
+use crate::direction::Direction;
 use crate::error::Error;
-use crate::kernel_filter::Direction;
-use crate::selection::Family;
+use crate::family::Family;
 use crate::tuple::{Layer4, Tuple};
 
 /// The longest name of a helper that the kernel and the C library hold, in bytes.

@@ -8,8 +8,8 @@ use nfct_sys as sys;
 use super::attribute::ExpectAttribute;
 use super::expectation::{ExpectFlags, ExpectNat, check_function, check_helper};
 use super::object::{Expect, ExpectRef};
+use crate::direction::Direction;
 use crate::error::Error;
-use crate::kernel_filter::Direction;
 use crate::tuple::Tuple;
 
 impl ExpectRef {

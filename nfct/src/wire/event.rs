@@ -3,7 +3,7 @@
 use nfct_sys as sys;
 
 use super::request::Request;
-use crate::events::{Event, EventKind};
+use crate::event::{Event, EventKind};
 use crate::flow::Counters;
 use crate::tuple::Tuple;
 
@@ -16,7 +16,7 @@ use crate::tuple::Tuple;
 /// #     nfct::Tuple::udp(([192, 168, 7, 2], 40000), ([198, 51, 100, 1], 53)),
 /// #     nfct::Tuple::udp(([198, 51, 100, 1], 53), ([203, 0, 113, 9], 51000)),
 /// # );
-/// let bytes = write_event(&nfct::Event { kind: nfct::EventKind::New, flow });
+/// let bytes = write_event(&nfct::Event::new(nfct::EventKind::New, flow));
 /// for message in Messages::new(&bytes) {
 ///     assert_eq!(message?.flow()?, flow);
 /// }

@@ -7,8 +7,8 @@ use super::flow::read_tuple;
 use super::malformed::Malformed;
 use super::message::Message;
 use super::request::{Request, expectation_kind};
+use crate::direction::Direction;
 use crate::expect::{ExpectFlags, ExpectNat, Expectation};
-use crate::kernel_filter::Direction;
 use crate::tuple::Tuple;
 
 impl Message<'_> {
