@@ -221,6 +221,11 @@ impl Error {
     }
 }
 
+/// Ends the process the way Rust's own collections do when memory runs out.
+pub(crate) fn out_of_memory() -> ! {
+    std::alloc::handle_alloc_error(std::alloc::Layout::new::<[usize; 64]>())
+}
+
 #[cfg(test)]
 mod tests {
     use std::error::Error as _;

@@ -90,9 +90,9 @@
 //! 4  handle                           the C library's handle and its callbacks
 //! 3  selection, kernel_filter, dump_filter, message, statistics, namespace, notification, waiter, view
 //!                                     what requests and sockets are given, what a listener is told
-//! 2  conntrack, labels                the C library's objects
+//! 2  conntrack, labels, owned         the C library's objects, and who frees them
 //! 1  wire, tuple, flow, event, expectation, error, operation      netlink messages, values, errors and their causes
-//! 0  state, direction, family, network, owned, socket             vocabulary, ownership, system calls
+//! 0  state, direction, family, network, socket                    vocabulary, system calls
 //! ```
 //!
 //! [`wire`] reads and writes netlink attributes in safe code over byte slices.

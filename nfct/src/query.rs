@@ -217,7 +217,8 @@ impl Query {
     /// ```
     ///
     /// # Errors
-    /// `EINVAL` for a tuple that is not valid; otherwise the system's error.
+    /// [`Error::Invalid`] for a tuple with addresses of two families or details of another protocol, `EINVAL`
+    /// for one that the kernel does not accept; otherwise the system's error.
     pub fn get_by_reply(&mut self, reply: &Tuple) -> Result<Option<Flow>, Error> {
         self.find(Direction::Reply, reply)
     }
@@ -262,6 +263,7 @@ impl Query {
 
     fn find<T: Entry>(&mut self, direction: Direction, tuple: &Tuple) -> Result<Option<T>, Error> {
         const DOING: &str = Operation::Get.doing();
+        tuple.check(DOING)?;
         let kind = match direction {
             Direction::Original => sys::CTA_TUPLE_ORIG,
             Direction::Reply => sys::CTA_TUPLE_REPLY,

@@ -29,28 +29,36 @@ fn tcp(src: &str, sport: u16, dst: &str, dport: u16) -> Tuple {
     Tuple { src: src.parse().unwrap(), dst: dst.parse().unwrap(), protocol: Protocol::Tcp, layer4, zone: 0 }
 }
 
+/// The expectation after a change.
+fn with(mut expectation: Expectation, change: impl FnOnce(&mut Expectation)) -> Expectation {
+    change(&mut expectation);
+    expectation
+}
+
 /// Everything that an expectation can hold.
 fn samples() -> Vec<Expectation> {
     let control = tcp("192.168.7.2", 40001, "198.51.100.1", 21);
     let plain = Expectation::new(control, tcp("192.168.7.2", 0, "198.51.100.1", 50000));
-    let full = Expectation {
-        nat: Some(ExpectNat { tuple: tcp("192.168.7.2", 50000, "0.0.0.0", 0), direction: Direction::Reply }),
-        timeout: Some(u32::MAX),
-        zone: 65535,
-        flags: ExpectFlags::PERMANENT | ExpectFlags::INACTIVE | ExpectFlags::USERSPACE,
-        class: u32::MAX,
-        helper: Some("fifteen-letters".to_owned()),
-        function: Some("twenty-three-letters-xx".to_owned()),
-        ..Expectation::new(control, tcp("198.51.100.1", 0, "100.64.2.1", 50000))
-    };
-    let v6 = Expectation {
-        nat: Some(ExpectNat { tuple: tcp("fd00:7::2", 1, "::", 0), direction: Direction::Original }),
-        timeout: Some(0),
-        ..Expectation::new(
+    let full = with(Expectation::new(control, tcp("198.51.100.1", 0, "100.64.2.1", 50000)), |it| {
+        it.nat =
+            Some(ExpectNat { tuple: tcp("192.168.7.2", 50000, "0.0.0.0", 0), direction: Direction::Reply });
+        it.timeout = Some(u32::MAX);
+        it.zone = 65535;
+        it.flags = ExpectFlags::PERMANENT | ExpectFlags::INACTIVE | ExpectFlags::USERSPACE;
+        it.class = u32::MAX;
+        it.helper = Some("fifteen-letters".to_owned());
+        it.function = Some("twenty-three-letters-xx".to_owned());
+    });
+    let v6 = with(
+        Expectation::new(
             tcp("fd00:7::2", 65535, "2001:db8::1", 21),
             Tuple { protocol: Protocol::Udp, ..tcp("::", 0, "2001:db8::1", 65535) },
-        )
-    };
+        ),
+        |it| {
+            it.nat = Some(ExpectNat { tuple: tcp("fd00:7::2", 1, "::", 0), direction: Direction::Original });
+            it.timeout = Some(0);
+        },
+    );
     vec![plain, full, v6]
 }
 
@@ -93,17 +101,16 @@ fn any_expectation() -> impl Strategy<Value = Expectation> {
     let numbers = any::<(Option<u32>, u16, u32, u32)>();
     (tuples, nat, names, numbers).prop_map(
         |((master, expected, mask, to), nat, (helper, function), (timeout, zone, flags, class))| {
-            Expectation {
-                mask,
-                nat: nat.map(|direction| ExpectNat { tuple: to, direction }),
-                timeout,
-                zone,
-                flags: ExpectFlags(flags),
-                class,
-                helper,
-                function,
-                ..Expectation::new(master, expected)
-            }
+            with(Expectation::new(master, expected), |it| {
+                it.mask = mask;
+                it.nat = nat.map(|direction| ExpectNat { tuple: to, direction });
+                it.timeout = timeout;
+                it.zone = zone;
+                it.flags = ExpectFlags(flags);
+                it.class = class;
+                it.helper = helper;
+                it.function = function;
+            })
         },
     )
 }
@@ -200,11 +207,8 @@ fn text_and_xml_are_the_librarys() {
     assert!(xml.contains("<dst>2001:db8::1</dst>") && xml.ends_with("</flow>"), "{xml}");
     assert!(!xml.contains("<when>") && v6.print(&Output::xml().time()).contains("<when>"));
     // Longer than any other, and whole.
-    let long = Expectation {
-        helper: Some("fifteen-letters".to_owned()),
-        flags: ExpectFlags(7),
-        zone: u16::MAX,
-        ..Expectation::new(
+    let long = with(
+        Expectation::new(
             tcp(
                 "2001:db8:1111:2222:3333:4444:5555:6666",
                 65535,
@@ -217,8 +221,13 @@ fn text_and_xml_are_the_librarys() {
                 "2001:db8:1111:2222:3333:4444:5555:6669",
                 65535,
             ),
-        )
-    };
+        ),
+        |it| {
+            it.helper = Some("fifteen-letters".to_owned());
+            it.flags = ExpectFlags(7);
+            it.zone = u16::MAX;
+        },
+    );
     let long = Expect::from_expectation(&long).unwrap().print(&Output::xml().time());
     assert!(long.len() > 800 && long.ends_with("</meta></flow>"), "{}: {long}", long.len());
     assert!(!Expect::new().unwrap().print(&Output::xml()).is_empty());
@@ -229,7 +238,7 @@ fn the_c_librarys_parser_reads_the_same() {
     for sample in samples() {
         let message = sample.to_message();
         let theirs = Expect::parse(&message).unwrap();
-        assert_eq!(theirs.to_expectation(), Some(Expectation { id: None, ..sample }));
+        assert_eq!(theirs.to_expectation(), Some(with(sample, |it| it.id = None)));
     }
 }
 
@@ -348,18 +357,18 @@ fn an_expectation_is_made_found_changed_and_removed_and_each_is_told() {
         assert!((290..=300).contains(&found.timeout.unwrap()), "{found:?}");
         assert!(found.id.is_some());
         // A second may pass between two answers.
-        let timeless = |expectation: &Expectation| Expectation { timeout: None, ..expectation.clone() };
+        let timeless = |expectation: &Expectation| with(expectation.clone(), |it| it.timeout = None);
         let listed: Vec<_> = all(&mut query).iter().map(timeless).collect();
         assert_eq!(listed, [timeless(&found)]);
 
         let told = next(&mut events);
         assert_eq!((told.kind, timeless(&told.expectation)), (EventKind::New, timeless(&found)));
 
-        query.update_expectation(&Expectation { timeout: Some(60), ..found.clone() }).unwrap();
+        query.update_expectation(&with(found.clone(), |it| it.timeout = Some(60))).unwrap();
         let changed = query.get_expectation(&made.expected).unwrap().unwrap();
         assert!((50..=60).contains(&changed.timeout.unwrap()), "{changed:?}");
 
-        let other_life = Expectation { id: found.id.map(|id| id ^ 1), ..found.clone() };
+        let other_life = with(found.clone(), |it| it.id = found.id.map(|id| id ^ 1));
         assert!(!query.delete_expectation(&other_life).unwrap());
         assert!(query.delete_expectation(&found).unwrap());
         assert_eq!(query.get_expectation(&made.expected).unwrap(), None);
@@ -375,16 +384,13 @@ fn nat_flags_class_and_function_reach_the_kernel() {
     in_fresh_namespace(|| {
         let control = connect(&listen_with_helper());
         let mut query = Query::open().unwrap();
-        let made = Expectation {
-            nat: Some(ExpectNat {
-                tuple: tcp("127.0.0.9", 50009, "0.0.0.0", 0),
-                direction: Direction::Reply,
-            }),
-            flags: ExpectFlags::PERMANENT,
-            helper: Some("ftp".to_owned()),
-            function: Some("nat-follow-master".to_owned()),
-            ..expectation(&control, 50000)
-        };
+        let made = with(expectation(&control, 50000), |it| {
+            it.nat =
+                Some(ExpectNat { tuple: tcp("127.0.0.9", 50009, "0.0.0.0", 0), direction: Direction::Reply });
+            it.flags = ExpectFlags::PERMANENT;
+            it.helper = Some("ftp".to_owned());
+            it.function = Some("nat-follow-master".to_owned());
+        });
         query.create_expectation(&made).unwrap();
         let found = query.get_expectation(&made.expected).unwrap().unwrap();
         assert_eq!(found.nat.unwrap().direction, Direction::Reply);
@@ -396,20 +402,20 @@ fn nat_flags_class_and_function_reach_the_kernel() {
         assert_eq!(found.function.as_deref(), Some("nat-follow-master"));
 
         // One that is not there yet is made by an update, with the helper's time.
-        let other = Expectation { timeout: Some(60), ..expectation(&control, 50002) };
+        let other = with(expectation(&control, 50002), |it| it.timeout = Some(60));
         query.update_expectation(&other).unwrap();
         let found = query.get_expectation(&other.expected).unwrap().unwrap();
         assert!((290..=300).contains(&found.timeout.unwrap()), "{found:?}");
 
         // What the kernel refuses is told: FTP has one class, 0.
-        let other_class = Expectation { class: 1, ..made.clone() };
-        let other_class = Expectation { expected: tcp("127.0.0.1", 0, "127.0.0.1", 50001), ..other_class };
+        let other_class = with(made.clone(), |it| it.class = 1);
+        let other_class = with(other_class, |it| it.expected = tcp("127.0.0.1", 0, "127.0.0.1", 50001));
         assert_eq!(query.create_expectation(&other_class).unwrap_err().errno(), Some(libc::EINVAL));
-        let unknown = Expectation { function: Some("no-such".to_owned()), ..expectation(&control, 50001) };
+        let unknown = with(expectation(&control, 50001), |it| it.function = Some("no-such".to_owned()));
         assert_eq!(query.create_expectation(&unknown).unwrap_err().errno(), Some(libc::EINVAL));
-        let stranger = Expectation { master: tcp("127.0.0.1", 1, "127.0.0.1", 21), ..unknown };
+        let stranger = with(unknown, |it| it.master = tcp("127.0.0.1", 1, "127.0.0.1", 21));
         assert_eq!(query.create_expectation(&stranger).unwrap_err().errno(), Some(libc::ENOENT));
-        let mixed = Expectation { expected: tcp("::1", 0, "::1", 1), ..expectation(&control, 1) };
+        let mixed = with(expectation(&control, 1), |it| it.expected = tcp("::1", 0, "::1", 1));
         assert!(query.create_expectation(&mixed).unwrap_err().to_string().contains("one family"));
     });
 }
@@ -436,7 +442,7 @@ fn an_expectation_is_found_in_its_masters_zone_only() {
         let found = query.get_expectation(&zoned(made.expected)).unwrap().unwrap();
         let of = query.dump_expectations_of(&zoned(control.tuple)).unwrap();
         assert_eq!(of.map(|one| one.unwrap().id).collect::<Vec<_>>(), [found.id]);
-        assert!(query.delete_expectation(&Expectation { zone: 7, ..found }).unwrap());
+        assert!(query.delete_expectation(&with(found, |it| it.zone = 7)).unwrap());
         assert_eq!(all(&mut query), []);
     });
 }

@@ -5,7 +5,9 @@
 use std::process::Command;
 use std::time::Duration;
 
-use nfct::{Conntrack, Direction, Labels, Layer4, Protocol, Query, TcpState, Tuple};
+use nfct::{
+    Conntrack, Direction, Error, Expectation, Flow, Labels, Layer4, Protocol, Query, TcpState, Tuple,
+};
 
 mod lab;
 use lab::{create, entry, in_fresh_namespace, masqueraded, over_ipv6};
@@ -94,5 +96,31 @@ fn labels_that_cannot_be_kept_are_an_error() {
         query.update(&with_label(over_ipv6(2))).unwrap();
         // The entry from before the rule still holds none.
         holds(query.update(&with_label(masqueraded(1))), libc::ENOSPC, &parts);
+    });
+}
+
+#[test]
+fn a_tuple_with_details_of_another_protocol_never_reaches_the_kernel() {
+    in_fresh_namespace(|| {
+        let mut query = Query::open().unwrap();
+        let (original, reply) = masqueraded(1);
+        let wrong = Tuple { layer4: Layer4::Icmp { id: 7, kind: 8, code: 0 }, ..original };
+        let expectation = Expectation::new(wrong, original);
+        let errors = [
+            query.get_by_original(&wrong).unwrap_err(),
+            query.get_by_reply(&wrong).unwrap_err(),
+            query.delete_flow(&Flow::new(wrong, reply)).unwrap_err(),
+            query.get_expectation(&wrong).unwrap_err(),
+            query.create_expectation(&expectation).unwrap_err(),
+            query.delete_expectation(&Expectation::new(original, wrong)).unwrap_err(),
+            query.dump_expectations_of(&wrong).map(drop).unwrap_err(),
+        ];
+        for error in errors {
+            assert!(matches!(error, Error::Invalid { .. }), "{error}");
+            assert!(
+                error.to_string().contains("with Icmp { id: 7, kind: 8, code: 0 }, expected Layer4::"),
+                "{error}"
+            );
+        }
     });
 }

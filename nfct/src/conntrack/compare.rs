@@ -7,7 +7,7 @@ use nfct_sys as sys;
 use super::attr;
 use super::object::ConntrackRef;
 
-/// What to compare, and how; join them with `|`.
+/// What to compare, and how; combine with `|`.
 ///
 /// ```
 /// use nfct::{Compare, Conntrack};

@@ -6,10 +6,10 @@ use nfct_sys as sys;
 
 use super::attr::{self, Attribute, Id};
 use super::object::{Conntrack, ConntrackRef};
+use crate::error::out_of_memory;
 use crate::labels::Labels;
-use crate::owned::out_of_memory;
 
-/// Which attributes to copy; join them with `|`.
+/// Which attributes to copy; combine with `|`.
 ///
 /// ```
 /// use nfct::{Conntrack, CopyParts};

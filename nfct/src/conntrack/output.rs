@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::event::EventKind;
 use crate::labels::LabelMap;
 
-/// How to print an object: what `conntrack -o` chooses.
+/// How to print an object: the choices of `conntrack -o`.
 ///
 /// ```
 /// use nfct::{Conntrack, EventKind, Output, Tuple};
@@ -48,9 +48,8 @@ impl<'a> Output<'a> {
         Self { format: sys::NFCT_O_PLAIN, flags: 0, kind: sys::NFCT_T_UNKNOWN as u32, labels: None }
     }
 
-    /// XML, as `conntrack -o xml` prints it. The library escapes nothing: names of helpers and
-    /// security contexts stand in it as they are; and it names the states of SCTP and DCCP as TCP's
-    /// are named, which its text does not.
+    /// XML, as `conntrack -o xml` prints it. The library does not escape names of helpers and security
+    /// contexts. It prints the states of SCTP and DCCP with TCP's names, which its text does not.
     ///
     /// ```
     /// # use nfct::{Conntrack, Output, Protocol, attr};
@@ -63,7 +62,7 @@ impl<'a> Output<'a> {
         Self { format: sys::NFCT_O_XML, ..Self::plain() }
     }
 
-    /// Says what kind of event it came with.
+    /// With the kind of event that the entry came with.
     ///
     /// ```
     /// # use nfct::EventKind;
@@ -110,7 +109,7 @@ impl<'a> Output<'a> {
         self.with(sys::NFCT_OF_TIME)
     }
 
-    /// With the kernel's id, in text; XML has it always.
+    /// With the kernel's id, in text; XML always has it.
     ///
     /// ```
     /// # use nfct::{Conntrack, Output, Protocol, attr};
@@ -124,13 +123,13 @@ impl<'a> Output<'a> {
         self.with(sys::NFCT_OF_ID)
     }
 
-    /// With the times of beginning and end.
+    /// With the start and the end of the connection.
     ///
     /// ```
     /// # use nfct::{Conntrack, Output, Protocol, attr};
     /// # let mut entry = Conntrack::new()?;
     /// # entry.set(attr::ORIG_L4PROTO, Protocol::Tcp)?;
-    /// // With times, of an entry that has some.
+    /// // This entry has no times to print.
     /// assert!(!entry.print(&Output::plain().timestamps())?.is_empty());
     /// # Ok::<(), nfct::Error>(())
     /// ```
@@ -161,14 +160,14 @@ impl<'a> Output<'a> {
     }
 }
 
-/// In XML and with time stamps the library prints through memory that all threads share.
+/// In XML and with timestamps the library prints through memory that all threads share.
 static PRINTING: Mutex<()> = Mutex::new(());
 
-/// What a printing function of the library writes: `print` is called with a
-/// buffer and its size until all of it fits. `None` where the library refuses.
+/// The output of a printing function of the library. `print` is called with a buffer and its size until
+/// the whole output fits. `None` if the library refuses.
 pub(crate) fn printed(mut print: impl FnMut(*mut c_char, c_uint) -> c_int) -> Option<String> {
-    /// The library stops counting at the end of the buffer where it prints labels, and takes bytes
-    /// off at the end: only with this much left over is it sure that nothing was cut.
+    /// With labels, the library stops counting at the end of the buffer, and it removes bytes at the end of
+    /// its output. Only with this much to spare it is certain that nothing was cut.
     const SPARE: usize = 16;
     let mut buffer: Vec<u8> = vec![0; 1024];
     loop {
@@ -188,7 +187,7 @@ pub(crate) fn printed(mut print: impl FnMut(*mut c_char, c_uint) -> c_int) -> Op
 }
 
 impl ConntrackRef {
-    /// What the library prints of it.
+    /// Prints the entry as the library does.
     ///
     /// ```
     /// # use nfct::{Conntrack, Output, Protocol, attr};
@@ -200,8 +199,8 @@ impl ConntrackRef {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Invalid`] for text of an entry without a transport protocol, or with [`Output::layer3`]
-    /// without a network protocol.
+    /// [`Error::Invalid`] for text if the entry has no transport protocol, or no network protocol with
+    /// [`Output::layer3`].
     pub fn print(&self, output: &Output<'_>) -> Result<String, Error> {
         let Output { format, flags, kind, labels } = *output;
         let map = labels.map_or(std::ptr::null_mut(), LabelMap::as_ptr);
@@ -217,7 +216,7 @@ impl ConntrackRef {
     }
 }
 
-/// As `conntrack -L` prints it; of an object without protocols, the attributes that it has.
+/// As `conntrack -L` prints it; an object without protocols as the attributes that it has.
 impl fmt::Display for ConntrackRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.print(&Output::plain()) {

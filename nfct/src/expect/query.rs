@@ -56,6 +56,7 @@ impl Query {
     /// From the iterator: `ENOENT` where there is no such connection, `EINVAL`
     /// where it never had a helper.
     pub fn dump_expectations_of(&mut self, master: &Tuple) -> Result<Dump<'_, Expectation>, Error> {
+        master.check(ExpectOperation::Dump.doing())?;
         // For a connection without expectations the kernel sends only an
         // acknowledgement, and nothing at all unless one is requested.
         self.start_expectations(Family::of(master.src), sys::NLM_F_ACK, |request| {
@@ -106,6 +107,7 @@ impl Query {
     /// The system's error.
     pub fn get_expectation(&mut self, expected: &Tuple) -> Result<Option<Expectation>, Error> {
         let (operation, family) = (ExpectOperation::Get, Family::of(expected.src));
+        expected.check(operation.doing())?;
         let answer = self.request_expectation(sys::IPCTNL_MSG_EXP_GET, 0, family, operation, |request| {
             plain_tuple(request, sys::CTA_EXPECT_TUPLE, expected);
             write_zone(request, expected.zone);
@@ -192,6 +194,7 @@ impl Query {
     pub fn delete_expectation(&mut self, expectation: &Expectation) -> Result<bool, Error> {
         let (message, flags) = (sys::IPCTNL_MSG_EXP_DELETE, sys::NLM_F_ACK);
         let (operation, family) = (ExpectOperation::Delete, expectation.family());
+        expectation.expected.check(operation.doing())?;
         let fill = |request: &mut Request| name_expectation(request, expectation);
         match self.request_expectation(message, flags, family, operation, fill) {
             Ok(_) => Ok(true),

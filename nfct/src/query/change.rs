@@ -137,12 +137,13 @@ impl Query {
     /// ```
     ///
     /// # Errors
-    /// The system's error.
+    /// [`Error::Invalid`] for an original tuple with details of another protocol; otherwise the system's error.
     pub fn delete_flow(&mut self, flow: &Flow) -> Result<bool, Error> {
         self.remove(&flow.original, flow.id)
     }
 
     fn remove(&mut self, original: &Tuple, id: u32) -> Result<bool, Error> {
+        original.check(Operation::Delete.doing())?;
         let sequence = self.channel.next_sequence();
         let flags = sys::NLM_F_REQUEST | sys::NLM_F_ACK;
         let family = Family::of(original.src).number();

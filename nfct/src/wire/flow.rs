@@ -98,7 +98,23 @@ pub(super) fn read_tuple(kind: u16, value: &[u8]) -> Result<Tuple, Malformed> {
     Ok(Tuple { src, dst, protocol, layer4, zone })
 }
 
+/// The header of an attribute with an IPv4 address.
+const fn v4_header(kind: u32) -> [u8; 4] {
+    let ([l0, l1], [k0, k1]) = (8_u16.to_ne_bytes(), (kind as u16).to_ne_bytes());
+    [l0, l1, k0, k1]
+}
+
+const V4_SRC: [u8; 4] = v4_header(sys::CTA_IP_V4_SRC);
+const V4_DST: [u8; 4] = v4_header(sys::CTA_IP_V4_DST);
+
 fn read_addresses(value: &[u8]) -> Result<Option<(IpAddr, IpAddr)>, Malformed> {
+    // The kernel's form of IPv4 addresses, without a walk: most tuples have it.
+    if let [a, b, c, d, s0, s1, s2, s3, e, f, g, h, d0, d1, d2, d3] = *value {
+        if [a, b, c, d] == V4_SRC && [e, f, g, h] == V4_DST {
+            let (src, dst) = (Ipv4Addr::new(s0, s1, s2, s3), Ipv4Addr::new(d0, d1, d2, d3));
+            return Ok(Some((src.into(), dst.into())));
+        }
+    }
     let (mut src, mut dst) = (None, None);
     for attribute in Attributes::new(value) {
         let (inner, value) = attribute?;
