@@ -97,8 +97,8 @@
 //!
 //! [`wire`] reads and writes netlink attributes in safe code over byte slices.
 //! `socket` holds the system calls. `handle`, `conntrack`, `message`, `labels`,
-//! `dump_filter` and `expect` wrap the C library. Only `socket`, `stream` and the
-//! modules that wrap the library contain `unsafe`, one operation in each block.
+//! `dump_filter` and `expect` wrap the C library. Only `socket` and the modules that
+//! wrap the library contain `unsafe`, one operation in each block.
 
 #[cfg(feature = "tokio")]
 mod async_query;
