@@ -65,16 +65,14 @@ fn flow(number: u32) -> Flow {
     };
     let inside_port = 20_000 + (number % 100) as u16;
     let nat_port = 1024 + (number % PORTS) as u16;
-    Flow {
-        original: tuple(address([10, 0, 0, 1], number / 100), inside_port, server, 443),
-        reply: tuple(server, 443, address([100, 65, 0, 1], number / PORTS), nat_port),
-        id: number.wrapping_mul(2_654_435_761),
-        status: Status(2 | 4 | 8),
-        mark: 0,
-        timeout: Some(3600),
-        start: None,
-        stop: None,
-    }
+    let mut flow = Flow::new(
+        tuple(address([10, 0, 0, 1], number / 100), inside_port, server, 443),
+        tuple(server, 443, address([100, 65, 0, 1], number / PORTS), nat_port),
+    );
+    flow.id = number.wrapping_mul(2_654_435_761);
+    flow.status = Status(2 | 4 | 8);
+    flow.timeout = Some(3600);
+    flow
 }
 
 fn full() -> Table {
@@ -148,7 +146,7 @@ fn look_up_by_public_address_and_port(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn read_a_message(bencher: Bencher<'_, '_>) {
-    let datagram = write_event(&Event { kind: EventKind::New, flow: flow(1) });
+    let datagram = write_event(&Event::new(EventKind::New, flow(1)));
     bencher.bench(|| {
         let message = Messages::new(black_box(&datagram)).next().and_then(Result::ok);
         message.map(|message| message.flow())

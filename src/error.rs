@@ -103,13 +103,12 @@ mod tests {
 
     #[test]
     fn the_error_behind_it_is_kept_and_printed_once() {
-        let refused = || io::Error::from_raw_os_error(1);
-        let error = nfct::Error::Permission { doing: "test", needs: "CAP_NET_ADMIN", source: refused() };
+        let error = nfct::Error::new("test", io::Error::from_raw_os_error(1));
         let text = error.to_string();
         let fatal = Fatal::from(error);
-        assert_eq!((fatal.cause, fatal.to_string()), (Cause::Permission, text));
+        assert_eq!((fatal.cause, fatal.to_string()), (Cause::Software, text));
         let source = fatal.source.as_deref().and_then(|source| source.downcast_ref());
-        assert!(matches!(source, Some(nfct::Error::Permission { .. })), "{fatal:?}");
+        assert!(matches!(source, Some(nfct::Error::System { .. })), "{fatal:?}");
 
         let outer = io::Error::other("outer");
         let fatal = Fatal::new(Cause::System, format!("cannot listen: {outer}; use another port"));

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use nfct::{Direction, End, Flow, KernelFilter};
+use nfct::{Direction, Endpoint, Flow, KernelFilter};
 
 use crate::config;
 use crate::tuples::{KeyValue, Tuples};
@@ -61,9 +61,9 @@ impl Filter {
     pub fn kernel_filter(&self) -> KernelFilter {
         self.conditions.iter().fold(KernelFilter::new(), |filter, (key, value)| {
             let (direction, end) = match key {
-                config::Key::SrcIp | config::Key::SrcPort => (Direction::Original, End::Source),
-                config::Key::DstIp | config::Key::DstPort => (Direction::Original, End::Destination),
-                config::Key::NatIp | config::Key::NatPort => (Direction::Reply, End::Destination),
+                config::Key::SrcIp | config::Key::SrcPort => (Direction::Original, Endpoint::Source),
+                config::Key::DstIp | config::Key::DstPort => (Direction::Original, Endpoint::Destination),
+                config::Key::NatIp | config::Key::NatPort => (Direction::Reply, Endpoint::Destination),
             };
             match value {
                 KeyValue::Ip(address) => filter.address(direction, end, *address),
@@ -122,7 +122,7 @@ mod tests {
     use std::io::ErrorKind;
     use std::os::unix::net::UnixDatagram;
 
-    use nfct::{Event, EventKind, Layer4, Protocol, Status, Tuple};
+    use nfct::{Event, EventKind, Layer4, Protocol, Tuple};
     use proptest::prelude::*;
 
     use super::*;
@@ -188,16 +188,15 @@ mod tests {
             (original, reply) in pairs(),
             new in any::<bool>(),
         ) {
-            let flow = Flow {
-                original, reply, id: 1, status: Status(0), mark: 0, timeout: None, start: None, stop: None,
-            };
+            let mut flow = Flow::new(original, reply);
+            flow.id = 1;
             let filter = Filter::new(&config);
             // A socket filter works on any kind of socket, so no netlink is needed.
             let (sender, receiver) = UnixDatagram::pair().unwrap();
             filter.kernel_filter().attach(&receiver).unwrap();
             receiver.set_nonblocking(true).unwrap();
             let kind = if new { EventKind::New } else { EventKind::Destroy };
-            let _ = sender.send(&nfct::wire::write_event(&Event { kind, flow }));
+            let _ = sender.send(&nfct::wire::write_event(&Event::new(kind, flow)));
             let delivered = match receiver.recv(&mut [0; 4096]) {
                 Ok(_) => true,
                 Err(error) => {

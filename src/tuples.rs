@@ -113,7 +113,7 @@ fn source_port(tuple: &Tuple) -> Option<u16> {
     match tuple.layer4 {
         Layer4::Ports { src, .. } | Layer4::Keys { src, .. } => Some(src),
         Layer4::Icmp { id, .. } => Some(id),
-        Layer4::None => None,
+        _ => None,
     }
 }
 
@@ -121,6 +121,6 @@ fn source_port(tuple: &Tuple) -> Option<u16> {
 fn destination_port(tuple: &Tuple) -> Option<u16> {
     match tuple.layer4 {
         Layer4::Ports { dst, .. } | Layer4::Keys { dst, .. } => Some(dst),
-        Layer4::Icmp { .. } | Layer4::None => None,
+        _ => None,
     }
 }

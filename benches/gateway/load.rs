@@ -98,7 +98,8 @@ impl Maker {
     /// Creates one entry, which is one NEW event.
     pub fn make(&mut self, connections: &Connections, number: u32) {
         let (original, reply) = connections.tuples(number);
-        self.entry.set_tuples(&original, &reply).set_status(ESTABLISHED).set_tcp_state(TCP_ESTABLISHED);
+        let entry = self.entry.set_tuples(&original, &reply).expect("tuples of one protocol");
+        entry.set_status(ESTABLISHED).set_tcp_state(TCP_ESTABLISHED);
         self.entry.set_timeout(connections.timeout);
         self.query.create(&self.entry).unwrap_or_else(|error| panic!("connection {number}: {error}"));
     }
@@ -129,18 +130,11 @@ impl Sender {
         self.messages.clear();
         for number in numbers {
             let (original, reply) = connections.tuples(number);
-            let flow = Flow {
-                original,
-                reply,
-                id: 0,
-                status: ESTABLISHED,
-                mark: 0,
-                timeout: Some(connections.timeout.as_secs() as u32),
-                start: None,
-                stop: None,
-            };
+            let mut flow = Flow::new(original, reply);
+            flow.status = ESTABLISHED;
+            flow.timeout = Some(connections.timeout.as_secs() as u32);
             // The message of an event equals that of a request except for the flags.
-            let mut message = write_event(&Event { kind: EventKind::New, flow });
+            let mut message = write_event(&Event::new(EventKind::New, flow));
             let flags = u16::from_ne_bytes([message[6], message[7]]) | NLM_F_REQUEST;
             message[6..8].copy_from_slice(&flags.to_ne_bytes());
             self.messages.extend(message);

@@ -7,7 +7,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use nfct::{Conntrack, Family, Flow, Layer4, Protocol, Query, Status, Tuple};
-use nix::errno::Errno;
 use serde::Deserialize;
 
 use super::http::Client;
@@ -29,7 +28,7 @@ pub fn entry(original: &Tuple, reply: &Tuple) -> Conntrack {
     const STATUS: Status = Status(8 | 4 | 2);
     const ESTABLISHED: u8 = 3;
     let mut entry = Conntrack::new().expect("memory is available");
-    entry.set_tuples(original, reply).set_timeout(Duration::from_secs(3000)).set_status(STATUS);
+    entry.set_tuples(original, reply).unwrap().set_timeout(Duration::from_secs(3000)).set_status(STATUS);
     if original.protocol == Protocol::Tcp {
         entry.set_tcp_state(ESTABLISHED);
     }
@@ -44,12 +43,8 @@ pub fn create(query: &mut Query, (original, reply): &(Tuple, Tuple)) {
 /// Deletes the entry with this original tuple. Returns whether it existed.
 pub fn remove(query: &mut Query, original: &Tuple) -> bool {
     let mut named = Conntrack::new().expect("memory is available");
-    named.set_tuples(original, &reversed(original));
-    match query.delete(&named) {
-        Ok(()) => true,
-        Err(error) if error.errno() == Some(Errno::ENOENT as i32) => false,
-        Err(error) => panic!("{original}: {error}"),
-    }
+    named.set_tuples(original, &reversed(original)).unwrap();
+    query.delete(&named).unwrap_or_else(|error| panic!("{original}: {error}"))
 }
 
 /// The tuple of the other direction, without NAT.

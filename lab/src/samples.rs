@@ -40,7 +40,7 @@ pub fn zoned(zone: u16, (original, reply): (Tuple, Tuple)) -> (Tuple, Tuple) {
 /// An entry with a timeout of five minutes and mark 7.
 pub fn entry((original, reply): (Tuple, Tuple)) -> Conntrack {
     let mut entry = Conntrack::new().unwrap();
-    entry.set_tuples(&original, &reply).set_timeout(Duration::from_secs(300));
+    entry.set_tuples(&original, &reply).unwrap().set_timeout(Duration::from_secs(300));
     entry.set_status(Status::CONFIRMED | Status::ASSURED | Status::SEEN_REPLY).set_mark(7);
     if original.protocol == Protocol::Tcp {
         entry.set_tcp_state(3);

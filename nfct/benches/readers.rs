@@ -1,6 +1,6 @@
 //! Reads messages of the kernel with this crate's reader and with the C
 //! library's parser: the same messages and the same attributes, which are both
-//! tuples, id, status, mark, timeout and timestamps.
+//! tuples, id, status, mark, timeout, timestamps, TCP state and counters.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -76,7 +76,7 @@ struct Attributes(NonNull<sys::nf_conntrack>);
 type TupleFields = (IpAddr, IpAddr, u16, u16, u8);
 
 impl Attributes {
-    fn read(&self) -> (TupleFields, TupleFields, [u32; 4], [u64; 2]) {
+    fn read(&self) -> (TupleFields, TupleFields, [u32; 4], [u64; 6], u8) {
         let original = self.tuple(
             (sys::ATTR_ORIG_IPV4_SRC, sys::ATTR_ORIG_IPV4_DST),
             (sys::ATTR_ORIG_IPV6_SRC, sys::ATTR_ORIG_IPV6_DST),
@@ -90,8 +90,17 @@ impl Attributes {
             (sys::ATTR_REPL_L3PROTO, sys::ATTR_REPL_L4PROTO),
         );
         let numbers = [sys::ATTR_ID, sys::ATTR_STATUS, sys::ATTR_MARK, sys::ATTR_TIMEOUT];
-        let stamps = [sys::ATTR_TIMESTAMP_START, sys::ATTR_TIMESTAMP_STOP];
-        (original, reply, numbers.map(|number| self.u32(number)), stamps.map(|stamp| self.u64(stamp)))
+        let long_numbers = [
+            sys::ATTR_TIMESTAMP_START,
+            sys::ATTR_TIMESTAMP_STOP,
+            sys::ATTR_ORIG_COUNTER_PACKETS,
+            sys::ATTR_ORIG_COUNTER_BYTES,
+            sys::ATTR_REPL_COUNTER_PACKETS,
+            sys::ATTR_REPL_COUNTER_BYTES,
+        ];
+        let state = self.u8(sys::ATTR_TCP_STATE);
+        let numbers = numbers.map(|number| self.u32(number));
+        (original, reply, numbers, long_numbers.map(|number| self.u64(number)), state)
     }
 
     fn tuple(&self, v4: (u32, u32), v6: (u32, u32), ports: (u32, u32), protocols: (u32, u32)) -> TupleFields {

@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
 
     let mut entry = Conntrack::new()?;
-    entry.set_original(&original).setup_reply()?;
+    entry.set_original(&original)?.setup_reply()?;
     entry.set_source_nat(public.ip(), Some(public.port()));
     entry.set_status(Status::ASSURED).set_timeout(Duration::from_secs(60));
     if original.protocol == Protocol::Tcp {

@@ -2,7 +2,7 @@
 //!
 //! Needs CAP_NET_ADMIN.
 
-use nfct::{Direction, End, Protocol, Query, Selection};
+use nfct::{Direction, Endpoint, Protocol, Query, Selection};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut selection = Selection::all();
@@ -11,7 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         selection = selection.protocol(protocol.parse::<Protocol>()?);
     }
     if let Some(inside) = words.next() {
-        selection = selection.address(Direction::Original, End::Source, inside.parse()?);
+        selection = selection.address(Direction::Original, Endpoint::Source, inside.parse()?);
     }
 
     let mut query = Query::open()?;

@@ -1,8 +1,8 @@
-//! Watches connections come and go: `watch [network namespace]`, by its name for `ip netns`.
+//! Watches connections begin and end: `watch [network namespace]`, by its name in `ip netns`.
 //!
 //! Needs CAP_NET_ADMIN, and CAP_SYS_ADMIN for another namespace.
 
-use nfct::{EventKind, Events, Groups, Namespace, News};
+use nfct::{EventKind, Events, Groups, Namespace, Notification};
 
 fn main() -> Result<(), nfct::Error> {
     let subscribe = || Events::subscribe(Groups::NEW | Groups::DESTROY);
@@ -11,12 +11,15 @@ fn main() -> Result<(), nfct::Error> {
         Some(name) => Namespace::named(&name)?.enter(subscribe)?,
     };
     events.set_receive_buffer(16 << 20)?;
-    for news in events {
-        match news? {
-            News::Event(event) if event.kind == EventKind::New => println!("+ {}", event.flow.original),
-            News::Event(event) => println!("- {}", event.flow.original),
-            News::Overrun => eprintln!("some events were lost: what is shown is not all"),
-            News::Malformed(error) => eprintln!("an event could not be read: {error}"),
+    for notification in events {
+        match notification? {
+            Notification::Event(event) if event.kind == EventKind::New => {
+                println!("+ {}", event.flow.original)
+            }
+            Notification::Event(event) => println!("- {}", event.flow.original),
+            Notification::Recovered { lost } => eprintln!("{lost} events lost (receive buffer full)"),
+            Notification::Malformed(error) => eprintln!("an event could not be read: {error}"),
+            _ => {}
         }
     }
     Ok(())

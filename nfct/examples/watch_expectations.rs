@@ -1,15 +1,15 @@
-//! Tells of what the kernel expects: the data connections of FTP, SIP and other
+//! Watches the kernel's expectations: the data connections of FTP, SIP and other
 //! helpers. Needs CAP_NET_ADMIN.
 //!
 //! ```text
-//! # cargo run --example watch_expectations
+//! # cargo run -p nfct --example watch_expectations
 //! New      expects tcp 198.51.100.1:* -> 100.64.2.1:34239 for tcp 192.168.7.2:38144 -> 198.51.100.1:21
 //! Destroy  expects tcp 198.51.100.1:* -> 100.64.2.1:34239 for tcp 192.168.7.2:38144 -> 198.51.100.1:21
 //! New      expects tcp 192.168.7.2:* -> 198.51.100.1:40925 for tcp 192.168.7.2:38160 -> 198.51.100.1:21
 //! Destroy  expects tcp 192.168.7.2:* -> 198.51.100.1:40925 for tcp 192.168.7.2:38160 -> 198.51.100.1:21
 //! ```
 
-use nfct::{ExpectEvents, ExpectGroups, Family, News, Query};
+use nfct::{ExpectEvents, ExpectGroups, Family, Notification, Query};
 
 fn main() -> Result<(), nfct::Error> {
     // Listen first, then list: nothing that begins in between is missed.
@@ -17,11 +17,12 @@ fn main() -> Result<(), nfct::Error> {
     for expectation in Query::open()?.dump_expectations(Family::Any)? {
         println!("{}", expectation?);
     }
-    for news in events {
-        match news? {
-            News::Event(event) => println!("{:8} {}", format!("{:?}", event.kind), event.expectation),
-            News::Overrun => eprintln!("too slow: some were lost, list them anew"),
-            News::Malformed(error) => eprintln!("one could not be read: {error}"),
+    for notification in events {
+        match notification? {
+            Notification::Event(event) => println!("{:8} {}", format!("{:?}", event.kind), event.expectation),
+            Notification::Recovered { lost } => eprintln!("{lost} events lost (receive buffer full)"),
+            Notification::Malformed(error) => eprintln!("an event could not be read: {error}"),
+            _ => {}
         }
     }
     Ok(())

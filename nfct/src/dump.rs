@@ -1,27 +1,22 @@
-//! Dumps: the kernel's answer of many messages, read as it comes.
+//! Dumps: an answer of many messages, read as it arrives.
 
 use std::io;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::os::fd::AsFd;
 
 use nfct_sys as sys;
 
+use crate::channel::Channel;
 use crate::conntrack::Conntrack;
 use crate::error::Error;
-use crate::events::Groups;
 use crate::flow::Flow;
-use crate::handle::Handle;
-use crate::namespace::Namespace;
-use crate::query::Query;
 use crate::selection::Selection;
-use crate::socket;
 use crate::statistics::{CpuStatistics, ExpectCpuStatistics};
 use crate::wire::{Malformed, Message, Messages, expectation_kind, message_kind};
 
 pub(crate) const DOING: &str = "reading all conntrack entries";
 
-/// What a dump hands out: [`Flow`], [`Conntrack`], [`CpuStatistics`],
+/// An item of a dump: [`Flow`], [`Conntrack`], [`CpuStatistics`],
 /// [`Expectation`](crate::Expectation) or [`ExpectCpuStatistics`].
 ///
 /// ```
@@ -32,29 +27,29 @@ pub(crate) const DOING: &str = "reading all conntrack entries";
 /// }
 /// ```
 pub trait Entry: sealed::Sealed + Sized {
-    /// Whether a message of this kind holds one.
+    /// Whether a message of this kind holds an item.
     #[doc(hidden)]
     fn is_in(kind: u16) -> bool;
 
-    /// Reads one, or none where it is not among those selected.
+    /// Reads an item, or none where it is not selected.
     #[doc(hidden)]
     fn read(message: &Message<'_>, selection: Option<&Selection>) -> Result<Option<Self>, Error>;
 
-    /// What the kernel means by an error.
+    /// The error for what the kernel answered.
     #[doc(hidden)]
     fn refused(error: io::Error) -> Error {
         Error::from_plain_request(DOING, error)
     }
 }
 
-mod sealed {
+pub(crate) mod sealed {
     pub trait Sealed {}
-    impl Sealed for crate::Flow {}
-    impl Sealed for crate::Conntrack {}
-    impl Sealed for crate::CpuStatistics {}
-    impl Sealed for crate::Expectation {}
-    impl Sealed for crate::ExpectCpuStatistics {}
 }
+
+impl sealed::Sealed for Flow {}
+impl sealed::Sealed for Conntrack {}
+impl sealed::Sealed for CpuStatistics {}
+impl sealed::Sealed for ExpectCpuStatistics {}
 
 fn malformed(source: Malformed) -> Error {
     Error::Malformed { doing: DOING, source }
@@ -99,7 +94,7 @@ impl Entry for CpuStatistics {
 
 impl Entry for ExpectCpuStatistics {
     fn is_in(kind: u16) -> bool {
-        // The kernel answers in the name of the conntrack subsystem.
+        // The kernel answers with the number of the conntrack subsystem.
         let message = sys::IPCTNL_MSG_EXP_GET_STATS_CPU;
         kind == message_kind(message) || kind == expectation_kind(message)
     }
@@ -109,10 +104,10 @@ impl Entry for ExpectCpuStatistics {
     }
 }
 
-/// The entries of one dump, as they come from the kernel, in constant memory.
+/// The entries of one dump, read as the kernel sends them, in constant memory.
 ///
-/// Dropped before its end, it reads the rest away, so that the next question on
-/// the same [`Query`] gets its own answer.
+/// A dump that is dropped before its end discards the rest, so that the next
+/// request on the same [`Query`](crate::Query) gets its own answer.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), nfct::Error> {
@@ -128,35 +123,36 @@ impl Entry for ExpectCpuStatistics {
 /// # }
 /// ```
 pub struct Dump<'a, T: Entry = Flow> {
-    reader: Reader<'a>,
+    reader: DumpReader<'a>,
     entries: PhantomData<fn() -> T>,
 }
 
 impl<'a, T: Entry> Dump<'a, T> {
-    /// Reads the answer to the question of this number.
-    pub(crate) fn new(query: &'a mut Query, sequence: u32, selection: Option<Selection>) -> Self {
+    /// Reads the answer to the request with this sequence number.
+    pub(crate) fn new(channel: &'a mut Channel, sequence: u32, selection: Option<Selection>) -> Self {
         let (at, end, over, interrupted) = (0, 0, false, false);
-        let reader = Reader { query, selection, sequence, at, end, over, interrupted, refused: T::refused };
+        let reader =
+            DumpReader { channel, selection, sequence, at, end, over, interrupted, refused: T::refused };
         Self { reader, entries: PhantomData }
     }
 
-    /// Hands out whatever the kernel sends.
+    /// Returns whatever the kernel sends, selected or not.
     #[cfg(test)]
     pub(crate) fn check_nothing(&mut self) {
         self.reader.selection = None;
     }
 
-    /// Reads what is in the query's buffer already.
+    /// Reads what is in the buffer already.
     #[cfg(test)]
-    pub(crate) fn over(query: &'a mut Query, sequence: u32, end: usize) -> Self {
-        let mut dump = Self::new(query, sequence, None);
+    pub(crate) fn over(channel: &'a mut Channel, sequence: u32, end: usize) -> Self {
+        let mut dump = Self::new(channel, sequence, None);
         dump.reader.end = end;
         dump
     }
 
-    /// Whether the kernel said, of what was read so far, that the table changed
-    /// in a way that may have made the dump incomplete or told of an entry
-    /// twice (`NLM_F_DUMP_INTR`).
+    /// Whether the kernel reported, in what was read so far, that the table
+    /// changed in a way that may make the dump incomplete, or list an entry twice
+    /// (`NLM_F_DUMP_INTR`).
     ///
     /// ```no_run
     /// # use nfct::{Family, Query};
@@ -172,9 +168,10 @@ impl<'a, T: Entry> Dump<'a, T> {
         self.reader.interrupted
     }
 
-    /// Ends the dump without reading the rest of it away, which takes as long
-    /// as reading it: the [`Query`] goes on with a new socket in the same
-    /// network namespace. Where none can be had the rest is read away.
+    /// Ends the dump without reading the rest, which would take as long as a whole
+    /// dump: the [`Query`](crate::Query) continues with a new socket in the same
+    /// network namespace. Where no socket can be opened, the rest is read and
+    /// discarded.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -188,23 +185,15 @@ impl<'a, T: Entry> Dump<'a, T> {
     /// # }
     /// ```
     pub fn abandon(mut self) {
-        let open = || Handle::open(Groups::NONE);
-        let handle = match Namespace::of_foreign_socket(self.reader.query.handle.as_fd()) {
-            Ok(None) => open(),
-            Ok(Some(namespace)) => namespace.enter(open),
-            Err(_) => return,
-        };
-        if let Ok(handle) = handle {
-            self.reader.query.handle = handle;
-            self.reader.over = true;
-        }
+        self.reader.over |= self.reader.channel.reopen();
     }
 }
 
 impl<'a> Dump<'a, Flow> {
-    /// Takes what the kernel has ready, some hundred entries, to be read by
-    /// another thread while this one has the kernel make more: it does so
-    /// within the system call. Returns false at the dump's end.
+    /// Receives the next part of the dump, some hundred entries, without reading
+    /// it. Another thread can read it while this one receives the next part: the
+    /// kernel produces a part within the system call. Returns false at the end of
+    /// the dump.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -226,14 +215,14 @@ impl<'a> Dump<'a, Flow> {
     /// ```
     ///
     /// # Errors
-    /// As the iterator, but for what can't be read: that shows in
-    /// [`Piece::flows`].
+    /// As the iterator, except for messages that cannot be read:
+    /// [`Piece::flows`] returns those.
     pub fn read_piece(&mut self, piece: &mut Piece) -> Result<bool, Error> {
         self.reader.read_piece(piece)
     }
 
-    /// What is not read yet as the C library's objects, which hold every
-    /// attribute that the kernel sends.
+    /// The rest of the dump as the C library's objects, which hold every attribute
+    /// that the kernel sends.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -261,8 +250,8 @@ impl<T: Entry> Iterator for Dump<'_, T> {
     }
 }
 
-/// A part of a dump, as [`Dump::read_piece`] takes it; its memory is used again
-/// when it is filled again.
+/// A part of a dump, filled by [`Dump::read_piece`]. Filling it again reuses its
+/// memory.
 ///
 /// ```no_run
 /// use nfct::{Family, Piece, Query};
@@ -283,7 +272,7 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// The entries in it.
+    /// The entries of the piece.
     ///
     /// ```no_run
     /// use nfct::{Family, Piece, Query};
@@ -297,7 +286,7 @@ impl Piece {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Malformed`]; what comes behind may be readable.
+    /// [`Error::Malformed`] for an entry; those after it may be readable.
     pub fn flows(&self) -> impl Iterator<Item = Result<Flow, Error>> {
         Messages::new(&self.buffer[self.entries.clone()]).filter_map(|message| match message {
             Ok(message) if message.sequence == self.sequence && Flow::is_in(message.kind) => {
@@ -309,24 +298,23 @@ impl Piece {
     }
 }
 
-/// Takes a dump's messages off the socket.
-struct Reader<'a> {
-    query: &'a mut Query,
+/// Reads the messages of a dump from the socket.
+struct DumpReader<'a> {
+    channel: &'a mut Channel,
     selection: Option<Selection>,
     sequence: u32,
-    /// What of the query's buffer is not read yet.
+    /// The unread part of the buffer.
     at: usize,
     end: usize,
-    /// Ended, or failed for good.
+    /// The dump has ended, or failed for good.
     over: bool,
     interrupted: bool,
     refused: fn(io::Error) -> Error,
 }
 
-impl Reader<'_> {
-    /// What `read` makes of the next message that it makes something of, or none
-    /// at the dump's end. A message that makes no sense ends nothing: the dump
-    /// goes on behind it.
+impl DumpReader<'_> {
+    /// The next item that `read` finds in a message, or none at the end of the
+    /// dump. A malformed message does not end the dump: it continues after it.
     #[inline]
     fn next<T>(
         &mut self,
@@ -338,7 +326,7 @@ impl Reader<'_> {
                     return Some(Err(error));
                 }
             }
-            let mut messages = Messages::new(&self.query.buffer[self.at..self.end]);
+            let mut messages = Messages::new(&self.channel.buffer[self.at..self.end]);
             let message = messages.next();
             self.at = self.end - messages.remaining();
             let message = match message {
@@ -362,7 +350,7 @@ impl Reader<'_> {
         None
     }
 
-    /// Hands over what is not read yet of the buffer, or the next that comes.
+    /// Moves the unread part of the buffer into the piece, or the next datagram.
     fn read_piece(&mut self, piece: &mut Piece) -> Result<bool, Error> {
         if self.over {
             return Ok(false);
@@ -372,8 +360,8 @@ impl Reader<'_> {
         }
         let unread = self.at..self.end;
         self.at = self.end;
-        // What can't be read shows to whoever reads the piece.
-        for message in Messages::new(&self.query.buffer[unread.clone()]).flatten() {
+        // Malformed messages are left to `Piece::flows`.
+        for message in Messages::new(&self.channel.buffer[unread.clone()]).flatten() {
             if message.sequence != self.sequence {
                 continue;
             }
@@ -388,9 +376,9 @@ impl Reader<'_> {
             }
         }
         if piece.buffer.is_empty() {
-            piece.buffer = vec![0; self.query.buffer.len()].into_boxed_slice();
+            piece.buffer = vec![0; self.channel.buffer.len()].into_boxed_slice();
         }
-        std::mem::swap(&mut self.query.buffer, &mut piece.buffer);
+        std::mem::swap(&mut self.channel.buffer, &mut piece.buffer);
         piece.entries = unread;
         piece.sequence = self.sequence;
         piece.selection.clone_from(&self.selection);
@@ -399,7 +387,7 @@ impl Reader<'_> {
 
     fn fill(&mut self) -> Result<(), Error> {
         (self.at, self.end) = (0, 0);
-        let received = socket::receive(self.query.handle.as_fd(), &mut self.query.buffer);
+        let received = self.channel.receive();
         self.end = received.map_err(|source| {
             self.over = true;
             Error::from_io(DOING, source)
@@ -408,7 +396,7 @@ impl Reader<'_> {
     }
 }
 
-impl Drop for Reader<'_> {
+impl Drop for DumpReader<'_> {
     fn drop(&mut self) {
         while !self.over {
             let _ = self.next(|_, _| Ok(None::<()>));

@@ -1,4 +1,4 @@
-//! The C library's filter for dumps and flushes, made of a [`Selection`].
+//! The C library's filter for dumps and flushes, built from a [`Selection`].
 
 use std::ffi::CStr;
 use std::ptr::NonNull;
@@ -7,11 +7,12 @@ use libc::c_void;
 use nfct_sys as sys;
 
 use crate::error::Error;
-use crate::selection::{Family, Parts, Selection};
+use crate::family::Family;
+use crate::selection::{Selection, SelectionFields};
 
 /// `NFCT_FILTER_DUMP_ZONE`, which the headers have from 1.1.0 on.
 const FILTER_DUMP_ZONE: u32 = 3;
-/// What sets it, and shows that the library that is loaded is new enough.
+/// The function that sets it. It exists only in a library that is new enough.
 const SET_U16: &CStr = c"nfct_filter_dump_set_attr_u16";
 
 type SetU16 = unsafe extern "C" fn(*mut sys::nfct_filter_dump, u32, u16);
@@ -24,14 +25,14 @@ pub(crate) struct DumpFilter {
 impl DumpFilter {
     /// # Errors
     /// [`Error::Library`] for a zone where the library is older than 1.1.0,
-    /// [`Error::Invalid`] for conditions that it does not know at all.
+    /// [`Error::Invalid`] for conditions that the library does not have at all.
     pub(crate) fn new(selection: &Selection, doing: &'static str) -> Result<Self, Error> {
-        let Parts { family, mark, status, zone, others } = selection.parts();
+        let SelectionFields { family, mark, status, zone, others } = selection.fields();
         if others {
             return Err(Error::Invalid {
                 doing,
-                found: "a protocol, address or port".to_owned(),
-                expected: "family, mark, status and zone, which the C library knows (Query knows all)",
+                found: "a protocol, address, port or network".to_owned(),
+                expected: "family, mark, status and zone, which the C library supports (Query supports all)",
             });
         }
         // SAFETY: takes nothing; NULL means no memory and is checked next.
@@ -62,8 +63,8 @@ impl DumpFilter {
         Ok(filter)
     }
 
-    /// For a flush, which takes a library that knows how: until 1.1.0 it takes the
-    /// filter's first byte for a family, and removes whatever is of that one.
+    /// The filter for a flush. Before 1.1.0 the library takes the filter's first
+    /// byte for a family, and removes all entries of that family.
     pub(crate) fn for_flush(selection: &Selection, doing: &'static str) -> Result<Self, Error> {
         let filter = Self::new(selection, doing)?;
         let lacks = "nfct_filter_dump_set_attr_u16, and gets a flush with a filter wrong";
@@ -82,10 +83,10 @@ impl Drop for DumpFilter {
     }
 }
 
-/// The function, if the library that is loaded has it: linked, it would keep the
-/// program from starting with an older one.
+/// The function, if the loaded library has it. If it were linked, the program
+/// would not start with an older library.
 fn set_u16() -> Option<SetU16> {
-    // SAFETY: a string that ends with NUL; looks among what is loaded already.
+    // SAFETY: a string that ends with NUL; only searches what is loaded already.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, SET_U16.as_ptr()) };
     if found.is_null() {
         return None;
@@ -97,15 +98,15 @@ fn set_u16() -> Option<SetU16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel_filter::{Direction, End};
+    use crate::direction::{Direction, Endpoint};
     use crate::tuple::Protocol;
 
-    /// The bytes that the library makes of it, behind header and `struct nfgenmsg`.
+    /// The bytes that the library writes after the header and `struct nfgenmsg`.
     fn attributes(selection: &Selection) -> Result<Vec<u8>, Error> {
         let filter = DumpFilter::new(selection, "a test")?;
         let mut words = [0_u32; 64];
         words[0] = 20;
-        // SAFETY: an aligned header with room behind it for a filter's few attributes, and a live filter.
+        // SAFETY: an aligned header with enough memory after it for a filter's few attributes, and a live filter.
         let result = unsafe { sys::nfct_nlmsg_build_filter(words.as_mut_ptr().cast(), filter.as_ptr()) };
         assert!(result >= 0);
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
@@ -113,13 +114,13 @@ mod tests {
     }
 
     #[test]
-    fn the_library_tells_the_kernel_the_same_conditions() {
-        let all = Selection::all();
+    fn the_library_sends_the_same_conditions() {
+        let all = Selection::all;
         for selection in [
-            all,
-            all.mark(0x12, 0xff),
-            all.mark(3, u32::MAX).status(crate::Status::ASSURED, crate::Status::ASSURED),
-            all.family(Family::Ipv4).status(crate::Status(0), crate::Status::SEEN_REPLY),
+            all(),
+            all().mark(0x12, 0xff),
+            all().mark(3, u32::MAX).status(crate::Status::ASSURED, crate::Status::ASSURED),
+            all().family(Family::Ipv4).status(crate::Status(0), crate::Status::SEEN_REPLY),
         ] {
             let mut request = crate::wire::Request::new(sys::IPCTNL_MSG_CT_GET, 0, 0, 0);
             selection.write(&mut request);
@@ -139,7 +140,7 @@ mod tests {
                 assert!(crate::LIBRARY_VERSION.starts_with("1.0."), "{error}");
             }
         }
-        let port = Selection::all().protocol(Protocol::Tcp).port(Direction::Original, End::Source, 1);
+        let port = Selection::all().protocol(Protocol::Tcp).port(Direction::Original, Endpoint::Source, 1);
         let error = attributes(&port).unwrap_err();
         assert!(error.to_string().contains("expected family, mark, status and zone"), "{error}");
     }

@@ -1,92 +1,142 @@
-//! What can go wrong, with what was being asked and how to mend it.
+//! The error type: what failed, what the system said, and what to do about it.
 
+use std::fmt;
 use std::io;
 
-/// An operation that the kernel or the C library refused.
+use crate::wire::Malformed;
+
+/// An operation that failed.
 ///
-/// Its text says what was being done, what the system said, and what mends it
-/// where that can be told:
+/// The text names the operation, then what the system reported, then the remedy
+/// where one is known. It is complete: [`source`](std::error::Error::source)
+/// returns nothing, because the system's error is part of the text already, and a
+/// printed chain of errors would repeat it. [`errno`](Self::errno) gives its number.
 ///
 /// ```no_run
 /// # use nfct::{Family, Query};
 /// if let Err(error) = Query::open().and_then(|mut query| query.flush(Family::Any)) {
-///     eprintln!("{error}"); // emptying the conntrack table: Operation not permitted (os error 1): needs CAP_NET_ADMIN …
+///     eprintln!("{error}"); // flushing the conntrack table: Operation not permitted (os error 1): needs CAP_NET_ADMIN …
 ///     match error.errno() {
 ///         Some(libc::EPERM) => std::process::exit(77),
 ///         _ => std::process::exit(1),
 ///     }
 /// }
 /// ```
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The kernel refused for lack of rights.
-    #[error("{doing}: {source}: needs {needs} (run as root or grant the capability)")]
+    /// The process lacks a capability.
+    #[non_exhaustive]
     Permission {
-        /// What was being done.
+        /// The operation that failed.
         doing: &'static str,
-        /// The capability that it takes.
+        /// The capability that it needs.
         needs: &'static str,
         /// The system's error.
         source: io::Error,
     },
     /// The kernel has no conntrack netlink interface.
-    #[error("{doing}: {source}: the kernel lacks nf_conntrack_netlink (try `modprobe nf_conntrack_netlink`)")]
+    #[non_exhaustive]
     Unsupported {
-        /// What was being done.
+        /// The operation that failed.
         doing: &'static str,
         /// The system's error.
         source: io::Error,
     },
     /// Any other error of the system.
-    #[error("{doing}: {source}{}{hint}", if .hint.is_empty() { "" } else { ": " })]
+    #[non_exhaustive]
     System {
-        /// What was being done.
+        /// The operation that failed.
         doing: &'static str,
-        /// The likely cause and what mends it; empty where only the system's
-        /// error can be told.
+        /// The likely cause and the remedy. Empty where nothing more is known
+        /// than the system's error.
         hint: &'static str,
         /// The system's error.
         source: io::Error,
     },
-    /// The kernel said something that this crate can't read.
-    #[error("{doing}: malformed netlink message: {source}")]
+    /// A message that cannot be read.
+    #[non_exhaustive]
     Malformed {
-        /// What was being done.
+        /// The operation that failed.
         doing: &'static str,
         /// What is wrong with the message.
-        source: crate::wire::Malformed,
+        source: Malformed,
     },
-    /// The kernel alone sets this attribute.
-    #[error("setting {attribute}: it is read-only: the kernel alone sets it")]
+    /// An attribute that only the kernel sets.
+    #[non_exhaustive]
     ReadOnly {
         /// The C library's name of the attribute.
         attribute: &'static str,
     },
-    /// The C library that is installed is too old for this.
-    #[error("{doing}: needs libnetfilter_conntrack {needs} or newer: the installed one has no {lacks}")]
+    /// The installed C library is too old for the operation.
+    #[non_exhaustive]
     Library {
-        /// What was being done.
+        /// The operation that failed.
         doing: &'static str,
-        /// The first release that has it.
+        /// The first release that has what is missing.
         needs: &'static str,
         /// What is missing.
         lacks: &'static str,
     },
-    /// A value that can't be taken.
-    #[error("{doing}: found {found}, expected {expected}")]
+    /// A value that is not valid.
+    #[non_exhaustive]
     Invalid {
-        /// What was being done.
+        /// The operation that failed.
         doing: &'static str,
-        /// What was given.
+        /// The value that was given.
         found: String,
-        /// What is taken.
+        /// What is valid.
         expected: &'static str,
     },
 }
 
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Permission { doing, needs, source } => {
+                write!(f, "{doing}: {source}: needs {needs} (run as root or grant the capability)")
+            }
+            Error::Unsupported { doing, source } => write!(
+                f,
+                "{doing}: {source}: the kernel lacks nf_conntrack_netlink (try `modprobe nf_conntrack_netlink`)"
+            ),
+            Error::System { doing, hint: "", source } => write!(f, "{doing}: {source}"),
+            Error::System { doing, hint, source } => write!(f, "{doing}: {source}: {hint}"),
+            Error::Malformed { doing, source } => write!(f, "{doing}: malformed netlink message: {source}"),
+            Error::ReadOnly { attribute } => {
+                write!(f, "setting {attribute}: it is read-only: the kernel alone sets it")
+            }
+            Error::Library { doing, needs, lacks } => write!(
+                f,
+                "{doing}: needs libnetfilter_conntrack {needs} or newer: the installed release has no {lacks}"
+            ),
+            Error::Invalid { doing, found, expected } => {
+                write!(f, "{doing}: found {found}, expected {expected}")
+            }
+        }
+    }
+}
+
+/// Without a source: the text has it already.
+impl std::error::Error for Error {}
+
 impl Error {
-    /// Sorts an error of the system by what it means for conntrack.
+    /// An error of the system in an operation of the caller's own, for functions
+    /// that must return this type, such as those that
+    /// [`Namespace::enter`](crate::Namespace::enter) runs.
+    ///
+    /// ```
+    /// let missing = std::io::Error::from_raw_os_error(libc::ENOENT);
+    /// let error = nfct::Error::new("reading the list of gateways", missing);
+    /// assert_eq!(error.errno(), Some(libc::ENOENT));
+    /// assert!(error.to_string().starts_with("reading the list of gateways: No such file"));
+    /// ```
+    #[must_use]
+    pub fn new(doing: &'static str, source: io::Error) -> Self {
+        Self::system(doing, source, "")
+    }
+
+    /// Sorts an error of a netlink socket by its remedy.
     pub(crate) fn from_io(doing: &'static str, source: io::Error) -> Self {
         match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Error::Permission { doing, needs: "CAP_NET_ADMIN", source },
@@ -94,14 +144,15 @@ impl Error {
                 Error::Unsupported { doing, source }
             }
             Some(libc::ENOBUFS) => {
-                Self::system(doing, source, "the receive buffer was full and events were lost; enlarge it")
+                let hint = "events were lost because the receive buffer was full; enlarge it";
+                Self::system(doing, source, hint)
             }
             _ => Self::from_system(doing, source),
         }
     }
 
-    /// The answer to a message that every kernel with the conntrack subsystem
-    /// takes: nfnetlink says EINVAL for a subsystem that it can't load.
+    /// The error of a request that every kernel with the conntrack subsystem
+    /// accepts: nfnetlink reports EINVAL for a subsystem that it can't load.
     pub(crate) fn from_plain_request(doing: &'static str, source: io::Error) -> Self {
         match source.raw_os_error() {
             Some(libc::EINVAL) => Error::Unsupported { doing, source },
@@ -109,34 +160,11 @@ impl Error {
         }
     }
 
-    /// The answer to a message about one entry.
-    pub(crate) fn from_entry_request(doing: &'static str, source: io::Error) -> Self {
-        let hint = match source.raw_os_error() {
-            Some(libc::EEXIST) => "there is an entry with this tuple already",
-            Some(libc::ENOENT) => {
-                "there is no such entry, or what it refers to (its master, its helper) is not there"
-            }
-            Some(libc::EINVAL) => {
-                "a new entry needs both tuples, a time-out and, of TCP, a state; of an old one some things can't be \
-                 changed (tuples, NAT, master)"
-            }
-            Some(libc::EBUSY) => "the kernel lets no one clear these status bits, or exchange a helper",
-            Some(libc::EOPNOTSUPP) => "this kernel can't change that",
-            Some(libc::ENOMEM) => "no memory, or the table is full (net.netfilter.nf_conntrack_max)",
-            Some(libc::EMSGSIZE) => {
-                "the entry does not fit a message: its labels or the helper's data are too long"
-            }
-            Some(libc::ETIME) => "the entry has just ended",
-            _ => return Self::from_io(doing, source),
-        };
-        Self::system(doing, source, hint)
-    }
-
     /// An error that has nothing to do with conntrack.
     pub(crate) fn from_system(doing: &'static str, source: io::Error) -> Self {
         let hint = match source.raw_os_error() {
-            Some(libc::EMFILE) => "the process has no file descriptor left (see `ulimit -n`)",
-            Some(libc::ENFILE) => "the system has no file left to give (sysctl fs.file-max)",
+            Some(libc::EMFILE) => "the process has reached its limit of open files (see `ulimit -n`)",
+            Some(libc::ENFILE) => "the system has reached its limit of open files (sysctl fs.file-max)",
             _ => "",
         };
         Self::system(doing, source, hint)
@@ -157,7 +185,7 @@ impl Error {
     /// # let flow: nfct::Flow = unimplemented!();
     /// let entry = nfct::Conntrack::new()?;
     /// match nfct::Query::open()?.create(&entry) {
-    ///     Err(error) if error.errno() == Some(libc::EEXIST) => println!("it was there"),
+    ///     Err(error) if error.errno() == Some(libc::EEXIST) => println!("it was there already"),
     ///     other => other?,
     /// }
     /// # Ok::<_, nfct::Error>(())
@@ -174,7 +202,7 @@ impl Error {
         }
     }
 
-    /// What was being done.
+    /// The operation that failed.
     ///
     /// ```
     /// let error = nfct::Namespace::named("no-such-namespace").unwrap_err();
@@ -193,12 +221,19 @@ impl Error {
     }
 }
 
+/// Ends the process the way Rust's own collections do when memory runs out.
+pub(crate) fn out_of_memory() -> ! {
+    std::alloc::handle_alloc_error(std::alloc::Layout::new::<[usize; 64]>())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
+
     use super::*;
 
     #[test]
-    fn errors_are_sorted_by_what_mends_them() {
+    fn errors_are_sorted_by_their_remedy() {
         let of = |errno| Error::from_io("following conntrack", io::Error::from_raw_os_error(errno));
         assert!(matches!(of(libc::EPERM), Error::Permission { .. }));
         assert!(matches!(of(libc::EPROTONOSUPPORT), Error::Unsupported { .. }));
@@ -209,20 +244,48 @@ mod tests {
             Error::from_plain_request("reading all entries", io::Error::from_raw_os_error(libc::EINVAL));
         assert!(plain.to_string().contains("modprobe nf_conntrack_netlink"));
         assert!(of(libc::EPERM).to_string().contains("CAP_NET_ADMIN"));
-    }
-
-    #[test]
-    fn an_error_says_what_was_asked_and_what_mends_it() {
-        let of = |errno| Error::from_entry_request("making an entry", io::Error::from_raw_os_error(errno));
-        let text = of(libc::EEXIST).to_string();
-        assert!(text.starts_with("making an entry: File exists"), "{text}");
-        assert!(text.ends_with("there is an entry with this tuple already"), "{text}");
-        assert!(of(libc::ENOMEM).to_string().contains("nf_conntrack_max"));
-        assert!(matches!(of(libc::EPERM), Error::Permission { .. }));
-        assert_eq!(of(libc::EIO).to_string(), "making an entry: Input/output error (os error 5)");
-        assert_eq!(of(libc::EIO).doing(), "making an entry");
         let old = Error::Library { doing: "filtering a dump", needs: "1.1.0", lacks: "a_function" };
         assert!(old.to_string().contains("libnetfilter_conntrack 1.1.0 or newer"), "{old}");
         assert_eq!(old.errno(), None);
+    }
+
+    #[test]
+    fn a_printed_chain_repeats_nothing() {
+        let system = |errno| io::Error::from_raw_os_error(errno);
+        let errors = [
+            Error::from_io("following conntrack", system(libc::EPERM)),
+            Error::from_io("following conntrack", system(libc::EOPNOTSUPP)),
+            Error::from_io("following conntrack", system(libc::EIO)),
+            Error::from_io("following conntrack", system(libc::ENOBUFS)),
+            Error::Malformed { doing: "reading all entries", source: Malformed::NoTuple },
+            Error::ReadOnly { attribute: "ATTR_USE" },
+            Error::Library { doing: "filtering a dump", needs: "1.1.0", lacks: "a_function" },
+            Error::Invalid { doing: "setting a label", found: "128".to_owned(), expected: "at most 127" },
+        ];
+        for error in errors {
+            let mut chain = vec![error.to_string()];
+            let mut next = error.source();
+            while let Some(source) = next {
+                chain.push(source.to_string());
+                next = source.source();
+            }
+            for (at, text) in chain.iter().enumerate() {
+                let others = chain.iter().enumerate().filter(|(other, _)| *other != at);
+                assert!(others.into_iter().all(|(_, other)| !other.contains(text.as_str())), "{chain:?}");
+            }
+            // What the system reported is in it once, as every other part.
+            let mut parts: Vec<&str> = chain.iter().flat_map(|text| text.split(": ")).collect();
+            let count = parts.len();
+            parts.sort_unstable();
+            parts.dedup();
+            assert_eq!(parts.len(), count, "{chain:?}");
+        }
+    }
+
+    #[test]
+    fn the_text_holds_what_the_system_reported() {
+        let error = Error::from_io("following conntrack", io::Error::from_raw_os_error(libc::EIO));
+        assert_eq!(error.to_string(), "following conntrack: Input/output error (os error 5)");
+        assert_eq!(error.doing(), "following conntrack");
     }
 }

@@ -1,268 +1,30 @@
-//! Following what the kernel says as connections come and go.
+//! A subscription to the events of the kernel.
 
-use std::ops::BitOr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use nfct_sys as sys;
-
-use crate::conntrack::Conntrack;
 use crate::error::Error;
-use crate::flow::Flow;
+use crate::event::{Event, Groups};
 use crate::handle::Handle;
 use crate::kernel_filter::KernelFilter;
+use crate::notification::{EventRecord, FullEvent, Notification, Received};
 use crate::socket::{self, Batch};
-use crate::wire::{Malformed, Message, Messages, message_kind};
+use crate::waiter::{self, Waiter};
+use crate::wire::Messages;
 
-/// What the kernel counts at least for an event that waits: its `struct sk_buff`
-/// and `struct skb_shared_info`, before any data.
+/// The least that the kernel counts for an event in the receive buffer: its
+/// `struct sk_buff` and `struct skb_shared_info`, before any data.
 const SMALLEST_EVENT: usize = 512;
 
-/// What happened to a connection.
-///
-/// ```
-/// use nfct::{Event, EventKind};
-///
-/// fn sign(event: &Event) -> char {
-///     match event.kind {
-///         EventKind::New => '+',
-///         EventKind::Update => '~',
-///         EventKind::Destroy => '-',
-///     }
-/// }
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-pub enum EventKind {
-    /// It was confirmed: its first packet is about to leave.
-    New,
-    /// Its state, mark, labels or timers changed. Its tuples never do.
-    Update,
-    /// It ended.
-    Destroy,
-}
-
-impl EventKind {
-    /// The C library's message type; entries of a dump count as updates.
-    pub(crate) fn from_library(kind: sys::nf_conntrack_msg_type) -> Self {
-        match kind {
-            sys::NFCT_T_NEW => EventKind::New,
-            sys::NFCT_T_DESTROY => EventKind::Destroy,
-            _ => EventKind::Update,
-        }
-    }
-
-    /// What a message tells, if it is an event at all.
-    ///
-    /// ```no_run
-    /// use nfct::{EventKind, Groups, Handle, Next};
-    /// Handle::open(Groups::ALL)?.catch_messages(|message, kind, _| {
-    ///     assert_eq!(EventKind::of(message), Some(kind));
-    ///     Next::Continue
-    /// })?;
-    /// # Ok::<_, nfct::Error>(())
-    /// ```
-    pub fn of(message: &Message<'_>) -> Option<Self> {
-        let fresh = message.flags & (sys::NLM_F_CREATE | sys::NLM_F_EXCL) as u16 != 0;
-        if message.kind == message_kind(sys::IPCTNL_MSG_CT_NEW) {
-            Some(if fresh { EventKind::New } else { EventKind::Update })
-        } else if message.kind == message_kind(sys::IPCTNL_MSG_CT_DELETE) {
-            Some(EventKind::Destroy)
-        } else {
-            None
-        }
-    }
-}
-
-/// Kinds of events to listen to; join them with `|`.
-///
-/// ```
-/// use nfct::Groups;
-/// assert_eq!(Groups::NEW | Groups::UPDATE | Groups::DESTROY, Groups::ALL);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Groups(u32);
-
-impl Groups {
-    /// No events.
-    pub const NONE: Groups = Groups(0);
-    /// Connections that begin.
-    pub const NEW: Groups = Groups(1 << (sys::NFNLGRP_CONNTRACK_NEW - 1));
-    /// Connections that change.
-    pub const UPDATE: Groups = Groups(1 << (sys::NFNLGRP_CONNTRACK_UPDATE - 1));
-    /// Connections that end.
-    pub const DESTROY: Groups = Groups(1 << (sys::NFNLGRP_CONNTRACK_DESTROY - 1));
-    /// All three.
-    pub const ALL: Groups = Groups(Self::NEW.0 | Self::UPDATE.0 | Self::DESTROY.0);
-
-    /// Groups of either subsystem.
-    pub(crate) const fn from_bits(bits: u32) -> Self {
-        Groups(bits)
-    }
-
-    pub(crate) const fn bits(self) -> u32 {
-        self.0
-    }
-
-    pub(crate) const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-}
-
-impl BitOr for Groups {
-    type Output = Groups;
-
-    fn bitor(self, other: Groups) -> Groups {
-        Groups(self.0 | other.0)
-    }
-}
-
-/// One event.
-///
-/// ```no_run
-/// use nfct::{Events, Groups, News};
-/// let mut events = Events::subscribe(Groups::NEW)?;
-/// if let Some(News::Event(event)) = events.try_next()? {
-///     println!("{:?} {}", event.kind, event.flow.original);
-/// }
-/// # Ok::<_, nfct::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Event {
-    /// What happened.
-    pub kind: EventKind,
-    /// The entry it happened to.
-    pub flow: Flow,
-}
-
-/// One event with the C library's object, which holds every attribute that the
-/// kernel sends.
-///
-/// ```no_run
-/// use nfct::{Events, FullEvent, Groups, News};
-/// for news in Events::subscribe(Groups::ALL)?.full() {
-///     if let News::Event(FullEvent { kind, entry }) = news? {
-///         println!("{kind:?} {entry}");
-///     }
-/// }
-/// # Ok::<_, nfct::Error>(())
-/// ```
-#[derive(Debug)]
-pub struct FullEvent {
-    /// What happened.
-    pub kind: EventKind,
-    /// The entry it happened to.
-    pub entry: Conntrack,
-}
-
-/// What a listener learns: [`Event`]s, [`FullEvent`]s or
-/// [`ExpectEvent`](crate::ExpectEvent)s, and what went wrong
-/// with some, after which others follow.
-///
-/// ```no_run
-/// # fn main() -> Result<(), nfct::Error> {
-/// use nfct::{Events, Groups, News};
-///
-/// for news in Events::subscribe(Groups::ALL)? {
-///     match news? {
-///         News::Event(event) => println!("{:?} {}", event.kind, event.flow.original),
-///         News::Overrun => println!("some were lost: read the table anew"),
-///         News::Malformed(error) => println!("one could not be read: {error}"),
-///     }
-/// }
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News<E = Event> {
-    /// Something happened.
-    Event(E),
-    /// The kernel dropped events because the receive buffer was full. It drops
-    /// all further ones, without another word, until the buffer has been read
-    /// empty; only then is it of use to read the table anew.
-    Overrun,
-    /// A message that could not be read.
-    Malformed(Malformed),
-}
-
-/// What an event can be read as: [`Event`], [`FullEvent`] or
-/// [`ExpectEvent`](crate::ExpectEvent).
-///
-/// ```
-/// use nfct::{Happening, News};
-///
-/// fn is_loss<E: Happening>(news: &News<E>) -> bool {
-///     matches!(news, News::Overrun)
-/// }
-/// ```
-pub trait Happening: sealed::Sealed + Sized {
-    /// Reads one, or none where the message is no event.
-    #[doc(hidden)]
-    fn read(message: &Message<'_>) -> Result<Option<Self>, Malformed>;
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for super::Event {}
-    impl Sealed for super::FullEvent {}
-    impl Sealed for crate::ExpectEvent {}
-}
-
-impl Happening for Event {
-    fn read(message: &Message<'_>) -> Result<Option<Self>, Malformed> {
-        let Some(kind) = EventKind::of(message) else { return Ok(None) };
-        message.flow().map(|flow| Some(Event { kind, flow }))
-    }
-}
-
-impl Happening for FullEvent {
-    fn read(message: &Message<'_>) -> Result<Option<Self>, Malformed> {
-        let Some(kind) = EventKind::of(message) else { return Ok(None) };
-        let entry = Conntrack::parse(message.as_bytes()).map_err(|_| Malformed::Library)?;
-        Ok(Some(FullEvent { kind, entry }))
-    }
-}
-
-/// What one [`Events::receive`] found.
-///
-/// ```no_run
-/// use nfct::{Events, Groups, Received};
-/// let mut events = Events::subscribe(Groups::NEW)?;
-/// match events.receive(|event| println!("{}", event.flow.original))? {
-///     Received::Some { messages, malformed } => println!("{messages}, {malformed} unread"),
-///     Received::Nothing => println!("nothing yet"),
-///     Received::Overrun => println!("some were lost"),
-/// }
-/// # Ok::<_, nfct::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Received {
-    /// Datagrams were taken; more may wait.
-    Some {
-        /// Messages taken.
-        messages: usize,
-        /// Messages that could not be read, and were left out.
-        malformed: usize,
-    },
-    /// Nothing waited.
-    Nothing,
-    /// The kernel dropped events because the receive buffer was full. It drops
-    /// all further ones, without another word, until the buffer has been read
-    /// empty; only then is it of use to read the table anew.
-    Overrun,
-}
-
 /// A subscription to conntrack events of one network namespace, and an iterator
-/// that waits for them; it never ends by itself.
+/// that waits for them. It never ends by itself.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), nfct::Error> {
-/// use nfct::{Events, Groups, News};
+/// use nfct::{Events, Groups, Notification};
 ///
-/// for news in Events::subscribe(Groups::NEW | Groups::DESTROY)? {
-///     if let News::Event(event) = news? {
+/// for notification in Events::subscribe(Groups::NEW | Groups::DESTROY)? {
+///     if let Notification::Event(event) = notification? {
 ///         println!("{:?} {}", event.kind, event.flow.original);
 ///     }
 /// }
@@ -270,20 +32,35 @@ pub enum Received {
 /// # }
 /// ```
 ///
-/// Where each microsecond counts, [`receive`](Self::receive) hands out many with
-/// one call; with the feature `tokio`, `EventStream` is the asynchronous way.
+/// Where each microsecond counts, [`receive`](Self::receive) passes on many events
+/// with one call. With the feature `tokio`, `EventStream` is the asynchronous form.
 pub struct Events {
     handle: Handle,
     batch: Batch,
-    /// What of the batch is not read yet: from here in this datagram, and all
-    /// behind it.
+    /// The unread part of the batch: from `offset` in datagram `at`, and all later ones.
     at: usize,
     offset: usize,
+    recovery: Recovery,
+    /// The kernel's counter of dropped events at the last recovery.
+    drops: u32,
+    /// Events received since then, and discarded with a datagram that was too large.
+    discarded: u32,
+}
+
+/// How far the recovery from an overrun is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Recovery {
+    /// No overrun, or recovered.
+    Done,
+    /// The socket has not been drained yet.
+    Draining,
+    /// The socket has been drained, which is not reported yet.
+    Drained,
 }
 
 impl Events {
-    /// Listens to `groups` in the network namespace of this thread;
-    /// [`Namespace::enter`](crate::Namespace::enter) listens elsewhere.
+    /// Listens to `groups` in the network namespace of this thread.
+    /// [`Namespace::enter`](crate::Namespace::enter) listens in another one.
     ///
     /// ```no_run
     /// let events = nfct::Events::subscribe(nfct::Groups::NEW)?;
@@ -294,27 +71,27 @@ impl Events {
     /// [`Error::Permission`] without CAP_NET_ADMIN, [`Error::Unsupported`]
     /// without netlink's netfilter protocol.
     pub fn subscribe(groups: Groups) -> Result<Self, Error> {
-        Ok(Self { handle: Handle::open(groups)?, batch: Batch::new(), at: 0, offset: 0 })
+        let (handle, batch) = (Handle::open(groups)?, Batch::new());
+        Ok(Self { handle, batch, at: 0, offset: 0, recovery: Recovery::Done, drops: 0, discarded: 0 })
     }
 
-    /// What has come, without waiting; `None` when there is nothing yet.
+    /// The next notification, without waiting; `None` when there is none yet.
     ///
     /// ```no_run
     /// let mut events = nfct::Events::subscribe(nfct::Groups::ALL)?;
-    /// while let Some(news) = events.try_next()? {
-    ///     println!("{news:?}");
+    /// while let Some(notification) = events.try_next()? {
+    ///     println!("{notification:?}");
     /// }
     /// # Ok::<_, nfct::Error>(())
     /// ```
     ///
     /// # Errors
-    /// As the system says; a full buffer is [`News::Overrun`], no error.
-    pub fn try_next(&mut self) -> Result<Option<News>, Error> {
-        self.take_news()
+    /// The system's error. A full receive buffer is [`Notification::Overrun`], no error.
+    pub fn try_next(&mut self) -> Result<Option<Notification>, Error> {
+        self.try_take()
     }
 
-    /// What comes next, waiting for it for at most `timeout`; `None` when that
-    /// is over.
+    /// The next notification, waiting for at most `timeout`; `None` after that.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -327,16 +104,19 @@ impl Events {
     ///
     /// # Errors
     /// As [`try_next`](Self::try_next).
-    pub fn next_within(&mut self, timeout: Duration) -> Result<Option<News>, Error> {
+    pub fn next_within(&mut self, timeout: Duration) -> Result<Option<Notification>, Error> {
         self.take_within(timeout)
     }
 
-    /// What comes next, waiting for it for at most `timeout`.
-    pub(crate) fn take_within<E: Happening>(&mut self, timeout: Duration) -> Result<Option<News<E>>, Error> {
+    /// The next notification in any form of event, waiting for at most `timeout`.
+    pub(crate) fn take_within<E: EventRecord>(
+        &mut self,
+        timeout: Duration,
+    ) -> Result<Option<Notification<E>>, Error> {
         let start = Instant::now();
         loop {
-            if let Some(news) = self.take_news()? {
-                return Ok(Some(news));
+            if let Some(notification) = self.try_take()? {
+                return Ok(Some(notification));
             }
             let left = timeout.saturating_sub(start.elapsed());
             if left.is_zero() {
@@ -351,10 +131,10 @@ impl Events {
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
-    /// use nfct::{Events, Groups, News};
+    /// use nfct::{Events, Groups, Notification};
     ///
-    /// for news in Events::subscribe(Groups::ALL)?.full() {
-    ///     if let News::Event(event) = news? {
+    /// for notification in Events::subscribe(Groups::ALL)?.full() {
+    ///     if let Notification::Event(event) = notification? {
     ///         println!("{:?} {:?}", event.kind, event.entry.timeout());
     ///     }
     /// }
@@ -365,31 +145,39 @@ impl Events {
         FullEvents { events: self }
     }
 
-    /// What has come, without waiting.
-    pub(crate) fn take_news<E: Happening>(&mut self) -> Result<Option<News<E>>, Error> {
+    /// The next notification in any form of event, without waiting.
+    pub(crate) fn try_take<E: EventRecord>(&mut self) -> Result<Option<Notification<E>>, Error> {
         loop {
-            if let Some(news) = self.take_received() {
-                return Ok(Some(news));
+            if let Some(notification) = self.take_received() {
+                return Ok(Some(notification));
             }
             match self.refill()? {
                 Received::Some { .. } => {}
                 Received::Nothing => return Ok(None),
-                Received::Overrun => return Ok(Some(News::Overrun)),
+                Received::Overrun => return Ok(Some(Notification::Overrun)),
+                Received::Recovered { lost } => return Ok(Some(Notification::Recovered { lost })),
             }
         }
     }
 
-    /// The next event of what has been received already.
-    pub(crate) fn take_received<E: Happening>(&mut self) -> Option<News<E>> {
+    /// Whether [`try_take`](Self::try_take) may have something although the socket has
+    /// nothing: the rest of a batch, or a recovery.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn has_pending(&self) -> bool {
+        self.batch.datagram(self.at).is_some() || self.recovery != Recovery::Done
+    }
+
+    /// The next event of the batch.
+    fn take_received<E: EventRecord>(&mut self) -> Option<Notification<E>> {
         while let Some(datagram) = self.batch.datagram(self.at) {
             let mut messages = Messages::new(datagram.get(self.offset..).unwrap_or_default());
             let message = messages.next();
             self.offset = datagram.len() - messages.remaining();
             match message {
                 Some(message) => match message.and_then(|message| E::read(&message)) {
-                    Ok(Some(event)) => return Some(News::Event(event)),
+                    Ok(Some(event)) => return Some(Notification::Event(event)),
                     Ok(None) => {}
-                    Err(error) => return Some(News::Malformed(error)),
+                    Err(error) => return Some(Notification::Malformed(error)),
                 },
                 None => (self.at, self.offset) = (self.at + 1, 0),
             }
@@ -397,22 +185,48 @@ impl Events {
         None
     }
 
-    /// Receives anew; what was not read of the last batch is gone.
+    /// Receives the next batch. The one before has been read completely.
     fn refill(&mut self) -> Result<Received, Error> {
+        if self.recovery == Recovery::Drained {
+            return self.recovered();
+        }
         (self.at, self.offset) = (0, 0);
         match self.batch.receive(self.handle.as_fd()) {
-            Ok(()) => Ok(Received::Some { messages: 0, malformed: 0 }),
+            Ok(()) => {
+                // Fewer datagrams than would fit: the kernel had no more.
+                if self.recovery == Recovery::Draining && !self.batch.is_full() {
+                    self.recovery = Recovery::Drained;
+                }
+                Ok(Received::Some { messages: 0, malformed: 0 })
+            }
             Err(error) => match error.raw_os_error() {
-                Some(libc::EAGAIN) => Ok(Received::Nothing),
-                Some(libc::ENOBUFS | libc::EMSGSIZE) => Ok(Received::Overrun),
+                Some(libc::EAGAIN) if self.recovery == Recovery::Done => Ok(Received::Nothing),
+                Some(libc::EAGAIN) => self.recovered(),
+                Some(libc::ENOBUFS) => Ok(self.overrun(0)),
+                Some(libc::EMSGSIZE) => Ok(self.overrun(self.batch.discarded())),
                 _ => Err(Error::from_io("receiving conntrack events", error)),
             },
         }
     }
 
-    /// Sets the receive buffer, past `net.core.rmem_max` with CAP_NET_ADMIN,
-    /// and returns the bytes in force: the kernel doubles what it is given and
-    /// counts its own bookkeeping, more than a kilobyte an event.
+    fn overrun(&mut self, discarded: u32) -> Received {
+        self.recovery = Recovery::Draining;
+        self.discarded = self.discarded.wrapping_add(discarded);
+        Received::Overrun
+    }
+
+    /// The socket is drained. An event that is dropped from now on, before the
+    /// counter is read, is counted here and not by the next recovery.
+    fn recovered(&mut self) -> Result<Received, Error> {
+        let drops = waiter::drops(self.handle.as_fd())?;
+        let lost = drops.wrapping_sub(self.drops).wrapping_add(self.discarded);
+        (self.recovery, self.drops, self.discarded) = (Recovery::Done, drops, 0);
+        Ok(Received::Recovered { lost })
+    }
+
+    /// Sets the receive buffer, past `net.core.rmem_max` with CAP_NET_ADMIN, and
+    /// returns the size in force, in bytes. The kernel doubles the given size, and
+    /// counts more than a kilobyte for each event.
     ///
     /// ```no_run
     /// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;
@@ -421,13 +235,13 @@ impl Events {
     /// ```
     ///
     /// # Errors
-    /// As the system says.
+    /// The system's error.
     pub fn set_receive_buffer(&self, bytes: usize) -> Result<usize, Error> {
         socket::set_receive_buffer(self.handle.as_fd(), bytes)
             .map_err(|source| Error::from_io("setting the receive buffer", source))
     }
 
-    /// The receive buffer in force, in bytes as the kernel counts them.
+    /// The size of the receive buffer, in bytes as the kernel counts them.
     ///
     /// ```no_run
     /// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;
@@ -436,31 +250,31 @@ impl Events {
     /// ```
     ///
     /// # Errors
-    /// As the system says.
+    /// The system's error.
     pub fn receive_buffer(&self) -> Result<usize, Error> {
         socket::receive_buffer(self.handle.as_fd())
-            .map_err(|source| Error::from_io("reading the receive buffer's size", source))
+            .map_err(|source| Error::from_io("reading the size of the receive buffer", source))
     }
 
-    /// The most events that can be waiting now.
+    /// An upper bound for the number of events that are waiting now.
     ///
     /// ```no_run
     /// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;
-    /// println!("at most {} wait", events.most_waiting()?);
+    /// println!("at most {} waiting", events.most_waiting()?);
     /// # Ok::<_, nfct::Error>(())
     /// ```
     ///
     /// # Errors
-    /// As the system says.
+    /// The system's error.
     pub fn most_waiting(&self) -> Result<usize, Error> {
         let bytes = socket::receive_memory(self.handle.as_fd())
-            .map_err(|source| Error::from_io("reading how much waits", source))?;
+            .map_err(|source| Error::from_io("reading the use of the receive buffer", source))?;
         Ok(bytes.div_ceil(SMALLEST_EVENT))
     }
 
-    /// Asks the kernel to hold a connection's packet, or its end, back when its
-    /// event can't be delivered (`NETLINK_BROADCAST_ERROR`): nothing is lost,
-    /// but a listener that is too slow makes the gateway drop packets.
+    /// Makes the kernel hold back a connection's packet, or its end, while its
+    /// event cannot be delivered (`NETLINK_BROADCAST_ERROR`). No event is lost, but
+    /// a slow listener makes the gateway drop packets.
     ///
     /// ```no_run
     /// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;
@@ -468,8 +282,11 @@ impl Events {
     /// # Ok::<_, nfct::Error>(())
     /// ```
     ///
+    /// A full receive buffer is still an overrun: `lost` then counts the attempts
+    /// to deliver, which the kernel repeats.
+    ///
     /// # Errors
-    /// As the system says.
+    /// The system's error.
     pub fn set_reliable(&self, reliable: bool) -> Result<(), Error> {
         socket::set_option(
             self.handle.as_fd(),
@@ -477,10 +294,10 @@ impl Events {
             libc::NETLINK_BROADCAST_ERROR,
             i32::from(reliable),
         )
-        .map_err(|source| Error::from_io("asking for reliable events", source))
+        .map_err(|source| Error::from_io("setting reliable delivery of events", source))
     }
 
-    /// Has the kernel deliver only what `filter` lets through, from now on.
+    /// Makes the kernel deliver only the events that pass `filter`, from now on.
     ///
     /// ```no_run
     /// use nfct::{Events, Groups, KernelFilter, Logic, Protocol};
@@ -490,13 +307,13 @@ impl Events {
     /// ```
     ///
     /// # Errors
-    /// As the system says.
+    /// As [`KernelFilter::attach`].
     pub fn set_filter(&self, filter: &KernelFilter) -> Result<(), Error> {
         filter.attach(self)
     }
 
-    /// Takes what waits, up to a fixed number of events, without blocking, and
-    /// hands each to `on`.
+    /// Receives waiting events, up to a fixed number, without waiting, and passes
+    /// each to `on`.
     ///
     /// ```no_run
     /// let mut events = nfct::Events::subscribe(nfct::Groups::ALL)?;
@@ -506,9 +323,9 @@ impl Events {
     /// ```
     ///
     /// # Errors
-    /// As the system says; a full buffer is [`Received::Overrun`], no error.
+    /// The system's error. A full receive buffer is [`Received::Overrun`], no error.
     pub fn receive(&mut self, mut on: impl FnMut(Event)) -> Result<Received, Error> {
-        // What `try_next` has left comes first.
+        // The rest of a batch that `try_next` has begun comes first.
         if self.batch.datagram(self.at).is_none() {
             match self.refill()? {
                 Received::Some { .. } => {}
@@ -530,9 +347,9 @@ impl Events {
         Ok(Received::Some { messages, malformed })
     }
 
-    /// Waits until an event, or the word that some were lost, can be received,
-    /// or for at most `timeout`; returns whether one can. With no time to wait
-    /// it is the cheapest way to ask.
+    /// Waits until a notification can be received, or for at most `timeout`.
+    /// Returns whether one can be received. With a timeout of 0 this is the
+    /// cheapest way to check.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -544,9 +361,13 @@ impl Events {
     /// ```
     ///
     /// # Errors
-    /// As the system says; a signal ends the wait without an error.
+    /// The system's error. A signal ends the wait without an error.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool, Error> {
-        wait(self.handle.as_fd(), timeout)
+        // A recovery is reported without anything in the socket.
+        if self.recovery != Recovery::Done {
+            return Ok(true);
+        }
+        waiter::wait(self.handle.as_fd(), timeout)
     }
 
     /// Something to wait with while another thread receives.
@@ -559,24 +380,22 @@ impl Events {
     /// ```
     ///
     /// # Errors
-    /// When the process has no file descriptor left.
+    /// When the process has reached its limit of open files.
     pub fn waiter(&self) -> Result<Waiter, Error> {
-        let socket = self.handle.as_fd().try_clone_to_owned();
-        let socket = socket.map_err(|source| Error::from_io("sharing the conntrack socket", source))?;
-        Ok(Waiter { socket })
+        Waiter::new(self.handle.as_fd())
     }
 }
 
-/// Waits for what comes next.
+/// Waits for the next notification.
 impl Iterator for Events {
-    type Item = Result<News, Error>;
+    type Item = Result<Notification, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         next(self)
     }
 }
 
-/// Waits for what comes next, with every attribute; made by [`Events::full`].
+/// Waits for the next notification, with every attribute; returned by [`Events::full`].
 ///
 /// ```no_run
 /// let mut events = nfct::Events::subscribe(nfct::Groups::ALL)?;
@@ -589,17 +408,18 @@ pub struct FullEvents<'a> {
 }
 
 impl Iterator for FullEvents<'_> {
-    type Item = Result<News<FullEvent>, Error>;
+    type Item = Result<Notification<FullEvent>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         next(self.events)
     }
 }
 
-pub(crate) fn next<E: Happening>(events: &mut Events) -> Option<Result<News<E>, Error>> {
+/// Waits for the next notification in any form of event.
+pub(crate) fn next<E: EventRecord>(events: &mut Events) -> Option<Result<Notification<E>, Error>> {
     loop {
-        match events.take_news().transpose() {
-            Some(news) => return Some(news),
+        match events.try_take().transpose() {
+            Some(notification) => return Some(notification),
             None => {
                 if let Err(error) = events.wait(None) {
                     return Some(Err(error));
@@ -607,65 +427,6 @@ pub(crate) fn next<E: Happening>(events: &mut Events) -> Option<Result<News<E>, 
             }
         }
     }
-}
-
-/// Waits for events without a hold on their [`Events`].
-///
-/// ```no_run
-/// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;
-/// let waiter: nfct::Waiter = events.waiter()?;
-/// println!("{}", waiter.wait(Some(std::time::Duration::from_secs(1)))?);
-/// # Ok::<_, nfct::Error>(())
-/// ```
-#[derive(Debug)]
-pub struct Waiter {
-    socket: OwnedFd,
-}
-
-impl Waiter {
-    /// Waits until an event, or the word that some were lost, can be received,
-    /// or for at most `timeout`; returns whether one can. With no time to wait
-    /// it is the cheapest way to ask.
-    ///
-    /// ```no_run
-    /// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;
-    /// let waiter: nfct::Waiter = events.waiter()?;
-    /// println!("{}", waiter.wait(Some(std::time::Duration::from_secs(1)))?);
-    /// # Ok::<_, nfct::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As the system says; a signal ends the wait without an error.
-    pub fn wait(&self, timeout: Option<Duration>) -> Result<bool, Error> {
-        wait(self.socket.as_fd(), timeout)
-    }
-
-    /// How many events the kernel dropped since the subscription because the
-    /// receive buffer was full. Wraps around after 4,294,967,295.
-    ///
-    /// ```no_run
-    /// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;
-    /// println!("{} dropped", events.waiter()?.drops()?);
-    /// # Ok::<_, nfct::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As the system says.
-    pub fn drops(&self) -> Result<u32, Error> {
-        socket::drops(self.socket.as_fd())
-            .map_err(|source| Error::from_io("reading how many events were dropped", source))
-    }
-}
-
-/// The same socket.
-impl AsFd for Waiter {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-fn wait(socket: BorrowedFd<'_>, timeout: Option<Duration>) -> Result<bool, Error> {
-    socket::wait(socket, timeout).map_err(|source| Error::from_io("waiting for conntrack events", source))
 }
 
 /// The socket, to be watched together with others.

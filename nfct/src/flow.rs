@@ -2,52 +2,110 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::state::Status;
+use crate::state::{Status, TcpState};
 use crate::tuple::Tuple;
 
-/// What the kernel says of one entry; fields it left out are `None` (or 0 for
-/// the mark, which the kernel leaves out when it is 0).
+/// Packets and bytes of one direction, with `net.netfilter.nf_conntrack_acct=1`.
 ///
 /// ```
-/// use nfct::Flow;
+/// assert_eq!(nfct::Counters::default().bytes, 0);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Counters {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, IP headers included.
+    pub bytes: u64,
+}
+
+/// What the kernel reports of one entry. Fields that it left out are `None`, or 0 for the id, the status
+/// and the mark.
 ///
-/// /// Who is outside of a source NAT seen as whom.
+/// ```
+/// use nfct::{Flow, Tuple};
+///
+/// /// The address and port behind a source NAT, and the public ones.
 /// fn translation(flow: &Flow) -> String {
-///     format!("{} is {}", flow.reply.dst, flow.original.src)
+///     let port = |tuple: &Tuple, port: Option<u16>| port.map_or(String::new(), |port| format!(" port {port}"));
+///     let (inside, public) = (&flow.original, &flow.reply);
+///     format!(
+///         "{}{} is {}{}",
+///         inside.src, port(inside, inside.src_port()), public.dst, port(public, public.dst_port()),
+///     )
 /// }
+///
+/// let original = Tuple::udp(([192, 168, 7, 2], 40000), ([198, 51, 100, 1], 53));
+/// let reply = Tuple::udp(([198, 51, 100, 1], 53), ([203, 0, 113, 9], 51000));
+/// let flow = Flow::new(original, reply);
+/// assert_eq!(translation(&flow), "192.168.7.2 port 40000 is 203.0.113.9 port 51000");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct Flow {
-    /// The connection as its first packet had it, before NAT.
+    /// The connection as in its first packet, before NAT.
     pub original: Tuple,
-    /// What packets of the other side carry; behind a source NAT its
-    /// destination is the public address and port.
+    /// The tuple of packets from the other side. Behind a source NAT its destination is the public
+    /// address and port.
     pub reply: Tuple,
-    /// The kernel's id of this life of the connection (`conntrack -o id`).
-    /// It is a keyed hash of the entry's address and original tuple, so a later
-    /// connection may get the same one again.
+    /// The kernel's id of this lifetime of the connection (`conntrack -o id`). It is a keyed hash of the
+    /// entry's memory address and original tuple, so a later connection can get the same id again.
     pub id: u32,
     /// State bits.
     pub status: Status,
     /// Connection mark, 0 when none is set.
     pub mark: u32,
-    /// Seconds until the kernel forgets an idle entry.
+    /// Seconds until the kernel removes the entry if it stays idle.
     pub timeout: Option<u32>,
-    /// Nanoseconds since the epoch when it began; only with
+    /// Start of the connection in nanoseconds since the epoch; only with
     /// `net.netfilter.nf_conntrack_timestamp=1`.
     pub start: Option<u64>,
-    /// Nanoseconds since the epoch when it ended; in DESTROY events, with the
-    /// same sysctl.
+    /// End of the connection in nanoseconds since the epoch; in DESTROY events, with the same sysctl.
     pub stop: Option<u64>,
+    /// State of a TCP connection.
+    pub tcp_state: Option<TcpState>,
+    /// Packets and bytes of the original direction; in dumps and DESTROY events, with
+    /// `net.netfilter.nf_conntrack_acct=1`.
+    pub counters_original: Option<Counters>,
+    /// Packets and bytes of the reply direction, where the original direction has them.
+    pub counters_reply: Option<Counters>,
 }
 
 impl Flow {
-    /// When it began, if the kernel keeps time stamps.
+    /// A flow with these tuples; everything else is `None` or 0.
     ///
-    /// ```no_run
-    /// # let flow: nfct::Flow = unimplemented!();
-    /// if let Some(age) = flow.started().and_then(|began| began.elapsed().ok()) {
+    /// ```
+    /// use nfct::{Flow, Status, Tuple};
+    ///
+    /// let original = Tuple::tcp(([192, 168, 7, 2], 40000), ([198, 51, 100, 1], 443));
+    /// let mut flow = Flow::new(original, original.reversed());
+    /// flow.status = Status::ASSURED;
+    /// assert_eq!((flow.id, flow.timeout), (0, None));
+    /// ```
+    pub fn new(original: Tuple, reply: Tuple) -> Self {
+        Self {
+            original,
+            reply,
+            id: 0,
+            status: Status(0),
+            mark: 0,
+            timeout: None,
+            start: None,
+            stop: None,
+            tcp_state: None,
+            counters_original: None,
+            counters_reply: None,
+        }
+    }
+
+    /// Start of the connection, if the kernel keeps timestamps.
+    ///
+    /// ```
+    /// # use nfct::{Flow, Tuple};
+    /// # let tuple = Tuple::udp(([192, 168, 7, 2], 40000), ([198, 51, 100, 1], 53));
+    /// # let flow = Flow::new(tuple, tuple.reversed());
+    /// if let Some(age) = flow.started().and_then(|start| start.elapsed().ok()) {
     ///     println!("{} s old", age.as_secs());
     /// }
     /// ```
@@ -55,12 +113,14 @@ impl Flow {
         self.start.map(|nanoseconds| SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds))
     }
 
-    /// When it ended, if the kernel keeps time stamps.
+    /// End of the connection, if the kernel keeps timestamps.
     ///
-    /// ```no_run
-    /// # let flow: nfct::Flow = unimplemented!();
-    /// if let (Some(began), Some(ended)) = (flow.started(), flow.stopped()) {
-    ///     println!("{:?}", ended.duration_since(began));
+    /// ```
+    /// # use nfct::{Flow, Tuple};
+    /// # let tuple = Tuple::udp(([192, 168, 7, 2], 40000), ([198, 51, 100, 1], 53));
+    /// # let flow = Flow::new(tuple, tuple.reversed());
+    /// if let (Some(start), Some(end)) = (flow.started(), flow.stopped()) {
+    ///     println!("{:?}", end.duration_since(start));
     /// }
     /// ```
     pub fn stopped(&self) -> Option<SystemTime> {

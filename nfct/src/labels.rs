@@ -9,10 +9,11 @@ use std::ptr::NonNull;
 use nfct_sys as sys;
 
 use crate::error::Error;
+use crate::owned::{Cloned, Object, Owned};
 
 /// A set of connection labels, by bit number: the library's bitmask.
 ///
-/// The kernel keeps 128 labels an entry, bits 0 to 127.
+/// The kernel keeps 128 labels for each entry, bits 0 to 127.
 ///
 /// ```
 /// use nfct::Labels;
@@ -25,13 +26,19 @@ use crate::error::Error;
 /// # Ok::<(), nfct::Error>(())
 /// ```
 pub struct Labels {
-    raw: NonNull<sys::nfct_bitmask>,
+    raw: Owned<sys::nfct_bitmask>,
 }
 
-// SAFETY: a bitmask is its own memory, shared with nothing.
-unsafe impl Send for Labels {}
-// SAFETY: as above; methods with `&self` only read.
-unsafe impl Sync for Labels {}
+// SAFETY: `nfct_bitmask_destroy` frees what `nfct_bitmask_new` and `nfct_bitmask_clone` return. Bitmasks
+// share no memory, and the functions that read them do not write.
+unsafe impl Object for sys::nfct_bitmask {
+    const DESTROY: unsafe extern "C" fn(*mut Self) = sys::nfct_bitmask_destroy;
+}
+
+// SAFETY: `nfct_bitmask_clone` only reads, and returns NULL when memory runs out.
+unsafe impl Cloned for sys::nfct_bitmask {
+    const CLONE: unsafe extern "C" fn(*const Self) -> *mut Self = sys::nfct_bitmask_clone;
+}
 
 impl Labels {
     /// An empty set with room for bits 0 to `highest`, rounded up to whole words of 32.
@@ -44,12 +51,14 @@ impl Labels {
     /// # Errors
     /// Only when memory runs out.
     pub fn new(highest: u16) -> Result<Self, Error> {
-        // SAFETY: takes a number that the library takes in full; NULL is checked next.
+        // SAFETY: takes any number; NULL means no memory and is checked next.
         let raw = unsafe { sys::nfct_bitmask_new(highest.into()) };
-        NonNull::new(raw).map(|raw| Self { raw }).ok_or_else(|| Error::last("making a set of labels"))
+        // SAFETY: NULL, or a new bitmask that nobody else knows.
+        let raw = unsafe { Owned::new(raw) };
+        raw.map(|raw| Self { raw }).ok_or_else(|| Error::last("creating a set of labels"))
     }
 
-    /// The highest bit that there is room for.
+    /// The highest bit that the set has room for.
     ///
     /// ```
     /// assert_eq!(nfct::Labels::new(31)?.highest(), 31);
@@ -71,7 +80,7 @@ impl Labels {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Invalid`] past [`Labels::highest`], which the library would leave out silently.
+    /// [`Error::Invalid`] for a bit past [`Labels::highest`], which the library would ignore silently.
     pub fn set(&mut self, bit: u16) -> Result<&mut Self, Error> {
         if bit > self.highest() {
             return Err(Error::Invalid {
@@ -85,7 +94,7 @@ impl Labels {
         Ok(self)
     }
 
-    /// Takes a bit out, if it is in.
+    /// Removes a bit, if it is set.
     ///
     /// ```
     /// let mut labels = nfct::Labels::new(127)?;
@@ -94,12 +103,12 @@ impl Labels {
     /// # Ok::<(), nfct::Error>(())
     /// ```
     pub fn unset(&mut self, bit: u16) -> &mut Self {
-        // SAFETY: a live bitmask that is borrowed for writing; a bit past its end is left alone.
+        // SAFETY: a live bitmask that is borrowed for writing; a bit past its end is ignored.
         unsafe { sys::nfct_bitmask_unset_bit(self.raw.as_ptr(), bit.into()) };
         self
     }
 
-    /// Takes all bits out.
+    /// Removes all bits.
     ///
     /// ```
     /// let mut labels = nfct::Labels::new(127)?;
@@ -113,7 +122,7 @@ impl Labels {
         unsafe { sys::nfct_bitmask_clear(self.raw.as_ptr()) }
     }
 
-    /// Whether a bit is in.
+    /// Whether a bit is set.
     ///
     /// ```
     /// let mut labels = nfct::Labels::new(127)?;
@@ -126,7 +135,7 @@ impl Labels {
         unsafe { sys::nfct_bitmask_test_bit(self.raw.as_ptr(), bit.into()) != 0 }
     }
 
-    /// The bits that are in, in rising order.
+    /// The bits that are set, in rising order.
     ///
     /// ```
     /// let mut labels = nfct::Labels::new(127)?;
@@ -138,30 +147,28 @@ impl Labels {
         (0..=self.highest()).filter(|bit| self.contains(*bit))
     }
 
-    /// A copy of what the library holds elsewhere.
+    /// A copy of a bitmask that the library owns.
     ///
     /// # Safety
     /// `raw` is a live bitmask.
-    pub(crate) unsafe fn copy_of(raw: NonNull<sys::nfct_bitmask>) -> Option<Self> {
-        // SAFETY: the caller vouches for the bitmask; NULL is no memory.
-        let raw = unsafe { sys::nfct_bitmask_clone(raw.as_ptr()) };
-        NonNull::new(raw).map(|raw| Self { raw })
+    pub(crate) unsafe fn copy_of(raw: NonNull<sys::nfct_bitmask>) -> Self {
+        // SAFETY: the caller vouches for the bitmask.
+        Self { raw: unsafe { Owned::copy_of(raw.as_ptr()) } }
     }
 
-    /// Hands the memory over to the caller, who frees it or gives it to who does.
+    /// Leaves it to the caller to free the bitmask, or to pass it to the library.
     pub(crate) fn into_raw(self) -> NonNull<sys::nfct_bitmask> {
-        std::mem::ManuallyDrop::new(self).raw
+        self.raw.into_raw()
     }
 }
 
 impl Clone for Labels {
     fn clone(&self) -> Self {
-        // SAFETY: a live bitmask.
-        unsafe { Self::copy_of(self.raw) }.unwrap_or_else(|| crate::conntrack::out_of_memory())
+        Self { raw: self.raw.clone() }
     }
 }
 
-/// Equal are sets of the same room with the same bits.
+/// Two sets are equal if they have room for the same bits and have the same bits set.
 impl PartialEq for Labels {
     fn eq(&self, other: &Self) -> bool {
         // SAFETY: two live bitmasks.
@@ -177,14 +184,7 @@ impl fmt::Debug for Labels {
     }
 }
 
-impl Drop for Labels {
-    fn drop(&mut self) {
-        // SAFETY: the bitmask is ours and never used again.
-        unsafe { sys::nfct_bitmask_destroy(self.raw.as_ptr()) }
-    }
-}
-
-/// Names of connection labels, read from a file: a bit number and a name a line.
+/// Names of connection labels, read from a file: on each line a bit number and a name.
 ///
 /// ```no_run
 /// let map = nfct::LabelMap::system()?;
@@ -194,13 +194,14 @@ impl Drop for Labels {
 /// # Ok::<(), nfct::Error>(())
 /// ```
 pub struct LabelMap {
-    raw: NonNull<sys::nfct_labelmap>,
+    raw: Owned<sys::nfct_labelmap>,
 }
 
-// SAFETY: a map is its own memory, shared with nothing.
-unsafe impl Send for LabelMap {}
-// SAFETY: the library never changes a map once it is read.
-unsafe impl Sync for LabelMap {}
+// SAFETY: `nfct_labelmap_destroy` frees what `nfct_labelmap_new` returns. Maps share no memory, and the
+// library never changes a map after it has read it.
+unsafe impl Object for sys::nfct_labelmap {
+    const DESTROY: unsafe extern "C" fn(*mut Self) = sys::nfct_labelmap_destroy;
+}
 
 impl LabelMap {
     /// Reads the system's own file, [`LabelMap::system_path`].
@@ -211,7 +212,7 @@ impl LabelMap {
         Self::open(Self::system_path())
     }
 
-    /// Where the library looks for the system's file.
+    /// The path where the library looks for the system's file.
     ///
     /// ```
     /// assert_eq!(nfct::LabelMap::system_path().file_name().unwrap(), "connlabel.conf");
@@ -224,8 +225,8 @@ impl LabelMap {
         Path::new(OsStr::from_bytes(path.to_bytes()))
     }
 
-    /// Reads a file. Lines that begin with `#`, numbers past 1023, and names
-    /// with other than letters, digits, spaces and hyphens are left out.
+    /// Reads a file. The library ignores lines that begin with `#`, numbers past 1023, and names with
+    /// characters other than letters, digits, spaces and hyphens.
     ///
     /// ```
     /// let path = std::env::temp_dir().join(format!("labels-{}", std::process::id()));
@@ -238,15 +239,14 @@ impl LabelMap {
     /// ```
     ///
     /// # Errors
-    /// As the system says when the file can't be opened, [`Error::Invalid`]
-    /// when it names no label at all.
+    /// The system's error if the file cannot be opened, [`Error::Invalid`] if it names no label.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         const DOING: &str = "reading the names of labels";
         let path = path.as_ref();
         let invalid = |expected| Error::Invalid { doing: DOING, found: path.display().to_string(), expected };
         let name =
             CString::new(path.as_os_str().as_bytes()).map_err(|_| invalid("a path without a zero byte"))?;
-        // The library tells "no label" from "no file" by errno alone.
+        // Only errno distinguishes "no label" from "no file".
         // SAFETY: takes nothing.
         let errno = unsafe { libc::__errno_location() };
         // SAFETY: it is this thread's own, and always there.
@@ -254,7 +254,8 @@ impl LabelMap {
         // SAFETY: a C string that outlives the call; NULL is checked next.
         let raw = unsafe { sys::nfct_labelmap_new(name.as_ptr()) };
         let error = std::io::Error::last_os_error();
-        match NonNull::new(raw) {
+        // SAFETY: NULL, or a new map that nobody else knows.
+        match unsafe { Owned::new(raw) } {
             Some(raw) => Ok(Self { raw }),
             None if error.raw_os_error() == Some(0) => {
                 Err(invalid("a file with a line such as `3 customer-traffic`"))
@@ -263,14 +264,14 @@ impl LabelMap {
         }
     }
 
-    /// The name of a bit.
+    /// The name of a bit, if it has one.
     ///
     /// ```
     /// # let path = std::env::temp_dir().join(format!("labels-of-{}-name", std::process::id()));
     /// # std::fs::write(&path, "3 seen\n").unwrap();
     /// # let map = nfct::LabelMap::open(&path)?;
     /// # std::fs::remove_file(&path).unwrap();
-    /// // Of a file with the line `3 seen`:
+    /// // From a file with the line `3 seen`:
     /// assert_eq!((map.name(3), map.name(4)), (Some("seen"), None));
     /// # Ok::<(), nfct::Error>(())
     /// ```
@@ -278,19 +279,19 @@ impl LabelMap {
         // SAFETY: a live map, which reading does not change.
         let name = unsafe { sys::nfct_labelmap_get_name(self.raw.as_ptr(), bit.into()) };
         let name = NonNull::new(name.cast_mut())?;
-        // SAFETY: a C string of the map, which lives as long as it and never changes.
+        // SAFETY: a C string of the map, which lives as long as the map and never changes.
         let name = unsafe { CStr::from_ptr(name.as_ptr()) };
         name.to_str().ok().filter(|name| !name.is_empty())
     }
 
-    /// The bit of a name.
+    /// The bit of a name, if the file has it.
     ///
     /// ```
     /// # let path = std::env::temp_dir().join(format!("labels-of-{}-bit", std::process::id()));
     /// # std::fs::write(&path, "3 seen\n").unwrap();
     /// # let map = nfct::LabelMap::open(&path)?;
     /// # std::fs::remove_file(&path).unwrap();
-    /// // Of a file with the line `3 seen`:
+    /// // From a file with the line `3 seen`:
     /// assert_eq!((map.bit("seen"), map.bit("lost")), (Some(3), None));
     /// # Ok::<(), nfct::Error>(())
     /// ```
@@ -310,13 +311,6 @@ impl fmt::Debug for LabelMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The library reads no bit past this.
         f.debug_map().entries((0..1024).filter_map(|bit| Some((bit, self.name(bit)?)))).finish()
-    }
-}
-
-impl Drop for LabelMap {
-    fn drop(&mut self) {
-        // SAFETY: the map is ours and never used again.
-        unsafe { sys::nfct_labelmap_destroy(self.raw.as_ptr()) }
     }
 }
 

@@ -1,42 +1,44 @@
 //! Safe, typed access to Linux connection tracking (conntrack) through
 //! libnetfilter_conntrack.
 //!
-//! The kernel keeps one entry a connection: the *original* tuple as the first
-//! packet had it before NAT, and the *reply* tuple that answers must carry.
-//! Behind a source NAT the reply tuple's destination is the public address
-//! and port. This crate lists, finds, makes, changes and removes these entries,
-//! follows them as they come and go, and does the same for *expectations*, the
-//! connections that the kernel expects because of another one.
+//! The kernel keeps one entry for each connection: the *original* tuple is that
+//! of the first packet before NAT, the *reply* tuple that of the answers. Behind a
+//! source NAT the destination of the reply tuple is the public address and port.
+//! This crate lists, looks up, creates, changes and removes these entries, and
+//! follows their events. It does the same for *expectations*, the connections that
+//! the kernel expects because of another one.
 //!
-//! | to | take | get |
+//! | task | start with | result |
 //! | --- | --- | --- |
-//! | ask | [`Query`], with a [`Selection`] | [`Flow`], [`Conntrack`], [`Expectation`] |
-//! | follow | [`Events`], [`ExpectEvents`]; with tokio `EventStream` | [`Event`], [`FullEvent`], [`ExpectEvent`] in [`News`] |
+//! | query | [`Query`], with a [`Selection`]; with tokio `AsyncQuery` | [`Flow`], [`Conntrack`], [`Expectation`] |
+//! | follow events | [`Events`], [`ExpectEvents`]; with tokio `EventStream` | [`Event`], [`FullEvent`], [`ExpectEvent`] in a [`Notification`] |
+//! | keep a table equal to the kernel's | [`Events::resync`] | [`Flow`] |
 //! | build an entry | [`Conntrack`], with every attribute of [`attr`] | |
-//! | do it the C library's way, with callbacks | [`Handle`], [`ExpectHandle`] | [`ConntrackRef`], [`ExpectRef`] |
-//! | go to another network namespace | [`Namespace`] | |
+//! | use the C library's callbacks | [`Handle`], [`ExpectHandle`] | [`ConntrackRef`], [`ExpectRef`] |
+//! | work in another network namespace | [`Namespace`] | |
 //!
-//! [`Flow`] and [`Expectation`] are plain values; [`Conntrack`] and [`Expect`]
-//! are the C library's objects, which hold all that the kernel sends. Addresses
-//! are those of [`std::net`], ports are in host order, times are [`Duration`]
-//! and [`SystemTime`]; numbers without a name are kept as they are. What goes
-//! wrong is an [`Error`] that says what was asked and how to mend it.
+//! [`Flow`] and [`Expectation`] are plain values. [`Conntrack`] and [`Expect`] are
+//! the C library's objects, which hold everything that the kernel sends. Addresses
+//! are those of [`std::net`], ports are in host byte order, times are [`Duration`]
+//! and [`SystemTime`]. Numbers without a name are kept as they are. A failure is an
+//! [`Error`] that names the operation, the cause and the remedy.
 //!
 //! [`Duration`]: std::time::Duration
 //! [`SystemTime`]: std::time::SystemTime
 //!
-//! # What is needed
+//! # Requirements
 //!
 //! - CAP_NET_ADMIN in the user namespace that owns the network namespace, and the
 //!   kernel's `nf_conntrack_netlink`. A socket belongs to the network namespace of
-//!   the thread that opened it; [`Namespace::enter`] opens one elsewhere.
-//! - libnetfilter_conntrack 1.0.9 or newer. What a newer one than the installed has
-//!   is an [`Error::Library`] where it is asked for.
-//! - Features: `serde` writes plain values down, `tokio` makes events a stream.
+//!   the thread that opened it; [`Namespace::enter`] opens one in another.
+//! - libnetfilter_conntrack 1.0.9 or newer. A function that needs a newer release
+//!   than the installed one returns [`Error::Library`].
+//! - Features: `serde` serializes plain values, `tokio` adds `EventStream` and
+//!   `AsyncQuery`.
 //!
-//! # Common jobs
+//! # Common tasks
 //!
-//! These are the programs in `examples/`: `cargo run --example list`.
+//! These are the programs in `examples/`: `cargo run -p nfct --example list`.
 //!
 //! ## List connections
 //!
@@ -44,7 +46,7 @@
 #![doc = include_str!("../examples/list.rs")]
 //! ```
 //!
-//! ## Watch them come and go
+//! ## Watch connections begin and end
 //!
 //! ```no_run
 #![doc = include_str!("../examples/watch.rs")]
@@ -62,7 +64,7 @@
 #![doc = include_str!("../examples/close_connection.rs")]
 //! ```
 //!
-//! ## Create one with NAT
+//! ## Create a connection with NAT
 //!
 //! ```no_run
 #![doc = include_str!("../examples/create_with_nat.rs")]
@@ -76,24 +78,53 @@
 //!
 //! # How it is cut
 //!
-//! [`wire`] reads and writes netlink attributes in safe code over byte slices;
-//! `socket` holds the system calls; `handle`, `conntrack`, `message` and
-//! `labels` wrap the C library, `expect` does the same for expectations. Only
-//! `socket` and what wraps the library contain `unsafe`, one operation a block.
+//! A module imports only from its own layer and from those below. No two files
+//! import each other, except `conntrack/attr/table` and `conntrack/attr/codec`,
+//! which are one unit.
+//!
+//! ```text
+//! 8  resync, stream, async_query      snapshots that events continue, and the forms for tokio
+//! 7  expect                           expectations: the C library's object and handle, queries, events
+//! 6  query, events                    queries and subscriptions
+//! 5  channel, dump                    a socket for requests with its buffer, and the answer of a dump
+//! 4  handle                           the C library's handle and its callbacks
+//! 3  selection, kernel_filter, dump_filter, message, statistics, namespace, notification, waiter, view
+//!                                     what requests and sockets are given, what a listener is told
+//! 2  conntrack, labels, owned         the C library's objects, and who frees them
+//! 1  wire, tuple, flow, event, expectation, error, operation      netlink messages, values, errors and their causes
+//! 0  state, direction, family, network, socket                    vocabulary, system calls
+//! ```
+//!
+//! [`wire`] reads and writes netlink attributes in safe code over byte slices.
+//! `socket` holds the system calls. `handle`, `conntrack`, `message`, `labels`,
+//! `dump_filter` and `expect` wrap the C library. Only `socket` and the modules that
+//! wrap the library contain `unsafe`, one operation in each block.
 
+#[cfg(feature = "tokio")]
+mod async_query;
+mod channel;
 mod conntrack;
+mod direction;
 mod dump;
 mod dump_filter;
 mod error;
+mod event;
 mod events;
 mod expect;
+mod expectation;
+mod family;
 mod flow;
 mod handle;
 mod kernel_filter;
 mod labels;
 mod message;
 mod namespace;
+mod network;
+mod notification;
+mod operation;
+mod owned;
 mod query;
+mod resync;
 mod selection;
 mod socket;
 mod state;
@@ -102,38 +133,44 @@ mod statistics;
 mod stream;
 mod tuple;
 pub mod view;
+mod waiter;
 pub mod wire;
 
-pub use conntrack::{Compare, Conntrack, ConntrackRef, Counters, Output, Parts, attr};
+#[cfg(feature = "tokio")]
+pub use async_query::AsyncQuery;
+pub use conntrack::{Compare, Conntrack, ConntrackRef, CopyParts, Output, attr};
+pub use direction::{Direction, Endpoint, Logic};
 pub use dump::{Dump, Entry, Piece};
 pub use error::Error;
-pub use events::{
-    Event, EventKind, Events, FullEvent, FullEvents, Groups, Happening, News, Received, Waiter,
-};
+pub use event::{Event, EventKind, ExpectGroups, Groups};
+pub use events::{Events, FullEvents};
 pub use expect::{
-    Expect, ExpectAttribute, ExpectEvent, ExpectEvents, ExpectFlags, ExpectGroups, ExpectHandle, ExpectNat,
-    ExpectRef, ExpectRequest, Expectation,
+    Expect, ExpectAttribute, ExpectEvent, ExpectEvents, ExpectHandle, ExpectRef, ExpectRequest, Expectations,
 };
-pub use flow::Flow;
-pub use handle::{Handle, Next, Request};
-pub use kernel_filter::{Direction, End, KernelFilter, Logic};
+pub use expectation::{ExpectFlags, ExpectNat, Expectation};
+pub use family::Family;
+pub use flow::{Counters, Flow};
+pub use handle::{Connections, Handle, LibraryHandle, Next, Request, Subsystem};
+pub use kernel_filter::KernelFilter;
 pub use labels::{LabelMap, Labels};
 pub use namespace::Namespace;
+pub use notification::{EventRecord, FullEvent, Notification, Received};
 pub use query::Query;
-pub use selection::{Family, Selection};
+pub use selection::Selection;
 pub use state::{DccpRole, DccpState, Layer3, SctpState, Status, TcpFlags, TcpState};
 pub use statistics::{Count, CpuStatistics, ExpectCpuStatistics};
 #[cfg(feature = "tokio")]
 pub use stream::EventStream;
 pub use tuple::{Layer4, Protocol, Tuple};
 pub use view::View;
+pub use waiter::Waiter;
 
-/// The README's example is compiled too.
+/// Compiles the example of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct ReadmeExamples;
 
-/// Version of the C library whose headers this crate was built against.
+/// The release of the C library whose headers this crate was built against.
 ///
 /// ```
 /// assert!(nfct::LIBRARY_VERSION.starts_with("1."));

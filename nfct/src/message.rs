@@ -1,8 +1,8 @@
 //! The C library's objects as netlink messages.
 //!
-//! The library's own queries write into 4 KiB on their stack and never look
-//! whether an object fits; long labels or a helper's data would not. Here it
-//! writes into room for the largest object that there can be.
+//! The library's own queries write into 4 KiB on their stack and never check
+//! whether an object fits. Long labels or a helper's data do not. Here the
+//! library writes into a buffer for the largest object that can exist.
 
 use std::io;
 
@@ -12,20 +12,20 @@ use crate::conntrack::ConntrackRef;
 use crate::error::Error;
 use crate::wire::{HEADER, message_kind};
 
-/// More than the library can write of one object: two label masks of 65,536
-/// bits, a helper's data of 65,531 bytes (what one attribute holds), and all
-/// other attributes, which are short, with their headers.
+/// An upper bound for what the library writes of one object: two label masks of
+/// 65,536 bits, a helper's data of 65,531 bytes (the most that one attribute
+/// holds), and all other attributes, which are short, with their headers.
 const LARGEST: usize = 4096 + 2 * (8192 + 4) + 65_536;
 
 /// `struct nlmsghdr` and `struct nfgenmsg`.
 const HEAD: usize = HEADER + 4;
 
-/// Room for one message, aligned as netlink wants it.
-pub(crate) struct MessageRoom {
+/// A buffer for one message, aligned as netlink requires.
+pub(crate) struct MessageBuffer {
     words: Box<[u32]>,
 }
 
-impl MessageRoom {
+impl MessageBuffer {
     pub(crate) fn new() -> Self {
         Self { words: vec![0; (HEAD + LARGEST).div_ceil(4)].into_boxed_slice() }
     }
@@ -33,8 +33,9 @@ impl MessageRoom {
     /// Writes `entry` as a message of the conntrack subsystem.
     ///
     /// # Errors
-    /// `EINVAL` where the library says so: an entry without the original
-    /// direction's two protocols.
+    /// The library's `EINVAL`: an entry without the network and transport protocol
+    /// of the original direction. [`Error::Invalid`] for a NAT address of the wrong
+    /// family.
     pub(crate) fn write(
         &mut self,
         entry: &ConntrackRef,
@@ -43,6 +44,7 @@ impl MessageRoom {
         sequence: u32,
         doing: &'static str,
     ) -> Result<&[u8], Error> {
+        entry.check_nat(doing)?;
         // SAFETY: a live object, and an attribute of eight bits; 0 where it is not set.
         let family = unsafe { sys::nfct_get_attr_u8(entry.as_ptr(), sys::ATTR_ORIG_L3PROTO) };
         let mut head = [0; HEAD];
@@ -55,24 +57,24 @@ impl MessageRoom {
             *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         }
         let header = self.words.as_mut_ptr().cast::<sys::nlmsghdr>();
-        // SAFETY: an aligned header whose length is that of what is written so far, with room behind it for the
-        // largest object that there can be; and a live object, which is only read.
+        // SAFETY: an aligned header whose length is that of what is written so far, with enough memory after it for
+        // the largest object that can exist; and a live object, which is only read.
         let result = unsafe { sys::nfct_nlmsg_build(header, entry.as_ptr()) };
         if result < 0 {
-            let hint = "an entry needs its original tuple: both addresses, the protocol and its details";
+            let hint = "an entry needs its original tuple: both addresses, the protocol and its ports, ICMP details or keys";
             return Err(Error::system(doing, io::Error::last_os_error(), hint));
         }
         let length = (self.words[0] as usize).clamp(HEAD, HEAD + LARGEST);
-        // SAFETY: bytes have no alignment and any value, and the words behind them are initialised.
+        // SAFETY: bytes have no alignment and any value, and the words are initialised.
         let (_, bytes, _) = unsafe { self.words.align_to::<u8>() };
         Ok(&bytes[..length])
     }
 }
 
 impl ConntrackRef {
-    /// The entry as a netlink message, as the library writes it: what
-    /// [`Conntrack::parse`](crate::Conntrack::parse) reads back. Without flags and number it is what an
-    /// event would look like; a dump has entries of this kind too.
+    /// The entry as a netlink message, as the library writes it.
+    /// [`Conntrack::parse`](crate::Conntrack::parse) reads it back. It has the form of an event
+    /// without flags and sequence number, and of an entry in a dump.
     ///
     /// ```
     /// # fn main() -> Result<(), nfct::Error> {
@@ -86,7 +88,7 @@ impl ConntrackRef {
     /// };
     /// let reply = Tuple { src: original.dst, dst: original.src, layer4: Layer4::Ports { src: 53, dst: 40001 }, ..original };
     /// let mut entry = Conntrack::new()?;
-    /// entry.set_tuples(&original, &reply);
+    /// entry.set_tuples(&original, &reply)?;
     /// let message = entry.to_message()?;
     /// assert_eq!(Conntrack::parse(&message)?.reply(), Some(reply));
     /// # Ok(())
@@ -96,8 +98,8 @@ impl ConntrackRef {
     /// # Errors
     /// `EINVAL` without the original direction's family and protocol.
     pub fn to_message(&self) -> Result<Vec<u8>, Error> {
-        let mut room = MessageRoom::new();
-        let message = room.write(self, sys::IPCTNL_MSG_CT_NEW, 0, 0, "writing a conntrack message")?;
+        let mut buffer = MessageBuffer::new();
+        let message = buffer.write(self, sys::IPCTNL_MSG_CT_NEW, 0, 0, "writing a conntrack message")?;
         Ok(message.to_vec())
     }
 }

@@ -1,8 +1,8 @@
 //! Network namespaces other than the caller's.
 //!
 //! A netlink socket belongs to the network namespace of the thread that opens
-//! it, and stays there wherever it is used. So a thread of its own goes there,
-//! opens the socket, hands it back and ends; the caller's thread goes nowhere.
+//! it, wherever it is used later. So a separate thread enters the namespace, opens
+//! the socket, returns it and ends. The caller's thread stays where it is.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +15,7 @@ use std::thread;
 use crate::error::Error;
 use crate::socket;
 
-/// A network namespace, held open: it lives at least as long as this does.
+/// A network namespace, held open: it exists at least as long as this value.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), nfct::Error> {
@@ -34,7 +34,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// The one that `ip netns` knows by this name, a file in `/run/netns`.
+    /// Opens the network namespace with this name in `ip netns`, a file in `/run/netns`.
     ///
     /// ```no_run
     /// let gateway = nfct::Namespace::named("gateway")?;
@@ -43,12 +43,12 @@ impl Namespace {
     /// ```
     ///
     /// # Errors
-    /// `ENOENT` where there is none.
+    /// `ENOENT` where there is no such namespace.
     pub fn named(name: &str) -> Result<Self, Error> {
         Self::at(Path::new("/run/netns").join(name))
     }
 
-    /// The one that a process is in.
+    /// Opens the network namespace of a process.
     ///
     /// ```
     /// let own = nfct::Namespace::of_process(std::process::id())?;
@@ -57,13 +57,13 @@ impl Namespace {
     /// ```
     ///
     /// # Errors
-    /// `ENOENT` where there is no such process, [`Error::Permission`] without
-    /// the right to trace it.
+    /// `ENOENT` where there is no such process, [`Error::Permission`] where the
+    /// caller may not trace it.
     pub fn of_process(pid: u32) -> Result<Self, Error> {
         Self::at(format!("/proc/{pid}/ns/net"))
     }
 
-    /// The one that a file stands for, as in `/run/netns` or `/proc/PID/ns/net`.
+    /// Opens the network namespace of a file, as in `/run/netns` or `/proc/PID/ns/net`.
     ///
     /// ```
     /// let own = nfct::Namespace::at("/proc/self/ns/net")?;
@@ -72,7 +72,7 @@ impl Namespace {
     /// ```
     ///
     /// # Errors
-    /// As the system says when the file can't be opened.
+    /// The system's error when the file cannot be opened.
     pub fn at(path: impl AsRef<Path>) -> Result<Self, Error> {
         let file = File::open(path).map_err(|source| {
             let hint = match source.raw_os_error() {
@@ -84,8 +84,8 @@ impl Namespace {
         Ok(Self { fd: file.into() })
     }
 
-    /// Runs `open` inside the namespace, on a thread that ends with it, and
-    /// returns what it made: a [`Query`](crate::Query), an
+    /// Runs `open` inside the namespace, on a separate thread, and returns its
+    /// result: a [`Query`](crate::Query), an
     /// [`Events`](crate::Events), a [`Handle`](crate::Handle) or anything else
     /// that may move between threads.
     ///
@@ -97,12 +97,12 @@ impl Namespace {
     /// ```
     ///
     /// # Errors
-    /// What `open` says; [`Error::Permission`] without CAP_SYS_ADMIN, which the
-    /// kernel wants for going to another namespace, and `EINVAL` where the file
-    /// is no network namespace.
+    /// Those of `open`; [`Error::Permission`] without CAP_SYS_ADMIN, which the
+    /// kernel requires to enter another namespace; `EINVAL` where the file is no
+    /// network namespace.
     ///
     /// # Panics
-    /// With what `open` panicked with.
+    /// When `open` panics.
     pub fn enter<T: Send>(&self, open: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
         let there = || {
             socket::enter_namespace(self.fd.as_fd()).map_err(not_entered)?;
@@ -117,7 +117,7 @@ impl Namespace {
         })
     }
 
-    /// The one that a socket belongs to, if it is not this thread's.
+    /// The network namespace of a socket, unless it is that of this thread.
     pub(crate) fn of_foreign_socket(socket: BorrowedFd<'_>) -> io::Result<Option<Self>> {
         let fd = socket::namespace(socket)?;
         let theirs = File::from(fd.try_clone()?).metadata()?;
@@ -128,7 +128,7 @@ impl Namespace {
 }
 
 fn not_entered(source: io::Error) -> Error {
-    const DOING: &str = "going to a network namespace";
+    const DOING: &str = "entering a network namespace";
     match source.raw_os_error() {
         Some(libc::EPERM) => Error::Permission { doing: DOING, needs: "CAP_SYS_ADMIN", source },
         Some(libc::EINVAL) => Error::system(DOING, source, "the file is no network namespace"),

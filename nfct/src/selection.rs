@@ -1,88 +1,53 @@
-//! Which entries of the table a dump or a flush is about.
+//! The selection of entries for a dump or a flush.
 
 use std::net::IpAddr;
 
 use nfct_sys as sys;
 
+use crate::direction::{Direction, Endpoint, Logic};
+use crate::family::Family;
 use crate::flow::Flow;
-use crate::kernel_filter::{Direction, End};
+use crate::network::Network;
 use crate::state::Status;
 use crate::tuple::{Layer4, Protocol, Tuple};
 use crate::wire::Request;
 
-/// Which entries, by network layer.
-///
-/// ```no_run
-/// let mut query = nfct::Query::open()?;
-/// println!("{} over IPv6", query.dump(nfct::Family::Ipv6)?.count());
-/// # Ok::<_, nfct::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Family {
-    /// IPv4 and IPv6.
-    #[default]
-    Any,
-    /// IPv4 only.
-    Ipv4,
-    /// IPv6 only.
-    Ipv6,
-}
-
-impl Family {
-    pub(crate) fn number(self) -> u8 {
-        let number = match self {
-            Family::Any => libc::AF_UNSPEC,
-            Family::Ipv4 => libc::AF_INET,
-            Family::Ipv6 => libc::AF_INET6,
-        };
-        number as u8
-    }
-
-    /// The family that an address belongs to.
-    pub(crate) fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }
-    }
-
-    fn has(self, address: IpAddr) -> bool {
-        self == Family::Any || self == Family::of(address)
-    }
-}
-
 /// Conditions on entries, which must all hold.
 ///
-/// The kernel is told all of them that it may understand, and skips entries
-/// without sending them; which ones it does understand depends on its version
-/// (mark: long since; IPv4 addresses, protocol and ports: 5.8; status: 5.15; a zone
-/// other than 0: 6.8). What it sends is checked again here, so that the answer is the
-/// same on every kernel.
+/// The request has all conditions that a kernel may support, so that it does not
+/// send other entries. Which conditions it supports depends on its version (mark:
+/// all versions; IPv4 addresses, protocol and ports: 5.8; status: 5.15; a zone other
+/// than 0: 6.8; networks: none). The entries that it sends are checked again here,
+/// so that the result is the same on every kernel.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), nfct::Error> {
-/// use nfct::{Direction, End, Protocol, Query, Selection, Status};
+/// use nfct::{Direction, Endpoint, Protocol, Query, Selection, Status};
 ///
-/// // UDP to any name server, of connections that were answered.
-/// let questions = Selection::all()
+/// // DNS over UDP, connections that were answered.
+/// let dns = Selection::all()
 ///     .protocol(Protocol::Udp)
-///     .port(Direction::Original, End::Destination, 53)
+///     .port(Direction::Original, Endpoint::Destination, 53)
 ///     .status(Status::SEEN_REPLY, Status::SEEN_REPLY);
-/// for flow in Query::open()?.dump(questions)? {
+/// for flow in Query::open()?.dump(dns)? {
 ///     println!("{}", flow?.original);
 /// }
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selection {
     family: Family,
     mark: Option<Bits>,
     status: Option<Bits>,
     zone: Option<u16>,
     protocol: Option<Protocol>,
-    original: Ends,
-    reply: Ends,
+    original: Endpoints,
+    reply: Endpoints,
+    networks: Vec<NetworkCondition>,
 }
 
-/// A value that some bits must have.
+/// The value of the bits in a mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Bits {
     value: u32,
@@ -95,21 +60,46 @@ impl Bits {
     }
 }
 
-/// What the ends of one tuple must be.
+/// An endpoint that is in one of some networks, or in none of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct NetworkCondition {
+    direction: Direction,
+    endpoint: Endpoint,
+    logic: Logic,
+    networks: Vec<Network>,
+}
+
+impl NetworkCondition {
+    fn match_in(&self, flow: &Flow) -> bool {
+        let tuple = match self.direction {
+            Direction::Original => &flow.original,
+            Direction::Reply => &flow.reply,
+        };
+        let address = match self.endpoint {
+            Endpoint::Source => tuple.src,
+            Endpoint::Destination => tuple.dst,
+        };
+        let listed = self.networks.iter().any(|network| network.contains(address));
+        listed == (self.logic == Logic::Only)
+    }
+}
+
+/// Conditions on the endpoints of one tuple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Ends {
+struct Endpoints {
     src: Option<IpAddr>,
     dst: Option<IpAddr>,
     src_port: Option<u16>,
     dst_port: Option<u16>,
 }
 
-/// The conditions of a [`Selection`] that the C library knows.
-pub(crate) struct Parts {
+/// The conditions of a [`Selection`] that the C library supports.
+pub(crate) struct SelectionFields {
     pub(crate) family: Family,
     pub(crate) mark: Option<(u32, u32)>,
     pub(crate) status: Option<(u32, u32)>,
     pub(crate) zone: Option<u16>,
+    /// Whether there are other conditions.
     pub(crate) others: bool,
 }
 
@@ -120,7 +110,7 @@ const FILTER_PROTO_NUM: u32 = 1 << 3;
 const FILTER_SRC_PORT: u32 = 1 << 4;
 const FILTER_DST_PORT: u32 = 1 << 5;
 
-impl Ends {
+impl Endpoints {
     fn match_in(&self, tuple: &Tuple) -> bool {
         let is = |wanted: Option<IpAddr>, address| wanted.is_none_or(|wanted| wanted == address);
         let (src_port, dst_port) = match tuple.layer4 {
@@ -137,15 +127,15 @@ impl Ends {
         self.src.into_iter().chain(self.dst)
     }
 
-    /// What of them the kernel is told: it compares IPv6 addresses the wrong way
-    /// round and sends what is not selected (seen on 6.18).
+    /// The conditions that the request has. The kernel compares IPv6 addresses in
+    /// the wrong byte order and sends entries that are not selected (seen on 6.18).
     fn for_kernel(self) -> Self {
         let v4 = |address: Option<IpAddr>| address.filter(IpAddr::is_ipv4);
         Self { src: v4(self.src), dst: v4(self.dst), ..self }
     }
 
-    /// What of a tuple the kernel is to look at. It compares ports only
-    /// together with a protocol that has some.
+    /// The fields of a tuple that the kernel compares. It compares ports only
+    /// together with a protocol that has ports.
     fn flags(&self, protocol: Option<Protocol>) -> u32 {
         let flag = |wanted: bool, flag| if wanted { flag } else { 0 };
         let ports = protocol.is_some_and(has_ports);
@@ -205,7 +195,7 @@ impl Selection {
         Self::default()
     }
 
-    /// Adds: of this family.
+    /// Adds a condition: entries of this family.
     ///
     /// ```
     /// use nfct::{Family, Selection};
@@ -217,8 +207,7 @@ impl Selection {
         self
     }
 
-    /// Adds: those bits of the connection mark that are set in `mask` are as in
-    /// `value`.
+    /// Adds a condition: the connection mark equals `value` in all bits of `mask`.
     ///
     /// ```
     /// // Marks 0x10 to 0x1f.
@@ -231,7 +220,7 @@ impl Selection {
         self
     }
 
-    /// Adds: those state bits that are set in `mask` are as in `value`.
+    /// Adds a condition: the status equals `value` in all bits of `mask`.
     ///
     /// ```
     /// use nfct::{Selection, Status};
@@ -245,8 +234,8 @@ impl Selection {
         self
     }
 
-    /// Adds: in this zone, in one direction at least; 0 is the default zone,
-    /// where an entry is that has no other zone in either direction.
+    /// Adds a condition: the entry is in this zone in at least one direction. Zone
+    /// 0 is the default: the entry has no other zone in either direction.
     ///
     /// ```
     /// let selection = nfct::Selection::all().zone(7);
@@ -258,7 +247,7 @@ impl Selection {
         self
     }
 
-    /// Adds: of this protocol.
+    /// Adds a condition: entries of this protocol.
     ///
     /// ```
     /// let selection = nfct::Selection::all().protocol(nfct::Protocol::Tcp);
@@ -270,46 +259,71 @@ impl Selection {
         self
     }
 
-    /// Adds: this end of this tuple has this address.
+    /// Adds a condition: this endpoint of this tuple has this address.
     ///
     /// ```
-    /// use nfct::{Direction, End, Selection};
+    /// use nfct::{Direction, Endpoint, Selection};
     /// // What leaves through this public address.
     /// let public = "100.64.2.1".parse().unwrap();
-    /// let selection = Selection::all().address(Direction::Reply, End::Destination, public);
+    /// let selection = Selection::all().address(Direction::Reply, Endpoint::Destination, public);
     /// # let _ = selection;
     /// ```
     #[must_use]
-    pub fn address(mut self, direction: Direction, end: End, address: IpAddr) -> Self {
-        let ends = self.ends(direction);
-        match end {
-            End::Source => ends.src = Some(address),
-            End::Destination => ends.dst = Some(address),
+    pub fn address(mut self, direction: Direction, endpoint: Endpoint, address: IpAddr) -> Self {
+        let endpoints = self.endpoints(direction);
+        match endpoint {
+            Endpoint::Source => endpoints.src = Some(address),
+            Endpoint::Destination => endpoints.dst = Some(address),
         }
         self
     }
 
-    /// Adds: this end of this tuple has this port. Protocols without ports are
-    /// left out. The kernel skips others only when it is told the protocol too.
+    /// Adds a condition: this endpoint of this tuple has this port. Entries of
+    /// protocols without ports do not match. The kernel applies it only together
+    /// with [`protocol`](Self::protocol).
     ///
     /// ```
-    /// use nfct::{Direction, End, Protocol, Selection};
+    /// use nfct::{Direction, Endpoint, Protocol, Selection};
     /// let web = Selection::all()
     ///     .protocol(Protocol::Tcp)
-    ///     .port(Direction::Original, End::Destination, 443);
+    ///     .port(Direction::Original, Endpoint::Destination, 443);
     /// # let _ = web;
     /// ```
     #[must_use]
-    pub fn port(mut self, direction: Direction, end: End, port: u16) -> Self {
-        let ends = self.ends(direction);
-        match end {
-            End::Source => ends.src_port = Some(port),
-            End::Destination => ends.dst_port = Some(port),
+    pub fn port(mut self, direction: Direction, endpoint: Endpoint, port: u16) -> Self {
+        let endpoints = self.endpoints(direction);
+        match endpoint {
+            Endpoint::Source => endpoints.src_port = Some(port),
+            Endpoint::Destination => endpoints.dst_port = Some(port),
         }
         self
     }
 
-    /// Whether an entry meets every condition; of use for events too.
+    /// Adds a condition: this endpoint of this tuple is in one of these networks,
+    /// or in none of them. A network is an address and the number of its leading
+    /// bits that count.
+    ///
+    /// ```
+    /// use nfct::{Direction, Endpoint, Logic, Selection};
+    /// let inside = [("192.168.0.0".parse().unwrap(), 16), ("fd00::".parse().unwrap(), 8)];
+    /// let selection =
+    ///     Selection::all().networks(Direction::Original, Endpoint::Source, Logic::Only, inside);
+    /// # let _ = selection;
+    /// ```
+    #[must_use]
+    pub fn networks(
+        mut self,
+        direction: Direction,
+        endpoint: Endpoint,
+        logic: Logic,
+        networks: impl IntoIterator<Item = (IpAddr, u8)>,
+    ) -> Self {
+        let networks = networks.into_iter().map(|(address, bits)| Network::new(address, bits)).collect();
+        self.networks.push(NetworkCondition { direction, endpoint, logic, networks });
+        self
+    }
+
+    /// Whether an entry meets every condition. Useful for events too.
     ///
     /// ```
     /// use nfct::{Event, Selection};
@@ -329,15 +343,16 @@ impl Selection {
             && self.protocol.is_none_or(|protocol| protocol == flow.original.protocol)
             && self.original.match_in(&flow.original)
             && self.reply.match_in(&flow.reply)
+            && self.networks.iter().all(|condition| condition.match_in(flow))
     }
 
-    /// Whether there is no condition but the family, which every kernel minds in a dump.
+    /// Whether the family is the only condition. Every kernel applies it to a dump.
     pub(crate) fn is_family_only(&self) -> bool {
         *self == Self::from(self.family)
     }
 
-    /// The family that the kernel is told: an address says it too, and the
-    /// kernel compares addresses only when it is told a family.
+    /// The family of the request. An address implies it, and the kernel compares
+    /// addresses only when the request has a family.
     pub(crate) fn wire_family(&self) -> Family {
         let address = self.original.addresses().chain(self.reply.addresses()).next();
         match self.family {
@@ -346,20 +361,19 @@ impl Selection {
         }
     }
 
-    /// Whether a kernel of version 6.8 or later, told to remove what is
-    /// selected, removes nothing else.
-    pub(crate) fn is_whole_for_flush(&self) -> bool {
-        let only_known = Self { mark: None, status: None, zone: None, ..*self }.is_family_only();
-        // The first kernels that knew zones took zone 0 for every zone; a mask of 0 is refused.
-        only_known && self.zone != Some(0) && self.status.is_none_or(|status| status.mask != 0)
+    /// Whether a kernel of version 6.8 or later that is told to remove what is
+    /// selected removes nothing else.
+    pub(crate) fn is_complete_for_flush(&self) -> bool {
+        // The first kernels with zones took zone 0 for every zone, and they refuse a mask of 0.
+        !self.fields().others && self.zone != Some(0) && self.status.is_none_or(|status| status.mask != 0)
     }
 
-    /// Family, mark, status and zone, as far as there is such a condition (values
-    /// with their masks), and whether there are others.
-    pub(crate) fn parts(&self) -> Parts {
+    /// Family, mark, status and zone, where there is such a condition (values with
+    /// their masks), and whether there are others.
+    pub(crate) fn fields(&self) -> SelectionFields {
         let bits = |bits: Option<Bits>| bits.map(|Bits { value, mask }| (value, mask));
-        let plain = Self { mark: None, status: None, zone: None, ..*self };
-        Parts {
+        let plain = Self { mark: None, status: None, zone: None, ..self.clone() };
+        SelectionFields {
             family: self.family,
             mark: bits(self.mark),
             status: bits(self.status),
@@ -368,7 +382,7 @@ impl Selection {
         }
     }
 
-    /// Tells the kernel.
+    /// Writes the conditions into a request.
     pub(crate) fn write(&self, request: &mut Request) {
         if let Some(Bits { value, mask }) = self.mark {
             request.attribute(sys::CTA_MARK, &(value & mask).to_be_bytes());
@@ -388,13 +402,13 @@ impl Selection {
         let family = self.wire_family();
         let all_of_family =
             self.original.addresses().chain(self.reply.addresses()).all(|address| family.has(address));
-        // Mixed families match nothing, which the check of each entry sees to.
+        // Mixed families match nothing, as the check of each entry finds.
         if family == Family::Any || !all_of_family {
             return;
         }
-        let (original_ends, reply_ends) = (self.original.for_kernel(), self.reply.for_kernel());
-        let original = original_ends.flags(self.protocol);
-        let reply = reply_ends.flags(self.protocol.filter(|_| reply_ends != Ends::default()));
+        let (in_original, in_reply) = (self.original.for_kernel(), self.reply.for_kernel());
+        let original = in_original.flags(self.protocol);
+        let reply = in_reply.flags(self.protocol.filter(|_| in_reply != Endpoints::default()));
         if original | reply == 0 {
             return;
         }
@@ -402,17 +416,17 @@ impl Selection {
             request.attribute(sys::CTA_FILTER_ORIG_FLAGS, &original.to_ne_bytes());
             request.attribute(sys::CTA_FILTER_REPLY_FLAGS, &reply.to_ne_bytes());
         });
-        for (ends, kind, flags) in
-            [(original_ends, sys::CTA_TUPLE_ORIG, original), (reply_ends, sys::CTA_TUPLE_REPLY, reply)]
+        for (endpoints, kind, flags) in
+            [(in_original, sys::CTA_TUPLE_ORIG, original), (in_reply, sys::CTA_TUPLE_REPLY, reply)]
         {
             if flags != 0 {
                 let protocol = self.protocol.filter(|_| flags & FILTER_PROTO_NUM != 0);
-                ends.write(request, kind, flags, protocol);
+                endpoints.write(request, kind, flags, protocol);
             }
         }
     }
 
-    fn ends(&mut self, direction: Direction) -> &mut Ends {
+    fn endpoints(&mut self, direction: Direction) -> &mut Endpoints {
         match direction {
             Direction::Original => &mut self.original,
             Direction::Reply => &mut self.reply,
@@ -420,7 +434,7 @@ impl Selection {
     }
 }
 
-/// Everything of one family.
+/// All entries of one family.
 impl From<Family> for Selection {
     fn from(family: Family) -> Self {
         Self::all().family(family)
@@ -429,6 +443,6 @@ impl From<Family> for Selection {
 
 impl From<&Selection> for Selection {
     fn from(selection: &Selection) -> Self {
-        *selection
+        selection.clone()
     }
 }

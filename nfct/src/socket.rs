@@ -7,57 +7,61 @@ use std::ptr::null_mut;
 
 use libc::{c_int, c_void, iovec, mmsghdr, sockaddr_nl, socklen_t};
 
-/// Room for one event. The kernel sizes an event by what the entry holds, some
-/// hundred bytes; with labels, a helper's data and a security context it stays
-/// below one page.
-pub(crate) const EVENT_ROOM: usize = 4096;
-/// Events taken with one system call.
+/// The buffer for one event. An event is as large as the contents of its entry,
+/// some hundred bytes. With labels, a helper's data and a security context it is
+/// still smaller than one page.
+pub(crate) const EVENT_SIZE: usize = 4096;
+/// Events received with one system call.
 pub(crate) const BATCH: usize = 64;
 
-/// Receives many datagrams with one system call, into memory it keeps.
+/// Receives many datagrams with one system call, into memory that it keeps.
 pub(crate) struct Batch {
-    rooms: Box<[[u8; EVENT_ROOM]]>,
+    buffers: Box<[[u8; EVENT_SIZE]]>,
     lengths: [u32; BATCH],
     received: usize,
+    discarded: usize,
 }
 
 impl Batch {
     pub(crate) fn new() -> Self {
-        Self { rooms: vec![[0; EVENT_ROOM]; BATCH].into_boxed_slice(), lengths: [0; BATCH], received: 0 }
+        let buffers = vec![[0; EVENT_SIZE]; BATCH].into_boxed_slice();
+        Self { buffers, lengths: [0; BATCH], received: 0, discarded: 0 }
     }
 
-    /// Takes what waits, at most [`BATCH`] datagrams, without blocking.
-    /// Datagrams that are not the kernel's are left out.
+    /// Receives waiting datagrams, at most [`BATCH`], without blocking. Datagrams
+    /// that are not from the kernel are ignored.
     ///
     /// # Errors
-    /// `EAGAIN` when nothing waits, `ENOBUFS` when the kernel dropped some, and
-    /// `EMSGSIZE` when one did not fit [`EVENT_ROOM`].
+    /// `EAGAIN` when nothing is waiting, `ENOBUFS` when the kernel has dropped
+    /// some, and `EMSGSIZE` when one did not fit [`EVENT_SIZE`]: the whole batch is
+    /// [`discarded`](Self::discarded) then.
     pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
         self.received = 0;
         // SAFETY: all-zero is a valid value of this plain C structure.
         let mut senders: [sockaddr_nl; BATCH] = unsafe { zeroed() };
-        let mut rooms: [iovec; BATCH] = std::array::from_fn(|at| iovec {
-            iov_base: self.rooms[at].as_mut_ptr().cast::<c_void>(),
-            iov_len: EVENT_ROOM,
+        let mut buffers: [iovec; BATCH] = std::array::from_fn(|at| iovec {
+            iov_base: self.buffers[at].as_mut_ptr().cast::<c_void>(),
+            iov_len: EVENT_SIZE,
         });
         // SAFETY: all-zero is a valid value of this plain C structure.
         let mut headers: [mmsghdr; BATCH] = unsafe { zeroed() };
-        for ((header, room), sender) in headers.iter_mut().zip(&mut rooms).zip(&mut senders) {
-            header.msg_hdr.msg_iov = room;
+        for ((header, buffer), sender) in headers.iter_mut().zip(&mut buffers).zip(&mut senders) {
+            header.msg_hdr.msg_iov = buffer;
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_name = (sender as *mut sockaddr_nl).cast::<c_void>();
             header.msg_hdr.msg_namelen = size_of::<sockaddr_nl>() as socklen_t;
         }
         let taken = loop {
-            // SAFETY: `headers` holds BATCH headers, each with one room of
-            // EVENT_ROOM bytes and one address, all of which live until the call
+            // SAFETY: `headers` holds BATCH headers, each with one buffer of
+            // EVENT_SIZE bytes and one address, all of which live until the call
             // returns.
             let taken = unsafe {
                 libc::recvmmsg(
                     fd.as_raw_fd(),
                     headers.as_mut_ptr(),
                     BATCH as u32,
-                    libc::MSG_DONTWAIT,
+                    // musl declares the flags unsigned.
+                    libc::MSG_DONTWAIT as _,
                     null_mut(),
                 )
             };
@@ -71,6 +75,7 @@ impl Batch {
         };
         for (at, header) in headers.iter().take(taken).enumerate() {
             if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
+                self.discarded = taken;
                 return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
             }
             self.lengths[at] = if senders[at].nl_pid == 0 { header.msg_len } else { 0 };
@@ -79,12 +84,24 @@ impl Batch {
         Ok(())
     }
 
-    /// One of those that the last [`receive`](Self::receive) took.
+    /// Whether the last [`receive`](Self::receive) got as many as fit: more may be
+    /// waiting.
+    pub(crate) fn is_full(&self) -> bool {
+        self.received == BATCH
+    }
+
+    /// The number of datagrams that the last [`receive`](Self::receive) discarded,
+    /// if it failed with `EMSGSIZE`.
+    pub(crate) fn discarded(&self) -> u32 {
+        self.discarded as u32
+    }
+
+    /// A datagram that the last [`receive`](Self::receive) got.
     pub(crate) fn datagram(&self, at: usize) -> Option<&[u8]> {
         if at >= self.received {
             return None;
         }
-        self.rooms[at].get(..self.lengths[at] as usize)
+        self.buffers[at].get(..self.lengths[at] as usize)
     }
 }
 
@@ -96,7 +113,7 @@ pub(crate) fn send(fd: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Waits for one datagram of the kernel and returns its length; `buffer` is
+/// Waits for one datagram from the kernel and returns its length. `buffer` is
 /// large enough for the kernel's answers (it fills at most 32 KiB of a dump).
 pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
@@ -128,9 +145,9 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize
     }
 }
 
-/// Sets the receive buffer, past `net.core.rmem_max` where the process may,
-/// and returns what the kernel says is in force (it doubles what it is given,
-/// to count its own bookkeeping).
+/// Sets the receive buffer, past `net.core.rmem_max` where the process may, and
+/// returns the size in force (the kernel doubles the given size for its own
+/// bookkeeping).
 pub(crate) fn set_receive_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<usize> {
     let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
     if set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes).is_err() {
@@ -139,7 +156,7 @@ pub(crate) fn set_receive_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result
     receive_buffer(fd)
 }
 
-/// The receive buffer in force, in bytes as the kernel counts them.
+/// The size of the receive buffer in force, in bytes as the kernel counts them.
 pub(crate) fn receive_buffer(fd: BorrowedFd<'_>) -> io::Result<usize> {
     let mut value: c_int = 0;
     let mut size = size_of::<c_int>() as socklen_t;
@@ -156,8 +173,8 @@ pub(crate) fn receive_buffer(fd: BorrowedFd<'_>) -> io::Result<usize> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(usize::try_from(value).unwrap_or(0)) }
 }
 
-/// Keeps a socket from programs that this process starts; the C library opens it
-/// without saying so.
+/// Closes a socket in programs that this process starts: the C library opens it
+/// without that flag.
 pub(crate) fn close_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: takes three integers.
     let result = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
@@ -179,8 +196,8 @@ pub(crate) fn set_option(fd: BorrowedFd<'_>, level: c_int, option: c_int, value:
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Waits until the socket can be read or has an error, or for `timeout`; returns
-/// whether it is so. Nothing is taken from the socket, the error neither.
+/// Waits until the socket can be read or has an error, or for `timeout`. Returns
+/// whether it can. Neither data nor the error are taken from the socket.
 pub(crate) fn wait(fd: BorrowedFd<'_>, timeout: Option<std::time::Duration>) -> io::Result<bool> {
     let mut watched = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // Rounded up, so that a wait is never shorter than asked for.
@@ -194,7 +211,7 @@ pub(crate) fn wait(fd: BorrowedFd<'_>, timeout: Option<std::time::Duration>) -> 
     }
 }
 
-/// Has the kernel run a program of classic BPF on each message before it is queued.
+/// Makes the kernel run a program of classic BPF on each message before it queues it.
 pub(crate) fn attach_filter(fd: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
     // The kernel copies the program and does not write to it.
@@ -212,7 +229,7 @@ pub(crate) fn attach_filter(fd: BorrowedFd<'_>, program: &[libc::sock_filter]) -
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Takes the program away; that there was none is no error.
+/// Removes the program. It is no error if there is none.
 pub(crate) fn detach_filter(fd: BorrowedFd<'_>) -> io::Result<()> {
     match set_option(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0) {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
@@ -220,17 +237,17 @@ pub(crate) fn detach_filter(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// What waits in the receive buffer, in bytes as the kernel counts them.
+/// The part of the receive buffer in use, in bytes as the kernel counts them.
 pub(crate) fn receive_memory(fd: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(memory_numbers(fd)?[libc::SK_MEMINFO_RMEM_ALLOC as usize] as usize)
 }
 
-/// How many messages the kernel dropped since the socket was opened.
+/// The number of messages that the kernel dropped since the socket was opened.
 pub(crate) fn drops(fd: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(memory_numbers(fd)?[libc::SK_MEMINFO_DROPS as usize])
 }
 
-/// What the kernel counts of a socket's memory (`SO_MEMINFO`).
+/// The kernel's numbers about a socket's memory (`SO_MEMINFO`).
 fn memory_numbers(fd: BorrowedFd<'_>) -> io::Result<[u32; 9]> {
     // The kernel writes as many of its numbers as fit; it has nine now.
     let mut numbers = [0_u32; 9];
@@ -248,28 +265,28 @@ fn memory_numbers(fd: BorrowedFd<'_>) -> io::Result<[u32; 9]> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(numbers) }
 }
 
-/// Takes this thread to a network namespace; EINVAL for a descriptor of
-/// anything else.
+/// Moves this thread to a network namespace; EINVAL for a descriptor of anything
+/// else.
 pub(crate) fn enter_namespace(namespace: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: takes two integers, and changes this thread alone.
     let result = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The network namespace that a socket belongs to; needs CAP_NET_ADMIN in it.
+/// The network namespace of a socket; needs CAP_NET_ADMIN in it.
 pub(crate) fn namespace(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // linux/sockios.h
     const SIOCGSKNS: libc::Ioctl = 0x894c;
-    // SAFETY: this request takes no argument and answers with a new descriptor.
+    // SAFETY: this request takes no argument and returns a new descriptor.
     let fd = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made this descriptor, and nobody else has it.
+    // SAFETY: the kernel has just created this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Major and minor version of the running kernel; 0.0 where it does not say.
+/// Major and minor version of the running kernel; 0.0 where it is unknown.
 pub(crate) fn kernel_version() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers =

@@ -1,11 +1,11 @@
-//! What the kernel keeps of a connection's protocol: states, roles and flags.
+//! What the kernel records about a connection: protocol states, roles, flags and status bits.
 
 use std::fmt;
 use std::ops::BitOr;
 
 use nfct_sys as sys;
 
-/// An enumeration of the kernel's, by name, with room for numbers that are newer than this crate.
+/// An enumeration of the kernel, by name. It also holds numbers that are newer than this crate.
 macro_rules! numbered {
     (
         $(#[$about:meta])*
@@ -16,7 +16,7 @@ macro_rules! numbered {
         #[non_exhaustive]
         pub enum $name {
             $( $(#[$doc])* $variant, )*
-            /// Any other number. `from` never makes this of one that has a name above.
+            /// Any other number. `from` never returns this for a number that has a name above.
             Other(u8),
         }
 
@@ -29,7 +29,7 @@ macro_rules! numbered {
                 }
             }
 
-            /// The name that the C library prints, or none for a bare number.
+            /// The name that the C library prints, or `None` for a number without a name.
             pub const fn name(self) -> Option<&'static str> {
                 match self {
                     $( $name::$variant => Some($text), )*
@@ -45,7 +45,7 @@ macro_rules! numbered {
             }
         }
 
-        /// Writes the name, or the number where there is none.
+        /// Writes the name, or the number if there is none.
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self.name() {
@@ -82,7 +82,7 @@ numbered! {
     /// assert_eq!(TcpState::from(200).number(), 200);
     /// ```
     TcpState {
-        /// No packet that counts was seen.
+        /// No packet that sets a state was seen.
         None = sys::TCP_CONNTRACK_NONE, "NONE";
         /// SYN seen.
         SynSent = sys::TCP_CONNTRACK_SYN_SENT, "SYN_SENT";
@@ -112,7 +112,7 @@ numbered! {
     /// assert_eq!(nfct::SctpState::from(4), nfct::SctpState::Established);
     /// ```
     SctpState {
-        /// No packet that counts was seen.
+        /// No packet that sets a state was seen.
         None = sys::SCTP_CONNTRACK_NONE, "NONE";
         /// Ended.
         Closed = sys::SCTP_CONNTRACK_CLOSED, "CLOSED";
@@ -130,7 +130,7 @@ numbered! {
         ShutdownAckSent = sys::SCTP_CONNTRACK_SHUTDOWN_ACK_SENT, "SHUTDOWN_ACK_SENT";
         /// HEARTBEAT seen on a path that is not known yet.
         HeartbeatSent = sys::SCTP_CONNTRACK_HEARTBEAT_SENT, "HEARTBEAT_SENT";
-        /// HEARTBEAT-ACK seen on such a path; kernels since 6.2 have no such state.
+        /// HEARTBEAT-ACK seen on such a path. Kernels since 6.2 do not have this state.
         HeartbeatAcked = sys::SCTP_CONNTRACK_HEARTBEAT_ACKED, "HEARTBEAT_ACKED";
     }
 }
@@ -142,7 +142,7 @@ numbered! {
     /// assert_eq!(nfct::DccpState::from(4), nfct::DccpState::Open);
     /// ```
     DccpState {
-        /// No packet that counts was seen.
+        /// No packet that sets a state was seen.
         None = sys::DCCP_CONNTRACK_NONE, "NONE";
         /// REQUEST seen.
         Request = sys::DCCP_CONNTRACK_REQUEST, "REQUEST";
@@ -179,7 +179,7 @@ numbered! {
     }
 }
 
-/// A set of bits with names; `|` joins two.
+/// A set of bits with names; `|` combines two.
 macro_rules! bits {
     (
         $(#[$about:meta])*
@@ -212,7 +212,7 @@ macro_rules! bits {
             }
         }
 
-        /// Names joined by `|`; what has none in hexadecimal; `0` where no bit is set.
+        /// Names joined by `|`, bits without a name in hexadecimal, and `0` if no bit is set.
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 let mut rest = self.0;
@@ -234,7 +234,7 @@ macro_rules! bits {
 }
 
 bits! {
-    /// What the kernel noted of one side of a TCP connection; join them with `|`.
+    /// What the kernel recorded about one side of a TCP connection; combine flags with `|`.
     ///
     /// ```
     /// use nfct::TcpFlags;
@@ -253,19 +253,19 @@ bits! {
         /// The kernel does not check this side's sequence numbers.
         BE_LIBERAL = sys::IP_CT_TCP_FLAG_BE_LIBERAL, "BE_LIBERAL";
         // The library's header ends here; the rest is `linux/netfilter/nf_conntrack_tcp.h`.
-        /// Data is not acknowledged yet.
+        /// Some data is not acknowledged yet.
         DATA_UNACKNOWLEDGED = 0x10, "DATA_UNACKNOWLEDGED";
         /// The highest acknowledgement of the side is known.
         MAX_ACK_SET = 0x20, "MAX_ACK_SET";
-        /// A challenge acknowledgement is expected.
+        /// A challenge ACK is expected.
         EXPECT_CHALLENGE_ACK = 0x40, "EXPECT_CHALLENGE_ACK";
-        /// Both sides opened at once.
+        /// Both sides opened the connection at the same time.
         SIMULTANEOUS_OPEN = 0x80, "SIMULTANEOUS_OPEN";
     }
 }
 
 bits! {
-    /// State bits of an entry (`enum ip_conntrack_status`); join them with `|`.
+    /// State bits of an entry (`enum ip_conntrack_status`); combine them with `|`.
     ///
     /// ```
     /// use nfct::Status;
@@ -280,30 +280,30 @@ bits! {
         EXPECTED = sys::IPS_EXPECTED, "EXPECTED";
         /// Packets were seen in both directions.
         SEEN_REPLY = sys::IPS_SEEN_REPLY, "SEEN_REPLY";
-        /// The kernel won't drop it early when the table is full.
+        /// The kernel does not drop the entry early when the table is full.
         ASSURED = sys::IPS_ASSURED, "ASSURED";
-        /// Its first packet has left: the entry is in the table.
+        /// The first packet has left the host: the entry is in the table.
         CONFIRMED = sys::IPS_CONFIRMED, "CONFIRMED";
         /// The source is translated.
         SRC_NAT = sys::IPS_SRC_NAT, "SRC_NAT";
         /// The destination is translated.
         DST_NAT = sys::IPS_DST_NAT, "DST_NAT";
-        /// TCP sequence numbers are adjusted: NAT changed the length of what was said.
+        /// TCP sequence numbers are adjusted, because NAT changed the length of the payload.
         SEQUENCE_ADJUSTED = sys::IPS_SEQ_ADJUST, "SEQUENCE_ADJUSTED";
-        /// Whether to translate the source was decided.
+        /// The kernel has decided whether to translate the source.
         SRC_NAT_DONE = sys::IPS_SRC_NAT_DONE, "SRC_NAT_DONE";
-        /// Whether to translate the destination was decided.
+        /// The kernel has decided whether to translate the destination.
         DST_NAT_DONE = sys::IPS_DST_NAT_DONE, "DST_NAT_DONE";
-        /// The kernel is removing it: it may still show in a dump.
+        /// The kernel is removing the entry: a dump can still contain it.
         DYING = sys::IPS_DYING, "DYING";
-        /// Packets don't renew its time-out.
+        /// Packets do not renew the timeout.
         FIXED_TIMEOUT = sys::IPS_FIXED_TIMEOUT, "FIXED_TIMEOUT";
-        /// A template of a rule, no connection.
+        /// A template of a rule, not a connection.
         TEMPLATE = sys::IPS_TEMPLATE, "TEMPLATE";
-        /// Once the mark of what is not tracked; kernels since 4.12 use it for
-        /// an entry whose NAT clashed.
+        /// Up to Linux 4.11 the mark of untracked packets; later kernels use it for an entry whose NAT
+        /// clashed.
         UNTRACKED = sys::IPS_UNTRACKED, "UNTRACKED";
-        /// A rule gave it its helper.
+        /// A rule assigned the helper.
         HELPER = sys::IPS_HELPER, "HELPER";
         /// A flow table forwards its packets.
         OFFLOADED = sys::IPS_OFFLOAD, "OFFLOADED";
@@ -323,7 +323,7 @@ impl Status {
         self.contains(Status::SEEN_REPLY)
     }
 
-    /// The kernel won't drop it early when the table is full.
+    /// The kernel does not drop the entry early when the table is full.
     pub fn is_assured(self) -> bool {
         self.contains(Status::ASSURED)
     }
@@ -338,7 +338,7 @@ impl Status {
         self.contains(Status::DST_NAT)
     }
 
-    /// The kernel is removing it: it may still show in a dump.
+    /// The kernel is removing the entry: a dump can still contain it.
     pub fn is_dying(self) -> bool {
         self.contains(Status::DYING)
     }

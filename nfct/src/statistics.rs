@@ -1,6 +1,6 @@
-//! What the kernel counts about conntrack as a whole.
+//! The kernel's counters for conntrack as a whole.
 //!
-//! The C library has nothing for these; they are the messages
+//! The C library has no functions for them. They are the messages
 //! `IPCTNL_MSG_CT_GET_STATS`, `IPCTNL_MSG_CT_GET_STATS_CPU` and
 //! `IPCTNL_MSG_EXP_GET_STATS_CPU`.
 
@@ -8,7 +8,7 @@ use nfct_sys as sys;
 
 use crate::wire::{Malformed, Message, u32_be};
 
-/// How full the table of one network namespace is.
+/// The number of entries of one network namespace, and its limit.
 ///
 /// ```no_run
 /// let count: nfct::Count = nfct::Query::open()?.count()?;
@@ -22,13 +22,13 @@ use crate::wire::{Malformed, Message, u32_be};
 pub struct Count {
     /// Entries now (`net.netfilter.nf_conntrack_count`).
     pub entries: u32,
-    /// The most that there may be (`net.netfilter.nf_conntrack_max`); 0 is no
-    /// limit. Kernels before 4.18 do not say.
+    /// The limit (`net.netfilter.nf_conntrack_max`); 0 means no limit. Kernels
+    /// before 4.18 do not report it.
     pub limit: Option<u32>,
 }
 
-/// What one processor has counted since the namespace began (`conntrack -S`).
-/// Counters that the kernel no longer keeps, or does not keep yet, are 0.
+/// The counters of one processor since the network namespace was created
+/// (`conntrack -S`). A counter that the kernel does not keep is 0.
 ///
 /// ```no_run
 /// let mut dropped = 0;
@@ -43,37 +43,37 @@ pub struct Count {
 pub struct CpuStatistics {
     /// The processor's number.
     pub cpu: u16,
-    /// Packets that would have made an entry that was already there.
+    /// Packets for which an entry was about to be created that existed already.
     pub found: u32,
     /// Packets that could not be tracked.
     pub invalid: u32,
-    /// Entries that were put into the table by request, not by a packet (of all
-    /// entries before 4.9).
+    /// Entries inserted by a request, not by a packet (before 4.9: all entries).
     pub insert: u32,
-    /// Entries that could not be put in: another one with the same tuple was faster.
+    /// Entries that were not inserted because another entry has the same tuple.
     pub insert_failed: u32,
-    /// Packets dropped because no entry could be made or put in.
+    /// Packets dropped because no entry could be created or inserted.
     pub drop: u32,
-    /// Entries removed to make room while the table was full.
+    /// Entries removed for new ones while the table was full.
     pub early_drop: u32,
-    /// ICMP messages about no known connection, and other packets in error.
+    /// ICMP messages about an unknown connection, and other erroneous packets.
     pub error: u32,
-    /// Look-ups begun anew because the table was resized.
+    /// Lookups that were restarted because the table was resized.
     pub search_restart: u32,
-    /// Clashes of two packets of one new connection that could be settled (5.11).
+    /// Resolved clashes between two packets of one new connection (from 5.11).
     pub clash_resolve: u32,
-    /// Entries not put in because their hash bucket was too long (5.15).
+    /// Entries not inserted because their hash chain was too long (from 5.15).
     pub chain_toolong: u32,
 }
 
-/// What one processor has counted about expectations since the namespace began.
+/// The counters of one processor for expectations, since the network namespace
+/// was created.
 ///
 /// ```no_run
-/// let mut made = 0;
+/// let mut created = 0;
 /// for cpu in nfct::Query::open()?.expect_cpu_statistics()? {
-///     made += cpu?.create;
+///     created += cpu?.create;
 /// }
-/// println!("{made} expectations");
+/// println!("{created} expectations");
 /// # Ok::<_, nfct::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -81,19 +81,19 @@ pub struct CpuStatistics {
 pub struct ExpectCpuStatistics {
     /// The processor's number.
     pub cpu: u16,
-    /// Connections that an expectation foretold.
+    /// Connections that were expected.
     pub new: u32,
-    /// Expectations made.
+    /// Expectations created.
     pub create: u32,
     /// Expectations removed.
     pub delete: u32,
 }
 
-/// Hands each number of a message to `set`.
+/// Passes each number of a message to `set`.
 fn numbers(message: &Message<'_>, mut set: impl FnMut(u32, u32)) -> Result<(), Malformed> {
     for attribute in message.attributes()? {
         let (kind, value) = attribute?;
-        // Padding and what later kernels may add in other sizes is not ours.
+        // Padding, and attributes of other sizes that later kernels may add, are skipped.
         if value.len() == 4 {
             set(kind.into(), u32_be(kind, value)?);
         }
@@ -117,7 +117,7 @@ impl CpuStatistics {
     pub(crate) fn read(message: &Message<'_>) -> Result<Self, Malformed> {
         let mut statistics = Self { cpu: message.resource()?, ..Self::default() };
         numbers(message, |kind, number| {
-            let place = match kind {
+            let counter = match kind {
                 sys::CTA_STATS_FOUND => &mut statistics.found,
                 sys::CTA_STATS_INVALID => &mut statistics.invalid,
                 sys::CTA_STATS_INSERT => &mut statistics.insert,
@@ -130,7 +130,7 @@ impl CpuStatistics {
                 sys::CTA_STATS_CHAIN_TOOLONG => &mut statistics.chain_toolong,
                 _ => return,
             };
-            *place = number;
+            *counter = number;
         })?;
         Ok(statistics)
     }

@@ -10,28 +10,30 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::error::Error;
-use crate::events::{Event, Events, FullEvent, Happening, News};
+use crate::event::Event;
+use crate::events::Events;
 use crate::expect::{ExpectEvent, ExpectEvents};
+use crate::notification::{EventRecord, FullEvent, Notification};
 
-/// A subscription as a stream; it never ends by itself. Dropping it, or its
-/// future, loses nothing that another one would have got.
+/// A subscription as a stream. It never ends by itself. Dropping the future of
+/// [`next`](Self::next) loses no event.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), nfct::Error> {
-/// use nfct::{Events, EventStream, Groups, News};
+/// use nfct::{Events, EventStream, Groups, Notification};
 ///
 /// let mut stream = EventStream::new(Events::subscribe(Groups::NEW)?)?;
-/// while let Some(news) = stream.next().await {
-///     if let News::Event(event) = news? {
+/// while let Some(notification) = stream.next().await {
+///     if let Notification::Event(event) = notification? {
 ///         println!("{}", event.flow.original);
 ///     }
 /// }
 /// # Ok(())
 /// # }
 /// ```
-pub struct EventStream<E: Happening = Event> {
+pub struct EventStream<E: EventRecord = Event> {
     events: AsyncFd<Socket>,
-    happenings: PhantomData<fn() -> E>,
+    records: PhantomData<fn() -> E>,
 }
 
 struct Socket(Events);
@@ -43,7 +45,7 @@ impl AsRawFd for Socket {
 }
 
 impl EventStream<Event> {
-    /// Makes a stream of a subscription, in the runtime that this is called in.
+    /// Turns a subscription into a stream, in the current runtime.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), nfct::Error> {
@@ -54,10 +56,10 @@ impl EventStream<Event> {
     /// ```
     ///
     /// # Errors
-    /// Where the runtime can't watch the socket.
+    /// Where the runtime cannot watch the socket.
     ///
     /// # Panics
-    /// Outside of a tokio runtime with I/O enabled, as all of tokio's sockets do.
+    /// Outside of a tokio runtime with I/O enabled, as all sockets of tokio.
     pub fn new(events: Events) -> Result<Self, Error> {
         Self::watch(events)
     }
@@ -66,29 +68,29 @@ impl EventStream<Event> {
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), nfct::Error> {
-    /// # use nfct::{Events, EventStream, Groups, News};
+    /// # use nfct::{Events, EventStream, Groups, Notification};
     /// let mut stream = EventStream::new(Events::subscribe(Groups::ALL)?)?.full();
-    /// if let Some(Ok(News::Event(event))) = stream.next().await {
+    /// if let Some(Ok(Notification::Event(event))) = stream.next().await {
     ///     println!("{:?} {:?}", event.kind, event.entry.timeout());
     /// }
     /// # Ok(())
     /// # }
     /// ```
     pub fn full(self) -> EventStream<FullEvent> {
-        EventStream { events: self.events, happenings: PhantomData }
+        EventStream { events: self.events, records: PhantomData }
     }
 }
 
 impl EventStream<ExpectEvent> {
-    /// Makes a stream of a subscription to expectations, as [`new`](EventStream::new).
+    /// Turns a subscription to expectations into a stream, as [`new`](EventStream::new).
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), nfct::Error> {
-    /// use nfct::{EventStream, ExpectEvents, ExpectGroups, News};
+    /// use nfct::{EventStream, ExpectEvents, ExpectGroups, Notification};
     ///
     /// let mut stream = EventStream::expectations(ExpectEvents::subscribe(ExpectGroups::ALL)?)?;
-    /// while let Some(news) = stream.next().await {
-    ///     if let News::Event(event) = news? {
+    /// while let Some(notification) = stream.next().await {
+    ///     if let Notification::Event(event) = notification? {
     ///         println!("{:?} {}", event.kind, event.expectation);
     ///     }
     /// }
@@ -97,27 +99,26 @@ impl EventStream<ExpectEvent> {
     /// ```
     ///
     /// # Errors
-    /// Where the runtime can't watch the socket.
+    /// Where the runtime cannot watch the socket.
     ///
     /// # Panics
-    /// Outside of a tokio runtime with I/O enabled, as all of tokio's sockets do.
+    /// Outside of a tokio runtime with I/O enabled, as all sockets of tokio.
     pub fn expectations(events: ExpectEvents) -> Result<Self, Error> {
         Self::watch(events.events)
     }
 }
 
-impl<E: Happening> EventStream<E> {
+impl<E: EventRecord> EventStream<E> {
     fn watch(events: Events) -> Result<Self, Error> {
-        // SAFETY: the descriptor is that of the handle inside of `events`, which lives and keeps it open as long
-        // as the AsyncFd that owns them; nothing exchanges it.
-        let watched = unsafe { AsyncFd::register_with_interest(Socket(events), Interest::READABLE) };
-        let events = watched.map_err(|error| {
-            Error::from_system("watching the conntrack socket", std::io::Error::from(error))
-        })?;
-        Ok(Self { events, happenings: PhantomData })
+        // tokio 1.54 deprecates it for descriptors that may be closed while it watches them. This one stays open:
+        // the AsyncFd owns the handle inside `events`. What replaces it does not exist before 1.54.
+        #[allow(deprecated)]
+        let watched = AsyncFd::with_interest(Socket(events), Interest::READABLE);
+        let events = watched.map_err(|error| Error::from_system("watching the conntrack socket", error))?;
+        Ok(Self { events, records: PhantomData })
     }
 
-    /// The subscription, to set its buffer or filter.
+    /// The subscription, to set its receive buffer or filter.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), nfct::Error> {
@@ -131,7 +132,7 @@ impl<E: Happening> EventStream<E> {
         &self.events.get_ref().0
     }
 
-    /// The subscription back, with what it has received and not handed out.
+    /// Returns the subscription, with what it has received and not passed on.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), nfct::Error> {
@@ -145,7 +146,7 @@ impl<E: Happening> EventStream<E> {
         self.events.into_inner().0
     }
 
-    /// What comes next; the same as `StreamExt::next`, without that crate.
+    /// The next notification; the same as `StreamExt::next`, without that crate.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), nfct::Error> {
@@ -155,18 +156,21 @@ impl<E: Happening> EventStream<E> {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn next(&mut self) -> Option<Result<News<E>, Error>> {
+    pub async fn next(&mut self) -> Option<Result<Notification<E>, Error>> {
         std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
     }
 }
 
-impl<E: Happening> Stream for EventStream<E> {
-    type Item = Result<News<E>, Error>;
+impl<E: EventRecord> Stream for EventStream<E> {
+    type Item = Result<Notification<E>, Error>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let events = &mut self.get_mut().events;
-        if let Some(news) = events.get_mut().0.take_received() {
-            return Poll::Ready(Some(Ok(news)));
+        // The socket is not readable on their account.
+        if events.get_ref().0.has_pending() {
+            if let Some(notification) = events.get_mut().0.try_take().transpose() {
+                return Poll::Ready(Some(notification));
+            }
         }
         loop {
             let mut guard = match ready!(events.poll_read_ready_mut(context)) {
@@ -178,8 +182,8 @@ impl<E: Happening> Stream for EventStream<E> {
                     ))));
                 }
             };
-            match guard.get_inner_mut().0.take_news().transpose() {
-                Some(news) => return Poll::Ready(Some(news)),
+            match guard.get_inner_mut().0.try_take().transpose() {
+                Some(notification) => return Poll::Ready(Some(notification)),
                 None => guard.clear_ready(),
             }
         }

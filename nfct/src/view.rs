@@ -1,18 +1,16 @@
-//! A conntrack object as plain data, for keeping, comparing and, with the
-//! feature `serde`, writing down.
+//! A conntrack object as plain data, to keep, compare and, with the feature `serde`, serialize.
 //!
-//! With `serde`, plain values are written as follows. What is not there is left
-//! out of a [`View`] and an [`Expectation`], which therefore want a format that
-//! names fields, such as JSON; the others take any. In a format that is not for
-//! people to read, names are numbers.
+//! With `serde`, plain values have the following shapes. Fields that are not set are left out of a [`View`]
+//! and an [`Expectation`], which therefore need a format that names fields, such as JSON; the others work
+//! with any format. In a format that is not human-readable, names are numbers.
 //!
 //! | value | shape |
 //! | --- | --- |
-//! | [`Protocol`], [`TcpState`] and their like | `"tcp"`, `"ESTABLISHED"`, or a number without a name: `89` |
+//! | [`Protocol`], [`TcpState`] and similar enumerations | `"tcp"`, `"ESTABLISHED"`, or a number that has no name: `89` |
 //! | [`Tuple`] | `{"src": "10.0.0.1", "dst": "192.0.2.1", "protocol": "udp", "layer4": {"ports": {"src": 40000, "dst": 53}}, "zone": 0}` |
 //! | [`Layer4`] | `{"ports": {"src": 1, "dst": 2}}`, `{"icmp": {"id": 7, "kind": 8, "code": 0}}`, `{"keys": {"src": 1, "dst": 2}}`, `"none"` |
 //! | [`Status`], [`TcpFlags`] | the bits as a number |
-//! | [`Flow`], [`Event`], [`Expectation`], [`View`] | their fields; times in nanoseconds since the epoch, time-outs in seconds |
+//! | [`Flow`], [`Event`], [`Expectation`], [`View`] | their fields; times in nanoseconds since the epoch, timeouts in seconds |
 //!
 //! [`Layer4`]: crate::Layer4
 //! [`Flow`]: crate::Flow
@@ -31,15 +29,16 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::attr::{self, Attribute};
-use crate::conntrack::{ConntrackRef, Counters};
-use crate::kernel_filter::Direction;
+use crate::conntrack::ConntrackRef;
+use crate::conntrack::attr::{self, Attribute};
+use crate::direction::Direction;
+use crate::flow::Counters;
 use crate::state::{DccpRole, DccpState, SctpState, Status, TcpFlags, TcpState};
 #[cfg(doc)]
 use crate::tuple::Protocol;
 use crate::tuple::Tuple;
 
-/// A struct of options, which `serde` leaves out where they are `None`.
+/// A struct of options; `serde` leaves out those that are `None`.
 macro_rules! views {
     ($(
         $(#[$about:meta])*
@@ -61,7 +60,7 @@ macro_rules! views {
 }
 
 views! {
-    /// All that is set in a conntrack object.
+    /// Everything that is set in a conntrack object.
     ///
     /// ```
     /// use nfct::{Conntrack, View};
@@ -75,29 +74,29 @@ views! {
     View {
         /// The connection before NAT.
         original: Tuple,
-        /// What the other side's packets carry.
+        /// The tuple of packets from the other side.
         reply: Tuple,
         /// The connection whose helper expected this one.
         master: Tuple,
-        /// The kernel's id of this life of the connection.
+        /// The kernel's id of this lifetime of the connection.
         id: u32,
         /// State bits.
         status: Status,
-        /// Seconds until the kernel forgets the idle entry.
+        /// Seconds until the kernel removes the entry if it stays idle.
         timeout: u64,
         /// The connection mark.
         mark: u32,
         /// References that the kernel holds.
         references: u32,
-        /// What passed in the original direction.
+        /// Packets and bytes of the original direction.
         counters_original: Counters,
-        /// What passed in the reply direction.
+        /// Packets and bytes of the reply direction.
         counters_reply: Counters,
-        /// Nanoseconds since the epoch when it began.
+        /// Start of the connection in nanoseconds since the epoch.
         start: u64,
-        /// Nanoseconds since the epoch when it ended.
+        /// End of the connection in nanoseconds since the epoch.
         stop: u64,
-        /// Nanoseconds since the epoch when the event happened.
+        /// Time of the event in nanoseconds since the epoch.
         event: u64,
         /// TCP details.
         tcp: Tcp,
@@ -109,11 +108,11 @@ views! {
         sequence_original: SequenceAdjustment,
         /// How TCP sequence numbers of the reply direction are adjusted.
         sequence_reply: SequenceAdjustment,
-        /// What the SYN proxy keeps.
+        /// The SYN proxy's data.
         syn_proxy: SynProxy,
         /// Name of the helper.
         helper: String,
-        /// What the helper keeps.
+        /// The helper's data.
         helper_info: Vec<u8>,
         /// Labels, by bit.
         labels: Vec<u16>,
@@ -136,9 +135,9 @@ views! {
     Tcp {
         /// The state.
         state: TcpState,
-        /// What was noted of the side that sends in the original direction.
+        /// Flags of the side that sends in the original direction.
         flags_original: TcpFlags,
-        /// What was noted of the side that sends in the reply direction.
+        /// Flags of the side that sends in the reply direction.
         flags_reply: TcpFlags,
         /// Window scale of the original direction.
         window_scale_original: u8,
@@ -180,8 +179,8 @@ views! {
         handshake_sequence: u64,
     }
 
-    /// How TCP sequence numbers of one direction are adjusted, where NAT changed the length of what
-    /// was said.
+    /// How TCP sequence numbers of one direction are adjusted, because NAT changed the length of the
+    /// payload.
     ///
     /// ```
     /// let mut entry = nfct::Conntrack::new()?;
@@ -190,15 +189,15 @@ views! {
     /// # Ok::<(), nfct::Error>(())
     /// ```
     SequenceAdjustment {
-        /// The sequence number from which `after` holds.
+        /// The sequence number from which `after` applies.
         position: u32,
-        /// What is added before it.
+        /// Offset before the position.
         before: i32,
-        /// What is added from it on.
+        /// Offset from the position on.
         after: i32,
     }
 
-    /// What the SYN proxy keeps of a connection.
+    /// The SYN proxy's data on a connection.
     ///
     /// ```
     /// let mut entry = nfct::Conntrack::new()?;
@@ -207,11 +206,11 @@ views! {
     /// # Ok::<(), nfct::Error>(())
     /// ```
     SynProxy {
-        /// Initial sequence number that it gave.
+        /// Initial sequence number that it sent.
         initial_sequence: u32,
-        /// Initial time stamp that it gave.
+        /// Initial timestamp that it sent.
         initial_timestamp: u32,
-        /// Offset of time stamps behind it.
+        /// Offset of timestamps behind it.
         timestamp_offset: u32,
     }
 }
@@ -231,7 +230,7 @@ impl ConntrackRef {
             u64::try_from(since.as_nanos()).ok()
         };
         let sequence = |position, before, after| {
-            whole(SequenceAdjustment {
+            if_set(SequenceAdjustment {
                 position: self.get(position),
                 before: self.get(before),
                 after: self.get(after),
@@ -251,19 +250,19 @@ impl ConntrackRef {
             start: nanoseconds(attr::TIMESTAMP_START),
             stop: nanoseconds(attr::TIMESTAMP_STOP),
             event: nanoseconds(attr::TIMESTAMP_EVENT),
-            tcp: whole(Tcp {
+            tcp: if_set(Tcp {
                 state: self.tcp_state(),
                 flags_original: self.get(attr::TCP_FLAGS_ORIG),
                 flags_reply: self.get(attr::TCP_FLAGS_REPL),
                 window_scale_original: self.get(attr::TCP_WSCALE_ORIG),
                 window_scale_reply: self.get(attr::TCP_WSCALE_REPL),
             }),
-            sctp: whole(Sctp {
+            sctp: if_set(Sctp {
                 state: self.sctp_state(),
                 vtag_original: self.get(attr::SCTP_VTAG_ORIG),
                 vtag_reply: self.get(attr::SCTP_VTAG_REPL),
             }),
-            dccp: whole(Dccp {
+            dccp: if_set(Dccp {
                 state: self.dccp_state(),
                 role: self.get(attr::DCCP_ROLE),
                 handshake_sequence: self.get(attr::DCCP_HANDSHAKE_SEQ),
@@ -278,7 +277,7 @@ impl ConntrackRef {
                 attr::REPL_NAT_SEQ_OFFSET_BEFORE,
                 attr::REPL_NAT_SEQ_OFFSET_AFTER,
             ),
-            syn_proxy: whole(SynProxy {
+            syn_proxy: if_set(SynProxy {
                 initial_sequence: self.get(attr::SYNPROXY_ISN),
                 initial_timestamp: self.get(attr::SYNPROXY_ITS),
                 timestamp_offset: self.get(attr::SYNPROXY_TSOFF),
@@ -292,12 +291,12 @@ impl ConntrackRef {
     }
 }
 
-/// Nothing where nothing is set.
-fn whole<T: Default + PartialEq>(value: T) -> Option<T> {
+/// `None` if nothing is set.
+fn if_set<T: Default + PartialEq>(value: T) -> Option<T> {
     (value != T::default()).then_some(value)
 }
 
-/// Enumerations: the name where there is one, or the number.
+/// Enumerations: the name if there is one, or the number.
 #[cfg(feature = "serde")]
 mod as_name {
     use std::fmt;

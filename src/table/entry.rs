@@ -59,7 +59,7 @@ impl<A: Address> PackedTuple<A> {
         let (src_l4, dst_l4) = match tuple.layer4 {
             Layer4::Ports { src, dst } | Layer4::Keys { src, dst } => (src, dst),
             Layer4::Icmp { id, kind, code } => (id, u16::from_be_bytes([kind, code])),
-            Layer4::None => (0, 0),
+            _ => (0, 0),
         };
         Some(PackedTuple {
             src: A::from_ip(tuple.src)?,
@@ -322,16 +322,8 @@ mod tests {
             layer4: Layer4::Ports { src: 1, dst: 2 },
             zone: 0,
         };
-        let flow = Flow {
-            original: tuple,
-            reply: tuple,
-            id: 1,
-            status: nfct::Status::default(),
-            mark: 0,
-            timeout: None,
-            start: None,
-            stop: None,
-        };
+        let mut flow = Flow::new(tuple, tuple);
+        flow.id = 1;
         let now = Stamp { monotonic: (1 << 48) - 1, wall: 1_795_246_463_007 };
         for source in [Source::Event, Source::Dump, Source::Kernel] {
             for may_end_silently in [false, true] {

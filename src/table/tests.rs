@@ -29,20 +29,12 @@ fn flow(host: u8, port: u16, server: u8, udp: bool, id: u32) -> Flow {
     };
     let server = server_address(server);
     let tuple = |src, dst, layer4| Tuple { src, dst, protocol, layer4, zone: 0 };
-    Flow {
-        original: tuple(
-            inside.parse().unwrap(),
-            server,
-            Layer4::Ports { src: port + 100 * u16::from(host), dst: 443 },
-        ),
-        reply: tuple(server, public.parse().unwrap(), Layer4::Ports { src: 443, dst: port }),
-        id,
-        status: Status::default(),
-        mark: 0,
-        timeout: None,
-        start: None,
-        stop: None,
-    }
+    let mut flow = Flow::new(
+        tuple(inside.parse().unwrap(), server, Layer4::Ports { src: port + 100 * u16::from(host), dst: 443 }),
+        tuple(server, public.parse().unwrap(), Layer4::Ports { src: 443, dst: port }),
+    );
+    flow.id = id;
+    flow
 }
 
 fn server_address(server: u8) -> std::net::IpAddr {
@@ -65,8 +57,13 @@ enum Step {
 /// Some have the kernel's timestamp of their beginning, in any order.
 fn flows() -> impl Strategy<Value = Flow> {
     let start = prop::option::of((0..100_u64).prop_map(|earlier| (1_700_000_000_000 - earlier) * 1_000_000));
-    (1..4_u8, 1..4_u16, 1..4_u8, any::<bool>(), 1..6_u32, start)
-        .prop_map(|(host, port, server, udp, id, start)| Flow { start, ..flow(host, port, server, udp, id) })
+    (1..4_u8, 1..4_u16, 1..4_u8, any::<bool>(), 1..6_u32, start).prop_map(
+        |(host, port, server, udp, id, start)| {
+            let mut flow = flow(host, port, server, udp, id);
+            flow.start = start;
+            flow
+        },
+    )
 }
 
 fn events() -> impl Strategy<Value = Step> {
@@ -263,7 +260,8 @@ fn a_destroy_event_that_overtakes_the_new_event_wins() {
     let mut table = Table::new(Key::NatPort, Duration::from_millis(DEL_DELAY));
     let live = flow(2, 1, 1, false, 7);
     // IPS_DYING is bit 9 in the kernel.
-    let dying = Flow { status: Status(1 << 9), ..live };
+    let mut dying = live;
+    dying.status = Status(1 << 9);
     table.close(&dying, stamp(0));
     assert!(!table.open(&dying, Source::Event, stamp(1)));
     assert_eq!(table.live(), 0);

@@ -62,8 +62,7 @@ impl Tracker {
                 summary
             };
             let merging = thread::Builder::new().name("merge".to_owned()).spawn_scoped(scope, merge);
-            let merging =
-                merging.map_err(|source| Error::System { doing: "starting a thread", hint: "", source })?;
+            let merging = merging.map_err(|source| Error::new("starting a thread", source))?;
             let mut dump = query.dump(Family::Any)?;
             loop {
                 let mut batch: Vec<Piece> = empty.try_recv().unwrap_or_default();

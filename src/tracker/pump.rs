@@ -68,6 +68,8 @@ impl Tracker {
                     break;
                 }
                 Received::Overrun => self.note_overrun(state),
+                // More may wait already: only an empty read shows that the socket is drained.
+                _ => {}
             }
         }
         let is_expired = self.expire(state);

@@ -54,11 +54,11 @@ impl Tracker {
                 Ok(Err(error)) => error,
                 Err(_) => {
                     let source = std::io::Error::other("the thread panicked");
-                    Error::System { doing: name, hint: "", source }
+                    Error::new(name, source)
                 }
             });
         };
         let started = std::thread::Builder::new().name(name.to_owned()).spawn(thread);
-        started.map(|_| ()).map_err(|source| Error::System { doing: "starting a thread", hint: "", source })
+        started.map(|_| ()).map_err(|source| Error::new("starting a thread", source))
     }
 }

@@ -83,8 +83,8 @@ pub(super) fn delete(lab: &Lab, which: impl Fn(&Flow) -> bool + Send) -> usize {
         let flows: Vec<_> = query.dump(Family::Any).unwrap().map(Result::unwrap).filter(which).collect();
         for flow in &flows {
             let mut entry = Conntrack::new().unwrap();
-            entry.set_tuples(&flow.original, &flow.reply);
-            query.delete(&entry).unwrap_or_else(|error| panic!("{}: {error}", flow.original));
+            entry.set_tuples(&flow.original, &flow.reply).unwrap();
+            assert!(query.delete(&entry).unwrap_or_else(|error| panic!("{}: {error}", flow.original)));
         }
         flows.len()
     })
@@ -121,7 +121,7 @@ pub(super) fn create(lab: &Lab, query: &mut Query, [inside, server, public]: [u1
     };
     let (client, server) = (lab.client_at(0, inside), lab.server_at(server));
     let mut entry = Conntrack::new().unwrap();
-    entry.set_tuples(&tuple(client, server), &tuple(server, (lab.public(0), public).into()));
+    entry.set_tuples(&tuple(client, server), &tuple(server, (lab.public(0), public).into())).unwrap();
     // CONFIRMED, ASSURED and SEEN_REPLY; established.
     entry.set_status(Status(8 | 4 | 2)).set_timeout(Duration::from_secs(3600)).set_tcp_state(3);
     query.create(&entry).unwrap();

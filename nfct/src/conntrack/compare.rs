@@ -4,17 +4,18 @@ use std::ops::BitOr;
 
 use nfct_sys as sys;
 
-use super::{ConntrackRef, attr};
+use super::attr;
+use super::object::ConntrackRef;
 
-/// What to compare, and how; join them with `|`.
+/// What to compare, and how; combine with `|`.
 ///
 /// ```
 /// use nfct::{Compare, Conntrack};
 ///
 /// let (mut a, mut b) = (Conntrack::new()?, Conntrack::new()?);
 /// a.set_mark(7);
-/// assert!(a.compare(&b, Compare::ALL), "what only one of them has does not count");
-/// assert!(!a.compare(&b, Compare::STRICT), "unless it is to");
+/// assert!(a.compare(&b, Compare::ALL), "an attribute of only one object is ignored");
+/// assert!(!a.compare(&b, Compare::STRICT), "but not here");
 /// b.set_mark(8);
 /// assert!(!a.compare(&b, Compare::ALL));
 /// assert!(a.compare(&b, Compare::ORIGINAL | Compare::REPLY));
@@ -24,22 +25,22 @@ use super::{ConntrackRef, attr};
 pub struct Compare(u32);
 
 impl Compare {
-    /// Both tuples, id, mark, time-out, status, protocol state, zones, security context and labels.
-    /// Of the status: whether the first object's bits are set in the second.
+    /// Both tuples, id, mark, timeout, status, protocol state, zones, security context and labels.
+    /// The status matches if the second object has all bits of the first.
     pub const ALL: Compare = Compare(sys::NFCT_CMP_ALL);
     /// The original tuple.
     pub const ORIGINAL: Compare = Compare(sys::NFCT_CMP_ORIG);
     /// The reply tuple.
     pub const REPLY: Compare = Compare(sys::NFCT_CMP_REPL);
-    /// The time-outs are equal.
+    /// The timeouts are equal.
     pub const TIMEOUT_EQUAL: Compare = Compare(sys::NFCT_CMP_TIMEOUT_EQ);
-    /// The first time-out is longer.
+    /// The first timeout is longer.
     pub const TIMEOUT_LONGER: Compare = Compare(sys::NFCT_CMP_TIMEOUT_GT);
-    /// The first time-out is shorter.
+    /// The first timeout is shorter.
     pub const TIMEOUT_SHORTER: Compare = Compare(sys::NFCT_CMP_TIMEOUT_LT);
-    /// What the first object alone has makes them differ.
+    /// An attribute that only the first object has is a difference.
     pub const MASK: Compare = Compare(sys::NFCT_CMP_MASK);
-    /// What one object alone has makes them differ.
+    /// An attribute that only one of the objects has is a difference.
     pub const STRICT: Compare = Compare(sys::NFCT_CMP_STRICT);
 
     pub(crate) fn bits(self) -> u32 {
@@ -60,8 +61,8 @@ impl BitOr for Compare {
 }
 
 impl ConntrackRef {
-    /// Whether two objects are the same, as far as `what` asks. What is not set in both does not
-    /// count, but for [`Compare::MASK`] and [`Compare::STRICT`].
+    /// Whether two objects are the same in `what`. Attributes that are not set in both are ignored, except
+    /// with [`Compare::MASK`] and [`Compare::STRICT`].
     ///
     /// ```
     /// use std::time::Duration;
@@ -80,8 +81,8 @@ impl ConntrackRef {
         same > 0 && self.compare_timeouts(other, what)
     }
 
-    /// The library looks at the flags of time-outs only when it compares everything, which it does
-    /// only where there are none of them.
+    /// Compares the timeouts as the flags say: the library looks at these flags only when it compares
+    /// everything, which it does only without them.
     fn compare_timeouts(&self, other: &ConntrackRef, what: Compare) -> bool {
         let accepted = [
             (Compare::TIMEOUT_SHORTER, std::cmp::Ordering::Less),

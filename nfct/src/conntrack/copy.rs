@@ -4,68 +4,69 @@ use std::ops::BitOr;
 
 use nfct_sys as sys;
 
-use super::attr::{self, Id};
-use super::codec;
-use super::{Conntrack, ConntrackRef};
+use super::attr::{self, Attribute, Id};
+use super::object::{Conntrack, ConntrackRef};
+use crate::error::out_of_memory;
+use crate::labels::Labels;
 
-/// Which attributes to copy; join them with `|`.
+/// Which attributes to copy; combine with `|`.
 ///
 /// ```
-/// use nfct::{Conntrack, Parts};
+/// use nfct::{Conntrack, CopyParts};
 ///
 /// let mut from = Conntrack::new()?;
 /// from.set_mark(7);
 /// let mut to = Conntrack::new()?;
-/// to.copy_from(&from, Parts::ORIGINAL | Parts::REPLY);
+/// to.copy_from(&from, CopyParts::ORIGINAL | CopyParts::REPLY);
 /// assert_eq!(to.mark(), None);
-/// to.copy_from(&from, Parts::META);
+/// to.copy_from(&from, CopyParts::META);
 /// assert_eq!(to.mark(), Some(7));
 /// # Ok::<(), nfct::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Parts(u32);
+pub struct CopyParts(u32);
 
-impl Parts {
+impl CopyParts {
     /// Everything.
-    pub const ALL: Parts = Parts(sys::NFCT_CP_ORIG | sys::NFCT_CP_REPL | sys::NFCT_CP_META);
+    pub const ALL: CopyParts = CopyParts(sys::NFCT_CP_ORIG | sys::NFCT_CP_REPL | sys::NFCT_CP_META);
     /// Addresses, protocols and ports of the original tuple, and ICMP details.
-    pub const ORIGINAL: Parts = Parts(sys::NFCT_CP_ORIG);
+    pub const ORIGINAL: CopyParts = CopyParts(sys::NFCT_CP_ORIG);
     /// Addresses, protocols and ports of the reply tuple.
-    pub const REPLY: Parts = Parts(sys::NFCT_CP_REPL);
-    /// All the rest: states, mark, time-out, zones, counters, master...
-    pub const META: Parts = Parts(sys::NFCT_CP_META);
+    pub const REPLY: CopyParts = CopyParts(sys::NFCT_CP_REPL);
+    /// Everything else: states, mark, timeout, zones, counters, the master.
+    pub const META: CopyParts = CopyParts(sys::NFCT_CP_META);
 
-    /// Where the library counts an attribute.
-    fn of(id: Id) -> Parts {
+    /// The part to which the library assigns an attribute.
+    fn of(id: Id) -> CopyParts {
         match id.name().strip_prefix("ATTR_").unwrap_or_default().split_once('_') {
-            _ if id >= attr::TCP_STATE.id() => Parts::META,
-            Some(("REPL", _)) => Parts::REPLY,
-            _ => Parts::ORIGINAL,
+            _ if id >= attr::TCP_STATE.id() => CopyParts::META,
+            Some(("REPL", _)) => CopyParts::REPLY,
+            _ => CopyParts::ORIGINAL,
         }
     }
 }
 
-impl BitOr for Parts {
-    type Output = Parts;
+impl BitOr for CopyParts {
+    type Output = CopyParts;
 
-    fn bitor(self, other: Parts) -> Parts {
-        Parts(self.0 | other.0)
+    fn bitor(self, other: CopyParts) -> CopyParts {
+        CopyParts(self.0 | other.0)
     }
 }
 
 impl Conntrack {
-    /// Copies the attributes of `parts` that are set in `from`; the others stay as they are. To take
-    /// over everything and forget the rest, assign a clone.
+    /// Copies the attributes of `parts` that are set in `from`; the others do not change. For an exact
+    /// copy, assign a clone.
     ///
     /// ```
-    /// # use nfct::{Conntrack, Parts};
+    /// # use nfct::{Conntrack, CopyParts};
     /// let (mut to, from) = (Conntrack::new()?, Conntrack::new()?);
-    /// to.set_mark(7).copy_from(&from, Parts::ALL);
+    /// to.set_mark(7).copy_from(&from, CopyParts::ALL);
     /// assert_eq!(to.mark(), Some(7));
     /// # Ok::<(), nfct::Error>(())
     /// ```
-    pub fn copy_from(&mut self, from: &ConntrackRef, parts: Parts) -> &mut Self {
-        for id in from.attributes().filter(|id| Parts::of(*id).0 & parts.0 != 0) {
+    pub fn copy_from(&mut self, from: &ConntrackRef, parts: CopyParts) -> &mut Self {
+        for id in attr::all().filter(|id| CopyParts::of(*id).0 & parts.0 != 0) {
             self.copy(from, id);
         }
         self
@@ -73,7 +74,7 @@ impl Conntrack {
 
     /// Copies one attribute, if it is set in `from`.
     ///
-    /// The time of an event ([`attr::TIMESTAMP_EVENT`]) stays behind: the library can't copy it.
+    /// The time of an event ([`attr::TIMESTAMP_EVENT`]) is not copied: the library cannot do it.
     ///
     /// ```
     /// # use nfct::{Conntrack, attr};
@@ -85,29 +86,55 @@ impl Conntrack {
     /// ```
     pub fn copy(&mut self, from: &ConntrackRef, attribute: impl Into<Id>) -> &mut Self {
         let id = attribute.into();
-        if !from.is_set(id) || id == attr::TIMESTAMP_EVENT.id() {
+        let number = id.number();
+        if !from.has(number) || id == attr::TIMESTAMP_EVENT.id() {
             return self;
         }
-        // The library's own copy loses the upper end of a NAT's ports, the answer's half of ICMP
-        // details, and the length of a helper's data: setting what was read loses nothing.
+        // The library's own copy loses the upper end of a NAT port range, the reply's half of the ICMP
+        // details, and the length of a helper's data. Setting the value that was read loses nothing.
         if id == attr::HELPER_INFO.id() {
-            if let Some(info) = from.helper_info() {
-                let _ = self.set_helper_info(&info);
+            let mut with_info = self.without_helper_info();
+            // What an object holds is never too long.
+            if from.helper_info().is_some_and(|info| with_info.set_helper_info(&info).is_ok()) {
+                *self = with_info;
             }
-        } else if id == attr::CONNLABELS.id() || id == attr::CONNLABELS_MASK.id() {
-            if let Some(labels) = codec::labels::read(from, id) {
-                let _ = codec::labels::write(self, id, labels);
-            }
+        } else if id == attr::CONNLABELS.id() {
+            self.copy_labels(from, attr::CONNLABELS);
+        } else if id == attr::CONNLABELS_MASK.id() {
+            self.copy_labels(from, attr::CONNLABELS_MASK);
         } else if id.is_read_only() {
             // SAFETY: two live objects, one of them borrowed for writing, and an attribute that the
             // library knows, since it is set.
-            unsafe { sys::nfct_copy_attr(self.as_ptr(), from.as_ptr(), id.number()) };
-        } else if let Some(value) = codec::pointer(from, id) {
-            self.make_room_for(id);
-            codec::set_pointer(self, id, value.as_ptr());
-            self.settle(id);
+            unsafe { sys::nfct_copy_attr(self.as_ptr(), from.as_ptr(), number) };
+        } else if let Some(value) = from.pointer(number) {
+            self.make_room_for(number);
+            // SAFETY: the value of the same attribute in another object, which is no bitmask.
+            unsafe { self.set_pointer(number, value.as_ptr()) };
+            self.settle(number);
         }
         self
+    }
+
+    fn copy_labels(&mut self, from: &ConntrackRef, attribute: Attribute<Labels>) {
+        if let Some(labels) = attribute.read(from) {
+            // Labels are never refused.
+            let _ = attribute.write(self, labels);
+        }
+    }
+}
+
+impl ConntrackRef {
+    /// A copy without a helper's data: to unset them is not enough, because the library would still
+    /// write them into messages.
+    pub(super) fn without_helper_info(&self) -> Conntrack {
+        if !self.has(attr::HELPER_INFO.id().number()) {
+            return self.to_owned();
+        }
+        let mut without = Conntrack::new().unwrap_or_else(|_| out_of_memory());
+        for id in attr::all().filter(|id| *id != attr::HELPER_INFO.id()) {
+            without.copy(self, id);
+        }
+        without
     }
 }
 
@@ -122,7 +149,7 @@ mod tests {
         to.set_mark(8);
         to.copy(&from, attr::MARK).copy(&from, attr::STATUS);
         assert_eq!((to.mark(), to.zone(), to.status()), (Some(7), None, None));
-        // What is not set there stays as it was here.
+        // What is not set in `from` does not change in `to`.
         from.unset(attr::MARK);
         assert_eq!(to.copy(&from, attr::MARK).mark(), Some(7));
     }

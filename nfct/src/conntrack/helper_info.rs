@@ -1,21 +1,20 @@
-//! What a helper keeps of a connection: bytes of a length that the library
-//! forgets.
+//! A helper's data: bytes whose length the library loses.
 //!
-//! Its setter and its copy functions leave the length of the bytes before in
-//! place, its getter does not tell it, and unsetting the attribute does not
-//! keep the bytes out of a message. Only its parser gets all of it right, and
-//! only for an object that has none yet. So they are set by a message to an
-//! object without them, and read from a message that the library writes.
+//! Its setter and its copy functions keep the length of the bytes before, its getter does not return it,
+//! and unsetting the attribute does not keep the bytes out of a message. Only its parser handles all of it
+//! correctly, and only for an object that has none yet. So the bytes are set by a message to an object
+//! without them, and read from a message that the library writes.
 
+use std::ffi::CStr;
+
+use libc::c_char;
 use nfct_sys as sys;
 
-use super::attr::{self, HELPER_INFO, HELPER_NAME};
-use super::{Conntrack, ConntrackRef};
+use super::object::{Conntrack, ConntrackRef};
 use crate::error::Error;
-use crate::state::Layer3;
 use crate::wire::{Attributes, HEADER};
 
-/// What fits an attribute in an attribute, whose lengths have 16 bits.
+/// The longest data that fit into an attribute within an attribute, whose lengths have 16 bits.
 pub(super) const MOST_BYTES: usize = 65_000;
 
 const DOING: &str = "setting a helper's data";
@@ -23,25 +22,33 @@ const NESTED: u16 = 0x8000;
 
 impl ConntrackRef {
     pub(super) fn helper_info(&self) -> Option<Vec<u8>> {
-        if !self.is_set(HELPER_INFO) {
+        if !self.has(sys::ATTR_HELPER_INFO) {
             return None;
         }
-        // An object that has nothing but what the library wants before it writes them.
+        // The library writes the bytes only for an object with these two attributes; it gets no others.
+        let needed = [sys::ATTR_HELPER_NAME, sys::ATTR_HELPER_INFO, sys::ATTR_ORIG_L3PROTO];
         let mut probe = self.to_owned();
-        let name = probe.get(HELPER_NAME).unwrap_or_default();
-        for id in attr::all().filter(|id| *id != HELPER_INFO.id()) {
-            probe.unset(id);
+        for number in (0..sys::ATTR_MAX).filter(|number| !needed.contains(number)) {
+            probe.clear(number);
         }
-        probe.put(attr::ORIG_L3PROTO, Layer3::Ipv4);
-        probe.set(HELPER_NAME, name).ok()?;
+        // SAFETY: a live object that is borrowed for writing, and an attribute of eight bits.
+        unsafe { sys::nfct_set_attr_u8(probe.as_ptr(), sys::ATTR_ORIG_L3PROTO, libc::AF_INET as u8) };
+        if !probe.has(sys::ATTR_HELPER_NAME) {
+            // SAFETY: the attribute is a C string.
+            unsafe { probe.set_pointer(sys::ATTR_HELPER_NAME, c"".as_ptr().cast()) };
+        }
         let message = probe.to_message().ok()?;
-        // Behind the header and the `struct nfgenmsg`.
+        // After the header and the `struct nfgenmsg`.
         let help = find(message.get(HEADER + 4..)?, sys::CTA_HELP)?;
         find(help, sys::CTA_HELP_INFO).map(<[u8]>::to_vec)
     }
 }
 
 impl Conntrack {
+    /// Sets the bytes of an object that has had none.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for more than [`MOST_BYTES`].
     pub(super) fn set_helper_info(&mut self, info: &[u8]) -> Result<(), Error> {
         if info.len() > MOST_BYTES {
             return Err(Error::Invalid {
@@ -50,32 +57,22 @@ impl Conntrack {
                 expected: "at most 65000 bytes (the kernel keeps 32)",
             });
         }
-        self.forget_helper_info();
-        let name = self.get(HELPER_NAME);
-        let mut text = name.clone().unwrap_or_default().into_bytes();
-        text.push(0);
+        // The parser sets the name too: the message has the one that is set, or none.
+        let name = self.pointer(sys::ATTR_HELPER_NAME).map(|name| {
+            // SAFETY: the attribute is a C string of the object, which is not changed while it is read.
+            unsafe { CStr::from_ptr(name.cast::<c_char>().as_ptr()) }.to_bytes_with_nul().to_vec()
+        });
         let mut help = Vec::new();
-        append(&mut help, sys::CTA_HELP_NAME as u16, &text);
+        append(&mut help, sys::CTA_HELP_NAME as u16, name.as_deref().unwrap_or(&[0]));
         append(&mut help, sys::CTA_HELP_INFO as u16, info);
         let mut payload = Vec::new();
         append(&mut payload, sys::CTA_HELP as u16 | NESTED, &help);
-        self.add(&payload, 0, DOING)?;
+        // SAFETY: attributes that were written here: a string with a zero byte at its end, and bytes.
+        unsafe { self.read_attributes(&payload, 0, DOING)? };
         if name.is_none() {
-            self.unset(HELPER_NAME);
+            self.clear(sys::ATTR_HELPER_NAME);
         }
         Ok(())
-    }
-
-    /// Goes on with an object that is the same but for the bytes.
-    pub(super) fn forget_helper_info(&mut self) {
-        if !self.is_set(HELPER_INFO) {
-            return;
-        }
-        let mut without = Conntrack::new().unwrap_or_else(|_| super::out_of_memory());
-        for id in self.attributes().filter(|id| *id != HELPER_INFO.id()) {
-            without.copy(self, id);
-        }
-        *self = without;
     }
 }
 
@@ -83,7 +80,7 @@ fn find(attributes: &[u8], wanted: u32) -> Option<&[u8]> {
     Attributes::new(attributes).flatten().find(|(kind, _)| u32::from(*kind) == wanted).map(|(_, value)| value)
 }
 
-/// Appends an attribute of fewer bytes than 16 bits can say, padded to four.
+/// Appends an attribute, padded to four bytes; its length fits 16 bits.
 fn append(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
     to.extend((value.len() as u16 + 4).to_ne_bytes());
     to.extend(kind.to_ne_bytes());

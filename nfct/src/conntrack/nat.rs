@@ -1,16 +1,17 @@
-//! The library's set-up options: making one direction from the other, and
-//! telling and undoing NAT.
+//! NAT: whether an entry has it, setting it up, and undoing it.
+
+use std::net::IpAddr;
 
 use nfct_sys as sys;
 
 use super::attr::{self, Id};
-use super::{Conntrack, ConntrackRef};
+use super::object::{Conntrack, ConntrackRef};
 use crate::error::Error;
 use crate::tuple::{Layer4, Tuple};
 
-/// # What NAT did to it
+/// # Whether an entry is translated
 ///
-/// Where the status is set, an entry whose NAT was not decided yet has none.
+/// An entry whose status says that NAT is not decided yet has no NAT.
 ///
 /// ```
 /// let entry = nfct::Conntrack::new()?;
@@ -22,13 +23,10 @@ impl ConntrackRef {
     /// Whether the source address is translated.
     ///
     /// ```
-    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
-    /// # let tuple = |src: &str, dst: &str, from, to| Tuple {
-    /// #     src: src.parse().unwrap(), dst: dst.parse().unwrap(),
-    /// #     protocol: Protocol::Tcp, layer4: Layer4::Ports { src: from, dst: to }, zone: 0,
-    /// # };
+    /// # use nfct::{Conntrack, Tuple, attr};
+    /// # fn tuple(src: [u8; 4], dst: [u8; 4], from: u16, to: u16) -> Tuple { Tuple::tcp((src, from), (dst, to)) }
     /// let mut entry = Conntrack::new()?;
-    /// entry.set_tuples(&tuple("10.0.0.1", "192.0.2.1", 1, 2), &tuple("192.0.2.1", "203.0.113.9", 2, 1));
+    /// entry.set_tuples(&tuple([10, 0, 0, 1], [192, 0, 2, 1], 1, 2), &tuple([192, 0, 2, 1], [203, 0, 113, 9], 2, 1))?;
     /// assert!(entry.is_source_nat() && !entry.is_source_port_nat());
     /// # Ok::<(), nfct::Error>(())
     /// ```
@@ -39,13 +37,10 @@ impl ConntrackRef {
     /// Whether the destination address is translated.
     ///
     /// ```
-    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
-    /// # let tuple = |src: &str, dst: &str, from, to| Tuple {
-    /// #     src: src.parse().unwrap(), dst: dst.parse().unwrap(),
-    /// #     protocol: Protocol::Tcp, layer4: Layer4::Ports { src: from, dst: to }, zone: 0,
-    /// # };
+    /// # use nfct::{Conntrack, Tuple, attr};
+    /// # fn tuple(src: [u8; 4], dst: [u8; 4], from: u16, to: u16) -> Tuple { Tuple::tcp((src, from), (dst, to)) }
     /// let mut entry = Conntrack::new()?;
-    /// entry.set_tuples(&tuple("192.0.2.1", "203.0.113.9", 1, 2), &tuple("10.0.0.1", "192.0.2.1", 2, 1));
+    /// entry.set_tuples(&tuple([192, 0, 2, 1], [203, 0, 113, 9], 1, 2), &tuple([10, 0, 0, 1], [192, 0, 2, 1], 2, 1))?;
     /// assert!(entry.is_destination_nat());
     /// # Ok::<(), nfct::Error>(())
     /// ```
@@ -56,13 +51,10 @@ impl ConntrackRef {
     /// Whether the source port is translated.
     ///
     /// ```
-    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
-    /// # let tuple = |src: &str, dst: &str, from, to| Tuple {
-    /// #     src: src.parse().unwrap(), dst: dst.parse().unwrap(),
-    /// #     protocol: Protocol::Tcp, layer4: Layer4::Ports { src: from, dst: to }, zone: 0,
-    /// # };
+    /// # use nfct::{Conntrack, Tuple, attr};
+    /// # fn tuple(src: [u8; 4], dst: [u8; 4], from: u16, to: u16) -> Tuple { Tuple::tcp((src, from), (dst, to)) }
     /// let mut entry = Conntrack::new()?;
-    /// entry.set_tuples(&tuple("10.0.0.1", "192.0.2.1", 1, 2), &tuple("192.0.2.1", "203.0.113.9", 2, 9));
+    /// entry.set_tuples(&tuple([10, 0, 0, 1], [192, 0, 2, 1], 1, 2), &tuple([192, 0, 2, 1], [203, 0, 113, 9], 2, 9))?;
     /// assert!(entry.is_source_port_nat());
     /// # Ok::<(), nfct::Error>(())
     /// ```
@@ -73,13 +65,10 @@ impl ConntrackRef {
     /// Whether the destination port is translated.
     ///
     /// ```
-    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
-    /// # let tuple = |src: &str, dst: &str, from, to| Tuple {
-    /// #     src: src.parse().unwrap(), dst: dst.parse().unwrap(),
-    /// #     protocol: Protocol::Tcp, layer4: Layer4::Ports { src: from, dst: to }, zone: 0,
-    /// # };
+    /// # use nfct::{Conntrack, Tuple, attr};
+    /// # fn tuple(src: [u8; 4], dst: [u8; 4], from: u16, to: u16) -> Tuple { Tuple::tcp((src, from), (dst, to)) }
     /// let mut entry = Conntrack::new()?;
-    /// entry.set_tuples(&tuple("192.0.2.1", "203.0.113.9", 1, 80), &tuple("10.0.0.1", "192.0.2.1", 8080, 1));
+    /// entry.set_tuples(&tuple([192, 0, 2, 1], [203, 0, 113, 9], 1, 80), &tuple([10, 0, 0, 1], [192, 0, 2, 1], 8080, 1))?;
     /// assert!(entry.is_destination_port_nat());
     /// # Ok::<(), nfct::Error>(())
     /// ```
@@ -96,81 +85,111 @@ impl ConntrackRef {
 /// # Setting up NAT
 ///
 /// ```
-/// use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
+/// use nfct::{Conntrack, Tuple, attr};
 ///
-/// let original = Tuple {
-///     src: "192.168.7.2".parse()?,
-///     dst: "198.51.100.1".parse()?,
-///     protocol: Protocol::Udp,
-///     layer4: Layer4::Ports { src: 40000, dst: 53 },
-///     zone: 0,
-/// };
+/// let original = Tuple::udp(([192, 168, 7, 2], 40000), ([198, 51, 100, 1], 53));
 /// let mut entry = Conntrack::new()?;
-/// entry.set_original(&original).setup_reply()?;
+/// entry.set_original(&original)?.setup_reply()?;
 /// assert_eq!(entry.get(attr::REPL_PORT_DST), Some(40000));
+/// // The kernel translates the source of the new entry:
+/// entry.set_source_nat([203, 0, 113, 9].into(), Some(51000));
 ///
-/// // An entry that was translated, as it is to be made again by NAT itself:
+/// // To create an entry that was translated again, undo its NAT: the kernel repeats it.
+/// let mut entry = Conntrack::new()?;
+/// entry.set_original(&original)?.setup_reply()?;
 /// entry.set(attr::REPL_IPV4_DST, [203, 0, 113, 9].into())?;
 /// assert!(entry.is_source_nat());
 /// entry.undo_source_nat();
 /// assert_eq!(entry.get(attr::SNAT_IPV4), Some([203, 0, 113, 9].into()));
 /// assert_eq!(entry.get(attr::REPL_IPV4_DST), Some([192, 168, 7, 2].into()));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), nfct::Error>(())
 /// ```
 impl Conntrack {
-    /// Makes the original tuple the reverse of the reply.
+    /// Sets the original tuple to the reverse of the reply.
     ///
     /// ```
-    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
-    /// # let tuple = |src: &str, dst: &str, from, to| Tuple {
-    /// #     src: src.parse().unwrap(), dst: dst.parse().unwrap(),
-    /// #     protocol: Protocol::Tcp, layer4: Layer4::Ports { src: from, dst: to }, zone: 0,
-    /// # };
+    /// # use nfct::{Conntrack, Tuple, attr};
+    /// # fn tuple(src: [u8; 4], dst: [u8; 4], from: u16, to: u16) -> Tuple { Tuple::tcp((src, from), (dst, to)) }
     /// let mut entry = Conntrack::new()?;
-    /// entry.set_reply(&tuple("192.0.2.1", "10.0.0.1", 2, 1)).setup_original()?;
-    /// assert_eq!(entry.original(), Some(tuple("10.0.0.1", "192.0.2.1", 1, 2)));
+    /// entry.set_reply(&tuple([192, 0, 2, 1], [10, 0, 0, 1], 2, 1))?.setup_original()?;
+    /// assert_eq!(entry.original(), Some(tuple([10, 0, 0, 1], [192, 0, 2, 1], 1, 2)));
     /// # Ok::<(), nfct::Error>(())
     /// ```
     ///
     /// # Errors
-    /// [`Error::Invalid`] unless the reply is whole: addresses, network and transport protocol.
+    /// [`Error::Invalid`] unless the reply is complete: addresses, network and transport protocol.
     pub fn setup_original(&mut self) -> Result<&mut Self, Error> {
         let reply = self.reply();
         self.setup(reply, sys::NFCT_SOPT_SETUP_ORIGINAL)
     }
 
-    /// Makes the reply tuple the reverse of the original.
+    /// Sets the reply tuple to the reverse of the original.
     ///
     /// ```
-    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
-    /// # let tuple = |src: &str, dst: &str, from, to| Tuple {
-    /// #     src: src.parse().unwrap(), dst: dst.parse().unwrap(),
-    /// #     protocol: Protocol::Tcp, layer4: Layer4::Ports { src: from, dst: to }, zone: 0,
-    /// # };
+    /// # use nfct::{Conntrack, Tuple, attr};
+    /// # fn tuple(src: [u8; 4], dst: [u8; 4], from: u16, to: u16) -> Tuple { Tuple::tcp((src, from), (dst, to)) }
     /// let mut entry = Conntrack::new()?;
-    /// entry.set_original(&tuple("10.0.0.1", "192.0.2.1", 1, 2)).setup_reply()?;
-    /// assert_eq!(entry.reply(), Some(tuple("192.0.2.1", "10.0.0.1", 2, 1)));
+    /// entry.set_original(&tuple([10, 0, 0, 1], [192, 0, 2, 1], 1, 2))?.setup_reply()?;
+    /// assert_eq!(entry.reply(), Some(tuple([192, 0, 2, 1], [10, 0, 0, 1], 2, 1)));
     /// # Ok::<(), nfct::Error>(())
     /// ```
     ///
     /// # Errors
-    /// [`Error::Invalid`] unless the original is whole: addresses, network and transport protocol.
+    /// [`Error::Invalid`] unless the original is complete: addresses, network and transport protocol.
     pub fn setup_reply(&mut self) -> Result<&mut Self, Error> {
         let original = self.original();
         self.setup(original, sys::NFCT_SOPT_SETUP_REPLY)
     }
 
-    /// Makes the reply's destination address that of the original's source, and what it was the
-    /// address to translate the source to.
+    /// Has the kernel translate the source of a new entry. The entry's reply tuple must be the reverse of
+    /// its original, without NAT.
+    ///
+    /// An address of the other family than the tuples is an [`Error::Invalid`] when the entry is sent: the
+    /// kernel would translate only the port.
     ///
     /// ```
-    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
-    /// # let tuple = |src: &str, dst: &str, from, to| Tuple {
-    /// #     src: src.parse().unwrap(), dst: dst.parse().unwrap(),
-    /// #     protocol: Protocol::Tcp, layer4: Layer4::Ports { src: from, dst: to }, zone: 0,
-    /// # };
+    /// let mut entry = nfct::Conntrack::new()?;
+    /// entry.set_source_nat([203, 0, 113, 9].into(), Some(51000));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
+    pub fn set_source_nat(&mut self, address: IpAddr, port: Option<u16>) -> &mut Self {
+        match address {
+            IpAddr::V4(address) => self.put(attr::SNAT_IPV4, address),
+            IpAddr::V6(address) => self.put(attr::SNAT_IPV6, address),
+        };
+        match port {
+            Some(port) => self.put(attr::SNAT_PORT, port),
+            None => self.unset(attr::SNAT_PORT),
+        }
+    }
+
+    /// Has the kernel translate the destination of a new entry, as [`Conntrack::set_source_nat`] does for
+    /// the source.
+    ///
+    /// ```
+    /// let mut entry = nfct::Conntrack::new()?;
+    /// entry.set_destination_nat([192, 168, 7, 2].into(), None);
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
+    pub fn set_destination_nat(&mut self, address: IpAddr, port: Option<u16>) -> &mut Self {
+        match address {
+            IpAddr::V4(address) => self.put(attr::DNAT_IPV4, address),
+            IpAddr::V6(address) => self.put(attr::DNAT_IPV6, address),
+        };
+        match port {
+            Some(port) => self.put(attr::DNAT_PORT, port),
+            None => self.unset(attr::DNAT_PORT),
+        }
+    }
+
+    /// Makes the reply's destination address the address to translate the source to, and replaces it with
+    /// the original's source address.
+    ///
+    /// ```
+    /// # use nfct::{Conntrack, Tuple, attr};
+    /// # fn tuple(src: [u8; 4], dst: [u8; 4], from: u16, to: u16) -> Tuple { Tuple::tcp((src, from), (dst, to)) }
     /// let mut entry = Conntrack::new()?;
-    /// entry.set_tuples(&tuple("10.0.0.1", "192.0.2.1", 1, 2), &tuple("192.0.2.1", "203.0.113.9", 2, 1));
+    /// entry.set_tuples(&tuple([10, 0, 0, 1], [192, 0, 2, 1], 1, 2), &tuple([192, 0, 2, 1], [203, 0, 113, 9], 2, 1))?;
     /// entry.undo_source_nat();
     /// assert_eq!(entry.get(attr::SNAT_IPV4), Some([203, 0, 113, 9].into()));
     /// # Ok::<(), nfct::Error>(())
@@ -179,17 +198,14 @@ impl Conntrack {
         self.set_option(sys::NFCT_SOPT_UNDO_SNAT)
     }
 
-    /// Makes the reply's source address that of the original's destination, and what it was the
-    /// address to translate the destination to.
+    /// Makes the reply's source address the address to translate the destination to, and replaces it with
+    /// the original's destination address.
     ///
     /// ```
-    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
-    /// # let tuple = |src: &str, dst: &str, from, to| Tuple {
-    /// #     src: src.parse().unwrap(), dst: dst.parse().unwrap(),
-    /// #     protocol: Protocol::Tcp, layer4: Layer4::Ports { src: from, dst: to }, zone: 0,
-    /// # };
+    /// # use nfct::{Conntrack, Tuple, attr};
+    /// # fn tuple(src: [u8; 4], dst: [u8; 4], from: u16, to: u16) -> Tuple { Tuple::tcp((src, from), (dst, to)) }
     /// let mut entry = Conntrack::new()?;
-    /// entry.set_tuples(&tuple("192.0.2.1", "203.0.113.9", 1, 2), &tuple("10.0.0.1", "192.0.2.1", 2, 1));
+    /// entry.set_tuples(&tuple([192, 0, 2, 1], [203, 0, 113, 9], 1, 2), &tuple([10, 0, 0, 1], [192, 0, 2, 1], 2, 1))?;
     /// entry.undo_destination_nat();
     /// assert_eq!(entry.get(attr::DNAT_IPV4), Some([10, 0, 0, 1].into()));
     /// # Ok::<(), nfct::Error>(())
@@ -201,13 +217,10 @@ impl Conntrack {
     /// As [`Conntrack::undo_source_nat`], for the port.
     ///
     /// ```
-    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
-    /// # let tuple = |src: &str, dst: &str, from, to| Tuple {
-    /// #     src: src.parse().unwrap(), dst: dst.parse().unwrap(),
-    /// #     protocol: Protocol::Tcp, layer4: Layer4::Ports { src: from, dst: to }, zone: 0,
-    /// # };
+    /// # use nfct::{Conntrack, Tuple, attr};
+    /// # fn tuple(src: [u8; 4], dst: [u8; 4], from: u16, to: u16) -> Tuple { Tuple::tcp((src, from), (dst, to)) }
     /// let mut entry = Conntrack::new()?;
-    /// entry.set_tuples(&tuple("10.0.0.1", "192.0.2.1", 1, 2), &tuple("192.0.2.1", "203.0.113.9", 2, 9));
+    /// entry.set_tuples(&tuple([10, 0, 0, 1], [192, 0, 2, 1], 1, 2), &tuple([192, 0, 2, 1], [203, 0, 113, 9], 2, 9))?;
     /// entry.undo_source_port_nat();
     /// assert_eq!(entry.get(attr::SNAT_PORT), Some(9));
     /// # Ok::<(), nfct::Error>(())
@@ -219,13 +232,10 @@ impl Conntrack {
     /// As [`Conntrack::undo_destination_nat`], for the port.
     ///
     /// ```
-    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple, attr};
-    /// # let tuple = |src: &str, dst: &str, from, to| Tuple {
-    /// #     src: src.parse().unwrap(), dst: dst.parse().unwrap(),
-    /// #     protocol: Protocol::Tcp, layer4: Layer4::Ports { src: from, dst: to }, zone: 0,
-    /// # };
+    /// # use nfct::{Conntrack, Tuple, attr};
+    /// # fn tuple(src: [u8; 4], dst: [u8; 4], from: u16, to: u16) -> Tuple { Tuple::tcp((src, from), (dst, to)) }
     /// let mut entry = Conntrack::new()?;
-    /// entry.set_tuples(&tuple("192.0.2.1", "203.0.113.9", 1, 80), &tuple("10.0.0.1", "192.0.2.1", 8080, 1));
+    /// entry.set_tuples(&tuple([192, 0, 2, 1], [203, 0, 113, 9], 1, 80), &tuple([10, 0, 0, 1], [192, 0, 2, 1], 8080, 1))?;
     /// entry.undo_destination_port_nat();
     /// assert_eq!(entry.get(attr::DNAT_PORT), Some(8080));
     /// # Ok::<(), nfct::Error>(())
@@ -243,14 +253,14 @@ impl Conntrack {
     fn setup(&mut self, from: Option<Tuple>, option: u32) -> Result<&mut Self, Error> {
         let Some(from) = from else {
             return Err(Error::Invalid {
-                doing: "making one tuple from the other",
-                found: "a tuple that is not whole".to_owned(),
-                expected: "addresses, a network and a transport protocol",
+                doing: "setting one tuple from the other",
+                found: "an incomplete tuple".to_owned(),
+                expected: "addresses, a network protocol and a transport protocol",
             });
         };
         self.set_option(option);
-        // The library marks every attribute of both tuples as set, those of the other family and of
-        // other protocols too.
+        // The library marks every attribute of both tuples as set, even those of the other family and of
+        // other protocols.
         let (icmp, ports) = match from.layer4 {
             Layer4::Icmp { .. } => (true, false),
             Layer4::Ports { .. } | Layer4::Keys { .. } => (false, true),

@@ -1,4 +1,4 @@
-//! What the library prints of an object: one line of text, or XML.
+//! Printing an object: one line of text, or XML.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -6,32 +6,25 @@ use std::sync::{Mutex, PoisonError};
 use libc::{c_char, c_int, c_uint};
 use nfct_sys as sys;
 
-use super::ConntrackRef;
+use super::object::{Conntrack, ConntrackRef};
 use crate::error::Error;
-use crate::events::EventKind;
+use crate::event::EventKind;
 use crate::labels::LabelMap;
 
-/// How to print an object: what `conntrack -o` chooses.
+/// How to print an object: the choices of `conntrack -o`.
 ///
 /// ```
-/// use nfct::{Conntrack, EventKind, Layer4, Output, Protocol, Tuple};
+/// use nfct::{Conntrack, EventKind, Output, Tuple};
 ///
 /// let mut entry = Conntrack::new()?;
-/// entry.set_original(&Tuple {
-///     src: "10.0.0.1".parse()?,
-///     dst: "192.0.2.1".parse()?,
-///     protocol: Protocol::Udp,
-///     layer4: Layer4::Ports { src: 40000, dst: 53 },
-///     zone: 0,
-/// });
-/// entry.setup_reply()?;
+/// entry.set_original(&Tuple::udp(([10, 0, 0, 1], 40000), ([192, 0, 2, 1], 53)))?.setup_reply()?;
 /// assert_eq!(
 ///     entry.print(&Output::plain().kind(EventKind::New).layer3())?,
 ///     "    [NEW] ipv4     2 udp      17 src=10.0.0.1 dst=192.0.2.1 sport=40000 dport=53 \
 ///      src=192.0.2.1 dst=10.0.0.1 sport=53 dport=40000"
 /// );
 /// assert!(entry.print(&Output::xml())?.starts_with("<flow><meta direction=\"original\">"));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), nfct::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Output<'a> {
@@ -55,9 +48,8 @@ impl<'a> Output<'a> {
         Self { format: sys::NFCT_O_PLAIN, flags: 0, kind: sys::NFCT_T_UNKNOWN as u32, labels: None }
     }
 
-    /// XML, as `conntrack -o xml` prints it. The library escapes nothing: names of helpers and
-    /// security contexts stand in it as they are; and it names the states of SCTP and DCCP as TCP's
-    /// are named, which its text does not.
+    /// XML, as `conntrack -o xml` prints it. The library does not escape names of helpers and security
+    /// contexts. It prints the states of SCTP and DCCP with TCP's names, which its text does not.
     ///
     /// ```
     /// # use nfct::{Conntrack, Output, Protocol, attr};
@@ -70,7 +62,7 @@ impl<'a> Output<'a> {
         Self { format: sys::NFCT_O_XML, ..Self::plain() }
     }
 
-    /// Says what kind of event it came with.
+    /// With the kind of event that the entry came with.
     ///
     /// ```
     /// # use nfct::EventKind;
@@ -117,7 +109,7 @@ impl<'a> Output<'a> {
         self.with(sys::NFCT_OF_TIME)
     }
 
-    /// With the kernel's id, in text; XML has it always.
+    /// With the kernel's id, in text; XML always has it.
     ///
     /// ```
     /// # use nfct::{Conntrack, Output, Protocol, attr};
@@ -131,13 +123,13 @@ impl<'a> Output<'a> {
         self.with(sys::NFCT_OF_ID)
     }
 
-    /// With the times of beginning and end.
+    /// With the start and the end of the connection.
     ///
     /// ```
     /// # use nfct::{Conntrack, Output, Protocol, attr};
     /// # let mut entry = Conntrack::new()?;
     /// # entry.set(attr::ORIG_L4PROTO, Protocol::Tcp)?;
-    /// // With times, of an entry that has some.
+    /// // This entry has no times to print.
     /// assert!(!entry.print(&Output::plain().timestamps())?.is_empty());
     /// # Ok::<(), nfct::Error>(())
     /// ```
@@ -168,14 +160,14 @@ impl<'a> Output<'a> {
     }
 }
 
-/// In XML and with time stamps the library prints through memory that all threads share.
+/// In XML and with timestamps the library prints through memory that all threads share.
 static PRINTING: Mutex<()> = Mutex::new(());
 
-/// What a printing function of the library writes: `print` is called with a
-/// buffer and its size until all of it fits. `None` where the library refuses.
+/// The output of a printing function of the library. `print` is called with a buffer and its size until
+/// the whole output fits. `None` if the library refuses.
 pub(crate) fn printed(mut print: impl FnMut(*mut c_char, c_uint) -> c_int) -> Option<String> {
-    /// The library stops counting at the end of the buffer where it prints labels, and takes bytes
-    /// off at the end: only with this much left over is it sure that nothing was cut.
+    /// With labels, the library stops counting at the end of the buffer, and it removes bytes at the end of
+    /// its output. Only with this much to spare it is certain that nothing was cut.
     const SPARE: usize = 16;
     let mut buffer: Vec<u8> = vec![0; 1024];
     loop {
@@ -195,7 +187,7 @@ pub(crate) fn printed(mut print: impl FnMut(*mut c_char, c_uint) -> c_int) -> Op
 }
 
 impl ConntrackRef {
-    /// What the library prints of it.
+    /// Prints the entry as the library does.
     ///
     /// ```
     /// # use nfct::{Conntrack, Output, Protocol, attr};
@@ -207,8 +199,8 @@ impl ConntrackRef {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Invalid`] for text of an entry without a transport protocol, or with [`Output::layer3`]
-    /// without a network protocol.
+    /// [`Error::Invalid`] for text if the entry has no transport protocol, or no network protocol with
+    /// [`Output::layer3`].
     pub fn print(&self, output: &Output<'_>) -> Result<String, Error> {
         let Output { format, flags, kind, labels } = *output;
         let map = labels.map_or(std::ptr::null_mut(), LabelMap::as_ptr);
@@ -224,7 +216,7 @@ impl ConntrackRef {
     }
 }
 
-/// As `conntrack -L` prints it; of an object without protocols, the attributes that it has.
+/// As `conntrack -L` prints it; an object without protocols as the attributes that it has.
 impl fmt::Display for ConntrackRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.print(&Output::plain()) {
@@ -234,7 +226,7 @@ impl fmt::Display for ConntrackRef {
     }
 }
 
-impl fmt::Display for super::Conntrack {
+impl fmt::Display for Conntrack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
     }

@@ -1,26 +1,25 @@
 //! Reading netlink messages into an object.
 //!
-//! The library's parser believes what it is given: an attribute of a wrong size
-//! makes it end the process ("ctnetlink kernel ABI is broken"), and text is read
-//! up to a zero wherever that is. So a message is checked first, against the
-//! sizes that the parser wants.
+//! The library's parser trusts its input. An attribute of a wrong size makes it end the process
+//! ("ctnetlink kernel ABI is broken"), and it reads text up to a zero byte, wherever that is. So a message
+//! is checked first, against the sizes that the parser expects.
 
 use nfct_sys as sys;
 
-use super::Conntrack;
 use super::helper_info::MOST_BYTES;
+use super::object::Conntrack;
 use crate::error::Error;
-use crate::selection::Family;
+use crate::family::Family;
 use crate::wire::{Attributes, Malformed, Messages};
 
-/// Size of `struct nfgenmsg`, which stands first in each message's payload.
+/// Size of `struct nfgenmsg`, the start of each message's payload.
 const NFGENMSG: usize = 4;
 
 /// The library keeps at most 65,536 labels.
 const MOST_LABELS: usize = 65_536;
 
 impl Conntrack {
-    /// What the library makes of one netlink message, header included.
+    /// Has the library read one netlink message, header included.
     ///
     /// ```
     /// use nfct::{Conntrack, Layer3, Protocol, attr};
@@ -34,8 +33,7 @@ impl Conntrack {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Malformed`] where a length or the size of an attribute does
-    /// not fit.
+    /// [`Error::Malformed`] if a length or the size of an attribute does not fit.
     pub fn parse(message: &[u8]) -> Result<Self, Error> {
         const DOING: &str = "reading a conntrack message";
         let malformed = |source| Error::Malformed { doing: DOING, source };
@@ -45,8 +43,8 @@ impl Conntrack {
         Self::read(attributes, family, DOING)
     }
 
-    /// What the library makes of a message's attributes alone, without the
-    /// header and the `struct nfgenmsg`; its tuples are of `family`.
+    /// Has the library read a message's attributes alone, without the header and the `struct nfgenmsg`.
+    /// The tuples are of `family`.
     ///
     /// ```
     /// # fn main() -> Result<(), nfct::Error> {
@@ -60,8 +58,7 @@ impl Conntrack {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Malformed`] where a length or the size of an attribute does
-    /// not fit.
+    /// [`Error::Malformed`] if a length or the size of an attribute does not fit.
     pub fn parse_attributes(attributes: &[u8], family: Family) -> Result<Self, Error> {
         Self::read(attributes, family.number(), "reading conntrack attributes")
     }
@@ -69,51 +66,30 @@ impl Conntrack {
     fn read(attributes: &[u8], family: u8, doing: &'static str) -> Result<Self, Error> {
         check(attributes, ENTRY).map_err(|source| Error::Malformed { doing, source })?;
         let mut entry = Self::new()?;
-        entry.add(attributes, family, doing)?;
+        // SAFETY: the attributes were checked to lie within the slice and to have the expected sizes.
+        unsafe { entry.read_attributes(attributes, family, doing)? };
         Ok(entry)
     }
-
-    /// Has the library read attributes that [`check`] has found good, or that were written here,
-    /// into this object.
-    pub(super) fn add(&mut self, attributes: &[u8], family: u8, doing: &'static str) -> Result<(), Error> {
-        let aligned = aligned(attributes);
-        let start = aligned.as_ptr().cast::<libc::c_void>();
-        // SAFETY: that many bytes, aligned to four, whose attributes were checked to lie within them and
-        // to be of the sizes that the parser wants, and a live object that is borrowed for writing.
-        let result =
-            unsafe { sys::nfct_payload_parse(start, attributes.len(), family.into(), self.as_ptr()) };
-        if result < 0 { Err(Error::last(doing)) } else { Ok(()) }
-    }
 }
 
-/// A copy aligned to four bytes, as the library expects a message.
-fn aligned(bytes: &[u8]) -> Vec<u32> {
-    let word = |bytes: &[u8]| {
-        let mut padded = [0; 4];
-        padded[..bytes.len()].copy_from_slice(bytes);
-        u32::from_ne_bytes(padded)
-    };
-    bytes.chunks(4).map(word).collect()
-}
-
-/// What the parser wants of an attribute.
+/// What the parser expects of an attribute.
 #[derive(Clone, Copy)]
-pub(crate) enum Shape {
+enum Shape {
     /// Exactly so many bytes.
     Bytes(usize),
     /// At most so many bytes.
     AtMost(usize),
-    /// Text that ends with its only zero, or behind it.
+    /// Text with a zero byte in it, where the parser stops.
     Text,
     /// Attributes.
     Nested(&'static [(u32, Shape)]),
-    /// None at all: the parser has no room for it, and writes behind its table.
+    /// Never valid: the parser has no room for it and would write past its table.
     Never,
 }
 
 use Shape::{AtMost, Bytes, Nested, Never, Text};
 
-pub(crate) const TUPLE: &[(u32, Shape)] = &[
+const TUPLE: &[(u32, Shape)] = &[
     (
         sys::CTA_TUPLE_IP,
         Nested(&[
@@ -167,7 +143,7 @@ const PROTOCOL_INFO: &[(u32, Shape)] = &[
             (sys::CTA_PROTOINFO_DCCP_HANDSHAKE_SEQ, Bytes(8)),
         ]),
     ),
-    // The parser takes types up to the last of TCP's details here.
+    // The parser accepts types up to the last of TCP's details here.
     (sys::__CTA_PROTOINFO_MAX, Never),
     (sys::__CTA_PROTOINFO_TCP_MAX - 1, Never),
 ];
@@ -185,7 +161,7 @@ const SEQUENCE: &[(u32, Shape)] = &[
     (sys::CTA_NAT_SEQ_OFFSET_AFTER, Bytes(4)),
 ];
 
-/// `CTA_TIMESTAMP_EVENT`, which is younger than 1.0.9's header.
+/// `CTA_TIMESTAMP_EVENT`, which the header of 1.0.9 does not have.
 const TIMESTAMP_EVENT: u32 = 27;
 
 const ENTRY: &[(u32, Shape)] = &[
@@ -222,11 +198,11 @@ const ENTRY: &[(u32, Shape)] = &[
     (TIMESTAMP_EVENT, Bytes(8)),
 ];
 
-/// Whether all attributes that the parser looks at have the shape that it wants.
+/// Checks that all attributes that the parser reads have the shape that it expects.
 ///
 /// # Errors
-/// [`Malformed`], with the type of the first that has not.
-pub(crate) fn check(attributes: &[u8], shapes: &[(u32, Shape)]) -> Result<(), Malformed> {
+/// [`Malformed`], with the type of the first attribute that has another shape.
+fn check(attributes: &[u8], shapes: &[(u32, Shape)]) -> Result<(), Malformed> {
     for attribute in Attributes::new(attributes) {
         let (kind, value) = attribute?;
         let Some((_, shape)) = shapes.iter().find(|(known, _)| *known == u32::from(kind)) else { continue };
@@ -236,7 +212,7 @@ pub(crate) fn check(attributes: &[u8], shapes: &[(u32, Shape)]) -> Result<(), Ma
             Text => value.contains(&0),
             Nested(shapes) => {
                 check(value, shapes)?;
-                // The parser takes no fewer bytes than the header of an attribute, or none.
+                // The parser accepts no bytes, or at least the header of an attribute.
                 value.is_empty() || value.len() >= 4
             }
             Never => false,

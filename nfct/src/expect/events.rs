@@ -1,61 +1,28 @@
-//! Following what the kernel expects, as it comes and goes.
+//! A subscription to expectation events.
 
-use std::ops::BitOr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nfct_sys as sys;
 
-use super::expectation::Expectation;
 use crate::error::Error;
-use crate::events::{EventKind, Events, Groups, Happening, News, next};
+use crate::event::{EventKind, ExpectGroups, Groups};
+use crate::events::{Events, next};
+use crate::expectation::Expectation;
+use crate::notification::{EventRecord, Notification, sealed};
+use crate::waiter::Waiter;
 use crate::wire::{Malformed, Message, expectation_kind};
 
-/// Kinds of expectation events to listen to; join them with `|`.
-///
-/// ```
-/// use nfct::ExpectGroups;
-///
-/// assert_ne!(ExpectGroups::NEW | ExpectGroups::DESTROY, ExpectGroups::NONE);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExpectGroups(u32);
-
-impl ExpectGroups {
-    /// No events.
-    pub const NONE: ExpectGroups = ExpectGroups(0);
-    /// Expectations that begin.
-    pub const NEW: ExpectGroups = ExpectGroups(1 << (sys::NFNLGRP_CONNTRACK_EXP_NEW - 1));
-    /// Expectations that change. No kernel up to 6.18 sends any.
-    pub const UPDATE: ExpectGroups = ExpectGroups(1 << (sys::NFNLGRP_CONNTRACK_EXP_UPDATE - 1));
-    /// Expectations that end: because their connection has come, their time is
-    /// over, their master has ended, or someone removed them.
-    pub const DESTROY: ExpectGroups = ExpectGroups(1 << (sys::NFNLGRP_CONNTRACK_EXP_DESTROY - 1));
-    /// All of them.
-    pub const ALL: ExpectGroups = ExpectGroups(Self::NEW.0 | Self::UPDATE.0 | Self::DESTROY.0);
-
-    pub(super) const fn bits(self) -> u32 {
-        self.0
-    }
-}
-
-impl BitOr for ExpectGroups {
-    type Output = ExpectGroups;
-
-    fn bitor(self, other: ExpectGroups) -> ExpectGroups {
-        ExpectGroups(self.0 | other.0)
-    }
-}
-
-/// One event.
+/// One event of an expectation.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), nfct::Error> {
-/// use nfct::{EventKind, ExpectEvent, ExpectEvents, ExpectGroups, News};
+/// use nfct::{EventKind, ExpectEvents, ExpectGroups, Notification};
 ///
-/// for news in ExpectEvents::subscribe(ExpectGroups::NEW)? {
-///     if let News::Event(ExpectEvent { kind: EventKind::New, expectation }) = news? {
-///         println!("{expectation}");
+/// for notification in ExpectEvents::subscribe(ExpectGroups::ALL)? {
+///     match notification? {
+///         Notification::Event(event) if event.kind == EventKind::New => println!("{}", event.expectation),
+///         _ => {}
 ///     }
 /// }
 /// # Ok(())
@@ -63,27 +30,28 @@ impl BitOr for ExpectGroups {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct ExpectEvent {
     /// What happened.
     pub kind: EventKind,
-    /// The expectation it happened to.
+    /// The expectation to which it happened.
     pub expectation: Expectation,
 }
 
 /// A subscription to expectation events of one network namespace, and an
-/// iterator that waits for them; it never ends by itself.
+/// iterator that waits for them. It never ends by itself.
 ///
-/// The kernel tells of a connection's expectations only if that connection
-/// began while somebody listened to conntrack events
+/// The kernel reports a connection's expectations only if that connection began
+/// while a program listened to conntrack events
 /// (`net.netfilter.nf_conntrack_events=2`, the default) or events are always on
-/// (`=1`). Its events name neither the zone nor the rest of a master.
+/// (`=1`). Its events have neither the zone nor the reply tuple of a master.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), nfct::Error> {
-/// use nfct::{ExpectEvents, ExpectGroups, News};
+/// use nfct::{ExpectEvents, ExpectGroups, Notification};
 ///
-/// for news in ExpectEvents::subscribe(ExpectGroups::NEW | ExpectGroups::DESTROY)? {
-///     if let News::Event(event) = news? {
+/// for notification in ExpectEvents::subscribe(ExpectGroups::NEW | ExpectGroups::DESTROY)? {
+///     if let Notification::Event(event) = notification? {
 ///         println!("{:?} {}", event.kind, event.expectation);
 ///     }
 /// }
@@ -91,14 +59,13 @@ pub struct ExpectEvent {
 /// # }
 /// ```
 pub struct ExpectEvents {
-    /// One socket serves both subsystems; what differs is what its messages are
-    /// read as.
+    /// One socket serves both subsystems. Only the reading of messages differs.
     pub(crate) events: Events,
 }
 
 impl ExpectEvents {
     /// Listens to `groups` in the network namespace of this thread;
-    /// [`Namespace::enter`](crate::Namespace::enter) listens elsewhere.
+    /// [`Namespace::enter`](crate::Namespace::enter) listens in another one.
     ///
     /// ```no_run
     /// let events = nfct::ExpectEvents::subscribe(nfct::ExpectGroups::ALL)?;
@@ -121,29 +88,76 @@ impl ExpectEvents {
     /// ```
     ///
     /// # Errors
-    /// As the system says.
+    /// The system's error.
     pub fn set_receive_buffer(&self, bytes: usize) -> Result<usize, Error> {
         self.events.set_receive_buffer(bytes)
     }
 
-    /// What has come, without waiting; `None` when there is nothing yet.
+    /// The size of the receive buffer, as [`Events::receive_buffer`].
+    ///
+    /// ```no_run
+    /// let events = nfct::ExpectEvents::subscribe(nfct::ExpectGroups::ALL)?;
+    /// println!("{} bytes", events.receive_buffer()?);
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn receive_buffer(&self) -> Result<usize, Error> {
+        self.events.receive_buffer()
+    }
+
+    /// Waits until a notification can be received, or for at most `timeout`.
+    /// Returns whether one can be received.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// let mut events = nfct::ExpectEvents::subscribe(nfct::ExpectGroups::ALL)?;
+    /// while !events.wait(Some(Duration::from_secs(1)))? {
+    ///     println!("nothing yet");
+    /// }
+    /// println!("{:?}", events.try_next()?);
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The system's error. A signal ends the wait without an error.
+    pub fn wait(&self, timeout: Option<Duration>) -> Result<bool, Error> {
+        self.events.wait(timeout)
+    }
+
+    /// Something to wait with while another thread receives.
+    ///
+    /// ```no_run
+    /// let events = nfct::ExpectEvents::subscribe(nfct::ExpectGroups::ALL)?;
+    /// let waiter = events.waiter()?;
+    /// std::thread::spawn(move || waiter.wait(None));
+    /// # Ok::<(), nfct::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the process has reached its limit of open files.
+    pub fn waiter(&self) -> Result<Waiter, Error> {
+        self.events.waiter()
+    }
+
+    /// The next notification, without waiting; `None` when there is none yet.
     ///
     /// ```no_run
     /// let mut events = nfct::ExpectEvents::subscribe(nfct::ExpectGroups::ALL)?;
-    /// while let Some(news) = events.try_next()? {
-    ///     println!("{news:?}");
+    /// while let Some(notification) = events.try_next()? {
+    ///     println!("{notification:?}");
     /// }
     /// # Ok::<(), nfct::Error>(())
     /// ```
     ///
     /// # Errors
-    /// As the system says; a full buffer is [`News::Overrun`], no error.
-    pub fn try_next(&mut self) -> Result<Option<News<ExpectEvent>>, Error> {
-        self.events.take_news()
+    /// The system's error. A full receive buffer is [`Notification::Overrun`], no error.
+    pub fn try_next(&mut self) -> Result<Option<Notification<ExpectEvent>>, Error> {
+        self.events.try_take()
     }
 
-    /// What comes next, waiting for it for at most `timeout`; `None` when that
-    /// is over.
+    /// The next notification, waiting for at most `timeout`; `None` after that.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -156,29 +170,30 @@ impl ExpectEvents {
     ///
     /// # Errors
     /// As [`try_next`](Self::try_next).
-    pub fn next_within(&mut self, timeout: Duration) -> Result<Option<News<ExpectEvent>>, Error> {
+    pub fn next_within(&mut self, timeout: Duration) -> Result<Option<Notification<ExpectEvent>>, Error> {
         self.events.take_within(timeout)
     }
 }
 
-/// Waits for what comes next.
+/// Waits for the next notification.
 impl Iterator for ExpectEvents {
-    type Item = Result<News<ExpectEvent>, Error>;
+    type Item = Result<Notification<ExpectEvent>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         next(&mut self.events)
     }
 }
 
-/// The socket, to be watched together with others; [`ExpectEvents::try_next`]
-/// takes what it has.
+/// The socket, to be watched together with others.
 impl AsFd for ExpectEvents {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
     }
 }
 
-impl Happening for ExpectEvent {
+impl sealed::Sealed for ExpectEvent {}
+
+impl EventRecord for ExpectEvent {
     fn read(message: &Message<'_>) -> Result<Option<Self>, Malformed> {
         let fresh = message.flags & (sys::NLM_F_CREATE | sys::NLM_F_EXCL) as u16 != 0;
         let kind = if message.kind == expectation_kind(sys::IPCTNL_MSG_EXP_NEW) {

@@ -1,20 +1,22 @@
 //! Expectations: connections that the kernel expects because of another one.
 //!
-//! A helper reads along in a connection (FTP's control connection, SIP) and
-//! tells the kernel which data connection will come; when it comes, it belongs
-//! to its master, goes through the NAT and counts as `related`.
+//! A helper follows the protocol inside a connection (FTP's control connection,
+//! SIP) and announces the data connection to the kernel. When it begins, it
+//! belongs to its master, passes the NAT and counts as `related`.
 //!
-//! The cut is that of connections: [`Expectation`] is a plain value,
-//! [`Query`](crate::Query) asks, [`ExpectEvents`] follows; [`Expect`] is the C library's
-//! object and [`ExpectHandle`] its way with callbacks.
+//! The modules mirror those of connections: [`Expectation`] is a plain value,
+//! [`Query`](crate::Query) has the queries, [`ExpectEvents`] the events. [`Expect`]
+//! is the C library's object and [`ExpectHandle`] its interface with callbacks.
 
+mod attribute;
+mod convert;
 mod events;
-mod expectation;
+mod fields;
 mod handle;
 mod object;
 mod query;
 
-pub use events::{ExpectEvent, ExpectEvents, ExpectGroups};
-pub use expectation::{ExpectFlags, ExpectNat, Expectation};
-pub use handle::{ExpectHandle, ExpectRequest};
-pub use object::{Expect, ExpectAttribute, ExpectRef};
+pub use attribute::ExpectAttribute;
+pub use events::{ExpectEvent, ExpectEvents};
+pub use handle::{ExpectHandle, ExpectRequest, Expectations};
+pub use object::{Expect, ExpectRef};

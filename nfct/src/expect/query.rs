@@ -1,16 +1,17 @@
-//! Asking the kernel about expectations.
+//! Queries about expectations.
 
 use std::io;
-use std::os::fd::AsFd;
 
 use nfct_sys as sys;
 
-use super::expectation::{Expectation, check_helper};
-use crate::dump::{Dump, Entry};
+use crate::channel::Refused;
+use crate::dump::{Dump, Entry, sealed};
 use crate::error::Error;
-use crate::query::{Query, Refused};
-use crate::selection::{Family, Selection};
-use crate::socket;
+use crate::expectation::{Expectation, check_helper};
+use crate::family::Family;
+use crate::operation::ExpectOperation;
+use crate::query::Query;
+use crate::selection::Selection;
 use crate::tuple::Tuple;
 use crate::wire::{
     Message, Request, expectation_kind, name_expectation, plain_tuple, write_expectation, write_text,
@@ -18,7 +19,7 @@ use crate::wire::{
 };
 
 impl Query {
-    /// Reads all expectations, as the kernel sends them.
+    /// Reads all expectations.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -30,8 +31,8 @@ impl Query {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Permission`] without CAP_NET_ADMIN (from here or from the
-    /// iterator), `EINVAL` without `nf_conntrack_netlink`.
+    /// [`Error::Permission`] without CAP_NET_ADMIN (here or from the iterator),
+    /// `EINVAL` without `nf_conntrack_netlink`.
     pub fn dump_expectations(&mut self, family: Family) -> Result<Dump<'_, Expectation>, Error> {
         self.start_expectations(family, 0, |_| ())
     }
@@ -55,8 +56,9 @@ impl Query {
     /// From the iterator: `ENOENT` where there is no such connection, `EINVAL`
     /// where it never had a helper.
     pub fn dump_expectations_of(&mut self, master: &Tuple) -> Result<Dump<'_, Expectation>, Error> {
-        // A connection that expects nothing is answered with an acknowledgement
-        // alone, and with nothing unless one is asked for.
+        master.check(ExpectOperation::Dump.doing())?;
+        // For a connection without expectations the kernel sends only an
+        // acknowledgement, and nothing at all unless one is requested.
         self.start_expectations(Family::of(master.src), sys::NLM_F_ACK, |request| {
             plain_tuple(request, sys::CTA_EXPECT_MASTER, master);
             write_zone(request, master.zone);
@@ -69,18 +71,19 @@ impl Query {
         flags: u32,
         fill: impl FnOnce(&mut Request),
     ) -> Result<Dump<'_, Expectation>, Error> {
-        let sequence = self.next_sequence();
+        let sequence = self.channel.next_sequence();
         let kind = expectation_kind(sys::IPCTNL_MSG_EXP_GET);
         let flags = sys::NLM_F_REQUEST | sys::NLM_F_DUMP | flags;
         let mut request = Request::of_kind(kind, flags, sequence, family.number());
         fill(&mut request);
-        socket::send(self.handle.as_fd(), &request.finish())
-            .map_err(|source| Error::from_io(DUMPING, source))?;
-        Ok(Dump::new(self, sequence, None))
+        self.channel
+            .send(&request.finish())
+            .map_err(|source| Error::from_io(ExpectOperation::Dump.doing(), source))?;
+        Ok(Dump::new(&mut self.channel, sequence, None))
     }
 
-    /// Asks for the one expectation of exactly this expected tuple, zone
-    /// included; `None` when there is none.
+    /// Looks up the expectation with exactly this expected tuple, zone included.
+    /// Returns `None` where there is none.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -94,17 +97,18 @@ impl Query {
     /// };
     /// match Query::open()?.get_expectation(&data)? {
     ///     Some(expectation) => println!("{expectation}"),
-    ///     None => println!("nobody expects {data}"),
+    ///     None => println!("{data} is not expected"),
     /// }
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
-    /// As the system says.
+    /// The system's error.
     pub fn get_expectation(&mut self, expected: &Tuple) -> Result<Option<Expectation>, Error> {
-        let (message, flags) = (sys::IPCTNL_MSG_EXP_GET, 0);
-        let answer = self.ask_expectation(message, flags, Family::of(expected.src), GETTING, |request| {
+        let (operation, family) = (ExpectOperation::Get, Family::of(expected.src));
+        expected.check(operation.doing())?;
+        let answer = self.request_expectation(sys::IPCTNL_MSG_EXP_GET, 0, family, operation, |request| {
             plain_tuple(request, sys::CTA_EXPECT_TUPLE, expected);
             write_zone(request, expected.zone);
         });
@@ -114,10 +118,9 @@ impl Query {
         }
     }
 
-    /// Has the kernel expect a connection. Its master must be a connection in
-    /// the kernel's table that has a helper; zone, NAT, flags, class, helper and
-    /// function count, id and time-out do not: the kernel takes the helper's
-    /// time-out.
+    /// Creates an expectation. Its master must be a connection in the kernel's
+    /// table that has a helper. The kernel uses zone, NAT, flags, class, helper and
+    /// function, but not id and timeout: it applies the timeout of the helper.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -130,16 +133,16 @@ impl Query {
     ///
     /// # Errors
     /// [`Error::Invalid`] where a name is too long or the tuples are of
-    /// different families; `EEXIST` where it is expected already, `ENOENT`
-    /// where there is no such master, `EOPNOTSUPP` where the master has no
-    /// helper or the kernel none of this name, `EBUSY` where another one takes
-    /// its place, `EMFILE` where the master expects as many as its helper may.
+    /// different families; `EEXIST` where the expectation exists, `ENOENT` where
+    /// there is no such master, `EOPNOTSUPP` where the master has no helper or the
+    /// kernel none of this name, `EBUSY` where it clashes with another expectation,
+    /// `EMFILE` where the master has as many as its helper allows.
     pub fn create_expectation(&mut self, expectation: &Expectation) -> Result<(), Error> {
-        self.put_expectation(expectation, sys::NLM_F_CREATE | sys::NLM_F_EXCL, CREATING)
+        self.put_expectation(expectation, sys::NLM_F_CREATE | sys::NLM_F_EXCL, ExpectOperation::Create)
     }
 
-    /// Sets the time-out of an expectation. One that is not there yet is made,
-    /// with the helper's time-out.
+    /// Sets the timeout of an expectation. One that does not exist yet is created,
+    /// with the timeout of the helper.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -155,25 +158,25 @@ impl Query {
     ///
     /// # Errors
     /// As [`create_expectation`](Self::create_expectation) without `EEXIST`,
-    /// and `ETIME` where it has just ended.
+    /// and `ETIME` where the expectation has just ended.
     pub fn update_expectation(&mut self, expectation: &Expectation) -> Result<(), Error> {
-        self.put_expectation(expectation, sys::NLM_F_CREATE, UPDATING)
+        self.put_expectation(expectation, sys::NLM_F_CREATE, ExpectOperation::Update)
     }
 
     fn put_expectation(
         &mut self,
         expectation: &Expectation,
         flags: u32,
-        doing: &'static str,
+        operation: ExpectOperation,
     ) -> Result<(), Error> {
-        expectation.check(doing)?;
+        expectation.check(operation.doing())?;
         let (message, flags) = (sys::IPCTNL_MSG_EXP_NEW, flags | sys::NLM_F_ACK);
         let fill = |request: &mut Request| write_expectation(request, expectation);
-        self.ask_expectation(message, flags, expectation.family(), doing, fill).map(drop)
+        self.request_expectation(message, flags, expectation.family(), operation, fill).map(drop)
     }
 
-    /// Has the kernel expect a connection no longer: the one of this expected
-    /// tuple and zone and, where set, this id.
+    /// Removes an expectation, named by its expected tuple, its zone and, where
+    /// set, its id. Returns false where there is no such expectation.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -187,14 +190,20 @@ impl Query {
     /// ```
     ///
     /// # Errors
-    /// `ENOENT` where there is none.
-    pub fn delete_expectation(&mut self, expectation: &Expectation) -> Result<(), Error> {
+    /// The system's error.
+    pub fn delete_expectation(&mut self, expectation: &Expectation) -> Result<bool, Error> {
         let (message, flags) = (sys::IPCTNL_MSG_EXP_DELETE, sys::NLM_F_ACK);
+        let (operation, family) = (ExpectOperation::Delete, expectation.family());
+        expectation.expected.check(operation.doing())?;
         let fill = |request: &mut Request| name_expectation(request, expectation);
-        self.ask_expectation(message, flags, expectation.family(), DELETING, fill).map(drop)
+        match self.request_expectation(message, flags, family, operation, fill) {
+            Ok(_) => Ok(true),
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Has the kernel expect nothing any more, in either family.
+    /// Removes all expectations, of both families.
     ///
     /// ```no_run
     /// nfct::Query::open()?.flush_expectations()?;
@@ -202,14 +211,13 @@ impl Query {
     /// ```
     ///
     /// # Errors
-    /// As the system says.
+    /// The system's error.
     pub fn flush_expectations(&mut self) -> Result<(), Error> {
         let (message, flags) = (sys::IPCTNL_MSG_EXP_DELETE, sys::NLM_F_ACK);
-        self.ask_expectation(message, flags, Family::Any, FLUSHING, |_| ()).map(drop)
+        self.request_expectation(message, flags, Family::Any, ExpectOperation::Flush, |_| ()).map(drop)
     }
 
-    /// Removes what one helper has the kernel expect: the expectations of every
-    /// connection that this helper reads along in.
+    /// Removes the expectations of one helper, of all connections that it follows.
     ///
     /// ```no_run
     /// nfct::Query::open()?.flush_expectations_of("ftp")?;
@@ -219,41 +227,37 @@ impl Query {
     /// # Errors
     /// [`Error::Invalid`] where no helper can have this name.
     pub fn flush_expectations_of(&mut self, helper: &str) -> Result<(), Error> {
-        check_helper(FLUSHING, helper)?;
+        check_helper(ExpectOperation::Flush.doing(), helper)?;
         let (message, flags) = (sys::IPCTNL_MSG_EXP_DELETE, sys::NLM_F_ACK);
         let fill = |request: &mut Request| write_text(request, sys::CTA_EXPECT_HELP_NAME, helper);
-        self.ask_expectation(message, flags, Family::Any, FLUSHING, fill).map(drop)
+        self.request_expectation(message, flags, Family::Any, ExpectOperation::Flush, fill).map(drop)
     }
 
     /// Sends one request and reads its answer: an expectation, or an
     /// acknowledgement.
-    fn ask_expectation(
+    fn request_expectation(
         &mut self,
         message: u32,
         flags: u32,
         family: Family,
-        doing: &'static str,
+        operation: ExpectOperation,
         fill: impl FnOnce(&mut Request),
     ) -> Result<Option<Expectation>, Error> {
-        let (kind, sequence) = (expectation_kind(message), self.next_sequence());
+        let (kind, sequence) = (expectation_kind(message), self.channel.next_sequence());
+        let doing = operation.doing();
         let mut request = Request::of_kind(kind, sys::NLM_F_REQUEST | flags, sequence, family.number());
         fill(&mut request);
         let read = |message: &Message<'_>| {
             message.expectation().map(Some).map_err(|source| Error::Malformed { doing, source })
         };
-        match self.transact(&request.finish(), sequence, doing, read) {
+        match self.channel.transact(&request.finish(), sequence, doing, read) {
             Err(Refused::Kernel(0)) => Ok(None),
-            answer => answer.map_err(|error| error.into_error(doing, refused)),
+            answer => answer.map_err(|refused| refused.into_error(|error| operation.refused(error))),
         }
     }
 }
 
-const DUMPING: &str = "reading expectations";
-const GETTING: &str = "asking for one expectation";
-const CREATING: &str = "making an expectation";
-const UPDATING: &str = "changing an expectation";
-const DELETING: &str = "removing an expectation";
-const FLUSHING: &str = "removing expectations";
+impl sealed::Sealed for Expectation {}
 
 impl Entry for Expectation {
     fn is_in(kind: u16) -> bool {
@@ -261,29 +265,11 @@ impl Entry for Expectation {
     }
 
     fn read(message: &Message<'_>, _: Option<&Selection>) -> Result<Option<Self>, Error> {
-        message.expectation().map(Some).map_err(|source| Error::Malformed { doing: DUMPING, source })
+        let doing = ExpectOperation::Dump.doing();
+        message.expectation().map(Some).map_err(|source| Error::Malformed { doing, source })
     }
 
     fn refused(error: io::Error) -> Error {
-        refused(DUMPING, error)
+        ExpectOperation::Dump.refused(error)
     }
-}
-
-/// The answer to a message about one expectation, or about a master's.
-pub(super) fn refused(doing: &'static str, source: io::Error) -> Error {
-    let hint = match source.raw_os_error() {
-        Some(libc::EEXIST) => "it is expected already",
-        Some(libc::ENOENT) => "there is no such expectation, or no such master",
-        Some(libc::EINVAL) => {
-            "the master never had a helper, or the kernel has no such class or function, or no nf_conntrack_netlink"
-        }
-        Some(libc::EOPNOTSUPP) => "the master has no helper, or the kernel none of this name",
-        Some(libc::EBUSY) => "something else is expected in its place",
-        Some(libc::EMFILE) => {
-            "its helper, or the kernel (net.netfilter.nf_conntrack_expect_max), expects as many as it may"
-        }
-        Some(libc::ETIME) => "it has just ended",
-        _ => return Error::from_io(doing, source),
-    };
-    Error::system(doing, source, hint)
 }

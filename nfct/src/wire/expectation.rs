@@ -1,10 +1,14 @@
-//! Expectations: read from what the kernel sends, and written to it.
+//! Expectations: read from the kernel's messages, and written into messages to it.
 
 use nfct_sys as sys;
 
-use super::{Attributes, Malformed, Message, Request, expectation_kind, read_tuple, u16_be, u32_be};
-use crate::expect::{ExpectFlags, ExpectNat, Expectation};
-use crate::kernel_filter::Direction;
+use super::attributes::{Attributes, u16_be, u32_be};
+use super::flow::read_tuple;
+use super::malformed::Malformed;
+use super::message::Message;
+use super::request::{Request, expectation_kind};
+use crate::direction::Direction;
+use crate::expectation::{ExpectFlags, ExpectNat, Expectation};
 use crate::tuple::Tuple;
 
 impl Message<'_> {
@@ -13,7 +17,7 @@ impl Message<'_> {
     /// ```
     /// use nfct::wire::{Messages, Malformed};
     ///
-    /// // A header alone: message 0 of the expectations' subsystem 2, family IPv4.
+    /// // A header alone: message 0 of subsystem 2 (expectations), family IPv4.
     /// let mut bytes = [0_u8; 20];
     /// bytes[..4].copy_from_slice(&20_u32.to_ne_bytes());
     /// bytes[4..6].copy_from_slice(&0x200_u16.to_ne_bytes());
@@ -23,8 +27,7 @@ impl Message<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`Malformed`] where the message is cut short or lacks what every
-    /// expectation has.
+    /// [`Malformed`] if the message is cut short, or lacks what every expectation has.
     pub fn expectation(&self) -> Result<Expectation, Malformed> {
         let (mut master, mut expected, mut mask, mut nat) = (None, None, None, None);
         let (mut timeout, mut id, mut zone, mut class) = (None, None, 0, 0);
@@ -59,7 +62,7 @@ fn read_nat(value: &[u8]) -> Result<Option<ExpectNat>, Malformed> {
         let (kind, value) = attribute?;
         match u32::from(kind) {
             sys::CTA_EXPECT_NAT_TUPLE => tuple = Some(read_tuple(kind, value)?),
-            // The kernel takes what is not 0 for the reply.
+            // The kernel reads any number but 0 as the reply direction.
             sys::CTA_EXPECT_NAT_DIR if u32_be(kind, value)? != 0 => direction = Direction::Reply,
             _ => {}
         }
@@ -67,7 +70,7 @@ fn read_nat(value: &[u8]) -> Result<Option<ExpectNat>, Malformed> {
     Ok(tuple.map(|tuple| ExpectNat { tuple, direction }))
 }
 
-/// The kernel ends its strings with a zero byte.
+/// A string, which the kernel ends with a zero byte.
 fn text(kind: u16, value: &[u8]) -> Result<String, Malformed> {
     match value.split_last() {
         Some((0, text)) if !text.contains(&0) => Ok(String::from_utf8_lossy(text).into_owned()),
@@ -75,7 +78,7 @@ fn text(kind: u16, value: &[u8]) -> Result<String, Malformed> {
     }
 }
 
-/// Adds what names an expectation: its tuple, zone and, where known, its id.
+/// Adds what identifies an expectation: its tuple, its zone and, if known, its id.
 pub(crate) fn name_expectation(request: &mut Request, expectation: &Expectation) {
     plain_tuple(request, sys::CTA_EXPECT_TUPLE, &expectation.expected);
     write_zone(request, expectation.zone);
@@ -84,7 +87,7 @@ pub(crate) fn name_expectation(request: &mut Request, expectation: &Expectation)
     }
 }
 
-/// Adds all of an expectation but its id, which the kernel gives.
+/// Adds everything of an expectation except its id, which the kernel assigns.
 pub(crate) fn write_expectation(request: &mut Request, expectation: &Expectation) {
     plain_tuple(request, sys::CTA_EXPECT_MASTER, &expectation.master);
     plain_tuple(request, sys::CTA_EXPECT_TUPLE, &expectation.expected);
@@ -111,30 +114,45 @@ pub(crate) fn write_expectation(request: &mut Request, expectation: &Expectation
     }
 }
 
-/// Adds a string as the kernel wants it, with a zero byte at its end.
+/// Adds a string as the kernel expects it, with a zero byte at its end.
 pub(crate) fn write_text(request: &mut Request, kind: u32, text: &str) {
     request.attribute(kind, &[text.as_bytes(), &[0]].concat());
 }
 
-/// Adds a tuple of an expectation, whose zone stands in `CTA_EXPECT_ZONE`.
+/// Adds a tuple of an expectation without its zone, which is in `CTA_EXPECT_ZONE`.
 pub(crate) fn plain_tuple(request: &mut Request, kind: u32, tuple: &Tuple) {
     request.tuple(kind, &Tuple { zone: 0, ..*tuple });
 }
 
-/// Adds the zone to look in, where it is not the default one.
+/// Adds the zone, if it is not the default one.
 pub(crate) fn write_zone(request: &mut Request, zone: u16) {
     if zone != 0 {
         request.attribute(sys::CTA_EXPECT_ZONE, &zone.to_be_bytes());
     }
 }
 
-/// A whole message that tells of an expectation, as the kernel sends it.
-pub(crate) fn write_expectation_message(expectation: &Expectation) -> Vec<u8> {
-    let kind = expectation_kind(sys::IPCTNL_MSG_EXP_NEW);
-    let mut request = Request::of_kind(kind, 0, 0, expectation.family().number());
-    write_expectation(&mut request, expectation);
-    if let Some(id) = expectation.id {
-        request.attribute(sys::CTA_EXPECT_ID, &id.to_be_bytes());
+impl Expectation {
+    /// The netlink message that describes it, as the kernel writes it.
+    /// [`Message::expectation`](crate::wire::Message::expectation) and
+    /// [`Expect::parse`](crate::Expect::parse) read it back.
+    ///
+    /// ```
+    /// # use nfct::{Expectation, Tuple};
+    /// use nfct::wire::Messages;
+    /// # let tuple = Tuple::tcp(([192, 0, 2, 1], 40001), ([198, 51, 100, 1], 21));
+    /// let expectation = Expectation::new(tuple, tuple);
+    /// let bytes = expectation.to_message();
+    /// let message = Messages::new(&bytes).next().unwrap()?;
+    /// assert_eq!(message.expectation()?, expectation);
+    /// # Ok::<(), nfct::wire::Malformed>(())
+    /// ```
+    pub fn to_message(&self) -> Vec<u8> {
+        let kind = expectation_kind(sys::IPCTNL_MSG_EXP_NEW);
+        let mut request = Request::of_kind(kind, 0, 0, self.family().number());
+        write_expectation(&mut request, self);
+        if let Some(id) = self.id {
+            request.attribute(sys::CTA_EXPECT_ID, &id.to_be_bytes());
+        }
+        request.finish()
     }
-    request.finish()
 }

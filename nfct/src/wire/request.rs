@@ -1,11 +1,11 @@
-//! Building requests.
+//! Requests to the kernel, and the tuples in them.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use nfct_sys as sys;
 
-use super::{ATTRIBUTE, NESTED, align};
-use crate::events::{Event, EventKind};
+use super::attributes::{ATTRIBUTE, NESTED, align};
+use super::message::HEADER;
 use crate::tuple::{Layer4, Protocol, Tuple};
 
 /// Builds one request.
@@ -34,10 +34,10 @@ impl Request {
         Self { bytes }
     }
 
-    /// Says version 1 of `struct nfgenmsg`, with which the kernel (5.3 and
-    /// later) minds the family when it removes many entries.
+    /// Sets version 1 of `struct nfgenmsg`. With it the kernel (5.3 and later) honours the family when it
+    /// removes many entries.
     pub(crate) fn mind_family(&mut self) -> &mut Self {
-        self.bytes[super::HEADER + 1] = 1;
+        self.bytes[HEADER + 1] = 1;
         self
     }
 
@@ -59,7 +59,7 @@ impl Request {
         self
     }
 
-    /// Adds a tuple, with its zone beside it, where it holds for both directions.
+    /// Adds a tuple, with its zone next to it, where a zone of both directions is.
     pub(crate) fn tuple(&mut self, kind: u32, tuple: &Tuple) -> &mut Self {
         self.nested(kind, |request| request.tuple_parts(tuple));
         match tuple.zone {
@@ -68,8 +68,8 @@ impl Request {
         }
     }
 
-    /// Adds a tuple, with a zone inside that holds for this direction only.
-    fn zoned_tuple(&mut self, kind: u32, tuple: &Tuple) {
+    /// Adds a tuple, with the zone in it, where a zone of one direction is.
+    pub(super) fn zoned_tuple(&mut self, kind: u32, tuple: &Tuple) {
         self.nested(kind, |request| {
             request.tuple_parts(tuple);
             if tuple.zone != 0 {
@@ -128,60 +128,6 @@ pub(crate) fn message_kind(message: u32) -> u16 {
 /// `nlmsg_type` of an expectation message.
 pub(crate) fn expectation_kind(message: u32) -> u16 {
     ((sys::NFNL_SUBSYS_CTNETLINK_EXP << 8) | message) as u16
-}
-
-/// Writes an event as the kernel sends it, for tests and replays: what
-/// [`Message::flow`](super::Message::flow) reads back.
-///
-/// ```no_run
-/// use nfct::wire::{Messages, write_event};
-/// # let flow: nfct::Flow = unimplemented!();
-/// let bytes = write_event(&nfct::Event { kind: nfct::EventKind::New, flow });
-/// for message in Messages::new(&bytes) {
-///     assert_eq!(message?.flow()?, flow);
-/// }
-/// # Ok::<_, nfct::wire::Malformed>(())
-/// ```
-pub fn write_event(event: &Event) -> Vec<u8> {
-    let flow = &event.flow;
-    let (message, flags) = match event.kind {
-        EventKind::New => (sys::IPCTNL_MSG_CT_NEW, sys::NLM_F_CREATE | sys::NLM_F_EXCL),
-        EventKind::Update => (sys::IPCTNL_MSG_CT_NEW, 0),
-        EventKind::Destroy => (sys::IPCTNL_MSG_CT_DELETE, 0),
-    };
-    let family = if flow.original.src.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    let mut request = Request::new(message, flags, 0, family as u8);
-    let zone = flow.original.zone;
-    let without_zone = |tuple: &Tuple| Tuple { zone: 0, ..*tuple };
-    if zone == flow.reply.zone {
-        request.tuple(sys::CTA_TUPLE_ORIG, &without_zone(&flow.original));
-        request.tuple(sys::CTA_TUPLE_REPLY, &without_zone(&flow.reply));
-        if zone != 0 {
-            request.attribute(sys::CTA_ZONE, &zone.to_be_bytes());
-        }
-    } else {
-        request.zoned_tuple(sys::CTA_TUPLE_ORIG, &flow.original);
-        request.zoned_tuple(sys::CTA_TUPLE_REPLY, &flow.reply);
-    }
-    request.attribute(sys::CTA_ID, &flow.id.to_be_bytes());
-    request.attribute(sys::CTA_STATUS, &flow.status.0.to_be_bytes());
-    if flow.mark != 0 {
-        request.attribute(sys::CTA_MARK, &flow.mark.to_be_bytes());
-    }
-    if let Some(timeout) = flow.timeout {
-        request.attribute(sys::CTA_TIMEOUT, &timeout.to_be_bytes());
-    }
-    if flow.start.is_some() || flow.stop.is_some() {
-        request.nested(sys::CTA_TIMESTAMP, |request| {
-            for (kind, time) in [(sys::CTA_TIMESTAMP_START, flow.start), (sys::CTA_TIMESTAMP_STOP, flow.stop)]
-            {
-                if let Some(time) = time {
-                    request.attribute(kind, &time.to_be_bytes());
-                }
-            }
-        });
-    }
-    request.finish()
 }
 
 fn icmp_attributes(protocol: Protocol) -> [u32; 3] {

@@ -1,6 +1,11 @@
 //! What is written is read back, by both readers; nothing makes it panic.
 
+use std::net::IpAddr;
+
+use nfct_sys as sys;
+
 use super::*;
+use crate::tuple::{Layer4, Protocol, Tuple};
 
 fn tuples() -> Vec<Tuple> {
     let v4 = |text: &str| text.parse::<IpAddr>().unwrap();
@@ -111,7 +116,7 @@ fn a_message_cut_short_is_an_error_and_not_an_entry() {
 
 #[test]
 fn events_survive_the_round_trip() {
-    use crate::{Event, EventKind, Flow, Status};
+    use crate::{Counters, Event, EventKind, Flow, Status, TcpState};
     for tuple in tuples() {
         for (zone, reply_zone) in [(0, 0), (7, 7), (0, 9), (9, 0), (1, 65535)] {
             for kind in [EventKind::New, EventKind::Update, EventKind::Destroy] {
@@ -124,6 +129,9 @@ fn events_survive_the_round_trip() {
                     timeout: Some(120).filter(|_| zone == 0),
                     start: Some(1).filter(|_| zone > 0),
                     stop: Some(u64::MAX).filter(|_| reply_zone > 0),
+                    tcp_state: Some(TcpState::Other(255)).filter(|_| zone == 0),
+                    counters_original: Some(Counters { packets: 0, bytes: u64::MAX }).filter(|_| zone > 0),
+                    counters_reply: Some(Counters { packets: u64::MAX, bytes: 1 }).filter(|_| reply_zone > 0),
                 };
                 let bytes = write_event(&Event { kind, flow });
                 let message = Messages::new(&bytes).next().unwrap().unwrap();

@@ -17,11 +17,14 @@ pub struct Api {
     pub types: BTreeMap<String, String>,
     /// By type: methods, constants, variants and fields.
     pub members: BTreeMap<String, Vec<Member>>,
+    /// Names of aliases, and of the types that they stand for.
+    aliases: Vec<(String, String)>,
     /// Words inside macros, which may create items.
     in_macros: BTreeSet<String>,
 }
 
 /// A method, constant, variant or field.
+#[derive(Clone)]
 pub struct Member {
     pub name: String,
     /// Its own documentation, and that of its `impl` block.
@@ -50,6 +53,11 @@ impl Api {
             let text = fs::read_to_string(&path).expect("a source file can be read");
             let file = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             file.items.into_iter().for_each(|item| api.add(item));
+        }
+        // An alias has the members of its type too.
+        for (alias, of) in std::mem::take(&mut api.aliases) {
+            let members = api.members.get(&of).cloned().unwrap_or_default();
+            api.members.entry(alias).or_default().extend(members);
         }
         api
     }
@@ -100,6 +108,14 @@ impl Api {
                 let name = item.ident.to_string();
                 for variant in &item.variants {
                     self.member(&name, variant.ident.to_string(), docs(&variant.attrs), false);
+                }
+                self.types.insert(name, docs(&item.attrs));
+            }
+            Item::Type(item) if is_public(&item.vis) => {
+                let name = item.ident.to_string();
+                if let syn::Type::Path(of) = &*item.ty {
+                    let of = of.path.segments.last().map(|segment| segment.ident.to_string());
+                    self.aliases.extend(of.map(|of| (name.clone(), of)));
                 }
                 self.types.insert(name, docs(&item.attrs));
             }

@@ -53,7 +53,7 @@ fn every_query_of_the_library_works() {
         assert_eq!(ask(&mut handle, Request::Dump(Family::Ipv6)), of(std::slice::from_ref(&two)));
         assert_eq!(ask(&mut handle, Request::DumpReset(Family::Ipv4)), of(std::slice::from_ref(&one)));
         let marked = Selection::all().mark(9, u32::MAX);
-        assert_eq!(ask(&mut handle, Request::DumpFilter(marked)), of(std::slice::from_ref(&one)));
+        assert_eq!(ask(&mut handle, Request::DumpFilter(marked.clone())), of(std::slice::from_ref(&one)));
         let assured = Selection::from(Family::Ipv6).status(Status::ASSURED, Status::ASSURED);
         assert_eq!(ask(&mut handle, Request::DumpFilterReset(assured)), of(std::slice::from_ref(&two)));
 
@@ -67,7 +67,7 @@ fn every_query_of_the_library_works() {
             Err(error) => assert!(matches!(error, Error::Library { needs: "1.1.0", .. }), "{error}"),
         }
 
-        match handle.query(Request::FlushFilter(marked), ignore) {
+        match handle.query(Request::FlushFilter(marked.clone()), ignore) {
             Ok(()) => {}
             Err(error) => {
                 assert!(matches!(error, Error::Library { needs: "1.1.0", .. }), "{error}");

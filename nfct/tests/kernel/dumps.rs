@@ -167,9 +167,16 @@ fn an_overrun_is_reported_and_the_socket_stays_usable() {
         }
         let drops = events.waiter().unwrap().drops().unwrap();
         assert_eq!(events.receive(|_| ()).unwrap(), Received::Overrun);
-        let mut seen = 0;
-        while events.receive(|_| seen += 1).unwrap() != Received::Nothing {}
+        let (mut seen, mut counted) = (0, Vec::new());
+        loop {
+            match events.receive(|_| seen += 1).unwrap() {
+                Received::Nothing => break,
+                Received::Recovered { lost } => counted.push(lost),
+                _ => {}
+            }
+        }
         assert_eq!(seen + drops, 2000, "each is read or counted as dropped");
+        assert_eq!(counted, [drops], "the loss is reported once the socket is drained");
         create(&mut query, masqueraded(3000));
         let mut seen = 0;
         while events.receive(|_| seen += 1).unwrap() != Received::Nothing {}

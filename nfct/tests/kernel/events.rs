@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use lab::in_fresh_namespace;
 use lab::samples::{create, entry, masqueraded, over_ipv6, zoned};
 use nfct::{
-    Direction, End, Event, EventKind, Events, Family, Groups, KernelFilter, Logic, News, Protocol, Query,
-    Received,
+    Direction, Endpoint, Event, EventKind, Events, Family, Groups, KernelFilter, Logic, Notification,
+    Protocol, Query, Received,
 };
 
 /// Longer than anything takes on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
 
-fn event(news: News) -> Event {
-    match news {
-        News::Event(event) => event,
+fn event(notification: Notification) -> Event {
+    match notification {
+        Notification::Event(event) => event,
         other => panic!("found {other:?}, expected an event"),
     }
 }
@@ -41,7 +41,8 @@ fn an_iterator_waits_and_yields_each_event_once() {
             query.flush(Family::Any).unwrap();
             query
         });
-        let seen: Vec<Event> = events.by_ref().take(601).map(|news| event(news.unwrap())).collect();
+        let seen: Vec<Event> =
+            events.by_ref().take(601).map(|notification| event(notification.unwrap())).collect();
         let of = |kind| seen.iter().filter(move |event| event.kind == kind).count();
         assert_eq!((of(EventKind::New), of(EventKind::Update), of(EventKind::Destroy)), (300, 1, 300));
         let mut query = maker.join().unwrap();
@@ -71,8 +72,8 @@ fn full_events_have_what_plain_ones_have() {
             create(&mut query, tuples);
         }
         query.flush(Family::Any).unwrap();
-        for news in full.full().take(6) {
-            let News::Event(event) = news.unwrap() else { panic!("no event") };
+        for notification in full.full().take(6) {
+            let Notification::Event(event) = notification.unwrap() else { panic!("no event") };
             let other = self::event(plain.try_next().unwrap().unwrap());
             assert_eq!(event.kind, other.kind);
             assert_eq!(event.entry.original(), Some(other.flow.original));
@@ -89,17 +90,32 @@ fn an_overrun_is_a_value_and_events_follow_it() {
         events.set_receive_buffer(4096).unwrap();
         let mut query = Query::open().unwrap();
         (1..=2000).for_each(|port| create(&mut query, masqueraded(port)));
-        let (mut overruns, mut heard) = (0, 0);
-        while let Some(news) = events.try_next().unwrap() {
-            match news {
-                News::Overrun => overruns += 1,
-                News::Event(_) => heard += 1,
-                News::Malformed(error) => panic!("{error}"),
+        assert_eq!(events.try_next().unwrap(), Some(Notification::Overrun));
+        let (mut lost, mut heard) = (0, 0);
+        while let Some(notification) = events.try_next().unwrap() {
+            match notification {
+                Notification::Event(_) if lost == 0 => heard += 1,
+                Notification::Recovered { lost: count } if lost == 0 => lost = count,
+                other => panic!("found {other:?}"),
             }
         }
-        assert!(overruns > 0 && (1..2000).contains(&heard), "{overruns} overruns, {heard} events");
+        assert!((1..2000).contains(&heard), "{heard} events");
+        assert_eq!(heard + lost, 2000, "each event is read or counted as lost");
+        assert_eq!(events.waiter().unwrap().drops().unwrap(), lost);
         create(&mut query, masqueraded(3000));
         assert_eq!(event(events.next().unwrap().unwrap()).flow.original, masqueraded(3000).0);
+
+        // A second overrun is counted by itself, and in every form of event. The wait sees it.
+        (4001..=6000).for_each(|port| create(&mut query, masqueraded(port)));
+        assert!(events.wait(Some(Duration::ZERO)).unwrap());
+        let is_event = |of: &Notification<nfct::FullEvent>| matches!(of, Notification::Event(_));
+        let mut full = events.full().map(Result::unwrap);
+        assert!(matches!(full.next(), Some(Notification::Overrun)));
+        let heard = full.by_ref().take_while(is_event).count() as u32;
+        // The one that ended it was the recovery; there is nothing more to read.
+        assert_eq!(events.next_within(Duration::ZERO).unwrap(), None);
+        let drops = events.waiter().unwrap().drops().unwrap();
+        assert_eq!(heard + drops - lost, 2000);
     });
 }
 
@@ -114,8 +130,8 @@ fn the_kernel_delivers_only_what_the_filter_accepts() {
             all().into_iter().for_each(|tuples| create(&mut query, tuples));
             query.flush(Family::Any).unwrap();
             let mut heard = Vec::new();
-            while let Some(news) = events.try_next().unwrap() {
-                let original = event(news).flow.original;
+            while let Some(notification) = events.try_next().unwrap() {
+                let original = event(notification).flow.original;
                 heard.push(all().iter().position(|(made, _)| *made == original).unwrap());
             }
             heard
@@ -132,9 +148,16 @@ fn the_kernel_delivers_only_what_the_filter_accepts() {
         assert!(heard(&filter.clone().marks(Logic::Except, [(7, u32::MAX)])).is_empty());
         assert_eq!(heard(&filter.clone().states(Logic::Only, Protocol::Tcp, [3])), [0, 1, 2, 3]);
         assert_eq!(heard(&filter.clone().states(Logic::Except, Protocol::Tcp, [1, 3])), [2]);
-        assert_eq!(heard(&filter.clone().networks(original, End::Source, Logic::Only, inside)), [0, 1, 3]);
-        assert_eq!(heard(&filter.clone().networks(original, End::Source, Logic::Except, inside)), [2]);
-        let both = filter.clone().address(reply, End::Destination, public).port(reply, End::Destination, 3);
+        assert_eq!(
+            heard(&filter.clone().networks(original, Endpoint::Source, Logic::Only, inside)),
+            [0, 1, 3]
+        );
+        assert_eq!(heard(&filter.clone().networks(original, Endpoint::Source, Logic::Except, inside)), [2]);
+        let both = filter.clone().address(reply, Endpoint::Destination, public).port(
+            reply,
+            Endpoint::Destination,
+            3,
+        );
         assert_eq!(heard(&both), [1]);
         assert_eq!(heard(&filter), [0, 1, 2, 3], "removed again");
     });
@@ -170,8 +193,8 @@ mod stream {
                     let (first, ()) = tokio::join!(first, make);
                     assert_eq!(event(first.unwrap().unwrap()).flow.original, masqueraded(1000 * round + 1).0);
                     for port in 2..=100 {
-                        let news = stream.next().await.unwrap().unwrap();
-                        assert_eq!(event(news).flow.original, masqueraded(1000 * round + port).0);
+                        let notification = stream.next().await.unwrap().unwrap();
+                        assert_eq!(event(notification).flow.original, masqueraded(1000 * round + port).0);
                     }
                     let nothing = tokio::time::timeout(Duration::from_millis(1), stream.next()).await;
                     assert!(nothing.is_err(), "{nothing:?}");
@@ -179,9 +202,10 @@ mod stream {
                 // Events that were received but not yielded come back with the subscription.
                 (1..=3).for_each(|port| create(&mut query, over_ipv6(port)));
                 let mut full = stream.full();
-                let Some(Ok(News::Event(first))) = full.next().await else { panic!("no event") };
+                let Some(Ok(Notification::Event(first))) = full.next().await else { panic!("no event") };
                 assert_eq!(first.entry.original(), Some(over_ipv6(1).0));
-                let rest: Vec<_> = full.into_inner().take(2).map(|news| event(news.unwrap())).collect();
+                let rest: Vec<_> =
+                    full.into_inner().take(2).map(|notification| event(notification.unwrap())).collect();
                 assert_eq!(rest[1].flow.original, over_ipv6(3).0);
             });
         });
@@ -195,14 +219,25 @@ mod stream {
                 stream.events().set_receive_buffer(4096).unwrap();
                 let mut query = Query::open().unwrap();
                 (1..=2000).for_each(|port| create(&mut query, masqueraded(port)));
-                assert_eq!(stream.next().await.unwrap().unwrap(), News::Overrun);
+                assert_eq!(stream.next().await.unwrap().unwrap(), Notification::Overrun);
                 let mut heard = 0;
-                while let Ok(Some(Ok(News::Event(_)))) =
-                    tokio::time::timeout(Duration::from_millis(50), stream.next()).await
-                {
-                    heard += 1;
-                }
+                let lost = loop {
+                    match stream.next().await.unwrap().unwrap() {
+                        Notification::Event(_) => heard += 1,
+                        Notification::Recovered { lost } => break lost,
+                        other => panic!("found {other:?}"),
+                    }
+                };
                 assert!((1..2000).contains(&heard), "{heard}");
+                assert_eq!(heard + lost, 2000, "each event is read or counted as lost");
+
+                // A recovery is reported by a stream that begins after the socket was drained.
+                let mut events = stream.into_inner();
+                (4001..=6000).for_each(|port| create(&mut query, masqueraded(port)));
+                assert_eq!(events.try_next().unwrap(), Some(Notification::Overrun));
+                while matches!(events.receive(|_| ()).unwrap(), nfct::Received::Some { messages: 64, .. }) {}
+                let mut stream = EventStream::new(events).unwrap();
+                assert!(matches!(stream.next().await, Some(Ok(Notification::Recovered { lost: 1.. }))));
                 create(&mut query, masqueraded(3000));
                 let last = event(stream.next().await.unwrap().unwrap());
                 assert_eq!(last.flow.original, masqueraded(3000).0);
@@ -232,8 +267,8 @@ mod stream {
                     create(&mut there.enter(Query::open).unwrap(), masqueraded(at as u16));
                 }
                 for (at, stream) in streams.iter_mut().enumerate() {
-                    let news = event(stream.next().await.unwrap().unwrap());
-                    assert_eq!(news.flow.original, masqueraded(at as u16).0);
+                    let notification = event(stream.next().await.unwrap().unwrap());
+                    assert_eq!(notification.flow.original, masqueraded(at as u16).0);
                 }
             });
         });

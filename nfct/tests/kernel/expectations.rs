@@ -8,7 +8,8 @@ use lab::samples::tcp;
 use lab::{PATIENCE, in_fresh_namespace, ip, nft};
 use nfct::{
     Direction, EventKind, Expect, ExpectEvent, ExpectEvents, ExpectFlags, ExpectGroups, ExpectHandle,
-    ExpectNat, ExpectRef, ExpectRequest, Expectation, Family, Layer4, News, Next, Protocol, Query, Tuple,
+    ExpectNat, ExpectRef, ExpectRequest, Expectation, Family, Layer4, Next, Notification, Protocol, Query,
+    Tuple,
 };
 
 /// A connection to port 21 over the loopback, with the kernel's FTP helper.
@@ -56,7 +57,7 @@ pub(super) fn all(query: &mut Query) -> Vec<Expectation> {
 
 pub(super) fn next(events: &mut ExpectEvents) -> ExpectEvent {
     match events.next_within(PATIENCE).unwrap() {
-        Some(News::Event(event)) => event,
+        Some(Notification::Event(event)) => event,
         other => panic!("expected an event, found {other:?}"),
     }
 }
@@ -78,14 +79,14 @@ fn an_expectation_is_created_found_updated_and_deleted_with_an_event_each() {
         assert!((290..=300).contains(&found.timeout.unwrap()), "{found:?}");
         assert!(found.id.is_some());
         // A second may pass between two replies.
-        let timeless = |expectation: &Expectation| Expectation { timeout: None, ..expectation.clone() };
+        let timeless = |expectation: &Expectation| with(expectation.clone(), |it| it.timeout = None);
         let listed: Vec<_> = all(&mut query).iter().map(timeless).collect();
         assert_eq!(listed, [timeless(&found)]);
 
         let reported = next(&mut events);
         assert_eq!((reported.kind, timeless(&reported.expectation)), (EventKind::New, timeless(&found)));
 
-        query.update_expectation(&Expectation { timeout: Some(60), ..found.clone() }).unwrap();
+        query.update_expectation(&with(found.clone(), |it| it.timeout = Some(60))).unwrap();
         let changed = query.get_expectation(&made.expected).unwrap().unwrap();
         assert!((50..=60).contains(&changed.timeout.unwrap()), "{changed:?}");
 
@@ -105,16 +106,13 @@ fn nat_flags_class_and_function_reach_the_kernel() {
     in_fresh_namespace(|| {
         let control = connect(&listen_with_helper());
         let mut query = Query::open().unwrap();
-        let made = Expectation {
-            nat: Some(ExpectNat {
-                tuple: tcp("127.0.0.9", 50009, "0.0.0.0", 0),
-                direction: Direction::Reply,
-            }),
-            flags: ExpectFlags::PERMANENT,
-            helper: Some("ftp".to_owned()),
-            function: Some("nat-follow-master".to_owned()),
-            ..expectation(&control, 50000)
-        };
+        let made = with(expectation(&control, 50000), |it| {
+            it.nat =
+                Some(ExpectNat { tuple: tcp("127.0.0.9", 50009, "0.0.0.0", 0), direction: Direction::Reply });
+            it.flags = ExpectFlags::PERMANENT;
+            it.helper = Some("ftp".to_owned());
+            it.function = Some("nat-follow-master".to_owned());
+        });
         query.create_expectation(&made).unwrap();
         let found = query.get_expectation(&made.expected).unwrap().unwrap();
         assert_eq!(found.nat.unwrap().direction, Direction::Reply);
@@ -126,20 +124,20 @@ fn nat_flags_class_and_function_reach_the_kernel() {
         assert_eq!(found.function.as_deref(), Some("nat-follow-master"));
 
         // An update creates one that does not exist, with the helper's timeout.
-        let other = Expectation { timeout: Some(60), ..expectation(&control, 50002) };
+        let other = with(expectation(&control, 50002), |it| it.timeout = Some(60));
         query.update_expectation(&other).unwrap();
         let found = query.get_expectation(&other.expected).unwrap().unwrap();
         assert!((290..=300).contains(&found.timeout.unwrap()), "{found:?}");
 
         // The kernel's refusals are reported: FTP has one class, 0.
-        let other_class = Expectation { class: 1, ..made.clone() };
-        let other_class = Expectation { expected: tcp("127.0.0.1", 0, "127.0.0.1", 50001), ..other_class };
+        let other_class = with(made.clone(), |it| it.class = 1);
+        let other_class = with(other_class, |it| it.expected = tcp("127.0.0.1", 0, "127.0.0.1", 50001));
         assert_eq!(query.create_expectation(&other_class).unwrap_err().errno(), Some(libc::EINVAL));
-        let unknown = Expectation { function: Some("no-such".to_owned()), ..expectation(&control, 50001) };
+        let unknown = with(expectation(&control, 50001), |it| it.function = Some("no-such".to_owned()));
         assert_eq!(query.create_expectation(&unknown).unwrap_err().errno(), Some(libc::EINVAL));
-        let stranger = Expectation { master: tcp("127.0.0.1", 1, "127.0.0.1", 21), ..unknown };
+        let stranger = with(unknown, |it| it.master = tcp("127.0.0.1", 1, "127.0.0.1", 21));
         assert_eq!(query.create_expectation(&stranger).unwrap_err().errno(), Some(libc::ENOENT));
-        let mixed = Expectation { expected: tcp("::1", 0, "::1", 1), ..expectation(&control, 1) };
+        let mixed = with(expectation(&control, 1), |it| it.expected = tcp("::1", 0, "::1", 1));
         assert!(query.create_expectation(&mixed).unwrap_err().to_string().contains("one family"));
     });
 }
@@ -166,7 +164,7 @@ fn an_expectation_is_found_in_its_masters_zone_only() {
         let found = query.get_expectation(&zoned(made.expected)).unwrap().unwrap();
         let of = query.dump_expectations_of(&zoned(control.tuple)).unwrap();
         assert_eq!(of.map(|one| one.unwrap().id).collect::<Vec<_>>(), [found.id]);
-        query.delete_expectation(&Expectation { zone: 7, ..found }).unwrap();
+        assert!(query.delete_expectation(&with(found, |it| it.zone = 7)).unwrap());
         assert_eq!(all(&mut query), []);
     });
 }
@@ -219,7 +217,7 @@ fn a_dump_lists_many_expectations_and_the_c_library_agrees() {
         let first = query.dump_expectations(Family::Any).unwrap().next().unwrap().unwrap();
         assert_eq!(query.get_expectation(&first.expected).unwrap().unwrap().id, first.id);
 
-        query.delete_expectation(&first).unwrap();
+        assert!(query.delete_expectation(&first).unwrap());
         assert_eq!(query.dump_expectations_of(&first.master).unwrap().count(), 0);
         query.flush_expectations_of("tftp").unwrap();
         assert_eq!(all(&mut query).len(), controls.len() - 1);
@@ -351,11 +349,20 @@ fn an_overrun_is_reported_and_events_follow_it() {
             // Each replaces the previous one, because of the helper's limit.
             query.create_expectation(&expectation(&control, 50000 + port)).unwrap();
         }
-        let mut overruns = 0;
-        while let Some(news) = events.try_next().unwrap() {
-            overruns += usize::from(news == News::Overrun);
+        assert!(events.wait(Some(Duration::ZERO)).unwrap());
+        let (mut overruns, mut recovered, mut heard) = (0, Vec::new(), 0);
+        while let Some(notification) = events.try_next().unwrap() {
+            match notification {
+                Notification::Overrun => overruns += 1,
+                Notification::Recovered { lost } => recovered.push(lost),
+                _ => heard += 1,
+            }
         }
         assert_eq!(overruns, 1);
+        // Each of the 500 but the first has ended the one before.
+        assert_eq!(recovered, [999 - heard]);
+        assert_eq!(events.waiter().unwrap().drops().unwrap(), recovered[0]);
+        assert!(!events.wait(Some(Duration::ZERO)).unwrap());
         query.flush_expectations().unwrap();
         assert_eq!(next(&mut events).kind, EventKind::Destroy);
         assert!(events.set_receive_buffer(1 << 20).unwrap() >= 1 << 20);
@@ -379,7 +386,7 @@ fn a_stream_yields_expectations_without_blocking_the_thread() {
             query.flush_expectations().unwrap();
             for kind in [EventKind::New, EventKind::Destroy] {
                 match tokio::time::timeout(PATIENCE, stream.next()).await.unwrap() {
-                    Some(Ok(News::Event(event))) => {
+                    Some(Ok(Notification::Event(event))) => {
                         assert_eq!((event.kind, event.expectation.master), (kind, control.tuple));
                     }
                     other => panic!("expected {kind:?}, found {other:?}"),

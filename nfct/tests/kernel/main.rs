@@ -2,10 +2,14 @@
 //!
 //! Needs root; without it each test says so and does nothing.
 
+#[cfg(feature = "tokio")]
+mod async_query;
 mod callbacks;
 mod dumps;
 mod events;
 mod expectations;
 mod ftp;
+mod hints;
 mod objects;
 mod queries;
+mod resync;

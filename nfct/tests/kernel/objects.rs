@@ -24,7 +24,7 @@ fn tcp(port: u16) -> Tuple {
 
 fn made(original: &Tuple) -> Conntrack {
     let mut entry = Conntrack::new().unwrap();
-    entry.set_original(original).setup_reply().unwrap().set_timeout(LASTING);
+    entry.set_original(original).unwrap().setup_reply().unwrap().set_timeout(LASTING);
     entry.set_status(KEPT);
     if original.protocol == Protocol::Tcp {
         entry.set_tcp_state(TcpState::Established);
@@ -88,7 +88,7 @@ fn every_attribute_that_the_kernel_keeps_is_read_back() {
         });
         // The master must exist.
         make(tcp(3), &|entry| {
-            entry.set_master(&tcp(2));
+            entry.set_master(&tcp(2)).unwrap();
         });
         make(tcp(4), &|entry| {
             for (number, attribute) in
@@ -212,14 +212,14 @@ fn the_kernel_applies_the_nat_of_a_new_entry() {
                 assert_eq!(nat, (source, !source), "{found:?}");
                 let ports = (found.is_source_port_nat(), found.is_destination_port_nat());
                 assert_eq!(ports, (source && port.is_some(), !source && port.is_some()), "{found:?}");
-                query.delete(&found).unwrap();
+                assert!(query.delete(&found).unwrap());
                 found
             };
             let found = check(made(&original).set_source_nat(public, port), true);
             check(made(&original).set_destination_nat(public, port), false);
             // The entry is created again after undoing its NAT.
             let mut again = made(&original);
-            again.copy_from(&found, nfct::Parts::REPLY).undo_source_nat().undo_source_port_nat();
+            again.copy_from(&found, nfct::CopyParts::REPLY).undo_source_nat().undo_source_port_nat();
             check(&again, true);
         }
     });
@@ -236,7 +236,7 @@ fn a_mask_selects_the_labels_to_change_and_timestamps_are_current() {
         query.create(made(&tcp(1)).set_labels(labels(&[1, 127]))).unwrap();
 
         let mut change = Conntrack::new().unwrap();
-        change.set_original(&tcp(1)).set_labels(labels(&[2]));
+        change.set_original(&tcp(1)).unwrap().set_labels(labels(&[2]));
         change.set(attr::CONNLABELS_MASK, labels(&[1, 2, 3])).unwrap();
         query.update(&change).unwrap();
         let found = query.get(Direction::Original, &tcp(1)).unwrap().unwrap();

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use nfct::attr::{self, Group, Icmp, Pair};
 use nfct::{
-    Conntrack, Counters, Direction, Error, Family, LabelMap, Labels, Layer4, Output, Parts, Protocol, Status,
-    TcpState, Tuple,
+    Conntrack, CopyParts, Counters, Direction, Error, Family, LabelMap, Labels, Layer4, Output, Protocol,
+    Status, TcpState, Tuple,
 };
 
 use super::assignments::{ports, tuple};
@@ -34,12 +34,12 @@ fn extreme_tuples_are_read_back_as_they_were_set() {
     for case in cases {
         let mut entry = Conntrack::new().unwrap();
         assert_eq!(entry.original(), None);
-        // Ports and ICMP details of a master would replace the entry's own.
-        entry.set_master(&Tuple { zone: 0, layer4: Layer4::None, ..case }).set_tuples(&case, &case);
+        let master = Tuple { protocol: Protocol::Tcp, layer4: ports(3, 21), ..case };
+        entry.set_master(&master).unwrap().set_tuples(&case, &case).unwrap();
         assert_eq!((entry.original(), entry.reply()), (Some(case), Some(case)));
-        assert_eq!(entry.master().map(|master| (master.src, master.dst)), Some((case.src, case.dst)));
+        assert_eq!(entry.master(), Some(master));
         let mut alone = Conntrack::new().unwrap();
-        assert_eq!(alone.set_original(&case).original(), Some(case));
+        assert_eq!(alone.set_original(&case).unwrap().original(), Some(case));
         assert_eq!(alone.reply(), None);
         entry.set_timeout(Duration::MAX).set_tcp_state(255);
         assert_eq!(entry.timeout(), Some(Duration::from_secs(u32::MAX.into())));
@@ -52,7 +52,7 @@ fn a_zone_of_one_direction_stays_in_that_direction() {
     let original = tuple("10.0.0.1", "10.0.0.2", Protocol::Udp, ports(1, 2), 9);
     let reply = Tuple { zone: 0, ..original };
     let mut entry = Conntrack::new().unwrap();
-    entry.set_tuples(&original, &reply);
+    entry.set_tuples(&original, &reply).unwrap();
     assert_eq!((entry.original().unwrap().zone, entry.reply().unwrap().zone), (9, 0));
 }
 
@@ -72,7 +72,18 @@ fn what_cannot_be_set_says_why_and_changes_nothing() {
     refused(entry.set_helper("sixteen-bytes-ar"), "found a name of 16 bytes, expected at most 15 bytes");
     refused(entry.set_helper("a\0b"), "none of them zero");
     refused(entry.set(attr::HELPER_INFO, vec![0; 65_001]), "found 65001 bytes");
-    refused(entry.setup_reply(), "found a tuple that is not whole");
+    refused(entry.setup_reply(), "found an incomplete tuple");
+    let tcp = tuple("10.0.0.1", "10.0.0.2", Protocol::Tcp, ports(1, 2), 0);
+    let echo = Tuple { layer4: Layer4::Icmp { id: 7, kind: 8, code: 0 }, ..tcp };
+    let expected = "expected Layer4::Ports for a protocol with ports";
+    refused(entry.set_original(&echo), "found a tuple of tcp with Icmp { id: 7, kind: 8, code: 0 }");
+    refused(entry.set_tuples(&tcp, &echo), expected);
+    refused(entry.set_tuples(&echo, &tcp), expected);
+    refused(
+        entry.set_reply(&Tuple { dst: "fd00::1".parse().unwrap(), ..tcp }),
+        "two addresses of one family",
+    );
+    refused(entry.set_master(&Tuple { protocol: Protocol::Icmp, ..echo }), "found a master of icmp");
     let event = entry.set(attr::TIMESTAMP_EVENT, SystemTime::UNIX_EPOCH).map(|_| ()).unwrap_err();
     match attr::TIMESTAMP_EVENT.id().is_known() {
         true => assert!(matches!(event, Error::ReadOnly { .. })),
@@ -94,7 +105,7 @@ fn helper_data_keep_their_length() {
         assert_eq!(entry.clone().get(attr::HELPER_INFO), Some(info));
         assert_eq!(entry.helper(), None);
     }
-    entry.set_original(&tuple("10.0.0.1", "10.0.0.2", Protocol::Tcp, ports(1, 21), 0));
+    entry.set_original(&tuple("10.0.0.1", "10.0.0.2", Protocol::Tcp, ports(1, 21), 0)).unwrap();
     entry.set_helper("ftp").unwrap();
     assert_eq!(
         Conntrack::parse(&entry.to_message().unwrap()).unwrap().get(attr::HELPER_INFO).unwrap().len(),
@@ -127,16 +138,16 @@ fn one_tuple_is_derived_from_the_other_and_nat_is_detected_and_undone() {
         let original = tuple(inside, server, Protocol::Tcp, ports(40000, 443), 0);
         let reversed = tuple(server, inside, Protocol::Tcp, ports(443, 40000), 0);
         let mut entry = Conntrack::new().unwrap();
-        assert_eq!(entry.set_original(&original).setup_reply().unwrap().reply(), Some(reversed));
+        assert_eq!(entry.set_original(&original).unwrap().setup_reply().unwrap().reply(), Some(reversed));
         let mut entry = Conntrack::new().unwrap();
-        assert_eq!(entry.set_reply(&reversed).setup_original().unwrap().original(), Some(original));
+        assert_eq!(entry.set_reply(&reversed).unwrap().setup_original().unwrap().original(), Some(original));
         let nat = |entry: &Conntrack| {
             let addresses = (entry.is_source_nat(), entry.is_destination_nat());
             (addresses, (entry.is_source_port_nat(), entry.is_destination_port_nat()))
         };
         assert_eq!(nat(&entry), ((false, false), (false, false)));
 
-        entry.set_tuples(&original, &tuple(server, outside, Protocol::Tcp, ports(443, 50000), 0));
+        entry.set_tuples(&original, &tuple(server, outside, Protocol::Tcp, ports(443, 50000), 0)).unwrap();
         assert_eq!(nat(&entry), ((true, false), (true, false)));
         assert_eq!(nat(entry.clone().set_status(Status(0))), ((false, false), (false, false)), "not decided");
         entry.undo_source_nat().undo_source_port_nat();
@@ -145,7 +156,7 @@ fn one_tuple_is_derived_from_the_other_and_nat_is_detected_and_undone() {
             entry.get(attr::SNAT_IPV4).map(IpAddr::from).or(entry.get(attr::SNAT_IPV6).map(IpAddr::from));
         assert_eq!(snat, Some(outside.parse().unwrap()));
 
-        entry.set_tuples(&original, &tuple(outside, inside, Protocol::Tcp, ports(8443, 40000), 0));
+        entry.set_tuples(&original, &tuple(outside, inside, Protocol::Tcp, ports(8443, 40000), 0)).unwrap();
         assert_eq!(nat(&entry), ((false, true), (false, true)));
         entry.undo_destination_nat().undo_destination_port_nat();
         assert_eq!((entry.reply(), entry.get(attr::DNAT_PORT)), (Some(reversed), Some(8443)));
@@ -163,12 +174,15 @@ fn parts_are_copied_as_the_library_names_them() {
         to.copy_from(&from, parts);
         to
     };
-    assert_eq!(of(Parts::ORIGINAL).original().map(|tuple| tuple.src), from.original().map(|tuple| tuple.src));
-    assert_eq!((of(Parts::ORIGINAL).reply(), of(Parts::ORIGINAL).mark()), (None, None));
-    assert_eq!((of(Parts::REPLY).original(), of(Parts::REPLY).mark()), (None, None));
-    assert!(of(Parts::REPLY).reply().is_some());
-    assert_eq!((of(Parts::META).original(), of(Parts::META).master()), (None, from.master()));
-    let all = of(Parts::ORIGINAL | Parts::REPLY | Parts::META);
+    assert_eq!(
+        of(CopyParts::ORIGINAL).original().map(|tuple| tuple.src),
+        from.original().map(|tuple| tuple.src)
+    );
+    assert_eq!((of(CopyParts::ORIGINAL).reply(), of(CopyParts::ORIGINAL).mark()), (None, None));
+    assert_eq!((of(CopyParts::REPLY).original(), of(CopyParts::REPLY).mark()), (None, None));
+    assert!(of(CopyParts::REPLY).reply().is_some());
+    assert_eq!((of(CopyParts::META).original(), of(CopyParts::META).master()), (None, from.master()));
+    let all = of(CopyParts::ORIGINAL | CopyParts::REPLY | CopyParts::META);
     assert_eq!(all.view(), from.view());
     assert_eq!(all.counters(Direction::Reply), Some(Counters { packets: 3, bytes: 4 }));
 }
@@ -183,6 +197,6 @@ fn the_time_of_an_event_is_read_where_the_library_knows_it() {
     assert_eq!(entry.view().event, known.then_some(nanoseconds));
     assert_eq!(entry.clone().view(), entry.view());
     let mut copy = Conntrack::new().unwrap();
-    assert_eq!(copy.copy_from(&entry, Parts::ALL).attributes().count(), 0);
+    assert_eq!(copy.copy_from(&entry, CopyParts::ALL).attributes().count(), 0);
     assert!(copy.copy(&entry, attr::TIMESTAMP_EVENT).get(attr::TIMESTAMP_EVENT).is_none());
 }

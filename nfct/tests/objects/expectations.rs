@@ -11,28 +11,36 @@ use nfct::{
 };
 use proptest::prelude::*;
 
+/// The expectation after a change.
+fn with(mut expectation: Expectation, change: impl FnOnce(&mut Expectation)) -> Expectation {
+    change(&mut expectation);
+    expectation
+}
+
 /// Everything that an expectation can hold.
 fn samples() -> Vec<Expectation> {
     let control = tcp("192.168.7.2", 40001, "198.51.100.1", 21);
     let plain = Expectation::new(control, tcp("192.168.7.2", 0, "198.51.100.1", 50000));
-    let full = Expectation {
-        nat: Some(ExpectNat { tuple: tcp("192.168.7.2", 50000, "0.0.0.0", 0), direction: Direction::Reply }),
-        timeout: Some(u32::MAX),
-        zone: 65535,
-        flags: ExpectFlags::PERMANENT | ExpectFlags::INACTIVE | ExpectFlags::USERSPACE,
-        class: u32::MAX,
-        helper: Some("fifteen-letters".to_owned()),
-        function: Some("twenty-three-letters-xx".to_owned()),
-        ..Expectation::new(control, tcp("198.51.100.1", 0, "100.64.2.1", 50000))
-    };
-    let v6 = Expectation {
-        nat: Some(ExpectNat { tuple: tcp("fd00:7::2", 1, "::", 0), direction: Direction::Original }),
-        timeout: Some(0),
-        ..Expectation::new(
+    let full = with(Expectation::new(control, tcp("198.51.100.1", 0, "100.64.2.1", 50000)), |it| {
+        it.nat =
+            Some(ExpectNat { tuple: tcp("192.168.7.2", 50000, "0.0.0.0", 0), direction: Direction::Reply });
+        it.timeout = Some(u32::MAX);
+        it.zone = 65535;
+        it.flags = ExpectFlags::PERMANENT | ExpectFlags::INACTIVE | ExpectFlags::USERSPACE;
+        it.class = u32::MAX;
+        it.helper = Some("fifteen-letters".to_owned());
+        it.function = Some("twenty-three-letters-xx".to_owned());
+    });
+    let v6 = with(
+        Expectation::new(
             tcp("fd00:7::2", 65535, "2001:db8::1", 21),
             Tuple { protocol: Protocol::Udp, ..tcp("::", 0, "2001:db8::1", 65535) },
-        )
-    };
+        ),
+        |it| {
+            it.nat = Some(ExpectNat { tuple: tcp("fd00:7::2", 1, "::", 0), direction: Direction::Original });
+            it.timeout = Some(0);
+        },
+    );
     vec![plain, full, v6]
 }
 
@@ -75,17 +83,16 @@ fn any_expectation() -> impl Strategy<Value = Expectation> {
     let numbers = any::<(Option<u32>, u16, u32, u32)>();
     (tuples, nat, names, numbers).prop_map(
         |((master, expected, mask, to), nat, (helper, function), (timeout, zone, flags, class))| {
-            Expectation {
-                mask,
-                nat: nat.map(|direction| ExpectNat { tuple: to, direction }),
-                timeout,
-                zone,
-                flags: ExpectFlags(flags),
-                class,
-                helper,
-                function,
-                ..Expectation::new(master, expected)
-            }
+            with(Expectation::new(master, expected), |it| {
+                it.mask = mask;
+                it.nat = nat.map(|direction| ExpectNat { tuple: to, direction });
+                it.timeout = timeout;
+                it.zone = zone;
+                it.flags = ExpectFlags(flags);
+                it.class = class;
+                it.helper = helper;
+                it.function = function;
+            })
         },
     )
 }
@@ -182,11 +189,8 @@ fn text_and_xml_are_those_of_the_library() {
     assert!(xml.contains("<dst>2001:db8::1</dst>") && xml.ends_with("</flow>"), "{xml}");
     assert!(!xml.contains("<when>") && v6.print(&Output::xml().time()).contains("<when>"));
     // Longer than any other, and complete.
-    let long = Expectation {
-        helper: Some("fifteen-letters".to_owned()),
-        flags: ExpectFlags(7),
-        zone: u16::MAX,
-        ..Expectation::new(
+    let long = with(
+        Expectation::new(
             tcp(
                 "2001:db8:1111:2222:3333:4444:5555:6666",
                 65535,
@@ -199,8 +203,13 @@ fn text_and_xml_are_those_of_the_library() {
                 "2001:db8:1111:2222:3333:4444:5555:6669",
                 65535,
             ),
-        )
-    };
+        ),
+        |it| {
+            it.helper = Some("fifteen-letters".to_owned());
+            it.flags = ExpectFlags(7);
+            it.zone = u16::MAX;
+        },
+    );
     let long = Expect::from_expectation(&long).unwrap().print(&Output::xml().time());
     assert!(long.len() > 800 && long.ends_with("</meta></flow>"), "{}: {long}", long.len());
     assert!(!Expect::new().unwrap().print(&Output::xml()).is_empty());
@@ -211,7 +220,7 @@ fn the_c_librarys_parser_agrees() {
     for sample in samples() {
         let message = sample.to_message();
         let theirs = Expect::parse(&message).unwrap();
-        assert_eq!(theirs.to_expectation(), Some(Expectation { id: None, ..sample }));
+        assert_eq!(theirs.to_expectation(), Some(with(sample, |it| it.id = None)));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nfct::attr::{self};
-use nfct::{Conntrack, Error, Family, Labels, Layer4, Output, Parts, Protocol, Status, TcpState, Tuple};
+use nfct::{Conntrack, CopyParts, Error, Family, Labels, Layer4, Output, Protocol, Status, TcpState, Tuple};
 use proptest::prelude::*;
 
 use super::assignments::cases;
@@ -54,7 +54,8 @@ pub(super) fn full_attributes() -> Vec<u8> {
         layer4,
         zone: 0,
     };
-    entry.set_tuples(&tuple(ports(1, 2)), &tuple(ports(2, 1))).set_master(&tuple(ports(3, 21)));
+    entry.set_tuples(&tuple(ports(1, 2)), &tuple(ports(2, 1))).unwrap();
+    entry.set_master(&tuple(ports(3, 21))).unwrap();
     entry.set_status(Status::ASSURED).set_timeout(Duration::from_secs(5)).set_mark(6).set_zone(7);
     entry.set_tcp_state(TcpState::Established).set_helper("ftp").unwrap();
     let mut labels = Labels::new(127).unwrap();
@@ -105,7 +106,7 @@ proptest! {
                 let _ = (entry.print(&Output::plain().timestamps()), entry.print(&Output::xml()));
                 let _ = (entry.view(), format!("{entry:?}"));
                 let mut other = Conntrack::new().unwrap();
-                other.copy_from(&entry, Parts::ALL);
+                other.copy_from(&entry, CopyParts::ALL);
                 if let Ok(message) = other.to_message() {
                     Conntrack::parse(&message).unwrap();
                 }

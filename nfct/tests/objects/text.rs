@@ -70,7 +70,7 @@ proptest! {
         let (original, reply) = (tuple(0), tuple(2));
         // Attributes that only the kernel sets come in its message.
         let mut entry = Conntrack::parse_attributes(&read_only_attributes(&read_only), Family::Any).unwrap();
-        entry.set_tuples(&original, &reply).set_status(Status(status)).set_mark(numbers[0]).set_zone(zone);
+        entry.set_tuples(&original, &reply).unwrap().set_status(Status(status)).set_mark(numbers[0]).set_zone(zone);
         entry.set_timeout(Duration::from_secs(numbers[1].into())).set_helper("ftp-21").unwrap();
         entry.set(attr::SECMARK, numbers[2]).unwrap().set(attr::ID, numbers[3]).unwrap();
         match protocol {
@@ -175,7 +175,11 @@ fn text_of_any_length_is_complete() {
     std::fs::remove_file(&path).unwrap();
     let map = map.unwrap();
     let mut entry = Conntrack::new().unwrap();
-    entry.set_original(&tuple("10.0.0.1", "10.0.0.2", Protocol::Udp, ports(1, 2), 0)).setup_reply().unwrap();
+    entry
+        .set_original(&tuple("10.0.0.1", "10.0.0.2", Protocol::Udp, ports(1, 2), 0))
+        .unwrap()
+        .setup_reply()
+        .unwrap();
     let mut labels = Labels::new(1023).unwrap();
     for bit in 0..1024 {
         labels.set(bit).unwrap();
@@ -200,7 +204,7 @@ fn threads_that_print_at_once_do_not_mix_their_texts() {
                 let address = format!("2001:db8::{number}");
                 let mut entry =
                     Conntrack::parse_attributes(&read_only_attributes(&[0; 6]), Family::Ipv6).unwrap();
-                entry.set_original(&tuple(&address, &address, Protocol::Udp, ports(1, 2), 0));
+                entry.set_original(&tuple(&address, &address, Protocol::Udp, ports(1, 2), 0)).unwrap();
                 entry.setup_reply().unwrap();
                 for _ in 0..500 {
                     let text = entry.print(&Output::xml()).unwrap();

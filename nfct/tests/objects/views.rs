@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use nfct::{
-    Conntrack, DccpState, Event, EventKind, Flow, Labels, Layer3, Layer4, Protocol, SctpState, Status,
-    TcpFlags, TcpState, Tuple, View, attr,
+    Conntrack, Counters, DccpState, Event, EventKind, Flow, Labels, Layer3, Layer4, Protocol, SctpState,
+    Status, TcpFlags, TcpState, Tuple, View, attr,
 };
 use proptest::prelude::*;
 use serde_json::{Value, from_value, json, to_value};
@@ -42,22 +42,17 @@ fn values_have_the_shapes_that_are_documented() {
     });
     let udp = tuple(Protocol::Udp, Layer4::Ports { src: 40000, dst: 53 });
     assert_shape(&udp, original.clone());
-    let flow = Flow {
-        original: udp,
-        reply: udp,
-        id: 1,
-        status: Status(2),
-        mark: 3,
-        timeout: Some(4),
-        start: Some(5),
-        stop: None,
-    };
+    let mut flow = Flow::new(udp, udp);
+    (flow.id, flow.status, flow.mark) = (1, Status(2), 3);
+    (flow.timeout, flow.start, flow.tcp_state) = (Some(4), Some(5), Some(TcpState::Established));
+    flow.counters_reply = Some(Counters { packets: 6, bytes: 7 });
     let shape = json!({
         "original": original, "reply": original, "id": 1, "status": 2, "mark": 3, "timeout": 4,
-        "start": 5, "stop": null,
+        "start": 5, "stop": null, "tcp_state": "ESTABLISHED",
+        "counters_original": null, "counters_reply": {"packets": 6, "bytes": 7},
     });
     assert_shape(&flow, shape.clone());
-    assert_shape(&Event { kind: EventKind::New, flow }, json!({"kind": "new", "flow": shape}));
+    assert_shape(&Event::new(EventKind::New, flow), json!({"kind": "new", "flow": shape}));
 }
 
 #[test]
@@ -65,7 +60,7 @@ fn a_view_has_what_is_set_and_nothing_else() {
     let mut entry = Conntrack::new().unwrap();
     assert_shape(&entry.view(), json!({}));
     let udp = tuple(Protocol::Udp, Layer4::Ports { src: 40000, dst: 53 });
-    entry.set_original(&udp).set_timeout(Duration::from_secs(9)).set_helper("ftp").unwrap();
+    entry.set_original(&udp).unwrap().set_timeout(Duration::from_secs(9)).set_helper("ftp").unwrap();
     let mut labels = Labels::new(127).unwrap();
     labels.set(1).unwrap().set(127).unwrap();
     entry.set_labels(labels).set(attr::HELPER_INFO, vec![1, 2]).unwrap();
@@ -114,7 +109,11 @@ proptest! {
         };
         let original = Tuple { src: address(octets[0]), dst: address(octets[1]), protocol, layer4, zone };
         let reply = Tuple { src: original.dst, dst: original.src, ..original };
-        let flow = Flow { original, reply, id, status: Status(status), mark, timeout, start, stop };
+        let mut flow = Flow::new(original, reply);
+        (flow.id, flow.status, flow.mark) = (id, Status(status), mark);
+        (flow.timeout, flow.start, flow.stop) = (timeout, start, stop);
+        flow.tcp_state = timeout.map(|state| TcpState::from(state as u8));
+        flow.counters_original = start.zip(stop).map(|(packets, bytes)| Counters { packets, bytes });
         let text = serde_json::to_string(&flow).unwrap();
         prop_assert_eq!(serde_json::from_str::<Flow>(&text).unwrap(), flow);
         let bytes = postcard::to_allocvec(&flow).unwrap();
@@ -122,7 +121,7 @@ proptest! {
         prop_assert_eq!(postcard::from_bytes::<Flow>(&bytes).unwrap(), flow);
 
         let mut entry = Conntrack::new().unwrap();
-        entry.set_tuples(&original, &reply).set_mark(mark).set_tcp_state(number);
+        entry.set_tuples(&original, &reply).unwrap().set_mark(mark).set_tcp_state(number);
         let view = entry.view();
         prop_assert_eq!(serde_json::from_str::<View>(&serde_json::to_string(&view).unwrap()).unwrap(), view);
     }

@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use nfct::wire::{Malformed, Messages};
-use nfct::{Conntrack, Flow, Layer4, Protocol, Tuple};
+use nfct::{Conntrack, Direction, Flow, Layer4, Protocol, Tuple};
 
 /// Offset of `nfgen_family`, the first field after `struct nlmsghdr`.
 const FAMILY: usize = 16;
@@ -82,12 +82,27 @@ fn assert_same(ours: &Flow, theirs: &Conntrack) {
     assert_eq!(theirs.timeout().map(|timeout| timeout.as_secs()), ours.timeout.map(u64::from));
     assert_eq!(theirs.get(nfct::attr::TIMESTAMP_START), ours.started());
     assert_eq!(theirs.get(nfct::attr::TIMESTAMP_STOP), ours.stopped());
+    assert_eq!(theirs.tcp_state(), ours.tcp_state);
+    assert_eq!(theirs.counters(Direction::Original), ours.counters_original);
+    assert_eq!(theirs.counters(Direction::Reply), ours.counters_reply);
 }
 
-/// Whether a tuple holds addresses of both families, or details of another kind
-/// of protocol than its own: the library keeps these in the same place.
+/// Whether a tuple holds addresses of both families, or details of another kind of protocol than its own,
+/// or an entry the states of several protocols: the library keeps these in the same memory. Also whether
+/// there are counters of 32 bits, which the kernel's header calls unused and only the library reads.
 fn is_ambiguous(message: &[u8]) -> bool {
     const TUPLES: [u16; 2] = [1, 2];
+    const PROTOCOL_INFO: u16 = 4;
+    const COUNTERS: [u16; 2] = [9, 10];
+    let all = || attributes(message.get(HEAD..).unwrap_or_default());
+    let kinds_in = |value| attributes(value).map(|(kind, _)| kind).collect::<Vec<u16>>();
+    if all().any(|(kind, value)| {
+        let kinds = kinds_in(value);
+        let has = |wanted: &[u16]| kinds.iter().any(|kind| wanted.contains(kind));
+        (kind == PROTOCOL_INFO && has(&[1]) && has(&[2, 3])) || (COUNTERS.contains(&kind) && has(&[3, 4]))
+    }) {
+        return true;
+    }
     let tuples =
         attributes(message.get(HEAD..).unwrap_or_default()).filter(|(kind, _)| TUPLES.contains(kind));
     tuples.into_iter().any(|(_, tuple)| {

@@ -24,9 +24,17 @@ fn messages() -> Vec<Vec<u8>> {
 fn both_read_what_the_kernel_sends() {
     let messages = messages();
     assert!(messages.len() > 20);
-    for message in messages {
-        assert_eq!(compare(&message), Verdict::Same, "{message:02x?}");
+    for message in &messages {
+        assert_eq!(compare(message), Verdict::Same, "{message:02x?}");
     }
+    // The messages have every field of a flow.
+    let read = |message: &Vec<u8>| nfct::wire::Messages::new(message).next()?.ok()?.flow().ok();
+    let flows: Vec<nfct::Flow> = messages.iter().filter_map(read).collect();
+    assert!(flows.iter().any(|flow| flow.timeout.is_some() && flow.start.is_some()));
+    assert!(flows.iter().any(|flow| flow.stop.is_some() && flow.mark != 0));
+    assert!(flows.iter().any(|flow| flow.tcp_state == Some(nfct::TcpState::Established)));
+    assert!(flows.iter().any(|flow| flow.counters_original.is_some_and(|seen| seen.bytes > 0)));
+    assert!(flows.iter().any(|flow| flow.counters_reply.is_some_and(|seen| seen.packets > 0)));
 }
 
 /// A change of a message.

@@ -70,7 +70,7 @@ impl TestConnection {
             Tuple { src: from.ip(), dst: to.ip(), protocol: self.protocol, layer4, zone: self.zone }
         };
         let mut entry = Conntrack::new().expect("memory is available");
-        entry.set_tuples(&tuple(self.src, self.dst, 8), &tuple(self.server, self.nat, 0));
+        entry.set_tuples(&tuple(self.src, self.dst, 8), &tuple(self.server, self.nat, 0)).unwrap();
         // CONFIRMED, ASSURED and SEEN_REPLY.
         entry.set_timeout(Duration::from_secs(3600)).set_status(Status(8 | 4 | 2)).set_mark(self.mark);
         if self.protocol == Protocol::Tcp {
@@ -84,7 +84,7 @@ impl TestConnection {
     }
 
     pub(super) fn delete(&self, query: &mut Query) {
-        query.delete(&self.entry()).unwrap_or_else(|error| panic!("{error}: {self:?}"));
+        assert!(query.delete(&self.entry()).unwrap_or_else(|error| panic!("{error}: {self:?}")), "{self:?}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Groups of attributes that are set and read in one go.
+//! Groups of attributes that are set and read together.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -6,13 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use libc::c_void;
 use nfct_sys as sys;
 
-use super::attr::{self, Id};
-use super::fields::Counters;
-use super::{Conntrack, ConntrackRef};
+use super::table::{self as attr, Id};
+use crate::conntrack::object::{Conntrack, ConntrackRef};
 use crate::error::Error;
+use crate::flow::Counters;
 use crate::state::Layer3;
 
-/// Both ends of a tuple.
+/// A value for the source and one for the destination.
 ///
 /// ```
 /// let ports = nfct::attr::Pair { src: 40000, dst: 443 };
@@ -26,7 +26,7 @@ pub struct Pair<T> {
     pub dst: T,
 }
 
-/// What tells ICMP connections apart.
+/// What distinguishes ICMP connections.
 ///
 /// ```
 /// let echo = nfct::attr::Icmp { id: 77, kind: 8, code: 0 };
@@ -61,10 +61,10 @@ pub struct Group<T> {
     name: &'static str,
     read: fn(&ConntrackRef, u32) -> Option<T>,
     write: Option<fn(&mut Conntrack, u32, T)>,
-    /// The protocol that must be known before, for groups that the library
-    /// would mark as set without having been told it.
+    /// The protocol that must be set first: without it the library marks the group as set, but drops
+    /// the value.
     needs: Option<Id>,
-    /// Attributes that set the same memory.
+    /// The attributes that it sets.
     members: &'static [Id],
 }
 
@@ -145,11 +145,11 @@ groups! {
 
 groups! {
     Pair<u16>, read_ports, Some(write_ports);
-    /// Ports of the original tuple, host byte order; its transport protocol must be set before.
+    /// Ports of the original tuple, host byte order; its transport protocol must be set first.
     ORIG_PORT = ATTR_GRP_ORIG_PORT needs Some(attr::ORIG_L4PROTO.id()), ORIG_PORT_SRC, ORIG_PORT_DST;
-    /// Ports of the reply tuple, host byte order; its transport protocol must be set before.
+    /// Ports of the reply tuple, host byte order; its transport protocol must be set first.
     REPL_PORT = ATTR_GRP_REPL_PORT needs Some(attr::REPL_L4PROTO.id()), REPL_PORT_SRC, REPL_PORT_DST;
-    /// Ports of the master's tuple, host byte order; its transport protocol must be set before.
+    /// Ports of the master's tuple, host byte order; its transport protocol must be set first.
     MASTER_PORT = ATTR_GRP_MASTER_PORT needs Some(attr::MASTER_L4PROTO.id()), MASTER_PORT_SRC, MASTER_PORT_DST;
 }
 
@@ -161,9 +161,9 @@ groups! {
 
 groups! {
     Counters, read_counters, None;
-    /// What was seen in the original direction. Read-only.
+    /// Packets and bytes of the original direction. Read-only.
     ORIG_COUNTERS = ATTR_GRP_ORIG_COUNTERS needs None, ORIG_COUNTER_PACKETS, ORIG_COUNTER_BYTES;
-    /// What was seen in the reply direction. Read-only.
+    /// Packets and bytes of the reply direction. Read-only.
     REPL_COUNTERS = ATTR_GRP_REPL_COUNTERS needs None, REPL_COUNTER_PACKETS, REPL_COUNTER_BYTES;
 }
 
@@ -191,7 +191,7 @@ impl ConntrackRef {
         if self.is_group_set(group) { (group.read)(self, group.number) } else { None }
     }
 
-    /// Whether all attributes of a group are set; of an address, whether it is in either family.
+    /// Whether all attributes of a group are set; for an address, whether it is set in either family.
     ///
     /// ```
     /// # use nfct::{Conntrack, attr::Group};
@@ -217,28 +217,28 @@ impl Conntrack {
     /// ```
     ///
     /// # Errors
-    /// [`Error::ReadOnly`] for what the kernel alone sets; [`Error::Invalid`] for ports while the
-    /// transport protocol is not set, which the library would mark as set without a value.
+    /// [`Error::ReadOnly`] for what only the kernel sets; [`Error::Invalid`] for ports while the transport
+    /// protocol is not set: the library would mark them as set without a value.
     pub fn set_group<T>(&mut self, group: Group<T>, value: T) -> Result<&mut Self, Error> {
         let write = group.write.ok_or(Error::ReadOnly { attribute: group.name })?;
-        if group.needs.is_some_and(|id| !self.is_set(id)) {
+        if group.needs.is_some_and(|id| !self.has(id.number())) {
             return Err(Error::Invalid {
                 doing: "setting ports as a group",
                 found: "no transport protocol".to_owned(),
-                expected: "an entry whose transport protocol is set already",
+                expected: "an entry whose transport protocol is set first",
             });
         }
         for id in group.members {
-            self.make_room_for(*id);
+            self.make_room_for(id.number());
         }
         write(self, group.number, value);
         for id in group.members {
-            self.settle(*id);
+            self.settle(id.number());
         }
         Ok(self)
     }
 
-    /// Forgets all attributes of a group.
+    /// Unsets all attributes of a group.
     ///
     /// ```
     /// # use nfct::{Conntrack, attr::Group};
@@ -268,7 +268,7 @@ fn store<G>(entry: &mut Conntrack, group: u32, value: G) {
     unsafe { sys::nfct_set_attr_grp(entry.as_ptr(), group, from) }
 }
 
-/// Four words of the network's bytes, as `struct nfct_attr_grp_ipv6` has them.
+/// Four words of network bytes, as in `struct nfct_attr_grp_ipv6`.
 fn words(address: Ipv6Addr) -> [u32; 4] {
     let octets = address.octets();
     std::array::from_fn(|word| u32::from_ne_bytes(std::array::from_fn(|byte| octets[word * 4 + byte])))
@@ -308,7 +308,7 @@ fn write_ports(entry: &mut Conntrack, group: u32, value: Pair<u16>) {
 }
 
 fn read_icmp(entry: &ConntrackRef, group: u32) -> Option<Icmp> {
-    // The struct's padding-free layout: identifier, code, type.
+    // The struct has no padding: identifier, code, type.
     let [id, code_and_kind] = fetch::<[u16; 2]>(entry, group)?;
     let [code, kind] = code_and_kind.to_ne_bytes();
     Some(Icmp { id: u16::from_be(id), kind, code })
@@ -324,7 +324,7 @@ fn read_counters(entry: &ConntrackRef, group: u32) -> Option<Counters> {
     Some(Counters { packets, bytes })
 }
 
-/// The library gives 16 bytes, whatever the family: the tuple's protocol says how many count.
+/// The library returns 16 bytes for both families: the tuple's network protocol says how many count.
 fn read_address(entry: &ConntrackRef, group: u32) -> Option<IpAddr> {
     let words = fetch::<[u32; 4]>(entry, group)?;
     let original = group == sys::ATTR_GRP_ORIG_ADDR_SRC || group == sys::ATTR_GRP_ORIG_ADDR_DST;
@@ -332,9 +332,9 @@ fn read_address(entry: &ConntrackRef, group: u32) -> Option<IpAddr> {
         true => (attr::ORIG_L3PROTO, [attr::ORIG_IPV4_SRC, attr::ORIG_IPV4_DST]),
         false => (attr::REPL_L3PROTO, [attr::REPL_IPV4_SRC, attr::REPL_IPV4_DST]),
     };
-    let is_v4 = match entry.get(layer3) {
+    let is_v4 = match layer3.read(entry) {
         Some(layer3) => layer3 == Layer3::Ipv4,
-        None => v4.into_iter().any(|address| entry.is_set(address)),
+        None => v4.into_iter().any(|address| entry.has(address.id().number())),
     };
     Some(if is_v4 { Ipv4Addr::from(words[0].to_ne_bytes()).into() } else { address(words).into() })
 }

@@ -1,23 +1,21 @@
-//! How the values of attributes lie in the library's object: one module a
-//! kind, each with `read` and `write`.
+//! How the values of attributes lie in the library's object: one module for each kind, with `read` and
+//! `write`.
 //!
-//! The C getters and setters trust the caller with the width of a value; here
-//! it is fixed beside the type, and [`attr`](super::attr) names the kind.
+//! The C getters and setters trust the caller to pass the right width. Here the width is fixed next to the
+//! type, and `table` names the kind of each attribute.
 
 use std::ffi::{CStr, CString};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::ptr::NonNull;
 use std::time::{Duration, SystemTime};
 
-use libc::{c_char, c_void};
+use libc::c_char;
 use nfct_sys as sys;
 
-use super::attr::Id;
-use super::{Conntrack, ConntrackRef};
+use crate::conntrack::object::{Conntrack, ConntrackRef};
 use crate::error::Error;
 use crate::labels::Labels;
 
-/// The library keeps 16 bytes for a helper's name, the zero at its end included.
+/// The library has room for 16 bytes of a helper's name, including the zero byte at its end.
 const LONGEST_NAME: usize = sys::NFCT_HELPER_NAME_MAX as usize - 1;
 
 /// A kind that the library hands over by value.
@@ -26,18 +24,18 @@ macro_rules! number {
         pub(super) mod $kind {
             use super::*;
 
-            pub(crate) fn read(entry: &ConntrackRef, id: Id) -> Option<$type> {
-                if !entry.is_set(id) {
+            pub(crate) fn read(entry: &ConntrackRef, number: u32) -> Option<$type> {
+                if !entry.has(number) {
                     return None;
                 }
                 // SAFETY: a live object with this attribute set, and the table names its width.
-                let value = unsafe { sys::$get(entry.as_ptr(), id.number()) };
+                let value = unsafe { sys::$get(entry.as_ptr(), number) };
                 Some($from(value))
             }
 
-            pub(crate) fn write(entry: &mut Conntrack, id: Id, value: $type) -> Result<(), Error> {
-                // SAFETY: a live object that is borrowed for writing, and the table names the width.
-                unsafe { sys::$set(entry.as_ptr(), id.number(), $to(value)) };
+            pub(crate) fn write(entry: &mut Conntrack, number: u32, value: $type) -> Result<(), Error> {
+                // SAFETY: a live object that is borrowed for writing, and the table names its width.
+                unsafe { sys::$set(entry.as_ptr(), number, $to(value)) };
                 Ok(())
             }
         }
@@ -116,16 +114,17 @@ fn flags_to(flags: crate::state::TcpFlags) -> u8 {
 pub(super) mod ipv6 {
     use super::*;
 
-    pub(crate) fn read(entry: &ConntrackRef, id: Id) -> Option<Ipv6Addr> {
-        let value = pointer(entry, id)?.cast::<[u8; 16]>();
+    pub(crate) fn read(entry: &ConntrackRef, number: u32) -> Option<Ipv6Addr> {
+        let value = entry.pointer(number)?.cast::<[u8; 16]>();
         // SAFETY: an IPv6 attribute points to 16 bytes inside the object, which is not changed while
         // it is borrowed.
         let octets = unsafe { value.as_ref() };
         Some(Ipv6Addr::from(*octets))
     }
 
-    pub(crate) fn write(entry: &mut Conntrack, id: Id, value: Ipv6Addr) -> Result<(), Error> {
-        set_pointer(entry, id, value.octets().as_ptr().cast());
+    pub(crate) fn write(entry: &mut Conntrack, number: u32, value: Ipv6Addr) -> Result<(), Error> {
+        // SAFETY: the 16 bytes of an IPv6 address.
+        unsafe { entry.set_pointer(number, value.octets().as_ptr().cast()) };
         Ok(())
     }
 }
@@ -133,15 +132,15 @@ pub(super) mod ipv6 {
 pub(super) mod text {
     use super::*;
 
-    pub(crate) fn read(entry: &ConntrackRef, id: Id) -> Option<String> {
-        let value = pointer(entry, id)?.cast::<c_char>();
+    pub(crate) fn read(entry: &ConntrackRef, number: u32) -> Option<String> {
+        let value = entry.pointer(number)?.cast::<c_char>();
         // SAFETY: a text attribute points to a C string of the object, which is not changed while it
         // is borrowed.
         let text = unsafe { CStr::from_ptr(value.as_ptr()) };
         Some(text.to_string_lossy().into_owned())
     }
 
-    pub(crate) fn write(entry: &mut Conntrack, id: Id, value: String) -> Result<(), Error> {
+    pub(crate) fn write(entry: &mut Conntrack, number: u32, value: String) -> Result<(), Error> {
         let invalid = |found| Error::Invalid {
             doing: "setting a helper's name",
             found,
@@ -151,7 +150,8 @@ pub(super) mod text {
             return Err(invalid(format!("a name of {} bytes", value.len())));
         }
         let text = CString::new(value).map_err(|error| invalid(format!("{:?}", error.into_vec())))?;
-        set_pointer(entry, id, text.as_ptr().cast());
+        // SAFETY: a C string.
+        unsafe { entry.set_pointer(number, text.as_ptr().cast()) };
         Ok(())
     }
 }
@@ -159,15 +159,15 @@ pub(super) mod text {
 pub(super) mod labels {
     use super::*;
 
-    pub(crate) fn read(entry: &ConntrackRef, id: Id) -> Option<Labels> {
-        let value = pointer(entry, id)?.cast::<sys::nfct_bitmask>();
+    pub(crate) fn read(entry: &ConntrackRef, number: u32) -> Option<Labels> {
+        let value = entry.pointer(number)?.cast::<sys::nfct_bitmask>();
         // SAFETY: a label attribute points to a live bitmask of the object.
-        unsafe { Labels::copy_of(value) }
+        Some(unsafe { Labels::copy_of(value) })
     }
 
-    pub(crate) fn write(entry: &mut Conntrack, id: Id, value: Labels) -> Result<(), Error> {
-        // The object takes the bitmask over and frees the one that it had.
-        set_pointer(entry, id, value.into_raw().as_ptr().cast());
+    pub(crate) fn write(entry: &mut Conntrack, number: u32, value: Labels) -> Result<(), Error> {
+        // SAFETY: a bitmask that nobody else frees: the object takes it over and frees the one that it had.
+        unsafe { entry.set_pointer(number, value.into_raw().as_ptr().cast()) };
         Ok(())
     }
 }
@@ -175,25 +175,11 @@ pub(super) mod labels {
 pub(super) mod info {
     use super::*;
 
-    pub(crate) fn read(entry: &ConntrackRef, _: Id) -> Option<Vec<u8>> {
+    pub(crate) fn read(entry: &ConntrackRef, _: u32) -> Option<Vec<u8>> {
         entry.helper_info()
     }
 
-    pub(crate) fn write(entry: &mut Conntrack, _: Id, value: Vec<u8>) -> Result<(), Error> {
+    pub(crate) fn write(entry: &mut Conntrack, _: u32, value: Vec<u8>) -> Result<(), Error> {
         entry.set_helper_info(&value)
     }
-}
-
-/// Where the object keeps an attribute that is set.
-pub(super) fn pointer(entry: &ConntrackRef, id: Id) -> Option<NonNull<c_void>> {
-    // SAFETY: a live object; NULL when the attribute is not set, or not known.
-    let value = unsafe { sys::nfct_get_attr(entry.as_ptr(), id.number()) };
-    NonNull::new(value.cast_mut())
-}
-
-/// Has the library copy an attribute's value from `value`, or take over a bitmask.
-pub(super) fn set_pointer(entry: &mut Conntrack, id: Id, value: *const c_void) {
-    // SAFETY: a live object that is borrowed for writing; `value` points to what the attribute's kind
-    // is: 16 bytes, a C string, or a bitmask that nobody else owns.
-    unsafe { sys::nfct_set_attr(entry.as_ptr(), id.number(), value) }
 }

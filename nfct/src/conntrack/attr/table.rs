@@ -1,22 +1,4 @@
-//! Every attribute of the library's conntrack object, each with the type of
-//! its value.
-//!
-//! An attribute is a constant here, named as in the C header without `ATTR_`;
-//! its type parameter is what [`get`](crate::ConntrackRef::get) gives and
-//! [`set`](crate::Conntrack::set) takes, so that no value of a wrong type or
-//! size can be meant.
-//!
-//! ```
-//! use nfct::{Conntrack, TcpState, attr};
-//!
-//! let mut entry = Conntrack::new()?;
-//! entry.set(attr::MARK, 7)?.set(attr::TCP_STATE, TcpState::Established)?;
-//! assert_eq!(entry.get(attr::MARK), Some(7));
-//! assert_eq!(entry.get(attr::TIMEOUT), None);
-//! let set: Vec<_> = entry.attributes().map(|id| id.name()).collect();
-//! assert_eq!(set, ["ATTR_TCP_STATE", "ATTR_MARK"]);
-//! # Ok::<(), nfct::Error>(())
-//! ```
+//! The constants, one for each attribute, and the table of their names.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -25,13 +7,11 @@ use std::time::{Duration, SystemTime};
 use nfct_sys as sys;
 
 use super::codec;
-use super::{Conntrack, ConntrackRef};
+use crate::conntrack::object::{Conntrack, ConntrackRef};
 use crate::error::Error;
 use crate::labels::Labels;
 use crate::state::{DccpRole, DccpState, Layer3, SctpState, Status, TcpFlags, TcpState};
 use crate::tuple::Protocol;
-
-pub use super::group::{Group, Icmp, Pair};
 
 /// An attribute whose value is a `T`.
 ///
@@ -43,14 +23,28 @@ pub use super::group::{Group, Icmp, Pair};
 /// ```
 pub struct Attribute<T> {
     id: Id,
-    pub(super) read: fn(&ConntrackRef, Id) -> Option<T>,
-    pub(super) write: fn(&mut Conntrack, Id, T) -> Result<(), Error>,
+    read: fn(&ConntrackRef, u32) -> Option<T>,
+    write: fn(&mut Conntrack, u32, T) -> Result<(), Error>,
 }
 
 impl<T> Attribute<T> {
-    /// Which attribute it is, whatever its type.
+    /// Which attribute it is, without its type.
     pub const fn id(self) -> Id {
         self.id
+    }
+
+    /// The value that is set in `entry`.
+    pub(in crate::conntrack) fn read(self, entry: &ConntrackRef) -> Option<T> {
+        (self.read)(entry, self.id.0)
+    }
+
+    /// Sets the value in `entry`. The library must know the attribute, its memory must be free, and a
+    /// helper's data must not be set yet.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for text or a helper's data that are too long; `entry` is unchanged then.
+    pub(in crate::conntrack) fn write(self, entry: &mut Conntrack, value: T) -> Result<(), Error> {
+        (self.write)(entry, self.id.0, value)
     }
 }
 
@@ -68,7 +62,7 @@ impl<T> fmt::Debug for Attribute<T> {
     }
 }
 
-/// Which attribute, whatever its type.
+/// Which attribute it is, without its type.
 ///
 /// ```
 /// use nfct::attr;
@@ -96,10 +90,10 @@ impl Id {
         self.row().is_some_and(|row| row.read_only)
     }
 
-    /// Whether the library that runs knows it; this crate knows attributes that came after
+    /// Whether the installed library knows it: this crate knows attributes that are newer than
     /// version 1.0.9.
     pub fn is_known(self) -> bool {
-        Conntrack::new().is_ok_and(|entry| entry.knows(self))
+        Conntrack::new().is_ok_and(|entry| entry.knows(self.0))
     }
 
     fn row(self) -> Option<&'static Row> {
@@ -137,21 +131,12 @@ pub fn all() -> impl Iterator<Item = Id> {
 struct Row {
     name: &'static str,
     read_only: bool,
-    show: fn(&ConntrackRef) -> Box<dyn fmt::Debug>,
+    show: fn(&ConntrackRef) -> Option<Box<dyn fmt::Debug>>,
 }
 
-impl ConntrackRef {
-    /// The value of an attribute, for people who look for mistakes.
-    pub(super) fn show(&self, id: Id) -> Box<dyn fmt::Debug> {
-        id.row().map_or_else(|| Box::new(()) as Box<dyn fmt::Debug>, |row| (row.show)(self))
-    }
-}
-
-fn shown<T: fmt::Debug + 'static>(value: Option<T>) -> Box<dyn fmt::Debug> {
-    match value {
-        Some(value) => Box::new(value),
-        None => Box::new(()),
-    }
+/// The attributes that are set in `entry`, with their values, for `Debug`.
+pub(in crate::conntrack) fn show(entry: &ConntrackRef) -> impl Iterator<Item = (Id, Box<dyn fmt::Debug>)> {
+    all().zip(ROWS).filter_map(|(id, row)| Some((id, (row.show)(entry)?)))
 }
 
 macro_rules! example {
@@ -203,7 +188,7 @@ macro_rules! attributes {
             Row {
                 name: concat!("ATTR_", stringify!($name)),
                 read_only: attributes!(@$access),
-                show: |entry| shown(entry.get($name)),
+                show: |entry| Some(Box::new($name.read(entry)?)),
             },
         )*];
 
@@ -215,7 +200,7 @@ macro_rules! attributes {
     (@settable) => { false };
 }
 
-// In the order of the header: an attribute's number is its place here.
+// In the order of the header: an attribute's number is its position here.
 attributes! {
     /// Source address of the original tuple.
     settable ORIG_IPV4_SRC = sys::ATTR_ORIG_IPV4_SRC, Ipv4Addr, ipv4, "Ipv4Addr::new(192, 0, 2, 1)";
@@ -233,19 +218,19 @@ attributes! {
     settable REPL_IPV6_SRC = sys::ATTR_REPL_IPV6_SRC, Ipv6Addr, ipv6, "Ipv6Addr::LOCALHOST";
     /// Destination address of the reply tuple.
     settable REPL_IPV6_DST = sys::ATTR_REPL_IPV6_DST, Ipv6Addr, ipv6, "Ipv6Addr::LOCALHOST";
-    /// Source port of the original tuple, host byte order; of GRE the key.
+    /// Source port of the original tuple, host byte order; for GRE the key.
     settable ORIG_PORT_SRC = sys::ATTR_ORIG_PORT_SRC, u16, port, "443";
-    /// Destination port of the original tuple, host byte order; of GRE the key.
+    /// Destination port of the original tuple, host byte order; for GRE the key.
     settable ORIG_PORT_DST = sys::ATTR_ORIG_PORT_DST, u16, port, "443";
-    /// Source port of the reply tuple, host byte order; of GRE the key.
+    /// Source port of the reply tuple, host byte order; for GRE the key.
     settable REPL_PORT_SRC = sys::ATTR_REPL_PORT_SRC, u16, port, "443";
-    /// Destination port of the reply tuple, host byte order; of GRE the key.
+    /// Destination port of the reply tuple, host byte order; for GRE the key.
     settable REPL_PORT_DST = sys::ATTR_REPL_PORT_DST, u16, port, "443";
     /// ICMP type of the original tuple; the library derives the reply's from it.
     settable ICMP_TYPE = sys::ATTR_ICMP_TYPE, u8, u8, "8";
     /// ICMP code.
     settable ICMP_CODE = sys::ATTR_ICMP_CODE, u8, u8, "0";
-    /// ICMP identifier, host byte order; of the original tuple.
+    /// ICMP identifier of the original tuple, host byte order.
     settable ICMP_ID = sys::ATTR_ICMP_ID, u16, port, "77";
     /// Network protocol of the original tuple.
     settable ORIG_L3PROTO = sys::ATTR_ORIG_L3PROTO, Layer3, layer3, "Layer3::Ipv6";
@@ -265,8 +250,7 @@ attributes! {
     settable SNAT_PORT = sys::ATTR_SNAT_PORT, u16, port, "40000";
     /// Port that the destination of a new entry is translated to, host byte order.
     settable DNAT_PORT = sys::ATTR_DNAT_PORT, u16, port, "40000";
-    /// How long the kernel keeps the idle entry, in whole seconds; more than fit 32 bits become the
-    /// most.
+    /// How long the kernel keeps the idle entry, in whole seconds; capped at what 32 bits hold.
     settable TIMEOUT = sys::ATTR_TIMEOUT, Duration, seconds, "Duration::from_secs(300)";
     /// The connection mark.
     settable MARK = sys::ATTR_MARK, u32, u32, "7";
@@ -280,19 +264,19 @@ attributes! {
     read_only REPL_COUNTER_BYTES = sys::ATTR_REPL_COUNTER_BYTES, u64, u64, "1";
     /// References that the kernel holds on the entry.
     read_only USE = sys::ATTR_USE, u32, u32, "1";
-    /// The kernel's id of this life of the connection.
+    /// The kernel's id of this lifetime of the connection.
     settable ID = sys::ATTR_ID, u32, u32, "1";
     /// State bits.
     settable STATUS = sys::ATTR_STATUS, Status, status, "Status::ASSURED";
-    /// What was noted of the TCP side that sends in the original direction. The kernel takes it
-    /// together with the mask.
+    /// Flags of the TCP side that sends in the original direction. To set them, the kernel needs the
+    /// mask too.
     settable TCP_FLAGS_ORIG = sys::ATTR_TCP_FLAGS_ORIG, TcpFlags, tcp_flags, "TcpFlags::BE_LIBERAL";
-    /// What was noted of the TCP side that sends in the reply direction. The kernel takes it together
-    /// with the mask.
+    /// Flags of the TCP side that sends in the reply direction. To set them, the kernel needs the mask
+    /// too.
     settable TCP_FLAGS_REPL = sys::ATTR_TCP_FLAGS_REPL, TcpFlags, tcp_flags, "TcpFlags::BE_LIBERAL";
-    /// Which bits of the flags of the original direction count.
+    /// Which flags of the original direction the kernel changes.
     settable TCP_MASK_ORIG = sys::ATTR_TCP_MASK_ORIG, TcpFlags, tcp_flags, "TcpFlags::BE_LIBERAL";
-    /// Which bits of the flags of the reply direction count.
+    /// Which flags of the reply direction the kernel changes.
     settable TCP_MASK_REPL = sys::ATTR_TCP_MASK_REPL, TcpFlags, tcp_flags, "TcpFlags::BE_LIBERAL";
     /// Source address of the connection whose helper expected this one.
     settable MASTER_IPV4_SRC = sys::ATTR_MASTER_IPV4_SRC, Ipv4Addr, ipv4, "Ipv4Addr::new(192, 0, 2, 1)";
@@ -312,17 +296,17 @@ attributes! {
     settable MASTER_L4PROTO = sys::ATTR_MASTER_L4PROTO, Protocol, protocol, "Protocol::Tcp";
     /// The security mark.
     settable SECMARK = sys::ATTR_SECMARK, u32, u32, "7";
-    /// TCP sequence number, in the original direction, from which the second offset holds.
+    /// TCP sequence number, in the original direction, from which the second offset applies.
     settable ORIG_NAT_SEQ_CORRECTION_POS = sys::ATTR_ORIG_NAT_SEQ_CORRECTION_POS, u32, u32, "1000";
-    /// What is added to sequence numbers of the original direction before that position.
+    /// Offset of sequence numbers in the original direction before that position.
     settable ORIG_NAT_SEQ_OFFSET_BEFORE = sys::ATTR_ORIG_NAT_SEQ_OFFSET_BEFORE, i32, i32, "-3";
-    /// What is added to sequence numbers of the original direction from that position on.
+    /// Offset of sequence numbers in the original direction from that position on.
     settable ORIG_NAT_SEQ_OFFSET_AFTER = sys::ATTR_ORIG_NAT_SEQ_OFFSET_AFTER, i32, i32, "5";
-    /// TCP sequence number, in the reply direction, from which the second offset holds.
+    /// TCP sequence number, in the reply direction, from which the second offset applies.
     settable REPL_NAT_SEQ_CORRECTION_POS = sys::ATTR_REPL_NAT_SEQ_CORRECTION_POS, u32, u32, "1000";
-    /// What is added to sequence numbers of the reply direction before that position.
+    /// Offset of sequence numbers in the reply direction before that position.
     settable REPL_NAT_SEQ_OFFSET_BEFORE = sys::ATTR_REPL_NAT_SEQ_OFFSET_BEFORE, i32, i32, "-3";
-    /// What is added to sequence numbers of the reply direction from that position on.
+    /// Offset of sequence numbers in the reply direction from that position on.
     settable REPL_NAT_SEQ_OFFSET_AFTER = sys::ATTR_REPL_NAT_SEQ_OFFSET_AFTER, i32, i32, "5";
     /// SCTP state.
     settable SCTP_STATE = sys::ATTR_SCTP_STATE, SctpState, sctp_state, "SctpState::Established";
@@ -342,7 +326,7 @@ attributes! {
     settable TCP_WSCALE_ORIG = sys::ATTR_TCP_WSCALE_ORIG, u8, u8, "7";
     /// Window scale that the sender of the reply direction announced.
     settable TCP_WSCALE_REPL = sys::ATTR_TCP_WSCALE_REPL, u8, u8, "7";
-    /// Zone that holds for both directions.
+    /// Zone of both directions.
     settable ZONE = sys::ATTR_ZONE, u16, u16, "5";
     /// Security context, as SELinux writes it.
     read_only SECCTX = sys::ATTR_SECCTX, String, text, "String::new()";
@@ -350,28 +334,28 @@ attributes! {
     read_only TIMESTAMP_START = sys::ATTR_TIMESTAMP_START, SystemTime, time, "SystemTime::UNIX_EPOCH";
     /// When the connection ended, with `nf_conntrack_timestamp`.
     read_only TIMESTAMP_STOP = sys::ATTR_TIMESTAMP_STOP, SystemTime, time, "SystemTime::UNIX_EPOCH";
-    /// What the helper keeps of the connection, at most 65000 bytes (the kernel keeps 32).
+    /// The helper's data on the connection, at most 65000 bytes (the kernel keeps 32).
     settable HELPER_INFO = sys::ATTR_HELPER_INFO, Vec<u8>, info, "vec![1, 2, 3]";
     /// Connection labels; the kernel keeps 128.
     settable CONNLABELS = sys::ATTR_CONNLABELS, Labels, labels, "Labels::new(127)?";
-    /// Which labels are to be changed; of the same size as the labels.
+    /// Which labels an update changes; of the same size as the labels.
     settable CONNLABELS_MASK = sys::ATTR_CONNLABELS_MASK, Labels, labels, "Labels::new(127)?";
-    /// Zone that holds for the original direction alone.
+    /// Zone of the original direction alone.
     settable ORIG_ZONE = sys::ATTR_ORIG_ZONE, u16, u16, "5";
-    /// Zone that holds for the reply direction alone.
+    /// Zone of the reply direction alone.
     settable REPL_ZONE = sys::ATTR_REPL_ZONE, u16, u16, "5";
     /// Address that the source of a new entry is translated to.
     settable SNAT_IPV6 = sys::ATTR_SNAT_IPV6, Ipv6Addr, ipv6, "Ipv6Addr::LOCALHOST";
     /// Address that the destination of a new entry is translated to.
     settable DNAT_IPV6 = sys::ATTR_DNAT_IPV6, Ipv6Addr, ipv6, "Ipv6Addr::LOCALHOST";
-    /// Initial sequence number that the SYN proxy gave.
+    /// Initial sequence number that the SYN proxy sent.
     settable SYNPROXY_ISN = sys::ATTR_SYNPROXY_ISN, u32, u32, "1";
-    /// Initial time stamp that the SYN proxy gave.
+    /// Initial timestamp that the SYN proxy sent.
     settable SYNPROXY_ITS = sys::ATTR_SYNPROXY_ITS, u32, u32, "1";
-    /// Offset of time stamps behind the SYN proxy.
+    /// Offset of timestamps behind the SYN proxy.
     settable SYNPROXY_TSOFF = sys::ATTR_SYNPROXY_TSOFF, u32, u32, "1";
-    /// When the event happened, with `nf_conntrack_timestamp` and a kernel since 6.14; needs
-    /// libnetfilter_conntrack 1.1.1.
+    /// When the event happened, with `nf_conntrack_timestamp`, Linux 6.14 or newer and
+    /// libnetfilter_conntrack 1.1.1 or newer.
     read_only TIMESTAMP_EVENT = 75, SystemTime, time, "SystemTime::UNIX_EPOCH";
 }
 
@@ -385,7 +369,7 @@ mod tests {
         assert!(ROWS.len() as u32 >= sys::ATTR_MAX, "the header has an attribute that is not here");
         let entry = Conntrack::new().unwrap();
         for id in all() {
-            assert_eq!(id.is_known(), entry.knows(id));
+            assert_eq!(id.is_known(), entry.knows(id.number()));
             assert!(id.is_known() || id == TIMESTAMP_EVENT.id(), "{id}");
         }
     }

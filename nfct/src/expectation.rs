@@ -5,32 +5,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::BitOr;
 use std::time::Duration;
 
+use crate::direction::Direction;
 use crate::error::Error;
-use crate::kernel_filter::Direction;
-use crate::selection::Family;
+use crate::family::Family;
 use crate::tuple::{Layer4, Tuple};
-use crate::wire::write_expectation_message;
 
 /// The longest name of a helper that the kernel and the C library hold, in bytes.
 pub(crate) const LONGEST_HELPER: usize = 15;
 /// The longest name of a function that the C library holds, in bytes.
 pub(crate) const LONGEST_FUNCTION: usize = 23;
 
-/// What the kernel says of one expectation, or is asked to expect.
+/// An expectation that the kernel reports, or that it is asked to create.
 ///
 /// ```
-/// use nfct::{Expectation, Layer4, Protocol, Tuple};
+/// use nfct::{Expectation, Layer4, Tuple};
 ///
-/// let tcp = |src: &str, sport, dst: &str, dport| Tuple {
-///     src: src.parse().unwrap(),
-///     dst: dst.parse().unwrap(),
-///     protocol: Protocol::Tcp,
-///     layer4: Layer4::Ports { src: sport, dst: dport },
-///     zone: 0,
-/// };
-/// // An FTP client's data connection, from whichever port it takes.
-/// let control = tcp("192.168.7.2", 40001, "198.51.100.1", 21);
-/// let data = tcp("192.168.7.2", 0, "198.51.100.1", 50000);
+/// // An FTP client's data connection, from any port.
+/// let control = Tuple::tcp(([192, 168, 7, 2], 40001), ([198, 51, 100, 1], 21));
+/// let data = Tuple::tcp(([192, 168, 7, 2], 0), ([198, 51, 100, 1], 50000));
 /// let expectation = Expectation::new(control, data);
 /// assert_eq!(expectation.mask.layer4, Layer4::Ports { src: 0, dst: 0xffff });
 /// assert_eq!(
@@ -40,47 +32,54 @@ pub(crate) const LONGEST_FUNCTION: usize = 23;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct Expectation {
-    /// The connection that it belongs to: its original tuple.
+    /// The original tuple of the master, the connection that it belongs to.
     pub master: Tuple,
-    /// What the first packet of the expected connection will have, where
-    /// [`mask`](Self::mask) asks for it.
+    /// The tuple that the first packet of the expected connection must match, in the bits of
+    /// [`mask`](Self::mask).
     pub expected: Tuple,
-    /// Which bits of `expected` count. The kernel keeps those of the source
-    /// address and the source port; of all else every bit counts.
+    /// Which bits of `expected` count. The kernel keeps the mask of the source address and the source port;
+    /// all bits of the other fields count.
     pub mask: Tuple,
-    /// How the expected connection is to be translated, where it is.
+    /// How the kernel translates the expected connection, if it does.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub nat: Option<ExpectNat>,
-    /// Seconds until the kernel expects it no longer. For a new one the kernel
-    /// takes its helper's time; [`Query::update_expectation`](crate::Query::update_expectation)
-    /// sets another.
+    /// Seconds until the kernel removes the expectation. For a new one the kernel uses the helper's timeout;
+    /// [`Query::update_expectation`](crate::Query::update_expectation) sets another.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub timeout: Option<u32>,
     /// The kernel's id of this expectation.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub id: Option<u32>,
-    /// Conntrack zone to look in, when asking. The kernel does not name it in
-    /// its answers, where this is 0: it is the master's.
+    /// Conntrack zone in which the kernel looks it up. The kernel does not report it (this is 0 then): it is
+    /// the master's zone.
     pub zone: u16,
-    /// What kind of expectation it is.
+    /// The kind of expectation.
     pub flags: ExpectFlags,
-    /// Which of its helper's policies holds for it: 0 for most, and for SIP 0
-    /// signalling, 1 audio, 2 video, 3 other media.
+    /// Which of the helper's policies applies: 0 for most helpers. SIP has 0 signalling, 1 audio, 2 video and
+    /// 3 other media.
     pub class: u32,
-    /// The helper that reads along in the expected connection, such as `ftp`.
+    /// The helper that inspects the expected connection, such as `ftp`.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub helper: Option<String>,
-    /// What the kernel runs when the expected connection comes, such as
-    /// `nat-follow-master`.
+    /// The function that the kernel runs when the expected connection arrives, such as `nat-follow-master`.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub function: Option<String>,
 }
 
 impl Expectation {
-    /// Expects `expected` because of the connection whose original tuple is
-    /// `master`. Source port 0 stands for any port, and the source address
-    /// 0.0.0.0 or :: for any address. No NAT, flag, class, helper or function.
+    /// Expects `expected` because of the connection with the original tuple `master`. Source port 0 means any
+    /// port, and source address 0.0.0.0 or :: any address. No NAT, flags, class, helper or function is set.
+    ///
+    /// ```
+    /// # use nfct::{Expectation, Tuple};
+    /// let control = Tuple::tcp(([192, 168, 7, 2], 40001), ([198, 51, 100, 1], 21));
+    /// let data = Tuple::tcp(([192, 168, 7, 2], 0), ([198, 51, 100, 1], 50000));
+    /// let mut expectation = Expectation::new(control, data);
+    /// expectation.helper = Some("ftp".to_owned());
+    /// assert_eq!(expectation.mask.src_port(), Some(0));
+    /// ```
     pub fn new(master: Tuple, expected: Tuple) -> Self {
         Self {
             master,
@@ -97,12 +96,11 @@ impl Expectation {
         }
     }
 
-    /// How long the kernel still expects it.
+    /// Time until the kernel removes the expectation.
     ///
     /// ```
-    /// # use nfct::{Expectation, Layer4, Protocol, Tuple};
-    /// # let ip = "192.0.2.1".parse().unwrap();
-    /// # let tuple = Tuple { src: ip, dst: ip, protocol: Protocol::Udp, layer4: Layer4::None, zone: 0 };
+    /// # use nfct::{Expectation, Tuple};
+    /// # let tuple = Tuple::udp(([192, 0, 2, 1], 40001), ([198, 51, 100, 1], 5060));
     /// let mut expectation = Expectation::new(tuple, tuple);
     /// expectation.timeout = Some(300);
     /// assert_eq!(expectation.time_left(), Some(std::time::Duration::from_secs(300)));
@@ -111,37 +109,21 @@ impl Expectation {
         self.timeout.map(|seconds| Duration::from_secs(seconds.into()))
     }
 
-    /// The netlink message that tells of it, as the kernel writes it: what
-    /// [`Message::expectation`](crate::wire::Message::expectation) and
-    /// [`Expect::parse`](crate::Expect::parse) read back.
-    ///
-    /// ```
-    /// # use nfct::{Expectation, Layer4, Protocol, Tuple};
-    /// use nfct::wire::Messages;
-    /// # let ip = "192.0.2.1".parse().unwrap();
-    /// # let tuple = Tuple { src: ip, dst: ip, protocol: Protocol::Tcp, layer4: Layer4::Ports { src: 1, dst: 21 }, zone: 0 };
-    /// let expectation = Expectation::new(tuple, tuple);
-    /// let bytes = expectation.to_message();
-    /// let message = Messages::new(&bytes).next().unwrap()?;
-    /// assert_eq!(message.expectation()?, expectation);
-    /// # Ok::<(), nfct::wire::Malformed>(())
-    /// ```
-    pub fn to_message(&self) -> Vec<u8> {
-        write_expectation_message(self)
-    }
-
     pub(crate) fn family(&self) -> Family {
         Family::of(self.expected.src)
     }
 
     /// # Errors
-    /// [`Error::Invalid`] where a name is too long or has a zero byte in it, or
-    /// the tuples are of different families.
+    /// [`Error::Invalid`] if a name is too long or contains a zero byte, the tuples are of different families,
+    /// or a tuple has details of another protocol.
     pub(crate) fn check(&self, doing: &'static str) -> Result<(), Error> {
         check_name(doing, self.helper.as_deref(), LONGEST_HELPER, HELPER)?;
         check_name(doing, self.function.as_deref(), LONGEST_FUNCTION, FUNCTION)?;
         let nat = self.nat.map(|nat| nat.tuple);
         let tuples = [Some(self.master), Some(self.expected), Some(self.mask), nat];
+        for tuple in tuples.iter().flatten() {
+            tuple.check(doing)?;
+        }
         let addresses = tuples.iter().flatten().flat_map(|tuple| [tuple.src, tuple.dst]);
         match addresses.into_iter().find(|address| address.is_ipv4() != self.expected.src.is_ipv4()) {
             None => Ok(()),
@@ -158,8 +140,7 @@ const HELPER: &str = "a helper's name of 1 to 15 bytes, such as \"ftp\"";
 const FUNCTION: &str = "a function's name of 1 to 23 bytes, such as \"nat-follow-master\"";
 
 /// # Errors
-/// [`Error::Invalid`] where the name is empty, longer than `longest` bytes or
-/// has a zero byte in it.
+/// [`Error::Invalid`] if the name is empty, longer than `longest` bytes, or contains a zero byte.
 fn check_name(
     doing: &'static str,
     name: Option<&str>,
@@ -175,18 +156,18 @@ fn check_name(
 }
 
 /// # Errors
-/// [`Error::Invalid`] where no helper can have this name.
+/// [`Error::Invalid`] if no helper can have this name.
 pub(crate) fn check_helper(doing: &'static str, name: &str) -> Result<(), Error> {
     check_name(doing, Some(name), LONGEST_HELPER, HELPER)
 }
 
 /// # Errors
-/// [`Error::Invalid`] where the C library can't hold this name of a function.
+/// [`Error::Invalid`] if the C library has no room for this name of a function.
 pub(crate) fn check_function(doing: &'static str, name: &str) -> Result<(), Error> {
     check_name(doing, Some(name), LONGEST_FUNCTION, FUNCTION)
 }
 
-/// What counts of `expected`, as the kernel's helpers have it.
+/// The mask of `expected`, as the kernel's helpers set it.
 fn mask(expected: &Tuple) -> Tuple {
     let all = |address: IpAddr| match address {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::BROADCAST),
@@ -210,7 +191,7 @@ fn mask(expected: &Tuple) -> Tuple {
 /// `expects tcp 198.51.100.1:* -> 100.64.2.1:50000 for tcp 192.168.7.2:40001 -> 198.51.100.1:21`
 impl fmt::Display for Expectation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = |address: IpAddr, any_address: bool, port: Option<u16>, any_port: bool| {
+        let endpoint = |address: IpAddr, any_address: bool, port: Option<u16>, any_port: bool| {
             let address = match address {
                 _ if any_address => "*".to_owned(),
                 IpAddr::V6(v6) if port.is_some() => format!("[{v6}]"),
@@ -230,36 +211,34 @@ impl fmt::Display for Expectation {
             f,
             "expects {} {} -> {} for {}",
             self.expected.protocol,
-            end(self.expected.src, self.mask.src.is_unspecified(), ports.map(|(src, _)| src), any_port),
-            end(self.expected.dst, false, ports.map(|(_, dst)| dst), false),
+            endpoint(self.expected.src, self.mask.src.is_unspecified(), ports.map(|(src, _)| src), any_port),
+            endpoint(self.expected.dst, false, ports.map(|(_, dst)| dst), false),
             self.master
         )
     }
 }
 
-/// How an expected connection is translated.
+/// How the kernel translates an expected connection.
 ///
 /// ```
-/// # use nfct::{Expectation, Layer4, Protocol, Tuple};
+/// # use nfct::{Expectation, Tuple};
 /// use nfct::{Direction, ExpectNat};
-/// # let ip = "192.0.2.1".parse().unwrap();
-/// # let inside = Tuple { src: ip, dst: ip, protocol: Protocol::Tcp, layer4: Layer4::Ports { src: 50000, dst: 0 }, zone: 0 };
+/// # let inside = Tuple::tcp(([192, 0, 2, 1], 50000), ([198, 51, 100, 1], 0));
 /// # let mut expectation = Expectation::new(inside, inside);
-/// // The data connection comes back to the host inside: the master's reply direction.
+/// // The data connection runs back to the inside host: in the master's reply direction.
 /// expectation.nat = Some(ExpectNat { tuple: inside, direction: Direction::Reply });
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ExpectNat {
-    /// Its source address and source port are what the NAT puts in the place of
-    /// the address and port that are expected. Where they are 0, as the address
-    /// is for FTP, the kernel goes by the master's.
+    /// NAT replaces the expected address and port with the source address and source port of this tuple.
+    /// Where they are 0, as the address is for FTP, the kernel uses the master's.
     pub tuple: Tuple,
     /// The direction of the master in which the expected connection runs.
     pub direction: Direction,
 }
 
-/// What kind of expectation it is; join with `|`.
+/// The kind of expectation; combine flags with `|`.
 ///
 /// ```
 /// use nfct::ExpectFlags;
@@ -273,14 +252,14 @@ pub struct ExpectNat {
 pub struct ExpectFlags(pub u32);
 
 impl ExpectFlags {
-    /// It stays when its connection has come, for more of them.
+    /// The expectation stays after a connection has matched it, for more of them.
     pub const PERMANENT: ExpectFlags = ExpectFlags(nfct_sys::NF_CT_EXPECT_PERMANENT);
-    /// It is not in force.
+    /// The expectation is not active.
     pub const INACTIVE: ExpectFlags = ExpectFlags(nfct_sys::NF_CT_EXPECT_INACTIVE);
-    /// It was made by a program, not by a helper of the kernel.
+    /// A program created the expectation, not a helper of the kernel.
     pub const USERSPACE: ExpectFlags = ExpectFlags(nfct_sys::NF_CT_EXPECT_USERSPACE);
 
-    /// It stays when its connection has come, for more of them.
+    /// The expectation stays after a connection has matched it, for more of them.
     ///
     /// ```
     /// assert!(nfct::ExpectFlags(1).is_permanent());
@@ -289,7 +268,7 @@ impl ExpectFlags {
         self.has(Self::PERMANENT)
     }
 
-    /// It is not in force.
+    /// The expectation is not active.
     ///
     /// ```
     /// assert!(nfct::ExpectFlags(2).is_inactive());
@@ -298,7 +277,7 @@ impl ExpectFlags {
         self.has(Self::INACTIVE)
     }
 
-    /// It was made by a program, not by a helper of the kernel.
+    /// A program created the expectation, not a helper of the kernel.
     ///
     /// ```
     /// assert!(nfct::ExpectFlags(4).is_userspace());

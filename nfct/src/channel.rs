@@ -1,0 +1,117 @@
+//! A socket for requests, with the buffer for answers and the sequence numbers
+//! that tell the answers apart.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use crate::error::Error;
+use crate::event::Groups;
+use crate::handle::Handle;
+use crate::namespace::Namespace;
+use crate::socket;
+use crate::wire::{Message, Messages};
+
+/// The kernel fills at most 32 KiB of a dump at once, and only as much as the
+/// largest buffer that it has seen on the socket.
+const BUFFER: usize = 64 * 1024;
+
+/// What [`Query`](crate::Query) and [`Dump`](crate::Dump) share.
+pub(crate) struct Channel {
+    handle: Handle,
+    pub(crate) buffer: Box<[u8]>,
+    sequence: u32,
+}
+
+impl Channel {
+    pub(crate) fn open() -> Result<Self, Error> {
+        let handle = Handle::open(Groups::NONE)?;
+        Ok(Self { handle, buffer: vec![0; BUFFER].into_boxed_slice(), sequence: 0 })
+    }
+
+    /// The number of the next request.
+    pub(crate) fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    pub(crate) fn send(&self, request: &[u8]) -> io::Result<()> {
+        socket::send(self.handle.as_fd(), request)
+    }
+
+    /// Waits for a datagram and returns its length in the buffer.
+    pub(crate) fn receive(&mut self) -> io::Result<usize> {
+        socket::receive(self.handle.as_fd(), &mut self.buffer)
+    }
+
+    /// Exchanges the socket for a new one in the same network namespace. Returns
+    /// false, and changes nothing, where none can be opened.
+    pub(crate) fn reopen(&mut self) -> bool {
+        let open = || Handle::open(Groups::NONE);
+        let handle = match Namespace::of_foreign_socket(self.handle.as_fd()) {
+            Ok(None) => open(),
+            Ok(Some(namespace)) => namespace.enter(open),
+            Err(_) => return false,
+        };
+        match handle {
+            Ok(handle) => self.handle = handle,
+            Err(_) => return false,
+        }
+        true
+    }
+
+    /// Sends a request and reads its acknowledgement.
+    pub(crate) fn acknowledged(
+        &mut self,
+        request: &[u8],
+        sequence: u32,
+        doing: &'static str,
+    ) -> Result<(), Refused> {
+        match self.transact(request, sequence, doing, |_| Ok(())) {
+            Err(Refused::Kernel(0)) => Ok(()),
+            answer => answer,
+        }
+    }
+
+    /// Sends a request and reads the one message that answers it.
+    pub(crate) fn transact<T>(
+        &mut self,
+        request: &[u8],
+        sequence: u32,
+        doing: &'static str,
+        read: impl Fn(&Message<'_>) -> Result<T, Error>,
+    ) -> Result<T, Refused> {
+        let system = |source| Refused::Here(Error::from_io(doing, source));
+        self.send(request).map_err(system)?;
+        loop {
+            let length = self.receive().map_err(system)?;
+            for message in Messages::new(&self.buffer[..length]) {
+                let message = message.map_err(|source| Refused::Here(Error::Malformed { doing, source }))?;
+                if message.sequence != sequence {
+                    continue;
+                }
+                return match message.errno() {
+                    None => read(&message).map_err(Refused::Here),
+                    Some(errno) => Err(Refused::Kernel(errno)),
+                };
+            }
+        }
+    }
+}
+
+/// Why a request has no answer.
+pub(crate) enum Refused {
+    /// The kernel's error number; 0 is an acknowledgement in place of an answer.
+    Kernel(i32),
+    /// The request or its answer failed on this side.
+    Here(Error),
+}
+
+impl Refused {
+    /// The error, where `refused` explains what the kernel means.
+    pub(crate) fn into_error(self, refused: impl FnOnce(io::Error) -> Error) -> Error {
+        match self {
+            Refused::Kernel(errno) => refused(io::Error::from_raw_os_error(errno)),
+            Refused::Here(error) => error,
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The words that tuples, selections and event filters share: which tuple,
+//! which endpoint of it, and whether a list includes or excludes.
+
+/// One of the two tuples of a connection.
+///
+/// ```
+/// use nfct::{Direction, Endpoint, Selection};
+/// let inside = "192.168.7.2".parse().unwrap();
+/// let opened_by = Selection::all().address(Direction::Original, Endpoint::Source, inside);
+/// # let _ = opened_by;
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Direction {
+    /// The direction of the first packet, before NAT.
+    Original,
+    /// The direction of the replies.
+    Reply,
+}
+
+/// One endpoint of a tuple.
+///
+/// ```
+/// use nfct::{Direction, Endpoint, Selection};
+/// let server = "198.51.100.1".parse().unwrap();
+/// let opened_to = Selection::all().address(Direction::Original, Endpoint::Destination, server);
+/// # let _ = opened_to;
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Where packets of this direction come from.
+    Source,
+    /// Where packets of this direction go to.
+    Destination,
+}
+
+/// Whether a condition accepts only what it lists, or everything else.
+///
+/// ```
+/// use nfct::{KernelFilter, Logic, Protocol};
+/// let no_dns_or_quic = KernelFilter::new().protocols(Logic::Except, [Protocol::Udp]);
+/// # let _ = no_dns_or_quic;
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Logic {
+    /// Only what is listed (`NFCT_FILTER_LOGIC_POSITIVE`).
+    Only,
+    /// All but what is listed (`NFCT_FILTER_LOGIC_NEGATIVE`).
+    Except,
+}

@@ -1,0 +1,17 @@
+//! The C library's handle, and its callbacks made safe.
+//!
+//! `callback` holds what a callback may answer and keeps its panics on the Rust
+//! side, `library` is the handle, generic over the two subsystems of conntrack,
+//! and `connections` is the subsystem of connections. The other one, that of
+//! expectations, is `expect/handle`.
+
+mod callback;
+mod connections;
+mod library;
+
+pub use callback::Next;
+pub use connections::{Connections, Handle, Request};
+#[cfg(test)]
+pub(crate) use library::tests;
+pub(crate) use library::{Argument, Library, Prepared, sealed};
+pub use library::{LibraryHandle, Subsystem};

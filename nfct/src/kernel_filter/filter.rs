@@ -1,0 +1,190 @@
+//! The public filter: conditions, and attaching them to a socket.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+
+use super::assembler::{ATTACHING, assemble};
+use super::condition::Condition;
+use crate::direction::{Direction, Endpoint, Logic};
+use crate::error::Error;
+use crate::network::Network;
+use crate::socket;
+use crate::tuple::Protocol;
+
+/// Conditions that must all hold for an event to be delivered.
+///
+/// The kernel may deliver more than asked for, never less: a port condition does
+/// not drop protocols without ports.
+///
+/// ```no_run
+/// # fn main() -> Result<(), nfct::Error> {
+/// use nfct::{Direction, Endpoint, Events, Groups, KernelFilter, Logic, Protocol};
+///
+/// // Only what leaves through this public address to port 443, and no UDP.
+/// let filter = KernelFilter::new()
+///     .address(Direction::Reply, Endpoint::Destination, "100.64.2.1".parse().unwrap())
+///     .port(Direction::Original, Endpoint::Destination, 443)
+///     .protocols(Logic::Except, [Protocol::Udp]);
+/// let events = Events::subscribe(Groups::NEW | Groups::DESTROY)?;
+/// events.set_filter(&filter)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KernelFilter {
+    conditions: Vec<Condition>,
+}
+
+impl KernelFilter {
+    /// A filter that delivers everything.
+    ///
+    /// ```
+    /// assert!(nfct::KernelFilter::new().is_empty());
+    /// ```
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a condition: this endpoint of this tuple is in one of these networks,
+    /// or in none of them. A network is an address and the number of its leading
+    /// bits that count.
+    ///
+    /// ```
+    /// use nfct::{Direction, Endpoint, KernelFilter, Logic};
+    /// let loopback = [("127.0.0.0".parse().unwrap(), 8), ("::1".parse().unwrap(), 128)];
+    /// let filter = KernelFilter::new()
+    ///     .networks(Direction::Original, Endpoint::Source, Logic::Except, loopback);
+    /// # let _ = filter;
+    /// ```
+    #[must_use]
+    pub fn networks(
+        mut self,
+        direction: Direction,
+        endpoint: Endpoint,
+        logic: Logic,
+        networks: impl IntoIterator<Item = (IpAddr, u8)>,
+    ) -> Self {
+        let networks = networks.into_iter().map(|(address, bits)| Network::new(address, bits)).collect();
+        self.conditions.push(Condition::Networks(direction, endpoint, logic, networks));
+        self
+    }
+
+    /// Adds a condition: the protocol is one of these, or none of them.
+    ///
+    /// ```
+    /// use nfct::{KernelFilter, Logic, Protocol};
+    /// let filter = KernelFilter::new().protocols(Logic::Only, [Protocol::Tcp, Protocol::Sctp]);
+    /// # let _ = filter;
+    /// ```
+    #[must_use]
+    pub fn protocols(mut self, logic: Logic, protocols: impl IntoIterator<Item = Protocol>) -> Self {
+        self.conditions.push(Condition::Protocols(logic, protocols.into_iter().collect()));
+        self
+    }
+
+    /// Adds a condition: an event of this protocol is in one of these states, or in
+    /// none of them. Events of other protocols pass. TCP, SCTP and DCCP have states.
+    ///
+    /// ```
+    /// use nfct::{KernelFilter, Logic, Protocol, TcpState};
+    /// let established = [TcpState::Established.number()];
+    /// let filter = KernelFilter::new().states(Logic::Only, Protocol::Tcp, established);
+    /// # let _ = filter;
+    /// ```
+    #[must_use]
+    pub fn states(mut self, logic: Logic, protocol: Protocol, states: impl IntoIterator<Item = u8>) -> Self {
+        self.conditions.push(Condition::States(logic, protocol, states.into_iter().collect()));
+        self
+    }
+
+    /// Adds a condition: the connection mark equals the value in all bits of the
+    /// mask, for one of these pairs (value, mask), or for none of them.
+    ///
+    /// ```
+    /// use nfct::{KernelFilter, Logic};
+    /// let filter = KernelFilter::new().marks(Logic::Except, [(0, u32::MAX)]);
+    /// # let _ = filter;
+    /// ```
+    #[must_use]
+    pub fn marks(mut self, logic: Logic, marks: impl IntoIterator<Item = (u32, u32)>) -> Self {
+        self.conditions.push(Condition::Marks(logic, marks.into_iter().collect()));
+        self
+    }
+
+    /// Adds a condition: in one of these zones in either direction, or in none of
+    /// them. Zone 0 means that no zone is set.
+    ///
+    /// ```
+    /// use nfct::{KernelFilter, Logic};
+    /// let filter = KernelFilter::new().zones(Logic::Only, [7, 8]);
+    /// # let _ = filter;
+    /// ```
+    #[must_use]
+    pub fn zones(mut self, logic: Logic, zones: impl IntoIterator<Item = u16>) -> Self {
+        self.conditions.push(Condition::Zones(logic, zones.into_iter().collect()));
+        self
+    }
+
+    /// Adds a condition: this endpoint of this tuple has this address.
+    ///
+    /// ```
+    /// use nfct::{Direction, Endpoint, KernelFilter};
+    /// let filter =
+    ///     KernelFilter::new().address(Direction::Reply, Endpoint::Destination, "100.64.2.1".parse().unwrap());
+    /// # let _ = filter;
+    /// ```
+    #[must_use]
+    pub fn address(mut self, direction: Direction, endpoint: Endpoint, address: IpAddr) -> Self {
+        self.conditions.push(Condition::Address(direction, endpoint, address));
+        self
+    }
+
+    /// Adds a condition: this endpoint of this tuple has this port, or the protocol
+    /// has no ports.
+    ///
+    /// ```
+    /// use nfct::{Direction, Endpoint, KernelFilter};
+    /// let filter = KernelFilter::new().port(Direction::Original, Endpoint::Destination, 443);
+    /// # let _ = filter;
+    /// ```
+    #[must_use]
+    pub fn port(mut self, direction: Direction, endpoint: Endpoint, port: u16) -> Self {
+        self.conditions.push(Condition::Port(direction, endpoint, port));
+        self
+    }
+
+    /// Whether the filter has no condition.
+    ///
+    /// ```
+    /// assert!(!nfct::KernelFilter::new().zones(nfct::Logic::Only, [0]).is_empty());
+    /// ```
+    pub fn is_empty(&self) -> bool {
+        self.conditions.is_empty()
+    }
+
+    /// Attaches the filter to the socket of [`Events`](crate::Events) or of a
+    /// [`Handle`](crate::Handle), in place of the filter before.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), nfct::Error> {
+    /// use nfct::{Groups, Handle, KernelFilter, Logic, Protocol};
+    /// let handle = Handle::open(Groups::ALL)?;
+    /// KernelFilter::new().protocols(Logic::Only, [Protocol::Icmp]).attach(&handle)?;
+    /// KernelFilter::new().attach(&handle)?; // delivers everything again
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for conditions that make the program too long for the
+    /// kernel (some hundred networks), or for states of a protocol that has none.
+    /// Otherwise the system's error.
+    pub fn attach(&self, socket: impl AsFd) -> Result<(), Error> {
+        let result = if self.is_empty() {
+            socket::detach_filter(socket.as_fd())
+        } else {
+            socket::attach_filter(socket.as_fd(), &assemble(&self.conditions)?)
+        };
+        result.map_err(|source| Error::from_io(ATTACHING, source))
+    }
+}

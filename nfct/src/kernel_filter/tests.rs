@@ -1,0 +1,188 @@
+//! The filter as the kernel runs it, on local sockets.
+
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::os::unix::net::UnixDatagram;
+
+use nfct_sys as sys;
+
+use super::KernelFilter;
+use crate::direction::{Direction, Endpoint, Logic};
+use crate::event::{Event, EventKind};
+use crate::flow::Flow;
+use crate::state::Status;
+use crate::tuple::{Layer4, Protocol, Tuple};
+use crate::wire::Request;
+
+/// Whether the kernel delivers a message through the filter. Sockets of any
+/// kind can have one.
+fn delivers(filter: &KernelFilter, message: &[u8]) -> bool {
+    let (sender, receiver) = UnixDatagram::pair().unwrap();
+    filter.attach(&receiver).unwrap();
+    receiver.set_nonblocking(true).unwrap();
+    // The sender on a local socket gets an error when the filter drops the message.
+    let _ = sender.send(message);
+    match receiver.recv(&mut [0; 4096]) {
+        Ok(_) => true,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn message(original: &Tuple, reply: &Tuple) -> Vec<u8> {
+    let mut request = Request::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, 0);
+    request.attribute(sys::CTA_ID, &[0, 0, 0, 1]);
+    request.tuple(sys::CTA_TUPLE_ORIG, original).tuple(sys::CTA_TUPLE_REPLY, reply);
+    request.finish()
+}
+
+fn tuples(protocol: Protocol, layer4: fn(u16, u16) -> Layer4, v6: bool) -> (Tuple, Tuple) {
+    let address = |v4: &str, six: &str| if v6 { six.parse().unwrap() } else { v4.parse().unwrap() };
+    let (inside, outside) = (address("192.168.7.2", "fd00:7::2"), address("198.51.100.1", "2001:db8::1"));
+    let public = address("100.64.2.1", "2001:db8::2");
+    let tuple = |src, dst, layer4| Tuple { src, dst, protocol, layer4, zone: 0 };
+    (tuple(inside, outside, layer4(40001, 443)), tuple(outside, public, layer4(443, 50001)))
+}
+
+#[test]
+fn each_field_of_both_tuples_is_distinguished() {
+    for v6 in [false, true] {
+        let (original, reply) = tuples(Protocol::Tcp, |src, dst| Layer4::Ports { src, dst }, v6);
+        let message = message(&original, &reply);
+        for (direction, tuple) in [(Direction::Original, original), (Direction::Reply, reply)] {
+            for (endpoint, address, other) in
+                [(Endpoint::Source, tuple.src, tuple.dst), (Endpoint::Destination, tuple.dst, tuple.src)]
+            {
+                assert!(delivers(&KernelFilter::new().address(direction, endpoint, address), &message));
+                assert!(!delivers(&KernelFilter::new().address(direction, endpoint, other), &message));
+            }
+            let Layer4::Ports { src, dst } = tuple.layer4 else { unreachable!() };
+            for (endpoint, port) in [(Endpoint::Source, src), (Endpoint::Destination, dst)] {
+                assert!(delivers(&KernelFilter::new().port(direction, endpoint, port), &message));
+                assert!(!delivers(&KernelFilter::new().port(direction, endpoint, port ^ 1), &message));
+            }
+        }
+        let all = KernelFilter::new()
+            .address(Direction::Original, Endpoint::Source, original.src)
+            .port(Direction::Original, Endpoint::Source, 40001)
+            .address(Direction::Reply, Endpoint::Destination, reply.dst)
+            .port(Direction::Reply, Endpoint::Destination, 50001)
+            .address(Direction::Original, Endpoint::Destination, original.dst)
+            .port(Direction::Original, Endpoint::Destination, 443);
+        assert!(delivers(&all, &message));
+        assert!(!delivers(&all.port(Direction::Reply, Endpoint::Source, 444), &message), "all must hold");
+        let other_family = if v6 { "192.168.7.2" } else { "fd00:7::2" };
+        let filter =
+            KernelFilter::new().address(Direction::Original, Endpoint::Source, other_family.parse().unwrap());
+        assert!(!delivers(&filter, &message));
+    }
+}
+
+/// An event with details, as the kernel sends it.
+fn detailed(protocol: Protocol, v6: bool, zones: (u16, u16), mark: u32, state: Option<u8>) -> Vec<u8> {
+    let (original, reply) = tuples(protocol, |src, dst| Layer4::Ports { src, dst }, v6);
+    let flow = Flow {
+        original: Tuple { zone: zones.0, ..original },
+        reply: Tuple { zone: zones.1, ..reply },
+        id: 1,
+        status: Status(8),
+        mark,
+        timeout: Some(100),
+        ..Flow::new(original, reply)
+    };
+    let mut message = crate::wire::write_event(&Event::new(EventKind::Update, flow));
+    if let Some(state) = state {
+        let mut request = Request::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, 0);
+        request.nested(sys::CTA_PROTOINFO, |request| {
+            request.nested(sys::CTA_PROTOINFO_TCP, |request| {
+                request.attribute(sys::CTA_PROTOINFO_TCP_STATE, &[state]);
+            });
+        });
+        message.extend_from_slice(&request.finish()[20..]);
+        let length = (message.len() as u32).to_ne_bytes();
+        message[..4].copy_from_slice(&length);
+    }
+    message
+}
+
+#[test]
+fn a_list_selects_its_values_or_everything_else() {
+    let tcp = detailed(Protocol::Tcp, false, (0, 0), 0x12, Some(3));
+    let v6 = detailed(Protocol::Udp, true, (7, 7), 0, None);
+    let one_way = detailed(Protocol::Sctp, false, (9, 0), 0, None);
+    type Build = fn(Logic) -> KernelFilter;
+    // Whether the list has a value of each of the three events.
+    let cases: [(Build, [bool; 3]); 15] = [
+        (|logic| KernelFilter::new().protocols(logic, [Protocol::Tcp]), [true, false, false]),
+        (|logic| KernelFilter::new().protocols(logic, [Protocol::Udp, Protocol::Sctp]), [false, true, true]),
+        (|logic| KernelFilter::new().protocols(logic, []), [false, false, false]),
+        (|logic| KernelFilter::new().protocols(logic, (0..=255).map(Protocol::from)), [true, true, true]),
+        (|logic| KernelFilter::new().marks(logic, [(0x12, u32::MAX)]), [true, false, false]),
+        (|logic| KernelFilter::new().marks(logic, [(0x99, u32::MAX), (0x10, 0x10)]), [true, false, false]),
+        (|logic| KernelFilter::new().marks(logic, [(0, u32::MAX)]), [false, true, true]),
+        (|logic| KernelFilter::new().zones(logic, [0]), [true, false, false]),
+        (|logic| KernelFilter::new().zones(logic, [7]), [false, true, false]),
+        (|logic| KernelFilter::new().zones(logic, [1, 9, 7]), [false, true, true]),
+        (|logic| networks(logic, Endpoint::Source, &["192.168.0.0/16"]), [true, false, true]),
+        (|logic| networks(logic, Endpoint::Source, &["192.168.7.2/32", "10.0.0.0/8"]), [true, false, true]),
+        (
+            |logic| networks(logic, Endpoint::Source, &["10.0.0.0/8", "fd00::/9", "192.168.0.0/22"]),
+            [false, true, false],
+        ),
+        (
+            |logic| networks(logic, Endpoint::Destination, &["2001:db8::1/128", "2001:db8::8/127"]),
+            [false, true, false],
+        ),
+        (|logic| networks(logic, Endpoint::Destination, &["::/0", "198.51.100.0/25"]), [true, true, true]),
+    ];
+    for (at, (build, listed)) in cases.iter().enumerate() {
+        for (event, listed) in [&tcp, &v6, &one_way].into_iter().zip(listed) {
+            assert_eq!(delivers(&build(Logic::Only), event), *listed, "case {at}: only");
+            assert_eq!(delivers(&build(Logic::Except), event), !listed, "case {at}: except");
+        }
+    }
+    let both = |state| {
+        KernelFilter::new().states(Logic::Only, Protocol::Tcp, [1, state]).marks(Logic::Except, [(1, 1)])
+    };
+    assert!(delivers(&both(3), &tcp) && !delivers(&both(4), &tcp));
+    assert!(delivers(&both(4), &v6), "another protocol");
+    let except = KernelFilter::new().states(Logic::Except, Protocol::Tcp, [3]);
+    assert!(!delivers(&except, &tcp) && delivers(&except, &v6));
+}
+
+fn networks(logic: Logic, endpoint: Endpoint, networks: &[&str]) -> KernelFilter {
+    let networks = networks.iter().map(|text| {
+        let (address, bits) = text.split_once('/').unwrap();
+        (address.parse().unwrap(), bits.parse().unwrap())
+    });
+    KernelFilter::new().networks(Direction::Original, endpoint, logic, networks)
+}
+
+#[test]
+fn long_lists_work_and_too_long_ones_are_an_error() {
+    let event = detailed(Protocol::Tcp, true, (0, 0), 0, None);
+    let many = |count: u32| {
+        let other =
+            (0..count).map(|number| (IpAddr::from([0x2001_u16, 0, 0, 0, 0, 0, 0, number as u16]), 128));
+        let wanted = [("fd00:7::2".parse().unwrap(), 128)];
+        KernelFilter::new().networks(Direction::Original, Endpoint::Source, Logic::Only, other.chain(wanted))
+    };
+    assert!(delivers(&many(250), &event));
+    let (_, receiver) = UnixDatagram::pair().unwrap();
+    let error = many(400).attach(&receiver).unwrap_err();
+    assert!(error.to_string().contains("at most 4096"), "{error}");
+    let stateless = KernelFilter::new().states(Logic::Only, Protocol::Udp, [1]).attach(&receiver);
+    assert!(stateless.unwrap_err().to_string().contains("tcp, sctp or dccp"));
+}
+
+#[test]
+fn a_message_that_the_filter_does_not_understand_is_delivered() {
+    let (original, reply) = tuples(Protocol::Icmp, |id, _| Layer4::Icmp { id, kind: 8, code: 0 }, false);
+    let icmp = message(&original, &reply);
+    let filter = KernelFilter::new().port(Direction::Reply, Endpoint::Destination, 1);
+    assert!(delivers(&filter, &icmp), "a protocol without ports");
+    let both = filter.clone().address(Direction::Reply, Endpoint::Destination, "10.0.0.1".parse().unwrap());
+    assert!(!delivers(&both, &icmp), "its address does not match");
+    assert!(delivers(&filter, &Request::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, 0).finish()), "no tuple");
+    assert!(delivers(&KernelFilter::new(), &icmp), "no condition");
+}

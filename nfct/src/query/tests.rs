@@ -1,0 +1,115 @@
+//! Which conditions the kernel applies itself, and dumps that it disturbs.
+
+use std::time::Duration;
+
+use nfct_sys as sys;
+
+use super::Query;
+use crate::conntrack::Conntrack;
+use crate::direction::{Direction, Endpoint};
+use crate::dump::Dump;
+use crate::family::Family;
+use crate::flow::Flow;
+use crate::selection::Selection;
+use crate::socket;
+use crate::state::Status;
+use crate::tuple::{Layer4, Protocol, Tuple};
+use crate::wire::Request;
+
+/// Runs `test` in a fresh network namespace. Skips it where none can be
+/// created and `CI` is not set.
+fn in_fresh_namespace(test: impl FnOnce() + Send + 'static) {
+    let outcome =
+        std::thread::spawn(move || match nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET) {
+            Ok(()) => test(),
+            Err(error) => assert!(
+                std::env::var_os("CI").is_none(),
+                "CI must be able to create a network namespace: {error}"
+            ),
+        });
+    outcome.join().unwrap();
+}
+
+fn create(query: &mut Query, number: u16, zone: u16) {
+    let tuple = |src: &str, dst: &str, ports: (u16, u16)| Tuple {
+        src: src.parse().unwrap(),
+        dst: dst.parse().unwrap(),
+        protocol: Protocol::Udp,
+        layer4: Layer4::Ports { src: ports.0, dst: ports.1 },
+        zone,
+    };
+    let public = if number == 0 { "100.64.2.1" } else { "100.64.2.2" };
+    let original = tuple("192.168.7.2", "198.51.100.1", (number, 53));
+    let reply = tuple("198.51.100.1", public, (53, number));
+    let mut entry = Conntrack::new().unwrap();
+    entry.set_tuples(&original, &reply).unwrap().set_timeout(Duration::from_secs(100));
+    let status = if number == 0 { Status::SEEN_REPLY } else { Status(0) };
+    entry.set_mark(number.into()).set_status(Status::CONFIRMED | status);
+    query.create(&entry).unwrap();
+}
+
+#[test]
+fn the_kernel_applies_the_conditions_that_its_version_supports() {
+    in_fresh_namespace(|| {
+        let mut query = Query::open().unwrap();
+        (0..5).for_each(|number| create(&mut query, number, number));
+        let public = "100.64.2.1".parse().unwrap();
+        let all = Selection::all;
+        let udp = || all().protocol(Protocol::Udp);
+        for (since, selection) in [
+            ((4, 0), all().mark(3, u32::MAX)),
+            ((4, 0), all().mark(0, u32::MAX)),
+            ((5, 8), all().address(Direction::Reply, Endpoint::Destination, public)),
+            ((5, 8), udp().family(Family::Ipv4).port(Direction::Original, Endpoint::Source, 2)),
+            ((5, 8), udp().family(Family::Ipv4).port(Direction::Reply, Endpoint::Destination, 2)),
+            ((5, 15), all().status(Status::SEEN_REPLY, Status::SEEN_REPLY)),
+            ((6, 8), all().zone(4)),
+        ] {
+            let mut dump = query.dump(&selection).unwrap();
+            dump.check_nothing();
+            let sent = dump.count();
+            let expected = if socket::kernel_version() >= since { 1 } else { 5 };
+            assert_eq!(sent, expected, "{selection:?}");
+        }
+    });
+}
+
+#[test]
+fn an_interrupted_dump_is_reported_and_a_malformed_message_does_not_end_it() {
+    let mut query = Query::open().unwrap();
+    let message = |sequence, flags| {
+        let mut request = Request::new(sys::IPCTNL_MSG_CT_NEW, flags, sequence, libc::AF_INET as u8);
+        let address = "10.0.0.1".parse().unwrap();
+        let layer4 = Layer4::Ports { src: 1, dst: 2 };
+        let tuple = Tuple { src: address, dst: address, protocol: Protocol::Udp, layer4, zone: 0 };
+        request.tuple(sys::CTA_TUPLE_ORIG, &tuple);
+        (request, tuple)
+    };
+    let whole = |sequence, flags| {
+        let (mut request, tuple) = message(sequence, flags);
+        request.tuple(sys::CTA_TUPLE_REPLY, &tuple);
+        request.finish()
+    };
+    let done = |flags| Request::of_kind(sys::NLMSG_DONE as u16, flags, 1, 0).finish();
+    let interrupted = sys::NLM_F_DUMP_INTR;
+    for (messages, is_interrupted) in [
+        ([whole(1, 0), whole(1, 0), done(0)], false),
+        ([whole(1, 0), whole(1, interrupted), done(0)], true),
+        ([whole(1, 0), whole(1, 0), done(interrupted)], true),
+    ] {
+        let bytes = [whole(9, interrupted), messages.concat()].concat();
+        query.channel.buffer[..bytes.len()].copy_from_slice(&bytes);
+        let mut dump: Dump<'_> = Dump::over(&mut query.channel, 1, bytes.len());
+        assert_eq!(
+            dump.by_ref().filter(Result::is_ok).count(),
+            2,
+            "the answer to another request is ignored"
+        );
+        assert_eq!(dump.was_interrupted(), is_interrupted);
+    }
+    let bytes = [message(1, 0).0.finish(), whole(1, 0), done(0)].concat();
+    query.channel.buffer[..bytes.len()].copy_from_slice(&bytes);
+    let read: Vec<_> =
+        Dump::<'_, Flow>::over(&mut query.channel, 1, bytes.len()).map(|entry| entry.is_ok()).collect();
+    assert_eq!(read, [false, true]);
+}

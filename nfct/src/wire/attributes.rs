@@ -1,0 +1,76 @@
+//! Netlink attributes: walking them, and the numbers in them.
+
+use super::malformed::Malformed;
+
+/// Size of `struct nlattr`.
+pub(super) const ATTRIBUTE: usize = 4;
+/// The upper bits of an attribute's type are flags.
+const TYPE_MASK: u16 = 0x3fff;
+/// The flag of an attribute that holds attributes.
+pub(super) const NESTED: u16 = 0x8000;
+
+/// Walks the attributes of a payload: type without flags, and value.
+#[derive(Debug, Clone)]
+pub(crate) struct Attributes<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Attributes<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = Result<(u16, &'a [u8]), Malformed>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        // Fewer bytes than a header are padding.
+        let header = self.rest.get(..ATTRIBUTE)?;
+        let length = usize::from(u16_ne(header, 0));
+        let kind = u16_ne(header, 2) & TYPE_MASK;
+        match self.rest.get(ATTRIBUTE..length) {
+            Some(value) => {
+                self.rest = self.rest.get(align(length)..).unwrap_or_default();
+                Some(Ok((kind, value)))
+            }
+            None => {
+                self.rest = &[];
+                Some(Err(Malformed::Length))
+            }
+        }
+    }
+}
+
+/// Messages and attributes begin at multiples of four bytes.
+pub(super) const fn align(length: usize) -> usize {
+    (length + 3) & !3
+}
+
+pub(super) fn u16_ne(bytes: &[u8], at: usize) -> u16 {
+    u16::from_ne_bytes([bytes[at], bytes[at + 1]])
+}
+
+pub(super) fn u32_ne(bytes: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+pub(super) fn byte(kind: u16, value: &[u8]) -> Result<u8, Malformed> {
+    match value {
+        [byte] => Ok(*byte),
+        _ => Err(Malformed::Size(kind)),
+    }
+}
+
+pub(crate) fn u16_be(kind: u16, value: &[u8]) -> Result<u16, Malformed> {
+    value.try_into().map(u16::from_be_bytes).map_err(|_| Malformed::Size(kind))
+}
+
+pub(crate) fn u32_be(kind: u16, value: &[u8]) -> Result<u32, Malformed> {
+    value.try_into().map(u32::from_be_bytes).map_err(|_| Malformed::Size(kind))
+}
+
+pub(super) fn u64_be(kind: u16, value: &[u8]) -> Result<u64, Malformed> {
+    value.try_into().map(u64::from_be_bytes).map_err(|_| Malformed::Size(kind))
+}
