@@ -78,25 +78,27 @@
 //!
 //! # How it is cut
 //!
-//! Modules import only from the layers below them, and no two files import each
-//! other (`conntrack::attr` and `conntrack::codec` are one unit).
+//! A module imports only from its own layer and from those below. No two files
+//! import each other, except `conntrack/attr/table` and `conntrack/attr/codec`,
+//! which are one unit.
 //!
-//! | layer | modules | contents |
-//! | --- | --- | --- |
-//! | 8 | `resync`, `stream`, `async_query` | snapshots that events continue, and the forms for tokio |
-//! | 7 | `query`, `events`, `expect/query`, `expect/events` | queries and subscriptions |
-//! | 6 | `dump`, `notification`, `waiter` | the answer of a dump, what a listener is told |
-//! | 5 | `channel` | a socket for requests, with its buffer and sequence numbers |
-//! | 4 | `handle`, `expect/handle` | the C library's handle and its callbacks |
-//! | 3 | `selection`, `dump_filter`, `kernel_filter`, `message`, `statistics` | what requests and sockets are given |
-//! | 2 | `conntrack`, `expect/object`, `view` | the C library's objects, and their copies as values |
-//! | 1 | `wire`, `expect/expectation`, `labels`, `namespace`, `operation`, `error` | netlink messages, errors and their causes |
-//! | 0 | `tuple`, `state`, `flow`, `event`, `direction`, `family`, `network`, `socket` | values, and system calls |
+//! ```text
+//! 8  resync, stream, async_query      snapshots that events continue, and the forms for tokio
+//! 7  expect                           expectations: the C library's object and handle, queries, events
+//! 6  query, events                    queries and subscriptions
+//! 5  channel, dump                    a socket for requests with its buffer, and the answer of a dump
+//! 4  handle                           the C library's handle and its callbacks
+//! 3  selection, kernel_filter, dump_filter, message, statistics, namespace, notification, waiter, view
+//!                                     what requests and sockets are given, what a listener is told
+//! 2  conntrack, labels, owned         the C library's objects, and who frees them
+//! 1  wire, tuple, flow, event, expectation, error, operation      netlink messages, values, errors and their causes
+//! 0  state, direction, family, network, socket                    vocabulary, system calls
+//! ```
 //!
 //! [`wire`] reads and writes netlink attributes in safe code over byte slices.
 //! `socket` holds the system calls. `handle`, `conntrack`, `message`, `labels`,
-//! `dump_filter` and `expect` wrap the C library. Only `socket`, `stream` and the
-//! modules that wrap the library contain `unsafe`, one operation in each block.
+//! `dump_filter` and `expect` wrap the C library. Only `socket` and the modules that
+//! wrap the library contain `unsafe`, one operation in each block.
 
 #[cfg(feature = "tokio")]
 mod async_query;
@@ -109,6 +111,7 @@ mod error;
 mod event;
 mod events;
 mod expect;
+mod expectation;
 mod family;
 mod flow;
 mod handle;
@@ -142,9 +145,9 @@ pub use error::Error;
 pub use event::{Event, EventKind, ExpectGroups, Groups};
 pub use events::{Events, FullEvents};
 pub use expect::{
-    Expect, ExpectAttribute, ExpectEvent, ExpectEvents, ExpectFlags, ExpectHandle, ExpectNat, ExpectRef,
-    ExpectRequest, Expectation, Expectations,
+    Expect, ExpectAttribute, ExpectEvent, ExpectEvents, ExpectHandle, ExpectRef, ExpectRequest, Expectations,
 };
+pub use expectation::{ExpectFlags, ExpectNat, Expectation};
 pub use family::Family;
 pub use flow::{Counters, Flow};
 pub use handle::{Connections, Handle, LibraryHandle, Next, Request, Subsystem};

@@ -34,9 +34,8 @@ impl MessageBuffer {
     ///
     /// # Errors
     /// The library's `EINVAL`: an entry without the network and transport protocol
-    /// of the original direction.
-    ///
-    /// [`Error::Invalid`] for a NAT address of another family than the tuples.
+    /// of the original direction. [`Error::Invalid`] for a NAT address of the wrong
+    /// family.
     pub(crate) fn write(
         &mut self,
         entry: &ConntrackRef,

@@ -79,7 +79,7 @@ pub enum Notification<E = Event> {
     /// The receive buffer was full and events were lost. The kernel drops all
     /// further events until the socket has been drained, which
     /// [`Recovered`](Self::Recovered) reports. The events in between happened
-    /// before the first loss.
+    /// before the overrun.
     Overrun,
     /// The socket has been drained after an [`Overrun`](Self::Overrun): events
     /// arrive again. From now on a dump is useful, such as that of

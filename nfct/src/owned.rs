@@ -3,6 +3,8 @@
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
+use crate::error::out_of_memory;
+
 /// A type of the library whose objects are freed by a function of their own.
 ///
 /// # Safety
@@ -71,9 +73,4 @@ impl<T: Object> Drop for Owned<T> {
         // SAFETY: the object is live, nobody else frees it, and it is never used again.
         unsafe { T::DESTROY(self.as_ptr()) }
     }
-}
-
-/// Ends the process as Rust's own collections do when memory runs out.
-pub(crate) fn out_of_memory() -> ! {
-    std::alloc::handle_alloc_error(std::alloc::Layout::new::<[usize; 64]>())
 }

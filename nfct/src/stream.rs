@@ -110,12 +110,11 @@ impl EventStream<ExpectEvent> {
 
 impl<E: EventRecord> EventStream<E> {
     fn watch(events: Events) -> Result<Self, Error> {
-        // SAFETY: the descriptor belongs to the handle inside `events`, which keeps it open as long as the AsyncFd
-        // that owns them lives; nothing exchanges it.
-        let watched = unsafe { AsyncFd::register_with_interest(Socket(events), Interest::READABLE) };
-        let events = watched.map_err(|error| {
-            Error::from_system("watching the conntrack socket", std::io::Error::from(error))
-        })?;
+        // tokio 1.54 deprecates it for descriptors that may be closed while it watches them. This one stays open:
+        // the AsyncFd owns the handle inside `events`. What replaces it does not exist before 1.54.
+        #[allow(deprecated)]
+        let watched = AsyncFd::with_interest(Socket(events), Interest::READABLE);
+        let events = watched.map_err(|error| Error::from_system("watching the conntrack socket", error))?;
         Ok(Self { events, records: PhantomData })
     }
 

@@ -3,9 +3,9 @@
 use nfct_sys as sys;
 
 use super::attribute::ExpectAttribute;
-use super::expectation::Expectation;
 use super::object::{Expect, ExpectRef};
 use crate::error::Error;
+use crate::expectation::Expectation;
 use crate::wire::{Malformed, Messages};
 
 impl ExpectRef {

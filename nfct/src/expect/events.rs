@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use nfct_sys as sys;
 
-use super::expectation::Expectation;
 use crate::error::Error;
 use crate::event::{EventKind, ExpectGroups, Groups};
 use crate::events::{Events, next};
+use crate::expectation::Expectation;
 use crate::notification::{EventRecord, Notification, sealed};
 use crate::waiter::Waiter;
 use crate::wire::{Malformed, Message, expectation_kind};

@@ -6,10 +6,10 @@ use std::time::Duration;
 use nfct_sys as sys;
 
 use super::attribute::ExpectAttribute;
-use super::expectation::{ExpectFlags, ExpectNat, check_function, check_helper};
 use super::object::{Expect, ExpectRef};
 use crate::direction::Direction;
 use crate::error::Error;
+use crate::expectation::{ExpectFlags, ExpectNat, check_function, check_helper};
 use crate::tuple::Tuple;
 
 impl ExpectRef {

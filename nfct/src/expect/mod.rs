@@ -11,7 +11,6 @@
 mod attribute;
 mod convert;
 mod events;
-mod expectation;
 mod fields;
 mod handle;
 mod object;
@@ -19,6 +18,5 @@ mod query;
 
 pub use attribute::ExpectAttribute;
 pub use events::{ExpectEvent, ExpectEvents};
-pub use expectation::{ExpectFlags, ExpectNat, Expectation};
 pub use handle::{ExpectHandle, ExpectRequest, Expectations};
 pub use object::{Expect, ExpectRef};

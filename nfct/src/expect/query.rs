@@ -4,10 +4,10 @@ use std::io;
 
 use nfct_sys as sys;
 
-use super::expectation::{Expectation, check_helper};
 use crate::channel::Refused;
 use crate::dump::{Dump, Entry, sealed};
 use crate::error::Error;
+use crate::expectation::{Expectation, check_helper};
 use crate::family::Family;
 use crate::operation::ExpectOperation;
 use crate::query::Query;

@@ -8,7 +8,7 @@ use super::malformed::Malformed;
 use super::message::Message;
 use super::request::{Request, expectation_kind};
 use crate::direction::Direction;
-use crate::expect::{ExpectFlags, ExpectNat, Expectation};
+use crate::expectation::{ExpectFlags, ExpectNat, Expectation};
 use crate::tuple::Tuple;
 
 impl Message<'_> {
