@@ -120,7 +120,7 @@ impl Conntrack {
 
     /// Unsets an attribute.
     ///
-    /// The library always writes whole tuples into messages. If the protocol has ports, it writes a port
+    /// The library always writes complete tuples into messages. If the protocol has ports, it writes a port
     /// that was unset with its old value.
     ///
     /// ```

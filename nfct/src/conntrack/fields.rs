@@ -58,7 +58,7 @@ impl ConntrackRef {
         self.get(attr::STATUS)
     }
 
-    /// How long until the kernel forgets the idle entry, in whole seconds.
+    /// Time until the kernel removes the entry if it stays idle, in whole seconds.
     ///
     /// ```
     /// # use std::time::Duration;

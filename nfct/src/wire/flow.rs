@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nfct_sys as sys;
 
-use super::attributes::{Attributes, byte, u16_be, u32_be, u64_be};
+use super::attributes::{ATTRIBUTE, Attributes, byte, u16_be, u32_be, u64_be};
 use super::malformed::Malformed;
 use super::message::Message;
 use crate::flow::{Counters, Flow};
@@ -98,22 +98,34 @@ pub(super) fn read_tuple(kind: u16, value: &[u8]) -> Result<Tuple, Malformed> {
     Ok(Tuple { src, dst, protocol, layer4, zone })
 }
 
-/// The header of an attribute with an IPv4 address.
-const fn v4_header(kind: u32) -> [u8; 4] {
-    let ([l0, l1], [k0, k1]) = (8_u16.to_ne_bytes(), (kind as u16).to_ne_bytes());
+/// The header of an attribute with `size` bytes.
+const fn header(kind: u32, size: u16) -> [u8; 4] {
+    let ([l0, l1], [k0, k1]) = ((ATTRIBUTE as u16 + size).to_ne_bytes(), (kind as u16).to_ne_bytes());
     [l0, l1, k0, k1]
 }
 
-const V4_SRC: [u8; 4] = v4_header(sys::CTA_IP_V4_SRC);
-const V4_DST: [u8; 4] = v4_header(sys::CTA_IP_V4_DST);
+/// Both addresses, in the form in which the kernel writes IPv4. Most tuples have it, and need no walk.
+fn v4_addresses(value: &[u8; 16]) -> Option<(IpAddr, IpAddr)> {
+    const SRC: [u8; 4] = header(sys::CTA_IP_V4_SRC, 4);
+    const DST: [u8; 4] = header(sys::CTA_IP_V4_DST, 4);
+    let [a, b, c, d, s0, s1, s2, s3, e, f, g, h, d0, d1, d2, d3] = *value;
+    let (src, dst) = (Ipv4Addr::new(s0, s1, s2, s3), Ipv4Addr::new(d0, d1, d2, d3));
+    ([a, b, c, d] == SRC && [e, f, g, h] == DST).then(|| (src.into(), dst.into()))
+}
+
+/// Protocol number and ports, in the form in which the kernel writes them.
+fn protocol_and_ports(value: &[u8; 24]) -> Option<(u8, u16, u16)> {
+    const NUMBER: [u8; 4] = header(sys::CTA_PROTO_NUM, 1);
+    const SRC: [u8; 4] = header(sys::CTA_PROTO_SRC_PORT, 2);
+    const DST: [u8; 4] = header(sys::CTA_PROTO_DST_PORT, 2);
+    let [a, b, c, d, number, _, _, _, e, f, g, h, s0, s1, _, _, i, j, k, l, d0, d1, _, _] = *value;
+    let (src, dst) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
+    ([a, b, c, d] == NUMBER && [e, f, g, h] == SRC && [i, j, k, l] == DST).then_some((number, src, dst))
+}
 
 fn read_addresses(value: &[u8]) -> Result<Option<(IpAddr, IpAddr)>, Malformed> {
-    // The kernel's form of IPv4 addresses, without a walk: most tuples have it.
-    if let [a, b, c, d, s0, s1, s2, s3, e, f, g, h, d0, d1, d2, d3] = *value {
-        if [a, b, c, d] == V4_SRC && [e, f, g, h] == V4_DST {
-            let (src, dst) = (Ipv4Addr::new(s0, s1, s2, s3), Ipv4Addr::new(d0, d1, d2, d3));
-            return Ok(Some((src.into(), dst.into())));
-        }
+    if let Some(addresses) = value.try_into().ok().and_then(v4_addresses) {
+        return Ok(Some(addresses));
     }
     let (mut src, mut dst) = (None, None);
     for attribute in Attributes::new(value) {
@@ -135,7 +147,11 @@ fn read_addresses(value: &[u8]) -> Result<Option<(IpAddr, IpAddr)>, Malformed> {
 fn read_protocol(tuple: u16, value: &[u8]) -> Result<(Protocol, Layer4), Malformed> {
     let (mut number, mut src, mut dst) = (None, 0, 0);
     let (mut id, mut icmp_type, mut code) = (0, 0, 0);
-    for attribute in Attributes::new(value) {
+    let mut rest = value;
+    if let Some((known, from, to)) = value.try_into().ok().and_then(protocol_and_ports) {
+        (number, src, dst, rest) = (Some(known), from, to, &[]);
+    }
+    for attribute in Attributes::new(rest) {
         let (inner, value) = attribute?;
         match u32::from(inner) {
             sys::CTA_PROTO_NUM => number = Some(byte(inner, value)?),

@@ -97,7 +97,7 @@ impl<'a> Iterator for Messages<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// The whole message, header included.
+    /// The complete message, header included.
     ///
     /// ```
     /// # use nfct::wire::Messages;

@@ -59,7 +59,7 @@ impl Request {
         self
     }
 
-    /// Adds a tuple, with its zone next to it, where a zone of both directions is.
+    /// Adds a tuple, and its zone next to it: the zone of both directions.
     pub(crate) fn tuple(&mut self, kind: u32, tuple: &Tuple) -> &mut Self {
         self.nested(kind, |request| request.tuple_parts(tuple));
         match tuple.zone {
@@ -68,7 +68,7 @@ impl Request {
         }
     }
 
-    /// Adds a tuple, with the zone in it, where a zone of one direction is.
+    /// Adds a tuple, and its zone in it: the zone of this direction alone.
     pub(super) fn zoned_tuple(&mut self, kind: u32, tuple: &Tuple) {
         self.nested(kind, |request| {
             request.tuple_parts(tuple);

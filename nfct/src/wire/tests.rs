@@ -1,4 +1,4 @@
-//! What is written is read back, by both readers; nothing makes it panic.
+//! Both readers read back what is written, and no message makes this one panic.
 
 use std::net::IpAddr;
 
