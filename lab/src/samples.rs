@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nfct::{Conntrack, Layer4, Protocol, Query, Status, Tuple};
+use nfct::{Conntrack, Expectation, Layer4, Protocol, Query, Status, Tuple};
 
 /// One direction of a connection in zone 0, with addresses as text.
 pub fn tuple(protocol: Protocol, src: &str, dst: &str, layer4: Layer4) -> Tuple {
@@ -51,4 +51,10 @@ pub fn entry((original, reply): (Tuple, Tuple)) -> Conntrack {
 /// Creates the entry of a connection in the namespace that `query` was opened in.
 pub fn create(query: &mut Query, tuples: (Tuple, Tuple)) {
     query.create(&entry(tuples)).unwrap_or_else(|error| panic!("{}: {error}", tuples.0));
+}
+
+/// The expectation after a change.
+pub fn with(mut expectation: Expectation, change: impl FnOnce(&mut Expectation)) -> Expectation {
+    change(&mut expectation);
+    expectation
 }

@@ -28,7 +28,7 @@ fn queries_run_beside_the_tasks_in_the_namespace_of_their_socket() {
             );
             assert_eq!(flows.unwrap().len(), 500);
             assert_eq!(found.unwrap().unwrap().original, masqueraded(7).0);
-            let refused = query.run(|query| query.update(&lab::entry(masqueraded(600)))).await;
+            let refused = query.run(|query| query.update(&lab::samples::entry(masqueraded(600)))).await;
             assert_eq!(refused.unwrap_err().errno(), Some(libc::ENOENT));
         });
     });

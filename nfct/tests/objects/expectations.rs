@@ -3,19 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use lab::samples::tcp;
+use lab::samples::{tcp, with};
 use nfct::wire::Messages;
 use nfct::{
     Compare, Direction, EventKind, Expect, ExpectAttribute, ExpectEvents, ExpectFlags, ExpectNat,
     Expectation, Layer4, Output, Protocol, Tuple,
 };
 use proptest::prelude::*;
-
-/// The expectation after a change.
-fn with(mut expectation: Expectation, change: impl FnOnce(&mut Expectation)) -> Expectation {
-    change(&mut expectation);
-    expectation
-}
 
 /// Everything that an expectation can hold.
 fn samples() -> Vec<Expectation> {
