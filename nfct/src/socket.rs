@@ -57,7 +57,8 @@ impl Batch {
                     fd.as_raw_fd(),
                     headers.as_mut_ptr(),
                     BATCH as u32,
-                    libc::MSG_DONTWAIT,
+                    // musl declares the flags unsigned.
+                    libc::MSG_DONTWAIT as _,
                     null_mut(),
                 )
             };
