@@ -108,12 +108,11 @@ impl EventStream<ExpectEvent> {
 
 impl<E: Happening> EventStream<E> {
     fn watch(events: Events) -> Result<Self, Error> {
-        // SAFETY: the descriptor is that of the handle inside of `events`, which lives and keeps it open as long
-        // as the AsyncFd that owns them; nothing exchanges it.
-        let watched = unsafe { AsyncFd::register_with_interest(Socket(events), Interest::READABLE) };
-        let events = watched.map_err(|error| {
-            Error::from_system("watching the conntrack socket", std::io::Error::from(error))
-        })?;
+        // tokio 1.54 deprecates it for descriptors that may be closed while it watches them. This one stays open:
+        // the AsyncFd owns the handle inside of `events`. What replaces it does not exist before 1.54.
+        #[allow(deprecated)]
+        let watched = AsyncFd::with_interest(Socket(events), Interest::READABLE);
+        let events = watched.map_err(|error| Error::from_system("watching the conntrack socket", error))?;
         Ok(Self { events, happenings: PhantomData })
     }
 
