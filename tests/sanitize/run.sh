@@ -11,8 +11,6 @@
 set -eu
 cd "$(dirname "$0")/../.."
 work=$PWD/target/sanitize
-host=$(rustc -vV | sed -n 's/^host: //p')
-runner=CARGO_TARGET_$(echo "$host" | tr 'a-z-' 'A-Z_')_RUNNER
 
 say() {
 	printf '\nsanitize: %s\n' "$*"
@@ -77,15 +75,39 @@ shield() {
 	done
 }
 
+# Prints the paths of nfct's test programs. They are those of `make test`: another selection of packages or
+# features would build the dependencies once more.
+test_programs() {
+	cargo test --quiet --workspace --features nfct/serde,nfct/tokio --locked --no-run --message-format=json \
+		>"$work/messages"
+	python3 - "$work/messages" <<'END'
+import json, sys
+for line in open(sys.argv[1]):
+    message = json.loads(line)
+    if message["reason"] == "compiler-artifact" and message["profile"]["test"] and message["executable"]:
+        if message["manifest_path"].endswith("/nfct/Cargo.toml"):
+            print(message["executable"])
+END
+}
+
 # Runs nfct's tests with these words in front of each test program, and an option for the test program:
 # `tests_under NAME OPTION WORDS...`.
 tests_under() {
 	name=$1 option=$2
 	shift 2
-	say "$name: cargo test -p nfct"
+	mkdir -p "$work"
+	programs=$(test_programs)
+	test -n "$programs" || {
+		echo "sanitize: cargo names no test program of nfct" >&2
+		exit 70
+	}
 	root=
 	test "$(id -u)" = 0 || root='sudo -E'
-	env "$runner=$root env CI=true $*" cargo test -q -p nfct --lib --tests --all-features --locked -- "$option"
+	for program in $programs; do
+		say "$name: $(basename "$program")"
+		# shellcheck disable=SC2086 # no word, or two
+		(cd nfct && $root env CI=true "$@" "$program" --quiet "$option")
+	done
 	say "$name: clean"
 }
 
