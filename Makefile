@@ -1,18 +1,25 @@
-# Everything that one does with a checkout; `make` lists it. Not root: what needs root goes through sudo.
+# All tasks of a checkout; `make` lists them. Run it as yourself: steps that need root use sudo.
 
-# A rustup that was installed a minute ago is in no shell's PATH yet; nft and ip may not be in a user's.
+# A new rustup is not yet in the shell's PATH, and a user's PATH may not have nft and ip.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 RUST_MIN := 1.85
 
-# What the build, the daemon's demo and the tests need beside Rust.
+# What the build, the demo and the tests need in addition to Rust.
 PACKAGES := libnetfilter-conntrack-dev libclang-dev pkg-config build-essential \
 	nftables iproute2 conntrack curl python3 procps
 SCRIPTS := demo/run.sh .ci/run tests/openapi/run.sh tests/sanitize/run.sh debian/vendor.sh tests/packages/lint.sh \
-	tests/packages/run.sh
+	tests/packages/run.sh tests/crates/run.sh
 
-# What is run here needs root: cargo builds as the user, and starts what it has built through sudo.
+# All tests use this selection of packages and features, also in tests/openapi and tests/sanitize: with another one
+# cargo builds the dependencies again. Not --all-features: with nfct's prebuilt-bindings nothing would use bindgen.
+CARGO_TEST = cargo test --workspace --features nfct/serde,nfct/tokio --locked
+
+# The name of a step of `make test`, with the time: what takes long can be seen.
+STEP = @printf '\n%s make test: %s\n' "$$(date +%T)"
+
+# The tests need root: cargo builds as the user, and starts what it has built through sudo.
 define AS_ROOT
 if [ -n "$(SUDO)" ] && command -v sudo >/dev/null; then \
 	host=$$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_'); \
@@ -20,7 +27,7 @@ if [ -n "$(SUDO)" ] && command -v sudo >/dev/null; then \
 fi
 endef
 
-# Where `make install-files` puts things, under DESTDIR; the packages set what is otherwise with them.
+# Where `make install-files` installs, below DESTDIR. The packages override what differs there.
 prefix := /usr
 bindir := $(prefix)/bin
 mandir := $(prefix)/share/man
@@ -29,14 +36,15 @@ fishdir := $(prefix)/share/fish/vendor_completions.d
 zshdir := $(prefix)/share/zsh/site-functions
 INSTALL = install -D -p -m 644
 
-# Packages are built in a tree of their own; the second finds the programs that the first has built.
+# Both packages are built in one tree, separate from the checkout. The second uses the programs of the first.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 PACKAGED := target/package
 TREE := $(CURDIR)/$(PACKAGED)/pynatconnd-$(VERSION)
-# The toolchain itself: what looks into the home directory for one finds another home in a package's build.
+# The toolchain's own programs: a package's build has another home directory, where rustup's find no toolchain.
 TOOLCHAIN = PATH="$$(rustc --print sysroot)/bin:$$PATH"
 
-.PHONY: help setup rust build demo test sanitize bench run clean install-files source deb rpm package-lint package-test
+.PHONY: help setup rust build demo check test crate-test bindings sanitize bench run clean install-files source deb rpm \
+	package-lint package-test
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do \
@@ -49,8 +57,8 @@ setup: rust ## install what is missing to build, test and try it (Debian, Ubuntu
 			command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
 		pkg-config --exists libnetfilter_conntrack 2>/dev/null || missing="$$missing libnetfilter_conntrack(headers)"; \
 		if [ -n "$$missing" ]; then \
-			echo "setup: this is no Debian or Ubuntu: install these, and libclang, by hand:$$missing" >&2; exit 1; fi; \
-		echo "setup: nothing to install that could be checked here; the build needs libclang too"; exit 0; \
+			echo "setup: not Debian or Ubuntu: install these and libclang by hand:$$missing" >&2; exit 1; fi; \
+		echo "setup: all tools found; the build also needs libclang, which is not checked here"; exit 0; \
 	fi; \
 	for package in $(PACKAGES); do \
 		dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
@@ -62,51 +70,78 @@ setup: rust ## install what is missing to build, test and try it (Debian, Ubuntu
 	$(SUDO) apt-get update -q; \
 	policy=/usr/sbin/policy-rc.d; \
 	if [ ! -e $$policy ]; then \
-		: "programs are wanted, not services: none is started, so none can fail to"; \
+		: "only the programs are needed: no service is started"; \
 		trap '$(SUDO) rm -f '$$policy EXIT; trap 'exit 130' INT TERM; \
 		printf '#!/bin/sh\nexit 101\n' | $(SUDO) install -m 755 /dev/stdin $$policy; \
 	fi; \
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
 	for service in nginx prometheus; do \
 		case "$$missing" in *$$service*) \
-			: "nor is it to be started with the machine"; \
+			: "and none at the next boot"; \
 			if command -v systemctl >/dev/null; then $(SUDO) systemctl disable $$service.service || true; fi;; \
 		esac; \
 	done
 
 rust:
 	@command -v cargo >/dev/null || { \
-		echo "needs Rust $(RUST_MIN) or newer, and there is no cargo: https://rustup.rs installs it" >&2; exit 1; }
+		echo "needs Rust $(RUST_MIN) or newer, found no cargo: install it from https://rustup.rs" >&2; exit 1; }
 	@version=$$(cargo --version | cut -d ' ' -f 2); \
 	test "$$(printf '%s\n' $(RUST_MIN) "$$version" | sort -V | head -n 1)" = $(RUST_MIN) || { \
-		echo "needs Rust $(RUST_MIN) or newer, this is $$version: \`rustup update\`, or https://rustup.rs" >&2; exit 1; }
+		echo "needs Rust $(RUST_MIN) or newer, found $$version: run \`rustup update\`, or see https://rustup.rs" >&2; exit 1; }
 
 build: rust ## build target/release/pynatconnd
 	cargo build --release --locked
 
-demo: setup ## show it at work: real NAT between network namespaces, one question, one answer
+demo: setup ## show one lookup on real NAT between network namespaces
 	@demo/run.sh
 
-test: PACKAGES += shellcheck python3-venv nginx mandoc systemd prometheus valgrind
-test: setup ## everything that CI runs
+check: rust ## before each commit: fmt, clippy, unit tests; without root
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --locked
+	$(CARGO_TEST) --lib --bins
+
+# One build for each kind of artefact: checked (clippy, doc), tests, release (both packages).
+test: PACKAGES += shellcheck python3-venv nginx mandoc systemd prometheus valgrind
+test: setup ## everything that CI runs
+	$(STEP) fmt, shellcheck
+	cargo fmt --all --check
 	shellcheck $(SCRIPTS)
-	@$(AS_ROOT); echo "$$* cargo test --workspace --all-features --locked"; "$$@" cargo test --workspace --all-features --locked
+	$(STEP) clippy
+	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+	$(STEP) doc
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --locked
+	$(STEP) "build the tests"
+	$(CARGO_TEST) --no-run
+	$(STEP) tests
+	@$(AS_ROOT); echo "$$* $(CARGO_TEST)"; "$$@" $(CARGO_TEST)
+	$(STEP) openapi
 	tests/openapi/run.sh
+	$(STEP) valgrind
 	tests/sanitize/run.sh valgrind
+	$(STEP) crates
+	tests/crates/run.sh
+	$(STEP) packages
 	$(MAKE) package-lint
+	$(STEP) passed
+
+crate-test: PACKAGES += debootstrap
+crate-test: setup ## nfct from its packaged files, also in a clean root without the C library
+	tests/crates/run.sh
+	$(SUDO) env "PATH=$$PATH" "HOME=$$HOME" tests/crates/run.sh --clean-root
+
+bindings: setup ## update nfct-sys/prebuilt/bindings.rs from the headers of this system
+	UPDATE_BINDINGS=1 cargo test --quiet --locked -p nfct-sys --test prebuilt
+	git diff --stat -- nfct-sys/prebuilt
 
 sanitize: PACKAGES += valgrind libmnl-dev
-sanitize: setup ## nfct's tests with the C library under valgrind and AddressSanitizer
+sanitize: setup ## nfct's tests with the C library, under valgrind and AddressSanitizer
 	tests/sanitize/run.sh
 
 bench: PACKAGES += nginx wrk
-bench: setup ## figures against peers; ROWS=events,http picks, QUICK=1 rehearses
+bench: setup ## measure against other programs; ROWS=events,http selects, QUICK=1 is a short run
 	@$(AS_ROOT); "$$@" cargo bench --bench gateway --features bench --locked
 
-run: build ## follow the NAT of this machine itself, with pynatconnd.conf
+run: build ## run the daemon on this machine, with pynatconnd.conf
 	$(SUDO) target/release/pynatconnd -c pynatconnd.conf
 
 install-files:
@@ -130,15 +165,15 @@ source: rust
 	debian/vendor.sh $(TREE)
 
 deb rpm package-lint: PACKAGES += debhelper rpm
-deb: setup source ## build target/package/*.deb, without a network once the crates are there
+deb: setup source ## build target/package/*.deb; offline once the crates are downloaded
 	rm -f $(PACKAGED)/*.deb
-	@: "-d: cargo need not be a package's. The tests are make test's, CHECK=1 has them run here"
+	@: "-d: cargo may come from rustup. make test runs the tests; CHECK=1 also runs them here"
 	cd $(TREE) && $(TOOLCHAIN) DEB_BUILD_OPTIONS=$(if $(CHECK),,nocheck) dpkg-buildpackage -b -d -nc -us -uc
 	@ls $(PACKAGED)/*.deb
 
-rpm: setup source ## build target/package/*.rpm likewise
+rpm: setup source ## build target/package/*.rpm; offline once the crates are downloaded
 	rm -f $(PACKAGED)/*.rpm
-	@: "Debian's rpmbuild knows neither what is installed nor the macros for systemd"
+	@: "Debian's rpmbuild has no list of installed packages and no macros for systemd"
 	cd $(TREE) && $(TOOLCHAIN) rpmbuild -bb --build-in-place $(if $(CHECK),,--nocheck) \
 		$$(test -n "$$(rpm --eval '%{?_unitdir}')" || echo --nodeps --load=debian/rpm-macros) \
 		--define "_topdir $(TREE)/target/rpmbuild" --define "_rpmdir $(CURDIR)/$(PACKAGED)" \
@@ -146,7 +181,7 @@ rpm: setup source ## build target/package/*.rpm likewise
 	@ls $(PACKAGED)/*.rpm
 
 package-lint: PACKAGES += lintian rpmlint cpio shellcheck systemd
-package-lint: setup deb rpm ## what lintian, rpmlint and systemd-analyze say of both
+package-lint: setup deb rpm ## check both packages with lintian, rpmlint and systemd-analyze
 	tests/packages/lint.sh
 
 package-test: PACKAGES += debhelper rpm rpm2cpio cpio debootstrap systemd-container

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Makes the source that packages are built of: the files of this checkout, and in vendor/ all crates, so that
-# nothing comes from a network any more.
-# vendor.sh DIRECTORY: makes DIRECTORY, and beside it DIRECTORY.tar.gz. What cargo has built there before stays, and
-# is used again where nothing has changed.
+# Makes the source tree of the packages: the files of this checkout, and all crates in vendor/, so that a build needs
+# no network.
+# vendor.sh DIRECTORY: makes DIRECTORY and DIRECTORY.tar.gz. The output of earlier builds in DIRECTORY/target stays, so
+# that cargo builds only what has changed.
 set -euo pipefail
 umask 022
 
 tree=$(realpath --canonicalize-missing "${1:?vendor.sh: needs the directory to make}")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# The files of the project, without what was built; in a checkout those that git knows, whoever owns it.
+# The files of the project, without build output. In a git checkout these are the tracked files, whoever owns them.
 git() {
     command git -c safe.directory='*' "$@"
 }
@@ -39,7 +39,7 @@ directory = "vendor"
 offline = true
 END
 
-# Of crates that no Linux build compiles only the manifest stays.
+# Keeps only the manifest of crates that no Linux build compiles.
 leave_out_foreign() {
     local targets=() crate name version checksum
     local -A used=()
@@ -67,7 +67,7 @@ if [[ ! -d $tree/vendor ]]; then
     mv "$tree/vendor.new" "$tree/vendor"
 fi
 
-# The same files make the same archive.
+# Reproducible: the same files make the same archive.
 epoch=$(git log -1 --format=%ct 2>/dev/null || date --reference CHANGELOG.md +%s)
 tar --create --gzip --file "$tree.tar.gz" --sort=name --owner=0 --group=0 --numeric-owner \
     --mtime="@$epoch" --exclude="${tree##*/}/target" -C "$(dirname "$tree")" "${tree##*/}"

@@ -1,13 +1,13 @@
-"""What Schemathesis is told beyond the document."""
+"""Changes to the requests that Schemathesis generates."""
 
 import schemathesis
 
-# Milliseconds. Longer waits that the daemon accepts are cut to this: they differ in nothing but the time they take.
+# Milliseconds. Longer valid waits are cut to this: they test nothing more and only take time.
 LONGEST_WAIT = 20
 
 
 def shorten(wait):
-    """A wait that is in order, cut short; anything else as it is."""
+    """Shortens a valid wait; returns any other value unchanged."""
     try:
         number = int(wait)
     except (TypeError, ValueError):
@@ -20,6 +20,6 @@ def before_call(context, case, kwargs):
     if isinstance(case.query, dict) and "wait" in case.query:
         case.query["wait"] = shorten(case.query["wait"])
     if isinstance(case.body, list):
-        for question in case.body:
-            if isinstance(question, dict) and "wait" in question:
-                question["wait"] = shorten(question["wait"])
+        for lookup in case.body:
+            if isinstance(lookup, dict) and "wait" in lookup:
+                lookup["wait"] = shorten(lookup["wait"])

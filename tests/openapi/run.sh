@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Holds a running daemon against doc/openapi.json with Schemathesis: generated requests, right and wrong ones, and
-# every answer checked against the document. The daemon runs in a throw-away network namespace with some
-# connections made through ctnetlink. Needs root; asks sudo for it.
+# Checks a running daemon against doc/openapi.json with Schemathesis, which sends valid and invalid requests and
+# compares every response with the document. The daemon runs in a temporary network namespace, with some connections
+# created through ctnetlink. Needs root and uses sudo.
 set -euo pipefail
 
-# Not every shell's PATH has what needs root.
+# A user's PATH may lack ip and sysctl.
 PATH=$PATH:/usr/sbin:/sbin
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 
-# How long the daemon may take to start, and all requests together, in seconds.
+# Timeouts in seconds: for the start of the daemon, and for all requests together.
 patience=10
 longest=120
 
@@ -19,12 +19,13 @@ fail() {
     exit 1
 }
 
-# ---------------------------------------------------------------- build as the user, the rest as root
+# ---------------------------------------------------------------- build as the user, run as root
 
 if [[ ${1-} != --inside ]]; then
-    cargo build --quiet --locked --manifest-path "$root/Cargo.toml"
+    # The daemon of `make test`: `cargo build` selects other features, and builds the dependencies once more.
+    (cd "$root" && cargo test --quiet --workspace --features nfct/serde,nfct/tokio --locked --no-run --test openapi)
     target=${CARGO_TARGET_DIR:-$root/target}
-    # Relative to where cargo was called.
+    # A relative path starts at the caller's directory.
     [[ $target == /* ]] || target=$PWD/$target
     venv=$target/schemathesis
     if ! cmp -s "$here/requirements.txt" "$venv/installed.txt"; then
@@ -73,10 +74,10 @@ for ((i = 0; i < patience * 20; i++)); do
 done
 grep -q 'listening on http://' "$work/log" || {
     cat "$work/log" >&2
-    fail "the daemon does not start"
+    fail "the daemon did not start in $patience seconds, its log is above"
 }
 
-# Makes a connection: insert PROTOCOL INSIDE PORT SERVER PORT PUBLIC PORT [OPTIONS]
+# Creates a connection: insert PROTOCOL INSIDE PORT SERVER PORT PUBLIC PORT [OPTIONS]
 insert() {
     conntrack --create --proto "$1" --orig-src "$2" --orig-port-src "$3" --orig-dst "$4" --orig-port-dst "$5" \
         --reply-src "$4" --reply-port-src "$5" --reply-dst "$6" --reply-port-dst "$7" --timeout 3600 \
@@ -88,14 +89,14 @@ insert tcp fd00:7::2 40001 2001:db8::1 443 2001:db8::2 40002 --state ESTABLISHED
 insert udp 192.168.7.3 5060 198.51.100.1 5060 100.64.2.1 40003 --mark 7
 conntrack --delete --proto udp --orig-port-src 40001 >/dev/null 2>&1
 
-# ---------------------------------------------------------------- hold it against the document
+# ---------------------------------------------------------------- check it against the document
 
-# What Schemathesis and Python leave behind goes with the rest.
+# Files that Schemathesis and Python write are removed with this folder.
 cd "$work"
 export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$here
 timeout "$longest" "$venv/bin/schemathesis" --config-file "$here/schemathesis.toml" \
     run http://127.0.0.1:8080/v1/openapi.json || {
     sed 's/^/daemon: /' "$work/log" | tail -n 20 >&2
-    fail "the daemon and doc/openapi.json differ"
+    fail "the daemon does not match doc/openapi.json, see above"
 }
-kill -0 "$pid" 2>/dev/null || fail "the daemon has ended"
+kill -0 "$pid" 2>/dev/null || fail "the daemon ended during the requests"

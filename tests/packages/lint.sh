@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Holds what `make deb` and `make rpm` have built against what lintian, rpmlint and systemd-analyze know, and what is
-# in the one package against what is in the other. A finding is an error unless a file here says why it is none.
+# Checks the packages of `make deb` and `make rpm` with lintian, rpmlint and systemd-analyze, and compares the contents
+# of the two. A finding is an error unless a file here gives the reason to accept it.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$(dirname "$here")")
 packages=$root/target/package
-# systemd's own measure, in tenths; the shipped unit is at 1.5.
+# systemd's exposure level, in tenths. The shipped unit has 1.5.
 most_exposed=16
 
 fail() {
@@ -19,7 +19,7 @@ rpm=$(ls "$packages"/*.rpm) || fail "no .rpm: \`make rpm\` builds it"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# Reads the .rpm, without the database of what is installed: not everybody may open it.
+# Reads the .rpm without the database of installed packages, which only root can open.
 query_rpm() {
     rpm --dbpath "$work/rpmdb" --query --package "$rpm" "$@"
 }
@@ -32,7 +32,7 @@ lintian "${as_root[@]}" --fail-on error,warning "${deb%.deb}.changes"
 echo "rpmlint"
 rpmlint --strict --config "$here/rpmlint.toml" "$rpm" "$root/pynatconnd.spec" >"$work/rpmlint" || {
     cat "$work/rpmlint" >&2
-    fail "rpmlint has found something"
+    fail "rpmlint found problems, see above"
 }
 
 echo "scripts of the packages"
@@ -44,7 +44,7 @@ done
 for tag in PREIN POSTIN PREUN POSTUN POSTTRANS; do
     query_rpm --qf "%{$tag}" >"$work/$tag"
     sh -n "$work/$tag"
-    ! grep '%' "$work/$tag" || fail "a macro of the .rpm's $tag was not replaced"
+    ! grep '%' "$work/$tag" || fail "the .rpm's $tag contains a macro that was not expanded"
 done
 
 echo "systemd"
@@ -55,31 +55,31 @@ mkdir "$work/units"
 # Debian 12 has them in /lib, and /lib in /usr.
 in_deb=$(find "$work/deb" -path '*lib/systemd/system')
 for unit in service socket; do
-    # The program is here and not in /usr.
+    # The program is in the unpacked package, not in /usr.
     sed "s|=/usr/bin/|=$work/deb/usr/bin/|" "$in_deb/pynatconnd.$unit" >"$work/units/pynatconnd.$unit"
     cmp "$in_deb/pynatconnd.$unit" "$work/rpm/usr/lib/systemd/system/pynatconnd.$unit"
 done
 systemd-analyze verify --man=no "$work"/units/pynatconnd.{service,socket} 2>&1 | tee "$work/verify"
-! grep -q 'pynatconnd\.' "$work/verify" || fail "systemd-analyze verify has found something"
+! grep -q 'pynatconnd\.' "$work/verify" || fail "systemd-analyze verify found problems, see above"
 systemd-analyze security --no-pager --offline=yes --threshold=$most_exposed "$work/units/pynatconnd.service" |
     tail -n 1
 systemd-sysusers --dry-run "$work/deb/usr/lib/sysusers.d/pynatconnd.conf" >/dev/null 2>&1 ||
-    fail "systemd-sysusers refuses the user"
+    fail "systemd-sysusers rejects the sysusers.d file"
 
-echo "what is in them"
+echo "contents"
 list() {
     (cd "$1" && find . ! -type d ! -path './usr/share/doc/*' ! -path './usr/share/licenses/*' \
         ! -path './usr/lib/.build-id/*' | sed -e 's|^\./lib/|./usr/lib/|' \
         -e 's|/vendor-completions/|/site-functions/|' -e '/nagios/d' | sort)
 }
-diff <(list "$work/deb") <(list "$work/rpm") || fail "the packages differ"
+diff <(list "$work/deb") <(list "$work/rpm") || fail "the packages differ in their files, see above"
 cmp "$root/pynatconnd.conf" "$work/deb/etc/pynatconnd.conf"
-grep -qx /etc/pynatconnd.conf "$work/control/conffiles" || fail "the .deb has no conffile"
+grep -qx /etc/pynatconnd.conf "$work/control/conffiles" || fail "the .deb does not declare /etc/pynatconnd.conf as a conffile"
 [[ $(query_rpm --qf '[%{FILENAMES} %{FILEFLAGS:fflags}\n]' | grep /etc/) == "/etc/pynatconnd.conf cn" ]] ||
     fail "in the .rpm, /etc/pynatconnd.conf is not %config(noreplace)"
 for field in Replaces Conflicts Provides; do
-    [[ $(dpkg-deb --field "$deb" $field) == "python-pynatconnd, python3-pynatconnd" ]] || fail "the .deb's $field"
+    [[ $(dpkg-deb --field "$deb" $field) == "python-pynatconnd, python3-pynatconnd" ]] || fail "the .deb's field $field is wrong"
 done
 version=$(query_rpm --qf '%{VERSION}-%{RELEASE}')
-query_rpm --obsoletes | grep -x "python-natconnd < 1.0.0" >/dev/null || fail "the .rpm's Obsoletes"
-query_rpm --provides | grep -x "python-natconnd = $version" >/dev/null || fail "the .rpm's Provides"
+query_rpm --obsoletes | grep -x "python-natconnd < 1.0.0" >/dev/null || fail "the .rpm's Obsoletes is wrong"
+query_rpm --provides | grep -x "python-natconnd = $version" >/dev/null || fail "the .rpm's Provides is wrong"

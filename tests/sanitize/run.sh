@@ -1,18 +1,16 @@
 #!/bin/sh
-# Runs nfct's tests with the C library under AddressSanitizer, and under valgrind. `make sanitize` calls it.
+# Runs nfct's tests with the C library, under AddressSanitizer and under valgrind. For `make sanitize`.
 #
-# AddressSanitizer sees inside the library only when the library was compiled for it, so it is built from
-# the distribution's own source package; the distribution's keys vouch for what was downloaded. Where the
-# mirror does not have the source of the installed release any more, a later release's is taken: the
-# interface is the same (libnetfilter_conntrack.so.3). valgrind runs the installed library as it is.
+# AddressSanitizer checks a library only if the library was compiled for it. So this script builds the library from
+# the distribution's source package, which apt verifies with the distribution's keys. If the mirror no longer has the
+# source of the installed release, the script uses a later one: the interface is the same
+# (libnetfilter_conntrack.so.3). valgrind runs the installed library.
 #
 #   tests/sanitize/run.sh [asan|valgrind]...    both, without an argument
-#   SUITE=trixie tests/sanitize/run.sh asan     with that release's source
+#   SUITE=trixie tests/sanitize/run.sh asan     with the source of that release
 set -eu
 cd "$(dirname "$0")/../.."
 work=$PWD/target/sanitize
-host=$(rustc -vV | sed -n 's/^host: //p')
-runner=CARGO_TARGET_$(echo "$host" | tr 'a-z-' 'A-Z_')_RUNNER
 
 say() {
 	printf '\nsanitize: %s\n' "$*"
@@ -22,7 +20,7 @@ say() {
 source_of() {
 	apt=$work/apt
 	mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
-	# The mirrors that this machine uses for that very component, asked for source packages.
+	# The mirrors that this machine uses for the component main, for source packages.
 	keys=
 	for keyring in /usr/share/keyrings/debian-archive-keyring.gpg /usr/share/keyrings/ubuntu-archive-keyring.gpg; do
 		test ! -e "$keyring" || keys=" [signed-by=$keyring]"
@@ -31,14 +29,14 @@ source_of() {
 		sort -u | sed "s|^\(.*\) \(.*\)|deb-src$keys \1 $1 \2|" >"$apt/sources.list"
 	set -- -qq -o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=- \
 		-o "Dir::State::Lists=$apt/lists" -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=
-	# A mirror of security updates has no such suite: that is no failure as long as one mirror has it.
+	# A mirror of security updates may lack the suite; one mirror that has it is enough.
 	apt-get "$@" update 2>/dev/null || true
 	(cd "$work" && apt-get "$@" source --tar-only --download-only libnetfilter-conntrack 2>/dev/null)
 }
 
 build_library() {
 	command -v apt-get >/dev/null || {
-		echo "sanitize: the library is built from a package's source: this is no Debian or Ubuntu" >&2
+		echo "sanitize: AddressSanitizer needs Debian or Ubuntu, to build the library from its source package" >&2
 		exit 69
 	}
 	rm -rf "$work"
@@ -53,7 +51,7 @@ build_library() {
 		tarball=
 	done
 	test -n "$tarball" || {
-		echo "sanitize: no source to build from; SUITE=... names a release whose source the mirror has" >&2
+		echo "sanitize: found no source of the library; set SUITE to a release whose source the mirror has" >&2
 		exit 69
 	}
 	tar -C "$work" -xf "$tarball"
@@ -68,7 +66,7 @@ build_library() {
 	nm -D "$library/libnetfilter_conntrack.so.3" | grep -q __asan_init
 }
 
-# What the tests start (ip, nft, conntrack) is not under test: it runs without the sanitizer.
+# The tools that the tests start (ip, nft, conntrack) run without the sanitizer.
 shield() {
 	mkdir -p "$work/bin"
 	for tool in ip nft conntrack; do
@@ -77,33 +75,57 @@ shield() {
 	done
 }
 
+# Prints the paths of nfct's test programs. They are those of `make test`: another selection of packages or
+# features would build the dependencies once more.
+test_programs() {
+	cargo test --quiet --workspace --features nfct/serde,nfct/tokio --locked --no-run --message-format=json \
+		>"$work/messages"
+	python3 - "$work/messages" <<'END'
+import json, sys
+for line in open(sys.argv[1]):
+    message = json.loads(line)
+    if message["reason"] == "compiler-artifact" and message["profile"]["test"] and message["executable"]:
+        if message["manifest_path"].endswith("/nfct/Cargo.toml"):
+            print(message["executable"])
+END
+}
+
 # Runs nfct's tests with these words in front of each test program, and an option for the test program:
 # `tests_under NAME OPTION WORDS...`.
 tests_under() {
 	name=$1 option=$2
 	shift 2
-	say "$name: cargo test -p nfct"
+	mkdir -p "$work"
+	programs=$(test_programs)
+	test -n "$programs" || {
+		echo "sanitize: cargo names no test program of nfct" >&2
+		exit 70
+	}
 	root=
 	test "$(id -u)" = 0 || root='sudo -E'
-	env "$runner=$root env CI=true $*" cargo test -q -p nfct --lib --tests --all-features --locked -- "$option"
+	for program in $programs; do
+		say "$name: $(basename "$program")"
+		# shellcheck disable=SC2086 # no word, or two
+		(cd nfct && $root env CI=true "$@" "$program" --quiet "$option")
+	done
 	say "$name: clean"
 }
 
 asan() {
 	build_library
 	shield
-	# It keeps freed memory back, so a test that measures the process's memory measures that.
+	# The sanitizer delays the reuse of freed memory, so the test that measures the process's memory cannot pass.
 	tests_under AddressSanitizer --skip=a_dump_needs_no_more_memory "PATH=$work/bin:$PATH" "LD_LIBRARY_PATH=$library" \
 		"LD_PRELOAD=$(gcc -print-file-name=libasan.so)" \
 		ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1
 }
 
 valgrind() {
-	# Lost blocks are errors. "Possibly lost" is not: std holds the main thread's handle by a pointer to
-	# its inside, which valgrind can't tell from chance.
-	# It is slow: AddressSanitizer runs the property tests with all their cases.
+	# Lost blocks are errors. "Possibly lost" blocks are not: std keeps the main thread's handle by a pointer into
+	# it, which valgrind cannot tell from a random value.
+	# valgrind is slow, so the property tests run fewer cases; AddressSanitizer runs them all.
 	export PROPTEST_CASES="${PROPTEST_CASES:-50}"
-	# It runs one thread at a time; so do the tests, which then don't wait for each other.
+	# valgrind runs one thread at a time, so the tests run one after the other.
 	tests_under valgrind --test-threads=1 valgrind --error-exitcode=99 --leak-check=full \
 		--show-leak-kinds=definite,indirect --errors-for-leak-kinds=definite,indirect
 	unset PROPTEST_CASES
