@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::BitOr;
 use std::time::Duration;
 
 use crate::direction::Direction;
 use crate::error::Error;
 use crate::family::Family;
+use crate::state::bits;
 use crate::tuple::{Layer4, Tuple};
 
 /// The longest name of a helper that the kernel and the C library hold, in bytes.
@@ -238,63 +238,52 @@ pub struct ExpectNat {
     pub direction: Direction,
 }
 
-/// The kind of expectation; combine flags with `|`.
-///
-/// ```
-/// use nfct::ExpectFlags;
-///
-/// let flags = ExpectFlags::PERMANENT | ExpectFlags::INACTIVE;
-/// assert!(flags.is_permanent() && flags.is_inactive() && !flags.is_userspace());
-/// assert_eq!(flags, ExpectFlags(3));
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct ExpectFlags(pub u32);
+bits! {
+    /// The kind of expectation; combine flags with `|`.
+    ///
+    /// ```
+    /// use nfct::ExpectFlags;
+    ///
+    /// let flags = ExpectFlags::PERMANENT | ExpectFlags::INACTIVE;
+    /// assert!(flags.is_permanent() && flags.is_inactive() && !flags.is_userspace());
+    /// assert_eq!(flags, ExpectFlags(3));
+    /// assert_eq!(flags.to_string(), "PERMANENT|INACTIVE");
+    /// ```
+    ExpectFlags(u32) {
+        /// The expectation stays after a connection has matched it, for more of them.
+        PERMANENT = nfct_sys::NF_CT_EXPECT_PERMANENT, "PERMANENT";
+        /// The expectation is not active.
+        INACTIVE = nfct_sys::NF_CT_EXPECT_INACTIVE, "INACTIVE";
+        /// A program created the expectation, not a helper of the kernel.
+        USERSPACE = nfct_sys::NF_CT_EXPECT_USERSPACE, "USERSPACE";
+    }
+}
 
 impl ExpectFlags {
-    /// The expectation stays after a connection has matched it, for more of them.
-    pub const PERMANENT: ExpectFlags = ExpectFlags(nfct_sys::NF_CT_EXPECT_PERMANENT);
-    /// The expectation is not active.
-    pub const INACTIVE: ExpectFlags = ExpectFlags(nfct_sys::NF_CT_EXPECT_INACTIVE);
-    /// A program created the expectation, not a helper of the kernel.
-    pub const USERSPACE: ExpectFlags = ExpectFlags(nfct_sys::NF_CT_EXPECT_USERSPACE);
-
-    /// The expectation stays after a connection has matched it, for more of them.
+    /// Whether the expectation stays after a connection has matched it, for more of them.
     ///
     /// ```
     /// assert!(nfct::ExpectFlags(1).is_permanent());
     /// ```
     pub fn is_permanent(self) -> bool {
-        self.has(Self::PERMANENT)
+        self.contains(Self::PERMANENT)
     }
 
-    /// The expectation is not active.
+    /// Whether the expectation is not active.
     ///
     /// ```
     /// assert!(nfct::ExpectFlags(2).is_inactive());
     /// ```
     pub fn is_inactive(self) -> bool {
-        self.has(Self::INACTIVE)
+        self.contains(Self::INACTIVE)
     }
 
-    /// A program created the expectation, not a helper of the kernel.
+    /// Whether a program created the expectation, not a helper of the kernel.
     ///
     /// ```
     /// assert!(nfct::ExpectFlags(4).is_userspace());
     /// ```
     pub fn is_userspace(self) -> bool {
-        self.has(Self::USERSPACE)
-    }
-
-    fn has(self, flag: ExpectFlags) -> bool {
-        self.0 & flag.0 != 0
-    }
-}
-
-impl BitOr for ExpectFlags {
-    type Output = ExpectFlags;
-
-    fn bitor(self, other: ExpectFlags) -> ExpectFlags {
-        ExpectFlags(self.0 | other.0)
+        self.contains(Self::USERSPACE)
     }
 }

@@ -1,7 +1,6 @@
 //! What the kernel records about a connection: protocol states, roles, flags and status bits.
 
 use std::fmt;
-use std::ops::BitOr;
 
 use nfct_sys as sys;
 
@@ -204,7 +203,7 @@ macro_rules! bits {
             }
         }
 
-        impl BitOr for $name {
+        impl std::ops::BitOr for $name {
             type Output = $name;
 
             fn bitor(self, other: $name) -> $name {
@@ -213,8 +212,8 @@ macro_rules! bits {
         }
 
         /// Names joined by `|`, bits without a name in hexadecimal, and `0` if no bit is set.
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 let mut rest = self.0;
                 let mut between = "";
                 for (bits, name) in Self::NAMED {
@@ -232,6 +231,8 @@ macro_rules! bits {
         }
     };
 }
+
+pub(crate) use bits;
 
 bits! {
     /// What the kernel recorded about one side of a TCP connection; combine flags with `|`.
