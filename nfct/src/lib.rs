@@ -79,8 +79,7 @@
 //! # How it is cut
 //!
 //! A module imports only from its own layer and from those below. No two files
-//! import each other, except `conntrack/attr/table` and `conntrack/attr/codec`,
-//! which are one unit.
+//! import each other.
 //!
 //! ```text
 //! 8  resync, stream, async_query      snapshots that events continue, and the forms for tokio

@@ -16,19 +16,21 @@ impl Graph {
             let paths = module.mentions.iter().chain(&module.globs);
             let targets =
                 paths.filter_map(|path| krate.resolve(module, path)).map(|target| target.file.clone());
-            let targets: BTreeSet<String> = targets.filter(|target| *target != module.file).collect();
+            // A mod.rs holds nothing itself: a path through it leads on to another file.
+            let targets = targets.filter(|target| *target != module.file && !target.ends_with("/mod.rs"));
+            let targets: BTreeSet<String> = targets.collect();
             edges.insert(module.file.clone(), targets);
         }
         Self { edges }
     }
 
-    /// How many pairs of files import one from the other.
+    /// The number of pairs of files where one imports from the other.
     pub fn imports(&self) -> usize {
         self.edges.values().map(BTreeSet::len).sum()
     }
 
-    /// Files that reach each other, but for those that may form a unit.
-    pub fn circles(&self, units: &[&[&str]]) -> Vec<String> {
+    /// Files that reach each other.
+    pub fn circles(&self) -> Vec<String> {
         let reach: BTreeMap<&String, BTreeSet<&String>> =
             self.edges.keys().map(|file| (file, self.reached_from(file))).collect();
         let mut circles = BTreeSet::new();
@@ -38,8 +40,7 @@ impl Graph {
                 .filter(|other| reach.get(*other).is_some_and(|back| back.contains(file)))
                 .map(|other| other.as_str())
                 .collect();
-            let is_unit = units.iter().any(|unit| circle.iter().all(|file| unit.contains(file)));
-            if circle.len() > 1 && !is_unit {
+            if circle.len() > 1 {
                 circles.insert(circle.join(" <-> "));
             }
         }
@@ -60,4 +61,18 @@ impl Graph {
         }
         reached
     }
+}
+
+#[test]
+fn a_circle_is_found_and_a_tree_has_none() {
+    let graph = |pairs: &[(&str, &str)]| {
+        let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (from, to) in pairs {
+            edges.entry((*from).to_owned()).or_default().insert((*to).to_owned());
+        }
+        Graph { edges }
+    };
+    assert!(graph(&[("a", "b"), ("a", "c"), ("b", "c")]).circles().is_empty());
+    let circles = graph(&[("a", "b"), ("b", "c"), ("c", "b"), ("c", "d")]).circles();
+    assert_eq!(circles, ["b <-> c"]);
 }

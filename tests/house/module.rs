@@ -151,6 +151,9 @@ impl<'ast> Visit<'ast> for Reading {
         self.bind(&item.tree, &[]);
     }
 
+    /// `pub(in crate::x)` imports nothing.
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         if path.segments.len() > 1 {
             self.mentions.insert(path.segments.iter().map(|segment| segment.ident.to_string()).collect());
