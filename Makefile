@@ -103,7 +103,7 @@ check: rust ## before each commit: fmt, clippy, unit tests; without root
 # One build for each kind of artefact: checked (clippy, doc), tests, release (both packages).
 test: PACKAGES += shellcheck python3-venv nginx mandoc systemd prometheus valgrind
 test: setup ## everything that CI runs
-	$(STEP) fmt, shellcheck
+	$(STEP) "fmt, shellcheck"
 	cargo fmt --all --check
 	shellcheck $(SCRIPTS)
 	$(STEP) clippy

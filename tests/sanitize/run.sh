@@ -104,7 +104,8 @@ tests_under() {
 	root=
 	test "$(id -u)" = 0 || root='sudo -E'
 	for program in $programs; do
-		say "$name: $(basename "$program")"
+		program_name=$(basename "$program")
+		say "$name: ${program_name%-*}"
 		# shellcheck disable=SC2086 # no word, or two
 		(cd nfct && $root env CI=true "$@" "$program" --quiet "$option")
 	done
