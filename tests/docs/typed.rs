@@ -171,7 +171,7 @@ fn containers_behave_as_the_guide_says() {
         let output = command.output().expect("it can be started");
         assert_eq!(output.status.code(), Some(77), "{row}: {}", String::from_utf8_lossy(&output.stderr));
     }
-    assert!(guide.contains("| rootless, with a network of its own, whose NAT is meant | works, "));
+    assert!(guide.contains("| rootless, with its own network namespace that does the NAT | works, "));
     let own = ["unshare", "--user", "--map-root-user", "--net"];
     let daemon = DAEMON.builder(readme_config()).under(own).start(lab.gateway());
     daemon.wait_for_line("the table equals the kernel's");
