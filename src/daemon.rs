@@ -192,14 +192,14 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
 
 /// Logs the end, and how long the table's lock was held.
 fn log_end(signal: &str, stats: &Stats) {
-    let held = stats.lock_held.get();
+    let held = stats.longest_lock_hold.get();
     #[cfg(not(feature = "bench"))]
     log::info!("{signal} received, stopping; longest hold of the table's lock {held:?}");
     #[cfg(feature = "bench")]
     log::info!(
         "{signal} received, stopping; longest hold of the table's lock {held:?}, most processor time of a \
          hold {:?}",
-        stats.lock_worked.get()
+        stats.longest_lock_work.get()
     );
 }
 

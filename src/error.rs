@@ -78,8 +78,8 @@ impl From<nfct::Error> for Fatal {
     }
 }
 
-impl From<crate::config::Error> for Fatal {
-    fn from(error: crate::config::Error) -> Self {
+impl From<crate::config::ConfigError> for Fatal {
+    fn from(error: crate::config::ConfigError) -> Self {
         Self::from_error(Cause::Configuration, error)
     }
 }

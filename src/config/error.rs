@@ -6,7 +6,7 @@ use super::dialect::Fault;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ConfigError {
     /// The operating system cannot read the file.
     #[error("{file}: cannot be read: {cause}{}", remedy(.cause))]
     Unreadable {
@@ -47,10 +47,10 @@ pub enum Error {
     },
 }
 
-impl Error {
-    pub(super) fn syntax(file: &str, fault: Fault) -> Error {
+impl ConfigError {
+    pub(super) fn syntax(file: &str, fault: Fault) -> ConfigError {
         let Fault { line, found, expected } = fault;
-        Error::Syntax { file: file.to_owned(), line, found, expected }
+        ConfigError::Syntax { file: file.to_owned(), line, found, expected }
     }
 }
 

@@ -53,7 +53,7 @@ fn unknown_keys(
     used: &HashSet<(SectionId, usize)>,
     warnings: &mut Vec<Warning>,
 ) {
-    for (index, entry) in document.section(id).entries.iter().enumerate() {
+    for (index, entry) in document.section(id).keys.iter().enumerate() {
         let known = keys().any(|(of, key)| Some(of.name) == section && key.name == entry.key);
         if known || used.contains(&(id, index)) {
             continue;

@@ -11,7 +11,7 @@ use super::{
     level::LogLevel,
     table::{KeyDefault, SYSLOG, keys},
     types::{Config, DataConfig, FilterConfig, HttpConfig, Loaded, NetlinkConfig, SyslogConfig},
-    values::Bytes,
+    values::ByteSize,
 };
 
 fn loaded(text: &str) -> Loaded {
@@ -262,7 +262,7 @@ fn filters() -> impl Strategy<Value = FilterConfig> {
 fn configs() -> impl Strategy<Value = Config> {
     let syslog = prop::option::of((0..=7u8, 0..=LogLevel::MAX));
     let data = (prop::sample::select(Key::ALL.to_vec()), times(), times(), times(), times());
-    let buffers = || (4096..(1023_usize << 20)).prop_map(Bytes);
+    let buffers = || (4096..(1023_usize << 20)).prop_map(ByteSize);
     let netlink =
         (buffers(), buffers(), any::<bool>()).prop_map(|(receive_buffer, receive_buffer_max, reliable)| {
             NetlinkConfig { receive_buffer, receive_buffer_max, reliable }

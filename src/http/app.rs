@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
-use super::counters::Counters;
+use super::counters::HttpCounters;
 use crate::acl::Acl;
 use crate::clock::{Clock, Stamp};
 use crate::config::{Config, Key};
@@ -25,7 +25,7 @@ pub struct App {
     /// What the tracker counts.
     pub stats: Arc<Stats>,
     /// What the HTTP server counts.
-    pub counters: Arc<Counters>,
+    pub counters: Arc<HttpCounters>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// When the daemon started.

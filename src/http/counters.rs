@@ -14,7 +14,7 @@ const RESPONSE_BOUNDS: [Duration; 14] = microseconds([
 
 /// All counters of the HTTP server.
 #[derive(Debug)]
-pub struct Counters {
+pub struct HttpCounters {
     /// Lookups that began, and requests that were refused because of their client.
     pub requests: Counter,
     /// Requests from clients outside `ip_acl`.
@@ -27,7 +27,7 @@ pub struct Counters {
     pub responses: Responses,
 }
 
-impl Default for Counters {
+impl Default for HttpCounters {
     fn default() -> Self {
         Self {
             requests: Counter::default(),
@@ -39,7 +39,7 @@ impl Default for Counters {
     }
 }
 
-impl Counters {
+impl HttpCounters {
     /// Counts a response.
     pub fn count_response(&self, route: RouteLabel, status: u16, took: Duration) {
         self.response_time[route as usize].record(took);

@@ -63,11 +63,11 @@ impl DerefMut for Guard<'_> {
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         let held = self.held_since.elapsed();
-        self.stats.lock_held.record(held);
-        self.stats.lock_time.record(held);
+        self.stats.longest_lock_hold.record(held);
+        self.stats.lock_holds.record(held);
         #[cfg(feature = "bench")]
         if let Some(began) = self.work_began {
-            self.stats.lock_worked.record(clock::thread_time().saturating_sub(began));
+            self.stats.longest_lock_work.record(clock::thread_time().saturating_sub(began));
         }
         if std::thread::panicking() {
             // The table may be half-changed: nothing must be answered from it.

@@ -117,7 +117,7 @@ impl Tracker {
     /// the kernel's, which a flush of its table holds for seconds. So nothing of
     /// ours is locked meanwhile, except the socket for such queries.
     async fn query_kernel(&self, replies: Vec<Tuple>) -> Option<Vec<Option<Flow>>> {
-        self.stats.kernel_questions.add(replies.len());
+        self.stats.kernel_queries.add(replies.len());
         let reply = async {
             let mut query = self.query.clone().lock_owned().await;
             let run =

@@ -38,8 +38,8 @@ impl Publisher {
     }
 
     /// A listener whose next change is `expected`.
-    pub(super) fn listen(&self, expected: u64) -> Listener {
-        Listener { batches: self.batches.subscribe(), expected }
+    pub(super) fn listen_for_changes(&self, expected: u64) -> ChangeListener {
+        ChangeListener { batches: self.batches.subscribe(), expected }
     }
 
     pub(super) fn has_listeners(&self) -> bool {
@@ -61,13 +61,13 @@ impl Publisher {
 
 /// Receives changes.
 #[derive(Debug)]
-pub struct Listener {
+pub struct ChangeListener {
     batches: broadcast::Receiver<Arc<ChangeBatch>>,
     /// The number of the next change.
     expected: u64,
 }
 
-impl Listener {
+impl ChangeListener {
     /// Waits for changes; returns them with the number of changes that were lost
     /// before them. `None` when the tracker is gone.
     pub async fn next(&mut self) -> Option<(u64, impl Iterator<Item = Change> + use<>)> {

@@ -38,7 +38,7 @@ mod state;
 
 pub use nfct::{Error, LIBRARY_VERSION};
 
-pub use listener::{ChangeBatch, Listener};
+pub use listener::{ChangeBatch, ChangeListener};
 pub use ports::PortsInUse;
 pub use read::Answer;
 pub use settings::Settings;

@@ -103,7 +103,7 @@ impl Tracker {
     /// Removes some expired mappings. Returns whether none is left.
     pub(super) fn expire(&self, state: &mut TrackerState) -> bool {
         let deleted = state.table.expire(self.clock.now(), EXPIRIES_PER_HOLD);
-        self.stats.deleted.add(deleted);
+        self.stats.removed_after_del_delay.add(deleted);
         deleted < EXPIRIES_PER_HOLD
     }
 

@@ -132,18 +132,18 @@ impl Tracker {
         _ended_lifetimes = state.table.end_dump();
         let DumpSummary { entries, malformed, cut_short, .. } = dump?;
         self.stats.resync_time.record(begun.elapsed());
-        self.stats.swept.add(closed);
+        self.stats.closed_by_dump.add(closed);
         self.stats.malformed.add(malformed);
         self.notify_changes(&state);
         if malformed > 0 {
             state.log(Level::Warn, format!("{malformed} entries of the kernel's table cannot be parsed"));
         }
         if !is_complete || state.invalidations != invalidations {
-            self.stats.disturbed_dumps.increment();
+            self.stats.incomplete_dumps.increment();
             return Ok(if cut_short { DumpOutcome::CutShort } else { DumpOutcome::Invalid });
         }
         self.loaded.store(true, Ordering::Relaxed);
-        self.stats.dumps.increment();
+        self.stats.complete_dumps.increment();
         let was_complete = state.complete;
         if proc::conntrack_events() == Some(0) {
             // The kernel does not report what begins from now on.
@@ -188,6 +188,6 @@ impl Tracker {
     fn remove_old_mappings(&self) {
         let life_span = self.lock().settings.life_span;
         let removed = self.in_slices(|state, cursor, now| state.table.remove_old(cursor, life_span, now));
-        self.stats.expired.add(removed);
+        self.stats.removed_after_life_span.add(removed);
     }
 }

@@ -24,4 +24,4 @@ mod value;
 
 pub(super) use document::{Document, ROOT, SectionId};
 pub(super) use fault::Fault;
-pub(super) use value::{Value, parse as parse_value};
+pub(super) use value::{ConfigValue, parse as parse_value};

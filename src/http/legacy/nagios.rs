@@ -50,7 +50,7 @@ pub(in crate::http) async fn answer(app: &App) -> Response {
     let alive_time = app.clock.now().since(app.started).as_secs_f64();
     let parts = ["GarbageCollector", "HTTPServer", "NetFilter", "QueueWorker"];
     response::json(&Nagios {
-        expired_data: stats.expired.get(),
+        expired_data: stats.removed_after_life_span.get(),
         http_stat: HttpStat {
             // `no_of_requests` does not count bad requests of /v1/lookup, so this does not either.
             bad_requests: [RouteLabel::Legacy, RouteLabel::Auth]
@@ -64,7 +64,7 @@ pub(in crate::http) async fn answer(app: &App) -> Response {
                 + counters.lookups.sum(LookupOutcome::Undecided),
         },
         number_of_created_items: stats.created_by_event.get() + stats.created_by_dump.get(),
-        number_of_deleted_items: stats.deleted.get(),
+        number_of_deleted_items: stats.removed_after_del_delay.get(),
         prgm_start_time: app.started.wall as f64 / 1000.0,
         queue_size: 0,
         shared_data_size: size,

@@ -17,7 +17,7 @@ use crate::http::app::App;
 use crate::http::response::{self, BodyError, Response};
 use crate::question::Question;
 use crate::table::Change;
-use crate::tracker::Listener;
+use crate::tracker::ChangeListener;
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 /// A quiet stream sends something in this time, so that both sides notice when the other is gone.
@@ -45,21 +45,23 @@ impl StreamFormat {
         }
     }
 
-    fn write(self, out: &mut Vec<u8>, event: &Event) {
+    fn write(self, out: &mut Vec<u8>, event: &StreamEvent) {
         match self {
             StreamFormat::Lines => write_line(out, event),
             StreamFormat::ServerSent => {
                 let (name, data) = match event {
-                    Event::Opened { mapping } => ("opened", serde_json::to_string(mapping)),
-                    Event::Closed { mapping } => ("closed", serde_json::to_string(mapping)),
-                    Event::Lost { .. } | Event::Alive => ("", serde_json::to_string(event)),
+                    StreamEvent::Opened { mapping } => ("opened", serde_json::to_string(mapping)),
+                    StreamEvent::Closed { mapping } => ("closed", serde_json::to_string(mapping)),
+                    StreamEvent::Lost { .. } | StreamEvent::Alive => ("", serde_json::to_string(event)),
                 };
                 let data = data.unwrap_or_default();
                 let text = match event {
                     // A comment, which clients ignore.
-                    Event::Alive => ":\n\n".to_owned(),
-                    Event::Lost { count } => format!("event: lost\ndata: {{\"count\":{count}}}\n\n"),
-                    Event::Opened { .. } | Event::Closed { .. } => format!("event: {name}\ndata: {data}\n\n"),
+                    StreamEvent::Alive => ":\n\n".to_owned(),
+                    StreamEvent::Lost { count } => format!("event: lost\ndata: {{\"count\":{count}}}\n\n"),
+                    StreamEvent::Opened { .. } | StreamEvent::Closed { .. } => {
+                        format!("event: {name}\ndata: {data}\n\n")
+                    }
                 };
                 out.extend_from_slice(text.as_bytes());
             }
@@ -69,7 +71,7 @@ impl StreamFormat {
 
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
-enum Event {
+enum StreamEvent {
     Opened {
         mapping: Match,
     },
@@ -95,7 +97,7 @@ pub(in crate::http) fn answer(app: Arc<App>, request: &Request<Incoming>) -> Res
         return Ok(response);
     }
     // Before the response: a client that has its header misses nothing that follows.
-    let listener = app.tracker.listen();
+    let listener = app.tracker.listen_for_changes();
     tokio::spawn(async move { send(&app, &question, format, listener, sender).await });
     let response = response::stream(format.content_type(), body);
     Ok(response::with_header(response, CACHE_CONTROL, "no-store"))
@@ -105,7 +107,7 @@ async fn send(
     app: &App,
     question: &Question,
     format: StreamFormat,
-    mut listener: Listener,
+    mut listener: ChangeListener,
     mut sender: Sender<Bytes, BodyError>,
 ) {
     let mut stopping = app.stopping.clone();
@@ -115,14 +117,14 @@ async fn send(
             next = tokio::time::timeout(HEARTBEAT, listener.next()) => match next {
                 Ok(Some((lost, changes))) => {
                     if lost > 0 {
-                        format.write(&mut piece, &Event::Lost { count: lost });
+                        format.write(&mut piece, &StreamEvent::Lost { count: lost });
                     }
                     for change in changes {
                         write_change(&mut piece, format, question, &change);
                     }
                 }
                 Ok(None) => return,
-                Err(_) => format.write(&mut piece, &Event::Alive),
+                Err(_) => format.write(&mut piece, &StreamEvent::Alive),
             },
             _ = stopping.wait_for(|stopping| *stopping) => return,
         }
@@ -137,8 +139,8 @@ fn write_change(piece: &mut Vec<u8>, format: StreamFormat, question: &Question, 
     if question.matches(mapping) {
         let found = Match::from(mapping);
         let event = match change {
-            Change::Opened(_) => Event::Opened { mapping: found },
-            Change::Closed(_) => Event::Closed { mapping: found },
+            Change::Opened(_) => StreamEvent::Opened { mapping: found },
+            Change::Closed(_) => StreamEvent::Closed { mapping: found },
         };
         format.write(piece, &event);
     }

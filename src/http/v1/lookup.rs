@@ -144,7 +144,7 @@ async fn find_or_wait(app: &App, request: &LookupRequest) -> Result<LookupRespon
     let Some(wait) = request.wait else { return find(app, &request.question).await };
     let deadline = Instant::now() + wait;
     // Listening starts before the first lookup, so that no change in between is missed.
-    let mut listener = app.tracker.listen();
+    let mut listener = app.tracker.listen_for_changes();
     let mut stopping = app.stopping.clone();
     loop {
         let response = find(app, &request.question).await?;

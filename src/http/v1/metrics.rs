@@ -1,6 +1,6 @@
 //! `/metrics`, in Prometheus' text format or in OpenMetrics.
 //!
-//! Each scrape reads everything. What events and requests count is in `Stats` and `Counters`; the rest
+//! Each scrape reads everything. What events and requests count is in `Stats` and `HttpCounters`; the rest
 //! comes from the table, the kernel and `/proc`. The values of all labels are known here, except the
 //! public addresses, of which at most [`MAX_ADDRESSES`] are shown.
 
@@ -18,7 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::error::Failure;
 use super::exposition::{OPENMETRICS, PROMETHEUS, Page, to_prometheus, wants_openmetrics};
 use crate::http::app::App;
-use crate::http::counters::{Counters, LookupOutcome, Responses};
+use crate::http::counters::{HttpCounters, LookupOutcome, Responses};
 use crate::http::response::{self, Response};
 use crate::http::route::RouteLabel;
 use crate::proc::{self, Process};
@@ -39,7 +39,7 @@ pub(in crate::http) async fn answer(app: &App, headers: &HeaderMap) -> Result<Re
     drop(one_at_a_time);
     let (live, closed) = counts.value;
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Snapshot {
+    registry.register_collector(Box::new(Scrape {
         stats: app.stats.clone(),
         counters: app.counters.clone(),
         started: app.started.wall as f64 / 1000.0,
@@ -70,9 +70,9 @@ pub(in crate::http) async fn answer(app: &App, headers: &HeaderMap) -> Result<Re
 
 /// What one scrape shows.
 #[derive(Debug)]
-struct Snapshot {
+struct Scrape {
     stats: Arc<Stats>,
-    counters: Arc<Counters>,
+    counters: Arc<HttpCounters>,
     /// When the daemon started, in seconds since the Unix epoch.
     started: f64,
     complete: bool,
@@ -86,7 +86,7 @@ struct Snapshot {
     process: Option<Process>,
 }
 
-impl Collector for Snapshot {
+impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page::new(encoder);
         self.write_daemon(&mut page)?;
@@ -100,7 +100,7 @@ impl Collector for Snapshot {
     }
 }
 
-impl Snapshot {
+impl Scrape {
     fn write_daemon(&self, page: &mut Page<'_>) -> fmt::Result {
         page.info(
             "pynatconnd_build",
@@ -155,13 +155,13 @@ impl Snapshot {
             "pynatconnd_mappings_deleted",
             "Closed mappings removed after del_delay",
             None,
-            stats.deleted.get(),
+            stats.removed_after_del_delay.get(),
         )?;
         page.counter(
             "pynatconnd_mappings_expired",
             "Closed mappings removed because they were older than life_span",
             None,
-            stats.expired.get(),
+            stats.removed_after_life_span.get(),
         )?;
         page.gauge(
             "pynatconnd_outside_addresses",
@@ -183,13 +183,13 @@ impl Snapshot {
         page.histogram(
             "pynatconnd_table_lock_hold",
             "How long each hold of the table's lock took",
-            &stats.lock_time.get(),
+            &stats.lock_holds.get(),
         )?;
         page.gauge(
             "pynatconnd_table_lock_hold_longest",
             "The longest hold of the table's lock",
             Some(&Unit::Seconds),
-            stats.lock_held.get().as_secs_f64(),
+            stats.longest_lock_hold.get().as_secs_f64(),
         )
     }
 
@@ -233,8 +233,8 @@ impl Snapshot {
             "pynatconnd_resyncs",
             "Dumps of the kernel's table: complete ones, and incomplete ones that were repeated",
             [
-                ([("outcome", "whole")], stats.dumps.get()),
-                ([("outcome", "disturbed")], stats.disturbed_dumps.get()),
+                ([("outcome", "whole")], stats.complete_dumps.get()),
+                ([("outcome", "disturbed")], stats.incomplete_dumps.get()),
             ],
         )?;
         page.histogram(
@@ -246,13 +246,13 @@ impl Snapshot {
             "pynatconnd_sweep_corrections",
             "Mappings closed because they had ended without a DESTROY event",
             None,
-            stats.swept.get(),
+            stats.closed_by_dump.get(),
         )?;
         page.counter(
             "pynatconnd_kernel_questions",
             "Queries to the kernel about single connections",
             None,
-            stats.kernel_questions.get(),
+            stats.kernel_queries.get(),
         )?;
         if let Some(entries) = self.entries {
             page.gauge(
