@@ -12,9 +12,10 @@ use pynatconnd::config::{Config, Key};
 use pynatconnd::filter::Filter;
 use pynatconnd::http::counters::{HttpCounters, LookupOutcome};
 use pynatconnd::http::route;
-use pynatconnd::mapping::{KeyValue, Source};
+use pynatconnd::mapping::Source;
 use pynatconnd::question::Question;
 use pynatconnd::table::{Cursor, Table};
+use pynatconnd::tuples::KeyValue;
 
 /// What finding its route and counting cost a request, on one thread.
 #[divan::bench(sample_count = 100, sample_size = 1000)]

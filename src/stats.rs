@@ -1,5 +1,5 @@
-//! Counters, and what the tracker and the daemon count with them. Counting takes no lock and allocates
-//! nothing, because it happens for each event and each request.
+//! Types of counters, and the counters of the tracker and the daemon. Counting takes no lock and
+//! allocates nothing, because it happens for each event and each request.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -35,7 +35,7 @@ impl Longest {
     /// Records one.
     pub fn record(&self, time: Duration) {
         let nanoseconds = nanoseconds(time);
-        // Usually it is not the longest, and nothing needs to be written.
+        // Usually another one is longer, and nothing needs to be written.
         if nanoseconds > self.0.load(Ordering::Relaxed) {
             self.0.fetch_max(nanoseconds, Ordering::Relaxed);
         }
@@ -110,14 +110,14 @@ pub const fn microseconds<const N: usize>(bounds: [u64; N]) -> [Duration; N] {
     times
 }
 
-/// Up to 5 ms, which no hold may exceed, and one bucket for those that do.
+/// Fine steps up to 5 ms, which no hold should exceed, and one bucket for holds that do.
 const LOCK_BOUNDS: [Duration; 10] = microseconds([1, 5, 10, 50, 100, 500, 1_000, 2_500, 5_000, 25_000]);
 /// From an empty table to millions of entries.
 const RESYNC_BOUNDS: [Duration; 11] = microseconds([
     1_000, 5_000, 25_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ]);
 
-/// What the tracker and the daemon count.
+/// The counters of the tracker and the daemon.
 #[derive(Debug)]
 pub struct Stats {
     /// NEW events.
@@ -150,8 +150,8 @@ pub struct Stats {
     pub lock_holds: Histogram,
     /// The longest hold.
     pub longest_lock_hold: Longest,
-    /// The most processor time of one hold that did more than read the table. Where
-    /// holds are much longer, other threads had the processor.
+    /// The most processor time of one hold that did more than read the table. A hold that took much
+    /// longer had to wait for a processor.
     #[cfg(feature = "bench")]
     pub longest_lock_work: Longest,
     /// When the configuration in force was loaded, in milliseconds since the Unix epoch.

@@ -1,4 +1,4 @@
-//! Errors of a configuration. Each is one line: where, what was found, and what is expected.
+//! Errors of a configuration. Each is one line: the location, what was found, and what is expected.
 
 use std::{fmt, io};
 
@@ -22,9 +22,9 @@ pub enum ConfigError {
         file: String,
         /// Counted from 1.
         line: usize,
-        /// What is there.
+        /// What was found.
         found: String,
-        /// What must be there.
+        /// What is valid.
         expected: String,
     },
     /// The value of a key is not valid.
@@ -32,9 +32,9 @@ pub enum ConfigError {
     Value {
         /// Where the key is.
         location: KeyLocation,
-        /// What is there.
+        /// What was found.
         found: String,
-        /// What must be there.
+        /// What is valid.
         expected: String,
     },
     /// A required key is missing.
@@ -42,7 +42,7 @@ pub enum ConfigError {
     Missing {
         /// Where the key should be.
         location: KeyLocation,
-        /// What must be there.
+        /// What is valid.
         expected: String,
     },
 }

@@ -72,7 +72,8 @@ fn unknown_keys(
     }
 }
 
-/// The candidate with the most similar name, if at most a third of the name differs. Each has a handicap.
+/// The candidate with the most similar name, if at most a third of the name differs. A candidate's handicap
+/// adds to its distance.
 fn nearest<'a, T>(name: &str, candidates: impl Iterator<Item = (&'a str, usize, T)>) -> Option<T> {
     let name = name.to_lowercase();
     let most = (name.chars().count() / 3).max(1);

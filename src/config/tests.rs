@@ -1,4 +1,5 @@
-//! Whole files: errors, warnings, the rows of the table, and files that are written and read again.
+//! Tests with complete files: errors, warnings, the rows of the table, and files that are written and read
+//! again.
 
 use std::{net::IpAddr, time::Duration};
 

@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 
 use super::{key::Key, level::LogLevel, values::ByteSize};
 
-/// Everything that the file sets, with defaults for everything else.
+/// All settings: those of the file, and defaults for the others.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Config {
     /// Logging to syslog.

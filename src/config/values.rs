@@ -1,7 +1,7 @@
 //! The kinds of values that keys have: a reader and a writer for each.
 //!
-//! A reader gets a value from the dialect and returns the typed value, or the text that is not valid. It adds a
-//! note for each warning. Numbers have the syntax of Python's `int()` and `float()`.
+//! A reader gets a value of the dialect and returns the typed value, or the invalid text. It adds a note for
+//! each warning. Numbers have the syntax of Python's `int()` and `float()`.
 
 use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
 
@@ -16,7 +16,8 @@ pub(super) type Notes = Vec<String>;
 /// Longer times are reduced to this, about 31 years, so that adding one to a clock cannot overflow.
 const MAX_TIME: Duration = Duration::from_secs(1_000_000_000);
 
-/// Shorter intervals are raised to this. Reading the whole table more often would leave time for nothing else.
+/// Shorter intervals are raised to this. Reading the kernel's table more often would leave no time for other
+/// work.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The text of a value that is not a list.
@@ -34,7 +35,7 @@ fn parsed<T>(value: &ConfigValue, parse: impl FnOnce(&str) -> Option<T>) -> Resu
 }
 
 /// A whole number in a range.
-fn whole<T: TryFrom<i64>>(value: &ConfigValue, range: RangeInclusive<i64>) -> Result<T, Found> {
+fn whole_number<T: TryFrom<i64>>(value: &ConfigValue, range: RangeInclusive<i64>) -> Result<T, Found> {
     parsed(value, |text| {
         let number: i64 = without_underscores(text)?.parse().ok()?;
         range.contains(&number).then(|| T::try_from(number).ok()).flatten()
@@ -50,16 +51,16 @@ fn without_underscores(text: &str) -> Option<String> {
 }
 
 pub(super) fn facility(value: &ConfigValue, _: &mut Notes) -> Result<u8, Found> {
-    whole(value, 0..=7)
+    whole_number(value, 0..=7)
 }
 
 pub(super) fn log_level(value: &ConfigValue, _: &mut Notes) -> Result<LogLevel, Found> {
-    let step = whole(value, 0..=LogLevel::MAX.into())?;
+    let step = whole_number(value, 0..=LogLevel::MAX.into())?;
     LogLevel::new(step).ok_or_else(|| step.to_string())
 }
 
 pub(super) fn port(value: &ConfigValue, _: &mut Notes) -> Result<u16, Found> {
-    whole(value, 0..=65535)
+    whole_number(value, 0..=65535)
 }
 
 pub(super) fn address(value: &ConfigValue, _: &mut Notes) -> Result<IpAddr, Found> {
@@ -101,7 +102,7 @@ pub(super) fn interval(value: &ConfigValue, notes: &mut Notes) -> Result<Duratio
     Ok(interval.max(MIN_INTERVAL))
 }
 
-/// A yes or no, in all the words that ConfigObj accepts.
+/// Yes or no, in all words that ConfigObj accepts.
 pub(super) fn boolean(value: &ConfigValue, _: &mut Notes) -> Result<bool, Found> {
     parsed(value, |text| match text.to_ascii_lowercase().as_str() {
         "yes" | "true" | "on" | "1" => Some(true),

@@ -13,11 +13,11 @@ use crate::clock::Stamp;
 use crate::config::Key;
 use crate::mapping::Source;
 
-/// Slots in a slice, which one hold of the lock works on: far less than a
-/// millisecond's work.
+/// Slots in a slice. One hold of the lock works on one slice, for far less than a
+/// millisecond.
 const SLOTS_PER_SLICE: u32 = 1024;
 
-/// What a DESTROY event meant for the table.
+/// What a DESTROY event did to the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseResult {
     /// It closed a live mapping.
@@ -51,7 +51,7 @@ pub(super) struct FamilyTable<A> {
     pub(super) dump_number: u16,
     /// Lifetimes that ended while a dump runs, which it may still contain.
     pub(super) ended_during_dump: Option<EndedLifetimes>,
-    /// Whether what the dump adds may end without a DESTROY event.
+    /// Whether the mappings that the dump adds may end without a DESTROY event.
     pub(super) dumped_may_end_silently: bool,
 }
 
@@ -163,7 +163,7 @@ impl<A: Address> FamilyTable<A> {
         (from..end, (end < self.first_unused).then_some(end))
     }
 
-    /// Whether this very lifetime is stored as closed.
+    /// Whether exactly this lifetime is stored as closed.
     fn is_known_closed(&self, tuples: &PackedTuples<A>, flow: &Flow) -> bool {
         let class = ProtocolClass::of(flow.original.protocol);
         let key = ChainKey::new(Some(flow.reply.dst), Some(tuples.reply.nat_port()), class);

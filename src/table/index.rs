@@ -1,7 +1,7 @@
 //! Indexes of the table; they store slot numbers.
 //!
-//! An index is divided into many small hash tables. One that grows moves only
-//! its own slots, about a thousand of four million, so no insertion holds the
+//! An index is divided into many small hash tables. A hash table that grows moves
+//! only its own slots, about a thousand of four million, so no insertion holds the
 //! table's lock long.
 
 use std::hash::BuildHasher;
@@ -17,7 +17,7 @@ use crate::tuples::KeyValue;
 
 /// Hash tables in an index.
 const SHARDS: usize = 4096;
-/// Entries of a chain that are walked in one go at most.
+/// The maximum number of entries of a chain that are walked at once.
 pub(super) const MAX_CHAIN_WALK: usize = 4096;
 
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl LiveIndex {
     }
 }
 
-/// The fields that an index is by.
+/// The fields by which an index finds entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum IndexedBy {
     NatPort,

@@ -11,10 +11,11 @@ use lab::{Lab, flows, wait_until};
 use nfct::{Protocol, Query};
 use pynatconnd::clock::{Clock, Stamp, SystemClock};
 use pynatconnd::config::{Config, Key};
-use pynatconnd::mapping::{KeyValue, Mapping};
+use pynatconnd::mapping::Mapping;
 use pynatconnd::question::Question;
 use pynatconnd::stats::Stats;
 use pynatconnd::tracker::Tracker;
+use pynatconnd::tuples::KeyValue;
 use tokio::runtime::Runtime;
 
 const DAY: i64 = 24 * 3600 * 1000;

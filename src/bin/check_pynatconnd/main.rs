@@ -1,8 +1,8 @@
 //! check_pynatconnd: a monitoring plugin for Nagios, Icinga and similar systems.
 //!
-//! `cli` has the options, `range` the thresholds, and `metrics` reads the
-//! metrics from the daemon. This file makes the result from them. In every
-//! case the plugin prints one line and ends with one of the four statuses.
+//! `cli` has the options, `range` the thresholds, and `metrics` reads the metrics
+//! from the daemon. This file computes the result. The plugin always prints one line
+//! and ends with one of the four statuses.
 #![forbid(unsafe_code)]
 
 mod cli;
@@ -33,7 +33,7 @@ enum ServiceState {
     Unknown = 3,
 }
 
-/// Why the check has no metrics to judge.
+/// Why the check has no metrics to evaluate.
 #[derive(Debug)]
 struct CheckError {
     state: ServiceState,

@@ -1,4 +1,4 @@
-//! A whole file: its sections with their keys, each with the line it is on.
+//! A complete file: its sections and keys, each with its line number.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ pub(in crate::config) type SectionId = usize;
 /// The section for the keys before the first section header.
 pub(in crate::config) const ROOT: SectionId = 0;
 
-/// A key with its value as the file has it, before interpolation.
+/// A key and its value in the file, before interpolation.
 #[derive(Debug)]
 pub(in crate::config) struct FileKey {
     pub(in crate::config) key: String,

@@ -55,16 +55,18 @@ fn mistake(chars: &[char]) -> &'static str {
     match chars.first() {
         Some(',') => EMPTY_MEMBER,
         Some('"' | '\'') => "the same quote at the end of the quoted text, then only a comma or a comment",
-        _ if chars.iter().any(|c| *c == '"' || *c == '\'') => "quotes around a whole list member, or none",
+        _ if chars.iter().any(|c| *c == '"' || *c == '\'') => {
+            "quotes around the complete list member, or no quotes"
+        }
         _ => EMPTY_MEMBER,
     }
 }
 
 /// Finds where the last member begins. This can be the end of the text or a comment.
 ///
-/// ConfigObj prefers as many members as possible, each as short as possible. If the rest then cannot be
-/// read, it tries a longer member, or one that begins with white space. This search runs backwards: at each
-/// position the result for the rest is already known, so no position is searched twice.
+/// ConfigObj prefers as many members as possible, each as short as possible. If the rest then cannot be read,
+/// it tries a longer member, or one that begins with white space. This search runs backwards. At each position
+/// the result for the rest is known already, so no position is searched twice.
 fn start_of_last(chars: &[char]) -> Option<usize> {
     // after[i]: where the last member begins if reading starts at i.
     let mut after: Vec<Option<usize>> = vec![None; chars.len() + 1];

@@ -39,8 +39,8 @@ struct ThreadStat {
 
 /// The counters of the daemon under the names of the Python program.
 ///
-/// `queue_size` is 0: the only queue is the event socket, and it is drained first. The threads are
-/// alive: if one dies, the process exits.
+/// `queue_size` is 0: the only queue is the event socket, and it is drained first. `is_alive` is true: if
+/// a thread ends, the process exits.
 pub(in crate::http) async fn answer(app: &App) -> Response {
     let size = match app.tracker.read(|table, _| table.live() + table.closed()).await {
         Ok(answer) => answer.value,

@@ -6,13 +6,13 @@ use std::time::Duration;
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderValue};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request};
 use serde::Serialize;
 
 use super::error::Failure;
 use super::mapping::Match;
 use super::request::LookupRequest;
-use super::stream::{NDJSON, PIECES_AHEAD, write_line};
+use super::stream::{NDJSON, PIECES_AHEAD, head, write_line};
 use crate::http::app::App;
 use crate::http::response::{self, BodyError, Response};
 use crate::question::Question;
@@ -20,7 +20,8 @@ use crate::table::Change;
 use crate::tracker::ChangeListener;
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
-/// A quiet stream sends something in this time, so that both sides notice when the other is gone.
+/// After this time without a change, a stream sends a heartbeat, so that each side notices if the other
+/// one is gone.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,27 +47,27 @@ impl StreamFormat {
     }
 
     fn write(self, out: &mut Vec<u8>, event: &StreamEvent) {
-        match self {
-            StreamFormat::Lines => write_line(out, event),
-            StreamFormat::ServerSent => {
-                let (name, data) = match event {
-                    StreamEvent::Opened { mapping } => ("opened", serde_json::to_string(mapping)),
-                    StreamEvent::Closed { mapping } => ("closed", serde_json::to_string(mapping)),
-                    StreamEvent::Lost { .. } | StreamEvent::Alive => ("", serde_json::to_string(event)),
-                };
-                let data = data.unwrap_or_default();
-                let text = match event {
-                    // A comment, which clients ignore.
-                    StreamEvent::Alive => ":\n\n".to_owned(),
-                    StreamEvent::Lost { count } => format!("event: lost\ndata: {{\"count\":{count}}}\n\n"),
-                    StreamEvent::Opened { .. } | StreamEvent::Closed { .. } => {
-                        format!("event: {name}\ndata: {data}\n\n")
-                    }
-                };
-                out.extend_from_slice(text.as_bytes());
+        match (self, event) {
+            (StreamFormat::Lines, event) => write_line(out, event),
+            (StreamFormat::ServerSent, StreamEvent::Opened { mapping }) => {
+                write_server_sent(out, "opened", mapping)
             }
+            (StreamFormat::ServerSent, StreamEvent::Closed { mapping }) => {
+                write_server_sent(out, "closed", mapping)
+            }
+            (StreamFormat::ServerSent, StreamEvent::Lost { count }) => {
+                write_server_sent(out, "lost", &serde_json::json!({ "count": count }));
+            }
+            // A comment, which clients ignore.
+            (StreamFormat::ServerSent, StreamEvent::Alive) => out.extend_from_slice(b":\n\n"),
         }
     }
+}
+
+fn write_server_sent(out: &mut Vec<u8>, name: &str, data: &impl Serialize) {
+    out.extend_from_slice(format!("event: {name}\ndata: ").as_bytes());
+    write_line(out, data);
+    out.push(b'\n');
 }
 
 #[derive(Debug, Serialize)]
@@ -82,7 +83,7 @@ enum StreamEvent {
     Lost {
         count: u64,
     },
-    /// No event for a while.
+    /// The heartbeat: no event for a while.
     Alive,
 }
 
@@ -90,13 +91,12 @@ enum StreamEvent {
 pub(in crate::http) fn answer(app: Arc<App>, request: &Request<Incoming>) -> Result<Response, Failure> {
     let question = LookupRequest::without_wait(request.uri().query())?;
     let format = StreamFormat::of(request);
-    let (sender, body) = Channel::new(PIECES_AHEAD);
     if request.method() == Method::HEAD {
-        let mut response = response::empty(StatusCode::OK);
-        response.headers_mut().insert(hyper::header::CONTENT_TYPE, format.content_type());
-        return Ok(response);
+        return Ok(head(format.content_type()));
     }
-    // Before the response: a client that has its header misses nothing that follows.
+    let (sender, body) = Channel::new(PIECES_AHEAD);
+    // Listening starts before the response, so a client that has received its header misses no later
+    // change.
     let listener = app.tracker.listen_for_changes();
     tokio::spawn(async move { send(&app, &question, format, listener, sender).await });
     let response = response::stream(format.content_type(), body);

@@ -1,4 +1,4 @@
-//! The two text formats of `/metrics`: which of them a client gets, and how metrics are written.
+//! The two text formats of `/metrics`: chooses the format for a client, and writes metrics.
 
 use std::fmt;
 
@@ -38,8 +38,8 @@ pub(super) fn wants_openmetrics<'a>(accepted: impl Iterator<Item = &'a str>) -> 
     openmetrics > 0.0 && openmetrics >= prometheus
 }
 
-/// Prometheus' text format has no units, no end and no type `info`, and it has a counter's suffix in its
-/// description too.
+/// Converts a page to Prometheus' text format. This has no units, no end marker and no type `info`, and
+/// the description of a counter has its suffix too.
 pub(super) fn to_prometheus(openmetrics: &str) -> String {
     let mut page = String::with_capacity(openmetrics.len());
     let mut help = "";

@@ -1,8 +1,8 @@
 //! `/metrics`, in Prometheus' text format or in OpenMetrics.
 //!
-//! Each scrape reads everything. What events and requests count is in `Stats` and `HttpCounters`; the rest
-//! comes from the table, the kernel and `/proc`. The values of all labels are known here, except the
-//! public addresses, of which at most [`MAX_ADDRESSES`] are shown.
+//! Each scrape reads all values: from `Stats` and `HttpCounters`, from the table, the kernel and `/proc`.
+//! The values of all labels are known here, except the public addresses, of which at most
+//! [`MAX_ADDRESSES`] are shown.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::proc::{self, Process};
 use crate::stats::Stats;
 use crate::tracker::{self, PortsInUse};
 
-/// Public addresses that are shown: those with the most ports in use.
+/// The maximum number of public addresses on the page: those with the most ports in use.
 const MAX_ADDRESSES: usize = 100;
 
 /// Only one scrape at a time walks through the table, however many clients there are.
@@ -54,7 +54,7 @@ pub(in crate::http) async fn answer(app: &App, headers: &HeaderMap) -> Result<Re
         process: Process::read(),
     }));
     let mut page = String::with_capacity(32 * 1024);
-    // Writing to memory cannot fail; a page without its end would show it.
+    // Writing to memory cannot fail.
     let _ = text::encode(&mut page, &registry);
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let (content_type, page) = if wants_openmetrics(accept.flat_map(|value| value.split(','))) {
@@ -182,12 +182,12 @@ impl Scrape {
         )?;
         page.histogram(
             "pynatconnd_table_lock_hold",
-            "How long each hold of the table's lock took",
+            "Duration of each hold of the table's lock",
             &stats.lock_holds.get(),
         )?;
         page.gauge(
             "pynatconnd_table_lock_hold_longest",
-            "The longest hold of the table's lock",
+            "Longest hold of the table's lock",
             Some(&Unit::Seconds),
             stats.longest_lock_hold.get().as_secs_f64(),
         )
@@ -205,7 +205,7 @@ impl Scrape {
         )?;
         page.counter(
             "pynatconnd_overruns",
-            "Times that events were lost because the receive buffer was full",
+            "Overruns: times that the receive buffer was full and events were lost",
             None,
             stats.overruns.get(),
         )?;
@@ -239,7 +239,7 @@ impl Scrape {
         )?;
         page.histogram(
             "pynatconnd_resync_duration",
-            "How long dumps of the kernel's table took",
+            "Duration of dumps of the kernel's table",
             &stats.resync_time.get(),
         )?;
         page.counter(
@@ -265,7 +265,7 @@ impl Scrape {
         if let Some(limit) = self.limit {
             page.gauge(
                 "pynatconnd_conntrack_entries_limit",
-                "The limit on entries of the kernel's table",
+                "Limit on entries of the kernel's table",
                 None,
                 limit,
             )?;
@@ -298,7 +298,7 @@ impl Scrape {
         page.counters("pynatconnd_http_responses", "Responses, by HTTP status", responses)?;
         page.histograms(
             "pynatconnd_http_request_duration",
-            "How long responses took to make, or streams to begin, by route",
+            "Time to make a response, or to begin a stream, by route",
             RouteLabel::ALL
                 .into_iter()
                 .map(|route| ([("route", route.as_str())], counters.response_time[route as usize].get())),
@@ -306,11 +306,11 @@ impl Scrape {
     }
 }
 
-/// The metrics of Prometheus' own client libraries for every process.
+/// The metrics that Prometheus' client libraries have for every process.
 fn write_process(process: &Process, page: &mut Page<'_>) -> fmt::Result {
     page.counter("process_cpu", "User and system CPU time", Some(&Unit::Seconds), process.cpu.as_secs_f64())?;
     page.gauge("process_resident_memory", "Resident memory", Some(&Unit::Bytes), process.resident)?;
     page.gauge("process_virtual_memory", "Virtual memory", Some(&Unit::Bytes), process.virtual_memory)?;
     page.gauge("process_open_fds", "Open file descriptors", None, process.open_files)?;
-    page.gauge("process_max_fds", "The limit on open file descriptors", None, process.max_open_files)
+    page.gauge("process_max_fds", "Limit on open file descriptors", None, process.max_open_files)
 }
