@@ -269,14 +269,14 @@ fn a_batch_of_lookups_is_limited_and_an_invalid_one_is_named() {
 
     let answer = post(&[], &thousand(1001));
     assert_eq!(answer.status, 413);
-    assert_eq!(answer.json()["error"], "1001 questions, of at most 1000");
+    assert_eq!(answer.json()["error"], "1001 lookups in one request, at most 1000");
     for (body, error, hint) in [
         (r#"[{}, {}, {"natport": 1}]"#, r#"lookup 2: unknown field "natport""#, "did you mean nat_port?"),
         (r#"[{"wait": 60001}]"#, r#"lookup 0: wait: found "60001""#, "expected milliseconds, 0 to 60000"),
         (r#"[{}, 7]"#, "lookup 1: a lookup must be a JSON object", r#"write {"nat_port": 40001}"#),
         (
             r#"{"nat_port": 1}"#,
-            "no list of questions: invalid type: map, expected a sequence at line 1 column 0",
+            "the body is not a list of lookups: invalid type: map, expected a sequence at line 1 column 0",
             r#"write [{"nat_ip": "100.64.2.1", "nat_port": 40001}]"#,
         ),
     ] {
@@ -293,7 +293,7 @@ fn a_batch_of_lookups_is_limited_and_an_invalid_one_is_named() {
     // A body of a megabyte is read and refused for its content; a longer one is refused for its size.
     const MEGABYTE: usize = 1024 * 1024;
     assert_eq!(post(&[], &vec![b' '; MEGABYTE]).status, 400);
-    let error = "more than 1 MiB of questions";
+    let error = "the body is larger than 1 MiB";
     // Refused for its Content-Length before the body is sent.
     let mut announced = client(&lab, &daemon);
     let header = "POST /v1/lookup HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n";
