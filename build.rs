@@ -20,7 +20,7 @@ mod cli;
 #[path = "src/config/table.rs"]
 mod table;
 
-/// Stands for the module of the crate that the table uses to read and write values.
+/// A stub for the module with which the table reads and writes values.
 mod field {
     pub(crate) struct Field;
     macro_rules! field {

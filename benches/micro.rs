@@ -10,16 +10,17 @@ use nfct::{Event, EventKind, Flow, Layer4, Protocol, Status, Tuple};
 use pynatconnd::clock::Stamp;
 use pynatconnd::config::{Config, Key};
 use pynatconnd::filter::Filter;
-use pynatconnd::http::counters::{Counters, LookupOutcome};
+use pynatconnd::http::counters::{HttpCounters, LookupOutcome};
 use pynatconnd::http::route;
-use pynatconnd::mapping::{KeyValue, Source};
+use pynatconnd::mapping::Source;
 use pynatconnd::question::Question;
 use pynatconnd::table::{Cursor, Table};
+use pynatconnd::tuples::KeyValue;
 
 /// What finding its route and counting cost a request, on one thread.
 #[divan::bench(sample_count = 100, sample_size = 1000)]
 fn count_response(bencher: Bencher<'_, '_>) {
-    let counters = Counters::default();
+    let counters = HttpCounters::default();
     bencher.bench_local(|| {
         let route = route::find(black_box("/nat_port/40001")).label;
         counters.count_response(route, black_box(200), black_box(Duration::from_micros(20)));

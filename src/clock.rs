@@ -1,5 +1,5 @@
-//! Time as the daemon needs it: a monotonic clock for everything that is measured,
-//! and the wall clock only for what people read.
+//! Time: the monotonic clock for everything that is measured, and the wall clock only
+//! for times that people read.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

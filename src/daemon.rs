@@ -108,8 +108,8 @@ fn load(cli: &Cli) -> Result<(Config, Vec<String>), Fatal> {
 }
 
 async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) -> Result<(), Fatal> {
-    // Enough for all allowed connections. If the system grants fewer, accept fails
-    // at times and is tried again.
+    // Enough for all allowed connections. If the system grants fewer, accepting fails
+    // at times and is retried.
     let _ = rlimit::increase_nofile_limit(MAX_OPEN_FILES);
     let mut terminate = on_signal(SignalKind::terminate())?;
     let mut interrupt = on_signal(SignalKind::interrupt())?;
@@ -120,7 +120,7 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
     let (failures, mut failure) = mpsc::unbounded_channel();
     let settings = Settings::from(&config);
     log::info!(
-        "pynatconnd {} ({}) tracks {}, answers by {}",
+        "pynatconnd {} ({}) tracks {}; lookup key {}",
         env!("CARGO_PKG_VERSION"),
         library(),
         settings.filter,
@@ -184,27 +184,27 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
             server.shut_down(config.join_timeout).await;
             Ok(())
         }
-        // Nothing may be answered from a table that is no longer updated.
+        // The daemon must not answer from a table that is no longer updated.
         Err(Some(fatal)) => Err(fatal),
         Err(None) => Err(Fatal::new(Cause::Software, "the tracker's threads ended unexpectedly")),
     }
 }
 
-/// Logs the end, and how long the table's lock was held.
+/// Logs why the daemon stops, and how long the table's lock was held at most.
 fn log_end(signal: &str, stats: &Stats) {
-    let held = stats.lock_held.get();
+    let held = stats.longest_lock_hold.get();
     #[cfg(not(feature = "bench"))]
     log::info!("{signal} received, stopping; longest hold of the table's lock {held:?}");
     #[cfg(feature = "bench")]
     log::info!(
         "{signal} received, stopping; longest hold of the table's lock {held:?}, most processor time of a \
          hold {:?}",
-        stats.lock_worked.get()
+        stats.longest_lock_work.get()
     );
 }
 
-/// Reads the file again and puts it into force; the table and the connections
-/// stay. What can fail is done first, so that all of it takes effect or nothing.
+/// Reads the file again and puts it into force. The table and open connections stay.
+/// The steps that can fail come first, so either everything takes effect or nothing.
 async fn reload(
     cli: &Cli,
     old: &Config,
@@ -237,9 +237,9 @@ async fn reload(
     Ok(config)
 }
 
-/// Binds the new addresses while the old ones still accept connections. On the
-/// same port the wildcard address and another address exclude each other; the old
-/// ones are closed first then.
+/// Binds the new addresses while the old ones still accept connections. On the same
+/// port, the wildcard address and a single address exclude each other: in that case
+/// the old ones are closed first.
 async fn bind_instead(new: &Config, old: &Config, server: &mut Server) -> Result<Vec<TcpListener>, Fatal> {
     let bound = listener::bind(&new.http.host, new.http.port).await;
     let excluded = bound.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrInUse);

@@ -1,10 +1,10 @@
-//! Why the daemon ends: an exit status (those of `sysexits.h`), one line that says
-//! what happened and how to fix it, and the error behind it.
+//! Why the daemon ends: an exit status (from `sysexits.h`), one line that says what
+//! happened and how to fix it, and the underlying error.
 
 use std::error::Error;
 use std::fmt;
 
-/// What a supervisor can tell from the exit status.
+/// The exit status, which tells a supervisor the cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Cause {
@@ -12,7 +12,7 @@ pub enum Cause {
     Usage = 64,
     /// The kernel's conntrack netlink interface is missing.
     Unavailable = 69,
-    /// The kernel can no longer be followed.
+    /// The daemon can no longer follow the kernel's connection tracking.
     Software = 70,
     /// The system refused an operation, for example to bind the address.
     System = 71,
@@ -24,8 +24,8 @@ pub enum Cause {
 
 /// An error that ends the daemon.
 ///
-/// Its text is one complete line, with the text of the error behind it.
-/// [`Error::source`] therefore returns what comes after that error, so that a
+/// Its text is one complete line, which includes the text of the underlying error.
+/// [`Error::source`] therefore skips that error and returns the next one, so that a
 /// printed chain repeats nothing.
 #[derive(Debug)]
 pub struct Fatal {
@@ -33,7 +33,7 @@ pub struct Fatal {
     pub cause: Cause,
     /// What happened and how to fix it, in one line.
     pub message: String,
-    /// The error behind it, if there is one; `message` contains its text.
+    /// The underlying error, if there is one; `message` contains its text.
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -43,12 +43,12 @@ impl Fatal {
         Self { cause, message: message.to_string(), source: None }
     }
 
-    /// An error whose text is that of the error behind it.
+    /// An error with the text of the underlying error.
     pub fn from_error(cause: Cause, source: impl Error + Send + Sync + 'static) -> Self {
         Self::new(cause, &source).with_source(source)
     }
 
-    /// Adds the error behind it; the text must contain its text.
+    /// Adds the underlying error, whose text `message` must contain.
     #[must_use]
     pub fn with_source(self, source: impl Error + Send + Sync + 'static) -> Self {
         Self { source: Some(Box::new(source)), ..self }
@@ -78,8 +78,8 @@ impl From<nfct::Error> for Fatal {
     }
 }
 
-impl From<crate::config::Error> for Fatal {
-    fn from(error: crate::config::Error) -> Self {
+impl From<crate::config::ConfigError> for Fatal {
+    fn from(error: crate::config::ConfigError) -> Self {
         Self::from_error(Cause::Configuration, error)
     }
 }
@@ -90,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    /// The texts of an error and of everything behind it.
+    /// The texts of an error and of all its sources.
     fn chain(error: &dyn Error) -> Vec<String> {
         let mut texts = vec![error.to_string()];
         let mut next = error.source();
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_behind_it_is_kept_and_printed_once() {
+    fn the_underlying_error_is_kept_and_printed_once() {
         let error = nfct::Error::new("test", io::Error::from_raw_os_error(1));
         let text = error.to_string();
         let fatal = Fatal::from(error);

@@ -60,14 +60,14 @@ impl Filter {
     /// accepts, never less.
     pub fn kernel_filter(&self) -> KernelFilter {
         self.conditions.iter().fold(KernelFilter::new(), |filter, (key, value)| {
-            let (direction, end) = match key {
+            let (direction, endpoint) = match key {
                 config::Key::SrcIp | config::Key::SrcPort => (Direction::Original, Endpoint::Source),
                 config::Key::DstIp | config::Key::DstPort => (Direction::Original, Endpoint::Destination),
                 config::Key::NatIp | config::Key::NatPort => (Direction::Reply, Endpoint::Destination),
             };
             match value {
-                KeyValue::Ip(address) => filter.address(direction, end, *address),
-                KeyValue::Port(port) => filter.port(direction, end, *port),
+                KeyValue::Ip(address) => filter.address(direction, endpoint, *address),
+                KeyValue::Port(port) => filter.port(direction, endpoint, *port),
             }
         })
     }
@@ -99,12 +99,12 @@ impl Filter {
     }
 }
 
-/// In words, such as `everything` or
-/// `connections with dst_ip 198.51.100.1, dst_port 443 that are translated`.
+/// In words, such as `all connections` or `connections with dst_ip 198.51.100.1,
+/// dst_port 443 that are translated`.
 impl std::fmt::Display for Filter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.conditions.is_empty() {
-            return f.write_str(if self.nat_only { "everything that is translated" } else { "everything" });
+            return f.write_str(if self.nat_only { "all translated connections" } else { "all connections" });
         }
         for (at, (key, value)) in self.conditions.iter().enumerate() {
             let before = if at == 0 { "connections with" } else { "," };

@@ -9,16 +9,17 @@
 //! 4  tracker                            keeps the table equal to the kernel's
 //! 3  table                              the mappings and their indexes
 //! 2  tuples, mapping, filter, question  a connection's tuples; a mapping and its lifetime;
-//!                                       what is tracked; what a lookup asks for
+//!                                       what is tracked; what a lookup searches for
 //! 1  acl, cli, clock, config, error, logging, proc, stats
 //! 0  the crates nfct and nfct-sys
 //! ```
 //!
 //! Read them in this order: [`mapping`] is what everything is about, [`table`] holds
-//! the mappings, [`tracker`] updates them, [`http`] answers from them, and
-//! [`daemon`] connects the parts. `doc/EXACTNESS.md` explains why answers are exact,
+//! the mappings, [`tracker`] updates them, [`http`] answers from them, and [`daemon`]
+//! connects the parts. `doc/ARCHITECTURE.md` describes the paths of events and
+//! lookups and the threads, `doc/EXACTNESS.md` explains why answers are exact,
 //! `doc/HTTP.md` describes the routes, `doc/OPERATIONS.md` is for operators, and
-//! `CONTRIBUTING.md` says where to add what.
+//! `CONTRIBUTING.md` explains how to add a configuration key, a route or a metric.
 #![forbid(unsafe_code)]
 
 pub mod acl;

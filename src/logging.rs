@@ -12,8 +12,8 @@ use syslog::{Facility, Formatter3164, LoggerBackend};
 /// The system's log socket.
 const DEV_LOG: &str = "/dev/log";
 
-/// Starts logging, or changes its settings. Of other crates, only warnings and
-/// errors are logged.
+/// Starts logging, or changes its settings. Other crates log only warnings and
+/// errors.
 ///
 /// Under systemd, lines begin with the priority prefix that journald reads
 /// (`sd-daemon(3)`) instead of a time and a level.
@@ -22,7 +22,8 @@ pub fn start(level: LevelFilter, local_facility: Option<u8>) {
     let missing = local_facility.is_some() && syslog.is_none();
     *LOGGER.outputs.write().unwrap_or_else(PoisonError::into_inner) =
         Some(Outputs { level, stderr: stderr(), syslog });
-    // Fails if this call changes the settings: the logger is set already.
+    // Fails if this call only changes the settings, because the logger is set
+    // already.
     let _ = log::set_logger(&LOGGER);
     log::set_max_level(level.max(LevelFilter::Warn));
     if missing {
@@ -75,7 +76,8 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Connects for the first line, and again after a restart of the syslog daemon.
+/// The connection to the syslog daemon. It is opened for the first line, and again
+/// after that daemon has restarted.
 struct Syslog {
     facility: Facility,
     connection: Mutex<Option<syslog::Logger<LoggerBackend, Formatter3164>>>,

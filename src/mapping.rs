@@ -5,7 +5,7 @@ use std::ops::Deref;
 pub use nfct::{Layer4, Protocol};
 
 use crate::clock::Stamp;
-pub use crate::tuples::{KeyValue, Tuples};
+use crate::tuples::Tuples;
 
 /// How the daemon learned of a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,9 +47,9 @@ pub struct Mapping {
     pub closed: Option<Stamp>,
     /// How the daemon learned of it.
     pub source: Source,
-    /// Whether it may end without a DESTROY event: it opened while nobody
-    /// subscribed, or while the kernel did not report connections. The daemon
-    /// checks with the kernel before it reports such a mapping as live.
+    /// Whether it may end without a DESTROY event: it opened while no program
+    /// subscribed, or while the kernel did not report connections. The daemon checks
+    /// with the kernel before it reports such a mapping as live.
     pub may_end_silently: bool,
     /// Orders mappings that opened in the same millisecond: the later one has
     /// the greater number.

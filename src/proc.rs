@@ -7,8 +7,8 @@ use std::time::Duration;
 use procfs::WithCurrentSystemInfo;
 use procfs::process::{LimitValue, MMapPath};
 
-/// Which connections the kernel reports: 0 none, 1 all, 2 those that begin while
-/// somebody subscribes (its default since Linux 5.19).
+/// Which connections the kernel reports: 0 none, 1 all, 2 those that begin while a
+/// program subscribes (its default since Linux 5.19).
 pub fn conntrack_events() -> Option<u32> {
     conntrack("events")
 }
@@ -23,7 +23,7 @@ pub fn conntrack_entries() -> Option<u64> {
     conntrack("count")
 }
 
-/// The number of connections that the kernel tracks at most.
+/// The maximum number of connections that the kernel tracks.
 pub fn conntrack_limit() -> Option<u64> {
     conntrack("max")
 }

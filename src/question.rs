@@ -1,4 +1,4 @@
-//! What a lookup asks for: any subset of a mapping's fields.
+//! What a lookup searches for: any subset of a mapping's fields.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use crate::filter::Filter;
 use crate::mapping::Mapping;
 use crate::tuples::{KeyValue, Tuples};
 
-/// The states that a question accepts.
+/// The states that a lookup accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StateFilter {
     /// Live mappings.
@@ -22,7 +22,7 @@ pub enum StateFilter {
     Any,
 }
 
-/// A question; a field that is `None` accepts every value.
+/// What a lookup searches for. A field that is `None` accepts every value.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Question {
     /// The inside host, or its network.
@@ -50,7 +50,7 @@ pub struct Question {
 }
 
 impl Question {
-    /// The question for live mappings by one key.
+    /// A search for live mappings by one key.
     pub fn by_key(key: Key, value: KeyValue, protocol: Option<Protocol>) -> Self {
         let (address, port) = match value {
             KeyValue::Ip(address) => (Some(address.into()), None),
@@ -94,11 +94,11 @@ impl Question {
             && self.zone.is_none_or(|zone| zone == tuples.original.zone || zone == tuples.reply.zone)
     }
 
-    /// The reply tuples that a matching connection can have, if the question and
-    /// the filter together name every part: the public address and port, and the
-    /// answering host and its port (the original destination, unless the
-    /// question names another). Without a protocol, one each for TCP and UDP.
-    /// Empty if a part is missing.
+    /// The reply tuples that a matching connection can have, if the question and the
+    /// filter together name every part: the public address and port, and the
+    /// answering host and its port (the original destination, unless the question
+    /// names another). Without a protocol, one each for TCP and UDP. The result is
+    /// empty if a part is missing.
     pub fn reply_tuples(&self, filter: &Filter) -> Vec<Tuple> {
         let nat_ip = one_address(self.nat_ip).or(filter.nat_ip());
         let nat_port = self.nat_port.or(filter.nat_port());

@@ -1,5 +1,5 @@
-//! Counters, and what the tracker and the daemon count with them. Counting takes no lock and allocates
-//! nothing, because it happens for each event and each request.
+//! Types of counters, and the counters of the tracker and the daemon. Counting takes no lock and
+//! allocates nothing, because it happens for each event and each request.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -35,7 +35,7 @@ impl Longest {
     /// Records one.
     pub fn record(&self, time: Duration) {
         let nanoseconds = nanoseconds(time);
-        // Usually it is not the longest, and nothing needs to be written.
+        // Usually another one is longer, and nothing needs to be written.
         if nanoseconds > self.0.load(Ordering::Relaxed) {
             self.0.fetch_max(nanoseconds, Ordering::Relaxed);
         }
@@ -110,14 +110,14 @@ pub const fn microseconds<const N: usize>(bounds: [u64; N]) -> [Duration; N] {
     times
 }
 
-/// Up to 5 ms, which no hold may exceed, and one bucket for those that do.
+/// Fine steps up to 5 ms, which no hold should exceed, and one bucket for holds that do.
 const LOCK_BOUNDS: [Duration; 10] = microseconds([1, 5, 10, 50, 100, 500, 1_000, 2_500, 5_000, 25_000]);
 /// From an empty table to millions of entries.
 const RESYNC_BOUNDS: [Duration; 11] = microseconds([
     1_000, 5_000, 25_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ]);
 
-/// What the tracker and the daemon count.
+/// The counters of the tracker and the daemon.
 #[derive(Debug)]
 pub struct Stats {
     /// NEW events.
@@ -129,31 +129,31 @@ pub struct Stats {
     /// Mappings added to the table by a dump.
     pub created_by_dump: Counter,
     /// Closed mappings removed after `del_delay`.
-    pub deleted: Counter,
+    pub removed_after_del_delay: Counter,
     /// Closed mappings removed because they were older than `life_span`.
-    pub expired: Counter,
+    pub removed_after_life_span: Counter,
     /// Overruns: times that events were lost because the receive buffer was full.
     pub overruns: Counter,
     /// Messages from the kernel that could not be parsed.
     pub malformed: Counter,
     /// Queries to the kernel about single connections.
-    pub kernel_questions: Counter,
+    pub kernel_queries: Counter,
     /// How long dumps of the kernel's table took, complete or not.
     pub resync_time: Histogram,
     /// Complete dumps.
-    pub dumps: Counter,
+    pub complete_dumps: Counter,
     /// Incomplete dumps, which were repeated: events were lost meanwhile, for example.
-    pub disturbed_dumps: Counter,
+    pub incomplete_dumps: Counter,
     /// Mappings closed because a dump no longer had them: they had ended without a DESTROY event.
-    pub swept: Counter,
+    pub closed_by_dump: Counter,
     /// How long each hold of the table's lock took.
-    pub lock_time: Histogram,
+    pub lock_holds: Histogram,
     /// The longest hold.
-    pub lock_held: Longest,
-    /// The most processor time of one hold that did more than read the table. Where
-    /// holds are much longer, other threads had the processor.
+    pub longest_lock_hold: Longest,
+    /// The most processor time of one hold that did more than read the table. A hold that took much
+    /// longer had to wait for a processor.
     #[cfg(feature = "bench")]
-    pub lock_worked: Longest,
+    pub longest_lock_work: Longest,
     /// When the configuration in force was loaded, in milliseconds since the Unix epoch.
     pub configured_at: AtomicU64,
     /// Whether the last reload failed.
@@ -167,19 +167,19 @@ impl Default for Stats {
             events_destroy: Counter::default(),
             created_by_event: Counter::default(),
             created_by_dump: Counter::default(),
-            deleted: Counter::default(),
-            expired: Counter::default(),
+            removed_after_del_delay: Counter::default(),
+            removed_after_life_span: Counter::default(),
             overruns: Counter::default(),
             malformed: Counter::default(),
-            kernel_questions: Counter::default(),
+            kernel_queries: Counter::default(),
             resync_time: Histogram::new(&RESYNC_BOUNDS),
-            dumps: Counter::default(),
-            disturbed_dumps: Counter::default(),
-            swept: Counter::default(),
-            lock_time: Histogram::new(&LOCK_BOUNDS),
-            lock_held: Longest::default(),
+            complete_dumps: Counter::default(),
+            incomplete_dumps: Counter::default(),
+            closed_by_dump: Counter::default(),
+            lock_holds: Histogram::new(&LOCK_BOUNDS),
+            longest_lock_hold: Longest::default(),
             #[cfg(feature = "bench")]
-            lock_worked: Longest::default(),
+            longest_lock_work: Longest::default(),
             configured_at: AtomicU64::new(0),
             reload_failed: AtomicBool::new(false),
         }

@@ -43,7 +43,7 @@ pub fn passed_listeners() -> Result<Vec<TcpListener>, Fatal> {
         let listener = passed.take_tcp_listener(index).map_err(|error| refuse(error.to_string()))?;
         let Some(listener) = listener else { continue };
         if !SockRef::from(&listener).is_listener().unwrap_or(false) {
-            return Err(refuse("one that does not listen".to_owned()));
+            return Err(refuse("a socket that does not listen".to_owned()));
         }
         listener.set_nonblocking(true).map_err(|error| refuse(error.to_string()))?;
         listeners.push(listener);
@@ -58,12 +58,13 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Reports that the daemon is ready once the kernel's table was read, updates the
-    /// status, and feeds the watchdog; never returns.
+    /// Reports that the daemon is ready once it has read the kernel's table, updates
+    /// the status, and feeds the watchdog; never returns.
     ///
-    /// Each feeding of the watchdog has a proof: since the last one the thread that
-    /// drains the socket has made a round, each thread that serves HTTP has run a
-    /// task, and the table was read. If one of them hangs, so does this.
+    /// Feeds the watchdog only if the daemon works: since the last time, the thread
+    /// that drains the socket has made a round, each thread that serves HTTP has run
+    /// a task, and the table could be read. If one of them hangs, this function
+    /// waits, and systemd restarts the daemon.
     pub async fn report(&self, tracker: &Tracker, workers: &Workers) {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
             return;
@@ -92,7 +93,7 @@ impl Supervisor {
             if let Some(timeout) = watchdog.filter(|_| due) {
                 states.push(Watchdog);
                 if !loaded {
-                    // A table of many millions takes long to read.
+                    // Reading millions of entries can take longer than the timeout.
                     states.push(ExtendTimeoutUsec(u32::try_from(timeout.as_micros()).unwrap_or(u32::MAX)));
                 }
             }
@@ -144,8 +145,8 @@ fn ticks(period: Duration) -> Interval {
     beat
 }
 
-/// Waits for the next round of the thread that drains the socket, after `seen`;
-/// returns its number.
+/// Waits until the thread that drains the socket has made another round than `seen`.
+/// Returns the number of that round.
 async fn next_round(tracker: &Tracker, seen: u64) -> u64 {
     loop {
         let rounds = tracker.rounds();

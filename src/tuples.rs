@@ -1,10 +1,10 @@
 //! The two tuples by which the kernel describes a connection, and what they say
 //! about its translation.
 //!
-//! The original tuple holds what the inside host sent: `src` and `dst` come from
-//! it. The reply tuple holds what the answering host must send: its destination
-//! is the public address and port, `nat`; its source is the host that really
-//! answers, `server`, which differs from `dst` if the destination is translated.
+//! The original tuple holds what the inside host sent: `src` and `dst` come from it.
+//! The reply tuple holds what the answering host must send. Its destination is the
+//! public address and port: `nat`. Its source is the host that really answers:
+//! `server`, which differs from `dst` if the destination is translated.
 
 use std::net::IpAddr;
 
@@ -108,7 +108,7 @@ impl Tuples {
     }
 }
 
-/// What tells a sender's connections apart: port, GRE key or ICMP identifier.
+/// The source port, the GRE key or the ICMP identifier.
 fn source_port(tuple: &Tuple) -> Option<u16> {
     match tuple.layer4 {
         Layer4::Ports { src, .. } | Layer4::Keys { src, .. } => Some(src),
@@ -117,7 +117,7 @@ fn source_port(tuple: &Tuple) -> Option<u16> {
     }
 }
 
-/// What tells a receiver's connections apart: port or GRE key.
+/// The destination port or the GRE key.
 fn destination_port(tuple: &Tuple) -> Option<u16> {
     match tuple.layer4 {
         Layer4::Ports { dst, .. } | Layer4::Keys { dst, .. } => Some(dst),

@@ -9,9 +9,9 @@ use log::{LevelFilter, Log, Metadata, Record};
 use nfct::{Protocol, Query};
 use pynatconnd::clock::SystemClock;
 use pynatconnd::config::{Config, Key};
-use pynatconnd::mapping::KeyValue;
 use pynatconnd::stats::Stats;
 use pynatconnd::tracker::Tracker;
+use pynatconnd::tuples::KeyValue;
 
 const CONFIG: &[u8] = b"\
 [data]

@@ -6,16 +6,16 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnetwork::IpNetwork;
 
 use super::{
-    dialect::Value,
+    dialect::ConfigValue,
     error::Quoted,
     values::{Found, Notes, Written},
 };
 
 /// Reads a list, or a single entry without a comma.
-pub(super) fn networks(value: &Value, notes: &mut Notes) -> Result<Vec<IpNetwork>, Found> {
+pub(super) fn networks(value: &ConfigValue, notes: &mut Notes) -> Result<Vec<IpNetwork>, Found> {
     let entries = match value {
-        Value::Text(entry) => std::slice::from_ref(entry),
-        Value::List(entries) => entries,
+        ConfigValue::Text(entry) => std::slice::from_ref(entry),
+        ConfigValue::List(entries) => entries,
     };
     if entries.is_empty() {
         notes.push("the list is empty: no client is allowed".to_owned());

@@ -1,4 +1,4 @@
-//! Errors of a configuration. Each is one line: where, what was found, and what is expected.
+//! Errors of a configuration. Each is one line: the location, what was found, and what is expected.
 
 use std::{fmt, io};
 
@@ -6,7 +6,7 @@ use super::dialect::Fault;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ConfigError {
     /// The operating system cannot read the file.
     #[error("{file}: cannot be read: {cause}{}", remedy(.cause))]
     Unreadable {
@@ -22,9 +22,9 @@ pub enum Error {
         file: String,
         /// Counted from 1.
         line: usize,
-        /// What is there.
+        /// What was found.
         found: String,
-        /// What must be there.
+        /// What is valid.
         expected: String,
     },
     /// The value of a key is not valid.
@@ -32,9 +32,9 @@ pub enum Error {
     Value {
         /// Where the key is.
         location: KeyLocation,
-        /// What is there.
+        /// What was found.
         found: String,
-        /// What must be there.
+        /// What is valid.
         expected: String,
     },
     /// A required key is missing.
@@ -42,15 +42,15 @@ pub enum Error {
     Missing {
         /// Where the key should be.
         location: KeyLocation,
-        /// What must be there.
+        /// What is valid.
         expected: String,
     },
 }
 
-impl Error {
-    pub(super) fn syntax(file: &str, fault: Fault) -> Error {
+impl ConfigError {
+    pub(super) fn syntax(file: &str, fault: Fault) -> ConfigError {
         let Fault { line, found, expected } = fault;
-        Error::Syntax { file: file.to_owned(), line, found, expected }
+        ConfigError::Syntax { file: file.to_owned(), line, found, expected }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The reader and the writer of one field of [`Config`], as the rows of the table name them.
 
 use super::{
-    dialect::Value,
+    dialect::ConfigValue,
     types::Config,
     values::{Found, Notes},
 };
@@ -9,7 +9,7 @@ use super::{
 /// How a key's value gets into its field, and back into a file.
 pub(crate) struct Field {
     /// Reads a value into the field.
-    pub(super) read: fn(&mut Config, &Value, &mut Notes) -> Result<(), Found>,
+    pub(super) read: fn(&mut Config, &ConfigValue, &mut Notes) -> Result<(), Found>,
     /// The field's value as a file has it, or `None` if the file must not set the key.
     pub(super) write: fn(&Config) -> Option<String>,
 }

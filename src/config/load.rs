@@ -3,8 +3,8 @@
 use std::{collections::HashSet, path::Path};
 
 use super::{
-    dialect::{self, Document, ROOT, SectionId, Value},
-    error::{Error, KeyLocation},
+    dialect::{self, ConfigValue, Document, ROOT, SectionId},
+    error::{ConfigError, KeyLocation},
     names,
     table::{self, KeyDefault, KnownKey, SECTIONS, SYSLOG},
     types::{Config, HttpConfig, Loaded},
@@ -16,11 +16,11 @@ impl Config {
     ///
     /// # Errors
     /// If the file cannot be read or is not in the dialect, or if a value is not valid or a required key missing.
-    pub fn load(path: &Path) -> Result<Loaded, Error> {
+    pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
         let name = path.display().to_string();
         match std::fs::read(path) {
             Ok(text) => Config::parse(&text, &name),
-            Err(cause) => Err(Error::Unreadable { file: name, cause }),
+            Err(cause) => Err(ConfigError::Unreadable { file: name, cause }),
         }
     }
 
@@ -39,8 +39,8 @@ impl Config {
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn parse(text: &[u8], name: &str) -> Result<Loaded, Error> {
-        let document = Document::read(text).map_err(|fault| Error::syntax(name, fault))?;
+    pub fn parse(text: &[u8], name: &str) -> Result<Loaded, ConfigError> {
+        let document = Document::read(text).map_err(|fault| ConfigError::syntax(name, fault))?;
         reject_sections_as_keys(&document, name)?;
         let root = document.section(ROOT);
         let mut config = Config::default();
@@ -64,12 +64,12 @@ impl Config {
                 (None, KeyDefault::Unset) => continue,
                 (None, KeyDefault::Is(text)) => default(text),
                 (None, KeyDefault::Required) => {
-                    return Err(Error::Missing { location, expected: key.expects.to_owned() });
+                    return Err(ConfigError::Missing { location, expected: key.expects.to_owned() });
                 }
             };
             let mut notes = Notes::new();
             if let Err(found) = (key.field.read)(&mut config, &value, &mut notes) {
-                return Err(Error::Value { location, found, expected: key.expects.to_owned() });
+                return Err(ConfigError::Value { location, found, expected: key.expects.to_owned() });
             }
             let line = location.line.unwrap_or(0);
             warnings.extend(notes.into_iter().map(|note| (line, format!("{location}: {note}"))));
@@ -87,7 +87,7 @@ impl HttpConfig {
     /// # Errors
     /// With the text that was expected.
     pub fn set_host(&mut self, host: &str) -> Result<(), &'static str> {
-        let value = Value::Text(host.to_owned());
+        let value = ConfigValue::Text(host.to_owned());
         self.host = values::host(&value, &mut Notes::new()).map_err(|_| table::HOST)?;
         Ok(())
     }
@@ -100,19 +100,19 @@ fn find(
     key: &KnownKey,
     location: &mut KeyLocation,
     used: &mut HashSet<(SectionId, usize)>,
-) -> Result<Option<Value>, Error> {
+) -> Result<Option<ConfigValue>, ConfigError> {
     let section = document.section(id);
     let error = |location: &KeyLocation, found: String, expected: String| {
-        Err(Error::Value { location: location.clone(), found, expected })
+        Err(ConfigError::Value { location: location.clone(), found, expected })
     };
     if let Some(id) = section.subsection(key.name) {
         location.line = Some(document.section(id).line);
         return error(location, format!("[[{}]]", key.name), "a key, not a section".to_owned());
     }
-    let Some(index) = section.entry(key.name) else {
+    let Some(index) = section.key_index(key.name) else {
         return Ok(None);
     };
-    let entry = &section.entries[index];
+    let entry = &section.keys[index];
     location.line = Some(entry.line);
     match document.interpolate(id, index) {
         Ok(read) => {
@@ -124,13 +124,13 @@ fn find(
 }
 
 /// Rejects `filter = 1` before the first section: the name of a section cannot be a key.
-fn reject_sections_as_keys(document: &Document, name: &str) -> Result<(), Error> {
+fn reject_sections_as_keys(document: &Document, name: &str) -> Result<(), ConfigError> {
     let root = document.section(ROOT);
-    let Some(index) = SECTIONS.iter().find_map(|section| root.entry(section.name)) else {
+    let Some(index) = SECTIONS.iter().find_map(|section| root.key_index(section.name)) else {
         return Ok(());
     };
-    let entry = &root.entries[index];
-    Err(Error::Syntax {
+    let entry = &root.keys[index];
+    Err(ConfigError::Syntax {
         file: name.to_owned(),
         line: entry.line,
         found: format!("{} = {}", entry.key, entry.value),
@@ -139,7 +139,7 @@ fn reject_sections_as_keys(document: &Document, name: &str) -> Result<(), Error>
 }
 
 /// A default as the value that it would be in a file.
-fn default(text: &str) -> Value {
+fn default(text: &str) -> ConfigValue {
     // A test reads all defaults, so the parser accepts each of them.
-    dialect::parse_value(text).unwrap_or_else(|_| Value::Text(text.to_owned()))
+    dialect::parse_value(text).unwrap_or_else(|_| ConfigValue::Text(text.to_owned()))
 }

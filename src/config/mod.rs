@@ -26,8 +26,8 @@ mod types;
 mod values;
 mod write;
 
-pub use error::{Error, KeyLocation, Unknown};
+pub use error::{ConfigError, KeyLocation, Unknown};
 pub use key::Key;
 pub use level::LogLevel;
 pub use types::{Config, DataConfig, FilterConfig, HttpConfig, Loaded, NetlinkConfig, SyslogConfig};
-pub use values::Bytes;
+pub use values::ByteSize;

@@ -53,7 +53,7 @@ fn unknown_keys(
     used: &HashSet<(SectionId, usize)>,
     warnings: &mut Vec<Warning>,
 ) {
-    for (index, entry) in document.section(id).entries.iter().enumerate() {
+    for (index, entry) in document.section(id).keys.iter().enumerate() {
         let known = keys().any(|(of, key)| Some(of.name) == section && key.name == entry.key);
         if known || used.contains(&(id, index)) {
             continue;
@@ -72,7 +72,8 @@ fn unknown_keys(
     }
 }
 
-/// The candidate with the most similar name, if at most a third of the name differs. Each has a handicap.
+/// The candidate with the most similar name, if at most a third of the name differs. A candidate's handicap
+/// adds to its distance.
 fn nearest<'a, T>(name: &str, candidates: impl Iterator<Item = (&'a str, usize, T)>) -> Option<T> {
     let name = name.to_lowercase();
     let most = (name.chars().count() / 3).max(1);

@@ -1,8 +1,9 @@
 //! The table of configuration keys: one row for each key, with everything that the project knows about it.
 //!
-//! Reader, writer, suggestions for misspelt names, the manual page pynatconnd.conf(5), the sample file
-//! `pynatconnd.conf` and the table in `doc/OPERATIONS.md` all come from these rows. The build script compiles
-//! this file too, to make the manual page, and has a stub for [`Field`]. So the file uses nothing else.
+//! These rows define how a key is read and written, the suggestions for misspelt names, the manual page
+//! pynatconnd.conf(5), the sample file `pynatconnd.conf` and the table in `doc/OPERATIONS.md`. The build script
+//! compiles this file too, to make the manual page, with a stub for [`Field`]. So this file must not use
+//! anything else.
 #![allow(dead_code, reason = "the program, the build script and the tests each use only a part")]
 
 use KeyDefault::{Is, Required, Unset};
@@ -25,7 +26,7 @@ pub(crate) struct KnownSection {
 pub(crate) struct KnownKey {
     /// Its name.
     pub(crate) name: &'static str,
-    /// What a value must be. Documents show it, and errors have it after "expected".
+    /// What a value must be, in the documents and after "expected" in errors.
     pub(crate) expects: &'static str,
     /// What applies if the file does not set the key.
     pub(crate) default: KeyDefault,
@@ -321,8 +322,8 @@ pub(crate) const SECTIONS: &[KnownSection] = &[
                 default: Is("127.0.0.0/8, ::1"),
                 example: "198.51.100.0/24, 127.0.0.1, ::1",
                 field: field!(acl::networks => http.ip_acl),
-                help: "Clients that the daemon serves; by default, only this machine. All others get status 403. A comma alone allows no \
-                    client.",
+                help: "Clients that the daemon serves; by default, only this machine. All others get status 403. A \
+                    comma alone allows no client.",
                 reload: "Takes effect with the next request, also on open connections.",
             },
         ],

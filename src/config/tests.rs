@@ -1,4 +1,5 @@
-//! Whole files: errors, warnings, the rows of the table, and files that are written and read again.
+//! Tests with complete files: errors, warnings, the rows of the table, and files that are written and read
+//! again.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -11,7 +12,7 @@ use super::{
     level::LogLevel,
     table::{KeyDefault, SYSLOG, keys},
     types::{Config, DataConfig, FilterConfig, HttpConfig, Loaded, NetlinkConfig, SyslogConfig},
-    values::Bytes,
+    values::ByteSize,
 };
 
 fn loaded(text: &str) -> Loaded {
@@ -262,7 +263,7 @@ fn filters() -> impl Strategy<Value = FilterConfig> {
 fn configs() -> impl Strategy<Value = Config> {
     let syslog = prop::option::of((0..=7u8, 0..=LogLevel::MAX));
     let data = (prop::sample::select(Key::ALL.to_vec()), times(), times(), times(), times());
-    let buffers = || (4096..(1023_usize << 20)).prop_map(Bytes);
+    let buffers = || (4096..(1023_usize << 20)).prop_map(ByteSize);
     let netlink =
         (buffers(), buffers(), any::<bool>()).prop_map(|(receive_buffer, receive_buffer_max, reliable)| {
             NetlinkConfig { receive_buffer, receive_buffer_max, reliable }

@@ -7,9 +7,9 @@ use std::{net::IpAddr, time::Duration};
 
 use ipnetwork::IpNetwork;
 
-use super::{key::Key, level::LogLevel, values::Bytes};
+use super::{key::Key, level::LogLevel, values::ByteSize};
 
-/// Everything that the file sets, with defaults for everything else.
+/// All settings: those of the file, and defaults for the others.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Config {
     /// Logging to syslog.
@@ -75,9 +75,9 @@ pub struct DataConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NetlinkConfig {
     /// Size of the receive buffer at the start.
-    pub receive_buffer: Bytes,
+    pub receive_buffer: ByteSize,
     /// Size to which overruns can increase it.
-    pub receive_buffer_max: Bytes,
+    pub receive_buffer_max: ByteSize,
     /// Whether the kernel drops packets instead of events when the receive buffer is full.
     pub reliable: bool,
 }

@@ -1,11 +1,11 @@
 //! The kinds of values that keys have: a reader and a writer for each.
 //!
-//! A reader gets a value from the dialect and returns the typed value, or the text that is not valid. It adds a
-//! note for each warning. Numbers have the syntax of Python's `int()` and `float()`.
+//! A reader gets a value of the dialect and returns the typed value, or the invalid text. It adds a note for
+//! each warning. Numbers have the syntax of Python's `int()` and `float()`.
 
 use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
 
-use super::{dialect::Value, key::Key, level::LogLevel};
+use super::{dialect::ConfigValue, key::Key, level::LogLevel};
 
 /// What a reader found that is not valid.
 pub(super) type Found = String;
@@ -16,25 +16,26 @@ pub(super) type Notes = Vec<String>;
 /// Longer times are reduced to this, about 31 years, so that adding one to a clock cannot overflow.
 const MAX_TIME: Duration = Duration::from_secs(1_000_000_000);
 
-/// Shorter intervals are raised to this. Reading the whole table more often would leave time for nothing else.
+/// Shorter intervals are raised to this. Reading the kernel's table more often would leave no time for other
+/// work.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The text of a value that is not a list.
-fn text(value: &Value) -> Result<&str, Found> {
+fn text(value: &ConfigValue) -> Result<&str, Found> {
     match value {
-        Value::Text(text) => Ok(text),
-        Value::List(_) => Err(value.to_string()),
+        ConfigValue::Text(text) => Ok(text),
+        ConfigValue::List(_) => Err(value.to_string()),
     }
 }
 
 /// A value that `parse` accepts.
-fn parsed<T>(value: &Value, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Found> {
+fn parsed<T>(value: &ConfigValue, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Found> {
     let text = text(value)?;
     parse(text).ok_or_else(|| text.to_owned())
 }
 
 /// A whole number in a range.
-fn whole<T: TryFrom<i64>>(value: &Value, range: RangeInclusive<i64>) -> Result<T, Found> {
+fn whole_number<T: TryFrom<i64>>(value: &ConfigValue, range: RangeInclusive<i64>) -> Result<T, Found> {
     parsed(value, |text| {
         let number: i64 = without_underscores(text)?.parse().ok()?;
         range.contains(&number).then(|| T::try_from(number).ok()).flatten()
@@ -49,29 +50,29 @@ fn without_underscores(text: &str) -> Option<String> {
     text.match_indices('_').all(separates).then(|| text.replace('_', ""))
 }
 
-pub(super) fn facility(value: &Value, _: &mut Notes) -> Result<u8, Found> {
-    whole(value, 0..=7)
+pub(super) fn facility(value: &ConfigValue, _: &mut Notes) -> Result<u8, Found> {
+    whole_number(value, 0..=7)
 }
 
-pub(super) fn log_level(value: &Value, _: &mut Notes) -> Result<LogLevel, Found> {
-    let step = whole(value, 0..=LogLevel::MAX.into())?;
+pub(super) fn log_level(value: &ConfigValue, _: &mut Notes) -> Result<LogLevel, Found> {
+    let step = whole_number(value, 0..=LogLevel::MAX.into())?;
     LogLevel::new(step).ok_or_else(|| step.to_string())
 }
 
-pub(super) fn port(value: &Value, _: &mut Notes) -> Result<u16, Found> {
-    whole(value, 0..=65535)
+pub(super) fn port(value: &ConfigValue, _: &mut Notes) -> Result<u16, Found> {
+    whole_number(value, 0..=65535)
 }
 
-pub(super) fn address(value: &Value, _: &mut Notes) -> Result<IpAddr, Found> {
+pub(super) fn address(value: &ConfigValue, _: &mut Notes) -> Result<IpAddr, Found> {
     parsed(value, |text| text.trim().parse().ok())
 }
 
-pub(super) fn key_name(value: &Value, _: &mut Notes) -> Result<Key, Found> {
+pub(super) fn key_name(value: &ConfigValue, _: &mut Notes) -> Result<Key, Found> {
     parsed(value, |text| text.parse().ok())
 }
 
 /// A name or an address. Brackets around IPv6 are removed, because no port follows here.
-pub(super) fn host(value: &Value, _: &mut Notes) -> Result<String, Found> {
+pub(super) fn host(value: &ConfigValue, _: &mut Notes) -> Result<String, Found> {
     parsed(value, |host| {
         let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let host = inner.filter(|inner| inner.contains(':')).unwrap_or(host);
@@ -81,7 +82,7 @@ pub(super) fn host(value: &Value, _: &mut Notes) -> Result<String, Found> {
     })
 }
 
-pub(super) fn seconds(value: &Value, notes: &mut Notes) -> Result<Duration, Found> {
+pub(super) fn seconds(value: &ConfigValue, notes: &mut Notes) -> Result<Duration, Found> {
     let number = parsed(value, |text| {
         let number: f64 = without_underscores(text)?.parse().ok()?;
         (number.is_finite() && number >= 0.0).then_some(number)
@@ -93,7 +94,7 @@ pub(super) fn seconds(value: &Value, notes: &mut Notes) -> Result<Duration, Foun
     Ok(Duration::from_secs_f64(number))
 }
 
-pub(super) fn interval(value: &Value, notes: &mut Notes) -> Result<Duration, Found> {
+pub(super) fn interval(value: &ConfigValue, notes: &mut Notes) -> Result<Duration, Found> {
     let interval = seconds(value, notes)?;
     if interval < MIN_INTERVAL {
         notes.push("raised to 1 second, the minimum".to_owned());
@@ -101,8 +102,8 @@ pub(super) fn interval(value: &Value, notes: &mut Notes) -> Result<Duration, Fou
     Ok(interval.max(MIN_INTERVAL))
 }
 
-/// A yes or no, in all the words that ConfigObj accepts.
-pub(super) fn boolean(value: &Value, _: &mut Notes) -> Result<bool, Found> {
+/// Yes or no, in all words that ConfigObj accepts.
+pub(super) fn boolean(value: &ConfigValue, _: &mut Notes) -> Result<bool, Found> {
     parsed(value, |text| match text.to_ascii_lowercase().as_str() {
         "yes" | "true" | "on" | "1" => Some(true),
         "no" | "false" | "off" | "0" => Some(false),
@@ -112,9 +113,9 @@ pub(super) fn boolean(value: &Value, _: &mut Notes) -> Result<bool, Found> {
 
 /// A number of bytes. `Display` writes it with `K` or `M` if that is exact.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Bytes(pub usize);
+pub struct ByteSize(pub usize);
 
-impl std::fmt::Display for Bytes {
+impl std::fmt::Display for ByteSize {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             bytes if bytes >= MEBI && bytes % MEBI == 0 => write!(f, "{}M", bytes / MEBI),
@@ -129,7 +130,7 @@ const MEBI: usize = 1 << 20;
 /// The kernel doubles the size and stores it in a signed integer.
 const MAX_BUFFER: usize = MEBI * 1023;
 
-pub(super) fn buffer(value: &Value, _: &mut Notes) -> Result<Bytes, Found> {
+pub(super) fn buffer(value: &ConfigValue, _: &mut Notes) -> Result<ByteSize, Found> {
     parsed(value, |text| {
         let text = text.trim();
         let (number, unit) = match text.strip_suffix(['K', 'k']) {
@@ -137,7 +138,7 @@ pub(super) fn buffer(value: &Value, _: &mut Notes) -> Result<Bytes, Found> {
             None => text.strip_suffix(['M', 'm']).map_or((text, 1), |number| (number, MEBI)),
         };
         let bytes = without_underscores(number)?.parse::<usize>().ok()?.checked_mul(unit)?;
-        (4 * KIBI..=MAX_BUFFER).contains(&bytes).then_some(Bytes(bytes))
+        (4 * KIBI..=MAX_BUFFER).contains(&bytes).then_some(ByteSize(bytes))
     })
 }
 
@@ -156,7 +157,7 @@ macro_rules! written_as_displayed {
         }
     )*};
 }
-written_as_displayed!(u8, u16, LogLevel, IpAddr, Key, String, Bytes);
+written_as_displayed!(u8, u16, LogLevel, IpAddr, Key, String, ByteSize);
 
 impl Written for bool {
     fn written(&self) -> Option<String> {
@@ -180,8 +181,8 @@ impl<T: Written> Written for Option<T> {
 mod tests {
     use super::*;
 
-    fn value(text: &str) -> Value {
-        Value::Text(text.to_owned())
+    fn value(text: &str) -> ConfigValue {
+        ConfigValue::Text(text.to_owned())
     }
 
     #[test]
@@ -195,7 +196,7 @@ mod tests {
         for text in rejected.into_iter().chain(["99999999999999999999999999", "None"]) {
             assert_eq!(port(text), None, "{text:?}");
         }
-        assert!(super::port(&Value::List(vec!["443".to_owned()]), &mut Notes::new()).is_err());
+        assert!(super::port(&ConfigValue::List(vec!["443".to_owned()]), &mut Notes::new()).is_err());
     }
 
     #[test]
@@ -239,8 +240,8 @@ mod tests {
             ("4096", 4096, "4K"),
             ("4_097", 4097, "4097"),
         ] {
-            assert_eq!(buffer(text), Some(Bytes(bytes)), "{text:?}");
-            assert_eq!(Bytes(bytes).to_string(), written);
+            assert_eq!(buffer(text), Some(ByteSize(bytes)), "{text:?}");
+            assert_eq!(ByteSize(bytes).to_string(), written);
         }
         for text in
             ["", "M", "-1", "4095", "1024M", "1G", "8 MB", "99999999999999999999M", "18446744073709551615K"]

@@ -1,4 +1,4 @@
-//! What the handlers work with.
+//! The state that the handlers share, and the rules that a reload replaces.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,14 +6,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
-use super::counters::Counters;
+use super::counters::HttpCounters;
 use crate::acl::Acl;
 use crate::clock::{Clock, Stamp};
 use crate::config::{Config, Key};
 use crate::stats::Stats;
 use crate::tracker::Tracker;
 
-/// At most one refusal is logged as a warning in this time, in milliseconds.
+/// The shortest time between two refusals that are logged as warnings, in milliseconds.
 const REFUSAL_LOG_INTERVAL: u64 = 1000;
 
 /// The state that all requests share.
@@ -25,7 +25,7 @@ pub struct App {
     /// What the tracker counts.
     pub stats: Arc<Stats>,
     /// What the HTTP server counts.
-    pub counters: Arc<Counters>,
+    pub counters: Arc<HttpCounters>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// When the daemon started.
@@ -77,12 +77,12 @@ impl App {
         self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Puts other rules into force for the requests that follow.
+    /// Puts other rules into force for the following requests.
     pub fn set_rules(&self, rules: Rules) {
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }
 
-    /// Logs a refused client, but not so often that it fills the log.
+    /// Logs a refused client: as a warning at most once per second, otherwise as a debug message.
     pub(super) fn log_refusal(&self, client: SocketAddr, path: &str) {
         let client = client.ip().to_canonical();
         let now = self.clock.now().monotonic;

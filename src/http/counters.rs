@@ -1,12 +1,12 @@
-//! What the HTTP server counts: requests, lookups by route and outcome, responses by status, and how
-//! long they took.
+//! The counters of the HTTP server: requests, lookups by route and outcome, and responses by status and
+//! duration.
 
 use std::time::Duration;
 
 use super::route::RouteLabel;
 use crate::stats::{Counter, Histogram, microseconds};
 
-/// From a lookup at rest to one that waits for a resync or for a match.
+/// From a lookup on an idle gateway to one that waits for a resync or for a match.
 const RESPONSE_BOUNDS: [Duration; 14] = microseconds([
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 1_000_000, 5_000_000,
     10_000_000,
@@ -14,7 +14,7 @@ const RESPONSE_BOUNDS: [Duration; 14] = microseconds([
 
 /// All counters of the HTTP server.
 #[derive(Debug)]
-pub struct Counters {
+pub struct HttpCounters {
     /// Lookups that began, and requests that were refused because of their client.
     pub requests: Counter,
     /// Requests from clients outside `ip_acl`.
@@ -27,7 +27,7 @@ pub struct Counters {
     pub responses: Responses,
 }
 
-impl Default for Counters {
+impl Default for HttpCounters {
     fn default() -> Self {
         Self {
             requests: Counter::default(),
@@ -39,7 +39,7 @@ impl Default for Counters {
     }
 }
 
-impl Counters {
+impl HttpCounters {
     /// Counts a response.
     pub fn count_response(&self, route: RouteLabel, status: u16, took: Duration) {
         self.response_time[route as usize].record(took);
@@ -52,7 +52,7 @@ impl Counters {
 pub enum LookupOutcome {
     /// There is a mapping.
     Found,
-    /// There is none, for sure.
+    /// There is none, and the table is complete.
     NotFound,
     /// None was found, but the table may be incomplete.
     Undecided,
@@ -111,7 +111,7 @@ impl Lookups {
 pub struct Responses([Counter; Responses::STATUSES.len()]);
 
 impl Responses {
-    /// The statuses that the server uses; 0 would count any other.
+    /// The statuses that the server uses; 0 stands for any other.
     pub const STATUSES: [u16; 12] = [0, 200, 204, 400, 403, 404, 405, 408, 413, 431, 500, 503];
 
     /// Counts one.

@@ -13,9 +13,9 @@ use super::response::{self, Response};
 use super::route::{self, ErrorFormat, Handler, Route};
 use super::{legacy, v1};
 
-/// Lines of a request header.
+/// The maximum number of lines of a request header.
 pub(super) const MAX_HEADERS: usize = 32;
-/// Bytes of a request header.
+/// The maximum size of a request header in bytes.
 pub(super) const MAX_HEADER_BYTES: usize = 16 * 1024;
 
 /// Answers one request, and counts the response.

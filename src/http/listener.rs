@@ -1,4 +1,5 @@
-//! Accepts connections: bounded in number, time and size. A transient error never ends it.
+//! Accepts connections. Their number, time and size are limited, and a transient error never ends the
+//! loop.
 
 use std::convert::Infallible;
 use std::io;
@@ -22,13 +23,13 @@ use crate::error::{Cause, Fatal};
 
 /// A request header must arrive within this time; on a kept connection, the next one too.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// hyper's own bounds on a request header. Beyond them hyper answers 431 without a body; below them
-/// `dispatch` applies its lower bounds and says what is wrong.
+/// hyper's own bounds on a request header. Beyond them hyper answers 431 without a body. Below them
+/// `dispatch` applies its own, lower bounds, and its response explains the error.
 const HYPER_MAX_HEADERS: usize = 4 * MAX_HEADERS;
 const HYPER_MAX_HEADER_BYTES: usize = 2 * MAX_HEADER_BYTES;
 /// Connections served at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 1024;
-/// Connections served at a time of clients outside `ip_acl`; more are closed at once.
+/// Connections of clients outside `ip_acl` that are served at a time; more are closed at once.
 const MAX_REFUSED: usize = 64;
 /// A client must read some of the response within this time.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -80,7 +81,7 @@ impl Server {
         Self { app, graceful: Arc::new(GracefulShutdown::new()), limits, workers, accepting: JoinSet::new() }
     }
 
-    /// Accepts on these listeners only from now on. Existing connections stay open.
+    /// From now on, accepts connections only on these listeners. Existing connections stay open.
     pub async fn listen(&mut self, listeners: Vec<TcpListener>) {
         self.accepting.shutdown().await;
         for listener in listeners {
@@ -108,7 +109,7 @@ impl Server {
             Some(Err(error)) => {
                 Fatal::new(Cause::Software, format!("a task that accepts connections died: {error}"))
             }
-            // Only in the middle of a reload there is no such task.
+            // There is no such task only while a reload moves to another address.
             None => std::future::pending().await,
         }
     }
@@ -131,7 +132,7 @@ async fn accept(
                 };
                 let Some(permit) = permit else { continue };
                 let (app, watcher) = (app.clone(), graceful.watcher());
-                // Another event loop serves it, so it leaves this one.
+                // Another event loop serves the connection, so it must leave this one.
                 let stream = stream.into_std();
                 workers.next().spawn(async move {
                     let served = async {

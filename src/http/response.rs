@@ -16,7 +16,7 @@ pub(super) type Response = hyper::Response<Either<Full<Bytes>, UnsyncBoxBody<Byt
 /// Why a body that is made while it is sent is aborted.
 pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What is wrong when the tracker has failed; the process is about to exit.
+/// The error when the tracker has failed; the process is about to exit.
 pub(super) const TRACKER_FAILED: &str = "the daemon can no longer follow the kernel's connection tracking";
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -35,7 +35,7 @@ pub(super) fn html(status: StatusCode, body: &'static str) -> Response {
     complete(status, HTML, body)
 }
 
-/// One line that says what is wrong. Plain text, because it may quote the request.
+/// One line that explains an error. Plain text, because it may quote the request.
 pub(super) fn line(status: StatusCode, line: &str) -> Response {
     complete(status, TEXT, format!("{line}\n"))
 }

@@ -16,7 +16,7 @@ pub struct Route {
     pub path: &'static str,
     /// The methods, as the `Allow` header lists them: GET comes first.
     pub methods: &'static str,
-    /// What a client must be allowed to do.
+    /// What the route reveals.
     pub scope: Scope,
     /// The `route` label of its metrics.
     pub label: RouteLabel,
@@ -26,7 +26,7 @@ pub struct Route {
     pub handler: Option<Handler>,
 }
 
-/// What a route gives away. Access is granted per scope.
+/// What a route reveals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Mappings that the client can name.
@@ -77,7 +77,7 @@ pub enum ErrorFormat {
     Legacy,
 }
 
-/// The handler of a route. `dispatch` calls it: a `match` needs no boxed future.
+/// The handler of a route. `dispatch` calls it in a `match`, which needs no boxed future.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "named after the handlers' modules")]
 pub enum Handler {
@@ -200,7 +200,7 @@ impl RouteLabel {
         RouteLabel::Other,
     ];
 
-    /// Those of the routes that look mappings up.
+    /// The labels of the routes that look up a mapping.
     pub(super) fn lookups() -> impl Iterator<Item = RouteLabel> {
         let looks_up =
             |label| ROUTES.iter().any(|route| route.label == label && route.scope == Scope::Lookup);

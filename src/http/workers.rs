@@ -1,7 +1,7 @@
 //! The threads that serve connections.
 //!
-//! Each has its own event loop. A connection stays with the thread that it was given to, so nothing
-//! passes between threads while it exists.
+//! Each has its own event loop. A connection stays with one thread, so serving it passes nothing between
+//! threads.
 
 use std::future::pending;
 use std::io;

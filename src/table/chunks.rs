@@ -1,11 +1,11 @@
 //! Storage by slot number. Freed slots are used again. Growth never moves or
 //! copies an element, so it takes no longer with millions of entries.
 
-/// Elements allocated together. The kernel clears their memory at the first
-/// access, so there are few enough not to hold the table's lock long.
+/// Elements per allocation. The kernel clears their memory at the first access. The
+/// number is small, so that this does not hold the table's lock long.
 const CHUNK: usize = 512;
 
-/// A vector that grows by whole chunks.
+/// A vector that grows chunk by chunk.
 #[derive(Debug)]
 pub(super) struct Chunks<T> {
     chunks: Vec<Box<[T]>>,

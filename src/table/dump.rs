@@ -5,7 +5,7 @@ use std::time::Duration;
 use nfct::Flow;
 
 use super::ended::EndedLifetimes;
-use super::entry::{Address, Entry, PackedTuple, PackedTuples, SlotState};
+use super::entry::{Address, PackedMapping, PackedTuple, PackedTuples, SlotState};
 use super::family::FamilyTable;
 use super::journal::Journal;
 use crate::clock::Stamp;
@@ -40,7 +40,7 @@ impl<A: Address> FamilyTable<A> {
         if self.ended_during_dump.as_ref().is_some_and(|ended| ended.contains(hash, flow.id)) {
             return false;
         }
-        let entry = Entry::new(&tuples, flow, Source::Dump, self.dumped_may_end_silently, now);
+        let entry = PackedMapping::new(&tuples, flow, Source::Dump, self.dumped_may_end_silently, now);
         self.insert(entry, journal);
         true
     }

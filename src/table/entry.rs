@@ -148,7 +148,7 @@ pub(super) enum SlotState {
 pub(super) const NONE: u32 = u32::MAX;
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entry<A> {
+pub(super) struct PackedMapping<A> {
     pub(super) original: PackedTuple<A>,
     pub(super) reply: PackedTuple<A>,
     pub(super) opened: PackedStamp,
@@ -172,11 +172,11 @@ const SOURCE: u8 = 0b1100;
 const MAY_END_SILENTLY: u8 = 0b1_0000;
 const WAS_NEWEST: u8 = 0b10_0000;
 
-impl<A: Address> Entry<A> {
+impl<A: Address> PackedMapping<A> {
     /// What free slots hold.
     pub(super) const FREE: Self = {
         let empty = PackedTuple { src: A::UNSET, dst: A::UNSET, src_l4: 0, dst_l4: 0, zone: 0, protocol: 0 };
-        Entry {
+        PackedMapping {
             original: empty,
             reply: empty,
             opened: PackedStamp { high: [0; 2], low: [0; 2] },
@@ -202,7 +202,7 @@ impl<A: Address> Entry<A> {
             Some(nanoseconds) => now.back_to_wall(nanoseconds / 1_000_000),
             None => now,
         };
-        Entry {
+        PackedMapping {
             original: tuples.original,
             reply: tuples.reply,
             opened: opened.into(),
@@ -310,7 +310,7 @@ mod tests {
             }
         }
         assert_eq!((size_of::<PackedTuple<Ipv4Addr>>(), size_of::<PackedTuple<Ipv6Addr>>()), (16, 40));
-        assert_eq!((size_of::<Entry<Ipv4Addr>>(), size_of::<Entry<Ipv6Addr>>()), (76, 124));
+        assert_eq!((size_of::<PackedMapping<Ipv4Addr>>(), size_of::<PackedMapping<Ipv6Addr>>()), (76, 124));
     }
 
     #[test]
@@ -327,7 +327,7 @@ mod tests {
         let now = Stamp { monotonic: (1 << 48) - 1, wall: 1_795_246_463_007 };
         for source in [Source::Event, Source::Dump, Source::Kernel] {
             for may_end_silently in [false, true] {
-                let mut entry = Entry::new(
+                let mut entry = PackedMapping::new(
                     &PackedTuples::<Ipv4Addr>::pack(&flow).unwrap(),
                     &flow,
                     source,

@@ -6,18 +6,18 @@ use nfct::Flow;
 
 use super::chunks::Chunks;
 use super::ended::EndedLifetimes;
-use super::entry::{Address, Entry, NONE, PackedTuples, SlotState};
+use super::entry::{Address, NONE, PackedMapping, PackedTuples, SlotState};
 use super::index::{ChainIndex, ChainKey, IndexedBy, LiveIndex, MAX_CHAIN_WALK, ProtocolClass};
 use super::journal::{Change, Journal};
 use crate::clock::Stamp;
 use crate::config::Key;
 use crate::mapping::Source;
 
-/// Slots in a slice, which one hold of the lock works on: far less than a
-/// millisecond's work.
+/// Slots in a slice. One hold of the lock works on one slice, for far less than a
+/// millisecond.
 const SLOTS_PER_SLICE: u32 = 1024;
 
-/// What a DESTROY event meant for the table.
+/// What a DESTROY event did to the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseResult {
     /// It closed a live mapping.
@@ -30,7 +30,7 @@ pub enum CloseResult {
 
 #[derive(Debug)]
 pub(super) struct FamilyTable<A> {
-    pub(super) entries: Chunks<Entry<A>>,
+    pub(super) entries: Chunks<PackedMapping<A>>,
     /// The first free slot; free slots are linked.
     first_free: u32,
     /// The first slot that was never used.
@@ -51,7 +51,7 @@ pub(super) struct FamilyTable<A> {
     pub(super) dump_number: u16,
     /// Lifetimes that ended while a dump runs, which it may still contain.
     pub(super) ended_during_dump: Option<EndedLifetimes>,
-    /// Whether what the dump adds may end without a DESTROY event.
+    /// Whether the mappings that the dump adds may end without a DESTROY event.
     pub(super) dumped_may_end_silently: bool,
 }
 
@@ -101,7 +101,7 @@ impl<A: Address> FamilyTable<A> {
             // The DESTROY event overtook the NEW event.
             return false;
         }
-        self.insert(Entry::new(&tuples, flow, source, source == Source::Kernel, now), journal);
+        self.insert(PackedMapping::new(&tuples, flow, source, source == Source::Kernel, now), journal);
         true
     }
 
@@ -117,7 +117,7 @@ impl<A: Address> FamilyTable<A> {
             }
             _ if self.is_known_closed(&tuples, flow) => CloseResult::Stale,
             _ => {
-                let slot = self.store(Entry::new(&tuples, flow, Source::Event, false, now), journal);
+                let slot = self.store(PackedMapping::new(&tuples, flow, Source::Event, false, now), journal);
                 self.queue_closed(slot, now);
                 CloseResult::WasUnknown
             }
@@ -163,7 +163,7 @@ impl<A: Address> FamilyTable<A> {
         (from..end, (end < self.first_unused).then_some(end))
     }
 
-    /// Whether this very lifetime is stored as closed.
+    /// Whether exactly this lifetime is stored as closed.
     fn is_known_closed(&self, tuples: &PackedTuples<A>, flow: &Flow) -> bool {
         let class = ProtocolClass::of(flow.original.protocol);
         let key = ChainKey::new(Some(flow.reply.dst), Some(tuples.reply.nat_port()), class);
@@ -176,7 +176,7 @@ impl<A: Address> FamilyTable<A> {
         })
     }
 
-    pub(super) fn insert(&mut self, entry: Entry<A>, journal: &mut Journal) {
+    pub(super) fn insert(&mut self, entry: PackedMapping<A>, journal: &mut Journal) {
         let slot = self.store(entry, journal);
         let entry = *self.entries.get(slot);
         self.live_index.insert(slot, &self.entries);
@@ -185,16 +185,16 @@ impl<A: Address> FamilyTable<A> {
     }
 
     /// Stores an entry in a free slot and adds it to the chain indexes.
-    fn store(&mut self, entry: Entry<A>, journal: &mut Journal) -> u32 {
+    fn store(&mut self, entry: PackedMapping<A>, journal: &mut Journal) -> u32 {
         let slot = if self.first_free == NONE {
             self.first_unused += 1;
             self.first_unused - 1
         } else {
             self.first_free
         };
-        self.entries.grow_to(slot, Entry::FREE);
+        self.entries.grow_to(slot, PackedMapping::FREE);
         self.first_free = self.entries.get(slot).next;
-        *self.entries.get_mut(slot) = Entry { dump_number: self.dump_number, ..entry };
+        *self.entries.get_mut(slot) = PackedMapping { dump_number: self.dump_number, ..entry };
         self.number_and_index(slot, journal, false);
         slot
     }
@@ -246,7 +246,7 @@ impl<A: Address> FamilyTable<A> {
         for index in &mut self.indexes {
             index.remove(slot, &self.entries);
         }
-        *self.entries.get_mut(slot) = Entry { next: self.first_free, ..Entry::FREE };
+        *self.entries.get_mut(slot) = PackedMapping { next: self.first_free, ..PackedMapping::FREE };
         self.first_free = slot;
     }
 }

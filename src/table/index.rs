@@ -1,7 +1,7 @@
 //! Indexes of the table; they store slot numbers.
 //!
-//! An index is divided into many small hash tables. One that grows moves only
-//! its own slots, about a thousand of four million, so no insertion holds the
+//! An index is divided into many small hash tables. A hash table that grows moves
+//! only its own slots, about a thousand of four million, so no insertion holds the
 //! table's lock long.
 
 use std::hash::BuildHasher;
@@ -11,13 +11,13 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use nfct::Protocol;
 
 use super::chunks::Chunks;
-use super::entry::{Address, Entry, NONE, PackedTuple, SlotState};
+use super::entry::{Address, NONE, PackedMapping, PackedTuple, SlotState};
 use crate::config::Key;
 use crate::tuples::KeyValue;
 
 /// Hash tables in an index.
 const SHARDS: usize = 4096;
-/// Entries of a chain that are walked in one go at most.
+/// The maximum number of entries of a chain that are walked at once.
 pub(super) const MAX_CHAIN_WALK: usize = 4096;
 
 #[derive(Debug)]
@@ -70,21 +70,21 @@ impl LiveIndex {
     pub(super) fn find<A: Address>(
         &mut self,
         reply: &PackedTuple<A>,
-        entries: &Chunks<Entry<A>>,
+        entries: &Chunks<PackedMapping<A>>,
     ) -> Option<u32> {
         let hash = self.hash(reply);
         self.shards.table(hash).find(hash, |slot| entries.get(*slot).reply == *reply).copied()
     }
 
     /// Adds a slot whose reply tuple is not in the index yet.
-    pub(super) fn insert<A: Address>(&mut self, slot: u32, entries: &Chunks<Entry<A>>) {
+    pub(super) fn insert<A: Address>(&mut self, slot: u32, entries: &Chunks<PackedMapping<A>>) {
         let hasher = self.shards.hasher.clone();
         let hash_of = |slot: &u32| hasher.hash_one(entries.get(*slot).reply);
         let hash = hash_of(&slot);
         self.shards.table(hash).insert_unique(hash, slot, hash_of);
     }
 
-    pub(super) fn remove<A: Address>(&mut self, slot: u32, entries: &Chunks<Entry<A>>) {
+    pub(super) fn remove<A: Address>(&mut self, slot: u32, entries: &Chunks<PackedMapping<A>>) {
         let hash = self.hash(&entries.get(slot).reply);
         if let Ok(found) = self.shards.table(hash).find_entry(hash, |candidate| *candidate == slot) {
             found.remove();
@@ -92,7 +92,7 @@ impl LiveIndex {
     }
 }
 
-/// The fields that an index is by.
+/// The fields by which an index finds entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum IndexedBy {
     NatPort,
@@ -122,7 +122,7 @@ impl IndexedBy {
         }
     }
 
-    fn key_of<A: Address>(self, entry: &Entry<A>) -> ChainKey<A> {
+    fn key_of<A: Address>(self, entry: &PackedMapping<A>) -> ChainKey<A> {
         let none = A::UNSET;
         let (address, port) = match self {
             IndexedBy::NatPort => (none, entry.reply.nat_port()),
@@ -223,7 +223,7 @@ impl ChainIndex {
 
     /// Adds the used slots from where it stopped to `end`. `is_last` says that
     /// there are none after them.
-    pub(super) fn build<A: Address>(&mut self, end: u32, is_last: bool, entries: &Chunks<Entry<A>>) {
+    pub(super) fn build<A: Address>(&mut self, end: u32, is_last: bool, entries: &Chunks<PackedMapping<A>>) {
         let begin = std::mem::replace(&mut self.built_to, end);
         for slot in begin..end {
             if entries.get(slot).state() != SlotState::Free {
@@ -240,7 +240,7 @@ impl ChainIndex {
         (self.built_to != u32::MAX).then_some(self.built_to)
     }
 
-    pub(super) fn insert<A: Address>(&mut self, slot: u32, entries: &Chunks<Entry<A>>) {
+    pub(super) fn insert<A: Address>(&mut self, slot: u32, entries: &Chunks<PackedMapping<A>>) {
         if slot >= self.built_to {
             return;
         }
@@ -263,7 +263,7 @@ impl ChainIndex {
         }
     }
 
-    pub(super) fn remove<A: Address>(&mut self, slot: u32, entries: &Chunks<Entry<A>>) {
+    pub(super) fn remove<A: Address>(&mut self, slot: u32, entries: &Chunks<PackedMapping<A>>) {
         if slot >= self.built_to {
             return;
         }
@@ -295,7 +295,7 @@ impl ChainIndex {
     pub(super) fn walk<'a, A: Address>(
         &'a self,
         key: ChainKey<A>,
-        entries: &'a Chunks<Entry<A>>,
+        entries: &'a Chunks<PackedMapping<A>>,
     ) -> impl Iterator<Item = u32> + 'a {
         let hash = self.heads.hasher.hash_one(key);
         let shard = &self.heads.tables[shard(hash)];

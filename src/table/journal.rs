@@ -5,7 +5,7 @@ use crate::mapping::Mapping;
 /// Changes kept at most until they are taken.
 const MAX_CHANGES: usize = 65_536;
 
-/// A change to the table that listeners are told about.
+/// A change to the table that listeners receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// A mapping opened.

@@ -1,19 +1,18 @@
 //! The table of NAT mappings and its indexes.
 //!
-//! An entry is one lifetime of one mapping. As in the kernel, reply tuple,
-//! protocol and zone together identify a live mapping. A closed mapping stays
-//! beside it for `del_delay`. The table does not know netlink or HTTP. Its user
-//! guards it with a mutex, so every method takes a short, bounded time or works
-//! in slices.
+//! An entry is one lifetime of one mapping. As in the kernel, reply tuple, protocol
+//! and zone together identify a live mapping. A closed mapping stays beside it for
+//! `del_delay`. The table does not know netlink or HTTP. The tracker guards it with a
+//! mutex, so every method takes a short, bounded time or works in slices.
 //!
-//! `store` is the whole table: it hands each call to the `family` of the
-//! addresses and numbers all changes. `family` holds the mappings of IPv4 or of
-//! IPv6: it opens, closes and expires them. Its other methods are in `dump`
-//! (merge a dump of the kernel's table), `queries` (lookups and scans) and
-//! `reload` (put another configuration into force). Below it, `chunks` is the
-//! storage, `entry` what is stored, `index` how it is found, `ended` the
-//! lifetimes that end while a dump runs, and `journal` the changes for
-//! listeners. `cursor` is a position for work in slices.
+//! `store` is the complete table: it passes each call to the `family` of the
+//! addresses, and numbers all changes. `family` holds the mappings of IPv4 or of
+//! IPv6: it opens, closes and expires them. Its other methods are in `dump` (merge a
+//! dump of the kernel's table), `queries` (lookups and scans) and `reload` (put
+//! another configuration into force). Below it, `chunks` is the storage, `entry` what
+//! is stored, `index` how it is found, `ended` the lifetimes that end while a dump
+//! runs, and `journal` the changes for listeners. `cursor` is a position for work in
+//! slices.
 
 mod chunks;
 mod cursor;

@@ -93,8 +93,8 @@ impl<A: Address> FamilyTable<A> {
     }
 
     /// A public port is counted at the newest of the live mappings that use it.
-    /// Mostly that is the entry itself, and no chain is walked. A chain with many
-    /// closed entries takes long to walk, and ends the slice early.
+    /// Usually that is the entry itself, and no chain is walked. Walking a chain with
+    /// many closed entries takes long, so it ends the slice early.
     pub(super) fn scan_ports(&self, from: u32, mut on: impl FnMut(IpAddr, Transport)) -> Option<u32> {
         let (slice, next) = self.slice(from);
         let Some(index) = self.index(IndexedBy::NatIpAndPort) else { return next };
@@ -113,8 +113,8 @@ impl<A: Address> FamilyTable<A> {
         next
     }
 
-    /// The public address of which a slot's mapping uses a port, if it is live and
-    /// translated.
+    /// The public address and the protocol of a slot's mapping, if it is live,
+    /// translated and of TCP or UDP.
     fn public_port(&self, slot: u32) -> Option<(IpAddr, Transport)> {
         let entry = self.entries.get(slot);
         if entry.state() != SlotState::Live || entry.reply.dst == entry.original.src {

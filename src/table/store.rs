@@ -1,4 +1,4 @@
-//! The whole table: one store per address family, and one journal for both.
+//! The table: one part per address family, and one journal for both.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub struct Table {
     journal: Journal,
 }
 
-/// Does the same work in the table of one family or of the other.
+/// Does the work in the part of IPv4 or of IPv6.
 macro_rules! in_family {
     ($table:expr, $v4:expr, $family:ident => $work:expr) => {
         if $v4 {

@@ -1,7 +1,7 @@
 //! Reading one dump of the kernel's table and merging it.
 //!
-//! The kernel makes a dump while it is read, which takes longer than everything
-//! else. So this thread only reads, and another one merges.
+//! The kernel produces a dump while the daemon reads it, and this takes most of the
+//! time. So one thread only reads, and another one merges.
 
 use std::sync::mpsc;
 use std::thread;
@@ -12,13 +12,13 @@ use super::shared::Tracker;
 use super::state::TrackerState;
 use crate::filter::Filter;
 
-/// Entries of a piece of a dump, about.
+/// The approximate number of entries in a piece of a dump.
 const ENTRIES_PER_PIECE: usize = 256;
-/// Pieces that are handed to the merging thread together, some thousand entries.
-/// To wake it for each piece would take much of the time in which the kernel makes
-/// the piece.
+/// Pieces that the merging thread gets together: about 2,000 entries. Waking that
+/// thread for each piece would take a large part of the time in which the kernel
+/// produces the piece.
 const PIECES_PER_BATCH: usize = 8;
-/// Batches that are read ahead of the merging thread: four megabytes.
+/// Batches that can wait for the merging thread: about four megabytes.
 const MAX_BATCHES_AHEAD: usize = 8;
 /// Entries merged under one hold of the lock.
 const MERGES_PER_HOLD: usize = 128;
@@ -56,7 +56,8 @@ impl Tracker {
                         break;
                     }
                     batch.iter().for_each(|piece| self.merge_piece(piece, filter, &mut summary));
-                    // Fails at the end of the dump, when it is no longer needed.
+                    // Fails at the end of the dump, when the reader needs no more
+                    // batches.
                     let _ = merged.send(batch);
                 }
                 summary

@@ -17,7 +17,7 @@ impl DumpRequest {
         self.changed.notify_one();
     }
 
-    /// Fulfils the request: a dump begins now.
+    /// Clears the request, because a dump begins now.
     pub(super) fn clear(&self) {
         *self.requested.lock().unwrap_or_else(PoisonError::into_inner) = false;
     }

@@ -1,5 +1,5 @@
-//! Holding the tracker's lock: how long it is held is measured, and a thread that
-//! panics with it ends the process.
+//! Holds the tracker's lock and measures for how long. If a thread panics while it
+//! holds the lock, the process ends.
 
 use std::ops::{Deref, DerefMut};
 use std::time::Instant;
@@ -11,14 +11,14 @@ use super::state::TrackerState;
 use crate::clock;
 use crate::stats::Stats;
 
-/// The target of log lines that waited for the lock's release.
+/// The target of log lines that were held back until the lock was released.
 const LOG_TARGET: &str = "pynatconnd::tracker";
 
 /// A hold of the lock.
 pub(super) struct Guard<'a> {
     state: MutexGuard<'a, TrackerState>,
     held_since: Instant,
-    /// The thread's processor time when it began to do more than to read.
+    /// The thread's processor time when it began to do more than read the table.
     #[cfg(feature = "bench")]
     work_began: Option<std::time::Duration>,
     stats: &'a Stats,
@@ -36,9 +36,9 @@ impl<'a> Guard<'a> {
         }
     }
 
-    /// Notes that from here on this hold does more than to read the table. The
-    /// benchmark wants to know the processor time of such holds; to read that
-    /// clock takes as long as a few lookups.
+    /// Notes that this hold does more than read the table from now on. Only such
+    /// holds have their processor time measured, because reading that clock takes as
+    /// long as a few lookups.
     #[inline]
     pub(super) fn begin_work(&mut self) {
         #[cfg(feature = "bench")]
@@ -63,15 +63,15 @@ impl DerefMut for Guard<'_> {
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         let held = self.held_since.elapsed();
-        self.stats.lock_held.record(held);
-        self.stats.lock_time.record(held);
+        self.stats.longest_lock_hold.record(held);
+        self.stats.lock_holds.record(held);
         #[cfg(feature = "bench")]
         if let Some(began) = self.work_began {
-            self.stats.lock_worked.record(clock::thread_time().saturating_sub(began));
+            self.stats.longest_lock_work.record(clock::thread_time().saturating_sub(began));
         }
         if std::thread::panicking() {
-            // The table may be half-changed: nothing must be answered from it.
-            log::error!("a thread panicked while it changed the table, aborting");
+            // The table may be half changed, so the daemon must not answer from it.
+            log::error!("a thread panicked while it held the table's lock, aborting");
             std::process::abort();
         }
         if !self.state.pending_log.is_empty() {

@@ -10,7 +10,7 @@ use crate::mapping::{Mapping, Source};
 use crate::question::Question;
 use crate::tuples::Tuples;
 
-/// Mappings that are checked in one go at most.
+/// The maximum number of mappings that are checked at once.
 const MAX_CHECKED: usize = 64;
 /// How long a lookup waits for the kernel's reply.
 const KERNEL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ pub(super) struct KernelCheck {
     confirmed: HashSet<(u32, u32)>,
     /// Matching connections that the kernel has and the table does not.
     pub(super) unknown: Vec<Mapping>,
-    /// Whether the kernel did not reply, so that the lookup's result is uncertain.
+    /// Whether a query failed, so that the lookup's result is uncertain.
     pub(super) failed: bool,
 }
 
@@ -40,22 +40,23 @@ impl Tracker {
         mappings: &[Mapping],
         complete: bool,
     ) -> Result<bool, Error> {
-        let is_unsure = |mapping: &&Mapping| {
+        let is_unconfirmed = |mapping: &&Mapping| {
             mapping.is_live()
                 && (mapping.may_end_silently || !complete)
                 && !check.confirmed.contains(&(mapping.id, mapping.sequence))
         };
-        let unsure: Vec<Mapping> = mappings.iter().filter(is_unsure).take(MAX_CHECKED).copied().collect();
-        if unsure.is_empty() || check.failed {
+        let unconfirmed: Vec<Mapping> =
+            mappings.iter().filter(is_unconfirmed).take(MAX_CHECKED).copied().collect();
+        if unconfirmed.is_empty() || check.failed {
             return Ok(false);
         }
-        let Some(flows) = self.query_kernel(unsure.iter().map(|mapping| mapping.reply).collect()).await
+        let Some(flows) = self.query_kernel(unconfirmed.iter().map(|mapping| mapping.reply).collect()).await
         else {
             check.failed = true;
             return Ok(false);
         };
         let mut ended = Vec::new();
-        for (mapping, flow) in unsure.iter().zip(flows) {
+        for (mapping, flow) in unconfirmed.iter().zip(flows) {
             match flow {
                 Some(flow) if flow.id == mapping.id => {
                     check.confirmed.insert((mapping.id, mapping.sequence));
@@ -67,7 +68,7 @@ impl Tracker {
             }
         }
         if ended.is_empty() {
-            return Ok(unsure.len() == MAX_CHECKED);
+            return Ok(unconfirmed.len() == MAX_CHECKED);
         }
         self.drain_then(|state, now| {
             ended.iter().for_each(|mapping| state.table.close_lifetime(mapping, now));
@@ -113,11 +114,11 @@ impl Tracker {
     }
 
     /// The kernel's entry for each of these reply tuples, except entries that it is
-    /// removing. `None` if it does not reply in time: a query waits for a lock of
-    /// the kernel's, which a flush of its table holds for seconds. So nothing of
-    /// ours is locked meanwhile, except the socket for such queries.
+    /// removing. `None` if the kernel does not reply in time: a query waits for a
+    /// lock in the kernel, which a flush of the kernel's table holds for seconds.
+    /// Meanwhile this daemon locks nothing except the socket for such queries.
     async fn query_kernel(&self, replies: Vec<Tuple>) -> Option<Vec<Option<Flow>>> {
-        self.stats.kernel_questions.add(replies.len());
+        self.stats.kernel_queries.add(replies.len());
         let reply = async {
             let mut query = self.query.clone().lock_owned().await;
             let run =

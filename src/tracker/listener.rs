@@ -1,10 +1,10 @@
 //! Listeners to the table's changes.
 //!
-//! The tracker only appends changes to a bounded list, under the lock that it
-//! holds anyway. A task passes the list on as a whole some milliseconds later,
-//! so neither the number of listeners nor their speed affects the tracker. Each
-//! batch has the number of its first change. If it is greater than expected, the
-//! listener has lost the changes between.
+//! The tracker only appends changes to a bounded list, under the lock that it holds
+//! anyway. A task passes the complete list on a few milliseconds later, so neither
+//! the number of listeners nor their speed affects the tracker. Each batch has the
+//! number of its first change. If that number is greater than the listener expects,
+//! the listener has lost the changes between.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ const MAX_BATCHES: usize = 64;
 
 /// Consecutive changes.
 #[derive(Debug)]
-pub struct ChangeBatch {
+pub(super) struct ChangeBatch {
     /// The number of the first change.
     first: u64,
     changes: Vec<Change>,
@@ -38,8 +38,8 @@ impl Publisher {
     }
 
     /// A listener whose next change is `expected`.
-    pub(super) fn listen(&self, expected: u64) -> Listener {
-        Listener { batches: self.batches.subscribe(), expected }
+    pub(super) fn listen_for_changes(&self, expected: u64) -> ChangeListener {
+        ChangeListener { batches: self.batches.subscribe(), expected }
     }
 
     pub(super) fn has_listeners(&self) -> bool {
@@ -53,7 +53,7 @@ impl Publisher {
         let is_complete = first + changes.len() as u64 == next;
         let _ = self.batches.send(Arc::new(ChangeBatch { first, changes }));
         if !is_complete {
-            // Tells listeners at once that changes were lost.
+            // Shows listeners at once that changes were lost.
             let _ = self.batches.send(Arc::new(ChangeBatch { first: next, changes: Vec::new() }));
         }
     }
@@ -61,13 +61,13 @@ impl Publisher {
 
 /// Receives changes.
 #[derive(Debug)]
-pub struct Listener {
+pub struct ChangeListener {
     batches: broadcast::Receiver<Arc<ChangeBatch>>,
     /// The number of the next change.
     expected: u64,
 }
 
-impl Listener {
+impl ChangeListener {
     /// Waits for changes; returns them with the number of changes that were lost
     /// before them. `None` when the tracker is gone.
     pub async fn next(&mut self) -> Option<(u64, impl Iterator<Item = Change> + use<>)> {

@@ -15,7 +15,7 @@ impl Tracker {
     /// The best mapping for one key; see [`Table::best`](crate::table::Table::best).
     ///
     /// # Errors
-    /// When the kernel can no longer be followed.
+    /// When the daemon can no longer follow the kernel.
     pub async fn best(
         &self,
         key: Key,
@@ -43,7 +43,7 @@ impl Tracker {
         Ok(Answer { value: best, complete })
     }
 
-    /// [`best`](Self::best) by a scan of the whole table.
+    /// [`best`](Self::best) by a scan of the table, without an index.
     async fn best_by_scan(
         &self,
         key: Key,
@@ -71,7 +71,7 @@ impl Tracker {
     /// one more if there are more.
     ///
     /// # Errors
-    /// When the kernel can no longer be followed.
+    /// When the daemon can no longer follow the kernel.
     pub async fn find(&self, question: &Question, max: usize) -> Result<Answer<Vec<Mapping>>, Error> {
         let mut check = KernelCheck::default();
         let Answer { value, mut complete } = loop {
@@ -99,8 +99,8 @@ impl Tracker {
         Ok(Answer { value: found, complete })
     }
 
-    /// [`find`](Self::find) by a scan of the whole table, unsorted and with some of
-    /// the older mappings.
+    /// [`find`](Self::find) by a scan of the table, without an index: unsorted, and
+    /// with some older mappings too.
     async fn find_by_scan(&self, question: &Question, max: usize) -> Result<Vec<Mapping>, Error> {
         let mut found = Vec::new();
         self.scan(|mapping| {
@@ -120,7 +120,7 @@ impl Tracker {
     /// once.
     ///
     /// # Errors
-    /// When the kernel can no longer be followed.
+    /// When the daemon can no longer follow the kernel.
     pub async fn scan(&self, mut on: impl FnMut(Mapping)) -> Result<(), Error> {
         let mut next = Some(Cursor::START);
         while let Some(from) = next {
@@ -133,7 +133,7 @@ impl Tracker {
     /// returns where to go on.
     ///
     /// # Errors
-    /// When the kernel can no longer be followed.
+    /// When the daemon can no longer follow the kernel.
     pub async fn scan_slice(
         &self,
         from: Cursor,

@@ -7,17 +7,17 @@
 //! the table for a lookup, so no lookup can skip this step.
 //!
 //! Two threads work beside the lookups. `pump` drains the socket while no lookup
-//! does. `resync` decides when the kernel's whole table is read: at the start,
-//! after an overrun and from time to time. `dump` then reads and merges it.
-//! `start` subscribes and starts the threads.
+//! does. `resync` decides when the kernel's table is read: at the start, after an
+//! overrun and from time to time. `dump` then reads and merges it. `start` subscribes
+//! to the kernel's events and starts the threads.
 //!
 //! `lookup` finds mappings, `kernel_check` compares single mappings with the
 //! kernel, `publish` passes changes on to the `listener`s, `ports` counts the
 //! public ports in use, and `reload` puts another configuration into force.
 //!
-//! All of these work on the `shared` tracker, which has the lock: `guard` holds
-//! it, `state` is what it protects. `settings` is the part of the configuration
-//! that the tracker uses, `dump_request` wakes the thread that reads dumps.
+//! All of these work on the `shared` tracker, which has the lock: `guard` holds it,
+//! `state` is what it protects. `settings` is the part of the configuration that the
+//! tracker uses, and `dump_request` wakes the thread that reads dumps.
 
 mod dump;
 mod dump_request;
@@ -38,7 +38,7 @@ mod state;
 
 pub use nfct::{Error, LIBRARY_VERSION};
 
-pub use listener::{ChangeBatch, Listener};
+pub use listener::ChangeListener;
 pub use ports::PortsInUse;
 pub use read::Answer;
 pub use settings::Settings;

@@ -31,7 +31,7 @@ impl Tracker {
     /// the number of ports of the protocol with more, greatest first.
     ///
     /// # Errors
-    /// When the kernel can no longer be followed.
+    /// When the daemon can no longer follow the kernel.
     pub async fn ports_in_use(&self) -> Result<Vec<PortsInUse>, Error> {
         let mut found: HashMap<IpAddr, PortsInUse> = HashMap::new();
         let mut count = |address, transport| {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::listener::Listener;
+use super::listener::ChangeListener;
 use super::shared::Tracker;
 use super::state::TrackerState;
 
@@ -18,9 +18,9 @@ impl Tracker {
     }
 
     /// Listens to all changes from now on.
-    pub fn listen(&self) -> Listener {
+    pub fn listen_for_changes(&self) -> ChangeListener {
         let mut state = self.lock();
-        self.publisher.listen(state.table.collect_changes(true))
+        self.publisher.listen_for_changes(state.table.collect_changes(true))
     }
 
     /// Passes changes on to listeners; never returns.

@@ -13,11 +13,12 @@ use crate::config::NetlinkConfig;
 use crate::mapping::Source;
 use crate::table::CloseResult;
 
-/// System calls under one hold of the lock; together they receive about a hundred
-/// events at most.
+/// System calls that receive events under one hold of the lock; each receives up to
+/// 64.
 const RECEIVES_PER_HOLD: usize = 2;
 /// How long the thread lets events collect before it reads them, so that it reads
-/// many per wake-up. A lookup reads at once what is queued, so this delays none.
+/// many per wake-up. A lookup reads the queued events at once, so this delays no
+/// lookup.
 const COLLECT_TIME: Duration = Duration::from_millis(1);
 /// The thread polls an idle socket this often, to prove that it runs.
 const MAX_REST: Duration = Duration::from_secs(1);
@@ -32,8 +33,8 @@ impl Tracker {
         for _ in 0..RECEIVES_PER_HOLD {
             let TrackerState { events, table, settings, .. } = state;
             let (mut created, mut began, mut ended) = (0, 0, 0);
-            // Read when the first event is there: none is stamped with a time before
-            // its own.
+            // Read once the first event is there, so that no event gets a time before
+            // it happened.
             let mut received_at = None;
             let attempt = self.begin_attempt();
             let received = events.receive(|event| {
@@ -77,8 +78,8 @@ impl Tracker {
         Ok(is_empty && is_expired)
     }
 
-    /// Checks whether the socket is empty. That needs no lock, and costs less than
-    /// to receive.
+    /// Checks whether the socket is empty. This needs no lock, and costs less than
+    /// receiving.
     pub(super) fn poll_socket(&self) -> Result<(), Error> {
         let attempt = self.begin_attempt();
         if !self.socket.wait(Some(Duration::ZERO))? {
@@ -89,8 +90,8 @@ impl Tracker {
 
     fn begin_attempt(&self) -> u64 {
         let attempt = self.attempts.fetch_add(1, Ordering::SeqCst) + 1;
-        // The system call that follows is no atomic operation, and must not be
-        // reordered before the count.
+        // The system call that follows is not an atomic operation. The fence keeps it
+        // after the count.
         fence(Ordering::SeqCst);
         attempt
     }
@@ -103,7 +104,7 @@ impl Tracker {
     /// Removes some expired mappings. Returns whether none is left.
     pub(super) fn expire(&self, state: &mut TrackerState) -> bool {
         let deleted = state.table.expire(self.clock.now(), EXPIRIES_PER_HOLD);
-        self.stats.deleted.add(deleted);
+        self.stats.removed_after_del_delay.add(deleted);
         deleted < EXPIRIES_PER_HOLD
     }
 
@@ -139,7 +140,7 @@ impl Tracker {
                 waiter.wait(Some(rest_ends.saturating_duration_since(Instant::now())))?;
                 let attempts = self.attempts.load(Ordering::SeqCst);
                 std::thread::sleep(COLLECT_TIME);
-                // Lookups may have drained it meanwhile.
+                // Lookups may have drained the socket meanwhile.
                 if Instant::now() >= rest_ends || !self.is_drained_since(attempts) {
                     break;
                 }

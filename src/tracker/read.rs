@@ -27,17 +27,17 @@ impl Tracker {
     /// Reads the table, with all events that the kernel has queued until now.
     ///
     /// # Errors
-    /// When the kernel can no longer be followed.
+    /// When the daemon can no longer follow the kernel.
     pub async fn read<T>(&self, read: impl FnOnce(&Table, Stamp) -> T) -> Result<Answer<T>, Error> {
         self.drain_then(|state, now| read(&state.table, now)).await
     }
 
     /// Drains the event socket, then calls `then` under the same hold of the lock.
     ///
-    /// Lookups that arrive together are served together: each yields to the others
-    /// of its thread first, and the socket is drained once, after the last of them
-    /// has arrived. While another thread holds the lock, this thread serves its
-    /// other connections.
+    /// Lookups that arrive together are served together: each yields to the others of
+    /// its thread first, and the socket is drained only once, after the last of them
+    /// has arrived. While another thread holds the lock, this thread serves its other
+    /// connections.
     pub(super) async fn drain_then<T>(
         &self,
         then: impl FnOnce(&mut TrackerState, Stamp) -> T,
@@ -66,9 +66,9 @@ impl Tracker {
     /// Receives some of the queued events; returns whether the table is up to
     /// date for a lookup that arrived after the attempt `arrival`.
     ///
-    /// A flood of new events cannot delay a lookup for ever. Its result is due
-    /// when the socket was found empty after its arrival, or when as many messages
-    /// were received as were queued at the first step: `message_limit`.
+    /// A flood of new events cannot delay a lookup forever. The table is up to date
+    /// for it once the socket was found empty after its arrival, or once all messages
+    /// that were queued at the first step have been received: `message_limit`.
     fn drain_step(
         &self,
         state: &mut Guard<'_>,

@@ -6,9 +6,9 @@ use super::settings::Settings;
 use super::shared::Tracker;
 
 impl Tracker {
-    /// Puts other settings into force. The table stays. Another filter removes
-    /// the mappings that it does not accept, and requests a dump for those that it
-    /// does. Another key has its index before this returns.
+    /// Puts other settings into force. The table stays. Another filter removes the
+    /// mappings that it does not accept, and requests a dump to add connections that
+    /// it accepts. The index for another key is built before this returns.
     ///
     /// # Errors
     /// When the event socket does not accept its new options; nothing changes

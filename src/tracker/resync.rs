@@ -2,16 +2,16 @@
 //! time to time, because a connection may end without a DESTROY event (the kernel
 //! sends one only for connections that began while somebody subscribed).
 //!
-//! The order makes it exact. First the socket is drained, because after an overrun
-//! the kernel drops all events until then. Then the dump runs, while events go on.
-//! A mapping that opens meanwhile is not closed because the dump lacks it, and one
-//! that closes meanwhile is not opened because the dump has it. If the socket
-//! overruns again during the dump, the dump proves nothing and is repeated.
+//! The order of the steps makes the result exact. First the socket is drained,
+//! because after an overrun the kernel drops all events until then. Then the dump
+//! runs while events continue to arrive. A mapping that opens meanwhile is not closed
+//! because the dump lacks it, and one that closes meanwhile is not opened because the
+//! dump has it. If the socket overruns again during the dump, the dump proves nothing
+//! and is repeated.
 //!
-//! A dump of a million entries takes seconds. After an overrun, it goes on as long
-//! as the burst does, for the connections that it still finds. Once the burst is
-//! over it is cut short, so that the table is complete after one more dump and not
-//! after two.
+//! A dump of a million entries takes seconds. If an overrun makes it useless, it
+//! continues while the burst of events lasts, because it still finds connections.
+//! Once the burst is over, it is cut short, and the next dump completes the table.
 
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
@@ -32,20 +32,20 @@ use crate::proc;
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 /// A burst is over when no events were lost for this long.
 const QUIET_TIME: Duration = Duration::from_millis(100);
-/// Dumps in a row that are cut short at most. The next one is read to its end in
-/// any case, for the connections that it has.
+/// The maximum number of dumps in a row that are cut short. The next one is always
+/// read to its end, because it still finds connections.
 const MAX_CUT_SHORT: u32 = 3;
 /// The time between two dumps while the kernel does not report connections.
 const DUMP_INTERVAL_WITHOUT_EVENTS: Duration = Duration::from_secs(5);
 
-/// What a dump has achieved.
+/// The result of a dump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DumpOutcome {
     /// The table equals the kernel's.
     Complete,
     /// Events were lost during the dump, or the filter changed.
     Invalid,
-    /// As `Invalid`, and the rest of the dump was not read.
+    /// Like `Invalid`, and the rest of the dump was not read.
     CutShort,
 }
 
@@ -94,7 +94,8 @@ impl Tracker {
         }
     }
 
-    /// Makes the table equal to the kernel's, unless events are lost meanwhile.
+    /// Makes the table equal to the kernel's, unless events are lost at the same
+    /// time.
     fn resync(
         &self,
         query: &mut Query,
@@ -119,7 +120,8 @@ impl Tracker {
         let is_complete = matches!(dump, Ok(DumpSummary { interrupted: false, cut_short: false, .. }))
             && !is_resized
             && self.drain_blocking(|state| state.invalidations)? == invalidations;
-        // An entry that cannot be parsed may be any, so no mapping is closed then.
+        // An entry that cannot be parsed may be that of any mapping, so no mapping is
+        // closed then.
         let is_parsed = matches!(dump, Ok(DumpSummary { malformed: 0, .. }));
         let closed = if is_complete && is_parsed && !was_empty {
             self.in_slices(|state, cursor, now| state.table.close_unseen(cursor, now))
@@ -132,18 +134,18 @@ impl Tracker {
         _ended_lifetimes = state.table.end_dump();
         let DumpSummary { entries, malformed, cut_short, .. } = dump?;
         self.stats.resync_time.record(begun.elapsed());
-        self.stats.swept.add(closed);
+        self.stats.closed_by_dump.add(closed);
         self.stats.malformed.add(malformed);
         self.notify_changes(&state);
         if malformed > 0 {
             state.log(Level::Warn, format!("{malformed} entries of the kernel's table cannot be parsed"));
         }
         if !is_complete || state.invalidations != invalidations {
-            self.stats.disturbed_dumps.increment();
+            self.stats.incomplete_dumps.increment();
             return Ok(if cut_short { DumpOutcome::CutShort } else { DumpOutcome::Invalid });
         }
         self.loaded.store(true, Ordering::Relaxed);
-        self.stats.dumps.increment();
+        self.stats.complete_dumps.increment();
         let was_complete = state.complete;
         if proc::conntrack_events() == Some(0) {
             // The kernel does not report what begins from now on.
@@ -162,7 +164,7 @@ impl Tracker {
         Ok(DumpOutcome::Complete)
     }
 
-    /// Logs what a complete dump has changed, if anything.
+    /// Logs what a complete dump has changed, if it has changed anything.
     fn log_complete(&self, state: &mut TrackerState, summary: &str, was_complete: bool, closed: usize) {
         let line = if let Some(overrun_at) = state.overrun_at.take() {
             let lost_events = self.lost_events().unwrap_or(state.lost_events_logged);
@@ -188,6 +190,6 @@ impl Tracker {
     fn remove_old_mappings(&self) {
         let life_span = self.lock().settings.life_span;
         let removed = self.in_slices(|state, cursor, now| state.table.remove_old(cursor, life_span, now));
-        self.stats.expired.add(removed);
+        self.stats.removed_after_life_span.add(removed);
     }
 }

@@ -21,7 +21,7 @@ use crate::table::Cursor;
 /// Follows the kernel's connections and finds mappings.
 pub struct Tracker {
     state: Mutex<TrackerState>,
-    /// The event socket, for what needs no lock.
+    /// The event socket, for calls that need no lock.
     pub(super) socket: Waiter,
     /// Counts attempts to receive from the socket; an attempt is counted before
     /// it is made.
@@ -31,8 +31,8 @@ pub struct Tracker {
     /// queued before that attempt: events are received under the lock, which is
     /// held until they are in the table.
     pub(super) last_empty_attempt: AtomicU64,
-    /// For queries for single connections. Do not wait for it with the other lock
-    /// held.
+    /// Queries the kernel about single connections. Do not wait for this lock while
+    /// you hold the other one.
     pub(super) query: Arc<tokio::sync::Mutex<Query>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) stats: Arc<Stats>,
@@ -145,8 +145,8 @@ impl Tracker {
         guard
     }
 
-    /// Works through the whole table, one slice under each hold of the lock, and
-    /// adds up what the slices count.
+    /// Works through the table, one slice under each hold of the lock. Returns the
+    /// sum of the counts that `work` returns.
     pub(super) fn in_slices(
         &self,
         mut work: impl FnMut(&mut TrackerState, Cursor, Stamp) -> (Option<Cursor>, usize),

@@ -13,13 +13,12 @@ use crate::clock::Clock;
 use crate::stats::Stats;
 
 impl Tracker {
-    /// Subscribes to the kernel's events in the network namespace of this thread,
-    /// and starts the threads. One of them calls `on_failure` when the kernel can
-    /// no longer be followed: from then on the table is out of date, and the
-    /// process should end.
+    /// Subscribes to the kernel's events in the network namespace of this thread, and
+    /// starts the threads. A thread that ends calls `on_failure`: from then on the
+    /// table is out of date, and the process must end.
     ///
-    /// # Errors
-    /// As [`Events::subscribe`]; and when the system cannot start a thread.
+    /// # Errors Those of [`Events::subscribe`], and when the system cannot start a
+    /// thread.
     pub fn start(
         settings: Settings,
         clock: Arc<dyn Clock>,
@@ -53,8 +52,8 @@ impl Tracker {
             on_failure(match ended {
                 Ok(Err(error)) => error,
                 Err(_) => {
-                    let source = std::io::Error::other("the thread panicked");
-                    Error::new(name, source)
+                    let panicked = std::io::Error::other(format!("the thread {name} panicked"));
+                    Error::new("following the kernel's connection tracking", panicked)
                 }
             });
         };

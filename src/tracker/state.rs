@@ -8,7 +8,7 @@ use nfct::Events;
 use super::settings::Settings;
 use crate::table::Table;
 
-/// The table, the event socket, and what is known about both.
+/// The table, the event socket, and the state of both.
 pub(super) struct TrackerState {
     pub(super) events: Events,
     pub(super) table: Table,
@@ -17,8 +17,8 @@ pub(super) struct TrackerState {
     pub(super) messages: u64,
     /// The socket's receive buffer in force, as the kernel counts it.
     pub(super) receive_buffer: usize,
-    /// Counts what makes a dump useless that runs at that time: an overrun, or
-    /// another filter.
+    /// Counts overruns and changes of the filter. Each makes a dump useless that is
+    /// running at that time.
     pub(super) invalidations: u64,
     /// When the last of these happened.
     pub(super) invalidated_at: Instant,
@@ -27,8 +27,7 @@ pub(super) struct TrackerState {
     pub(super) overrun_at: Option<Instant>,
     /// The kernel's count of lost events when the log last reported it.
     pub(super) lost_events_logged: u32,
-    /// Lines to log after the lock is released: the reader of the log may have
-    /// stopped reading.
+    /// Lines to log after the lock is released, because writing to the log can block.
     pub(super) pending_log: Vec<(Level, String)>,
 }
 

@@ -11,10 +11,11 @@ use lab::{Lab, flows, wait_until};
 use nfct::{Protocol, Query};
 use pynatconnd::clock::{Clock, Stamp, SystemClock};
 use pynatconnd::config::{Config, Key};
-use pynatconnd::mapping::{KeyValue, Mapping};
+use pynatconnd::mapping::Mapping;
 use pynatconnd::question::Question;
 use pynatconnd::stats::Stats;
 use pynatconnd::tracker::Tracker;
+use pynatconnd::tuples::KeyValue;
 use tokio::runtime::Runtime;
 
 const DAY: i64 = 24 * 3600 * 1000;
@@ -205,8 +206,10 @@ fn a_jump_of_the_wall_clock_neither_closes_nor_revives_a_mapping() {
         });
         wait_until("the last closed mapping is gone", || !bench.check_ended(&last));
         // After two more dumps, no closed mapping has come back.
-        let dumps = bench.stats.dumps.get();
-        wait_until("the kernel's table has been read again", || bench.stats.dumps.get() >= dumps + 2);
+        let dumps = bench.stats.complete_dumps.get();
+        wait_until("the kernel's table has been read again", || {
+            bench.stats.complete_dumps.get() >= dumps + 2
+        });
         assert!(!ended.iter().any(|ended| bench.check_ended(ended)), "a closed mapping came back");
         lasting.iter().for_each(|open| bench.check_open(open));
     }

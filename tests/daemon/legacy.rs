@@ -325,7 +325,7 @@ fn all_conditions_of_the_filter_must_hold() {
         [all, "src_ip = 192.168.7.3\ndst_ip = 198.51.100.2", "dst_port = 443", ""]
             .map(|filter| TestConfig { filter, ..USUAL }.start(&lab));
     all.wait_for_line("tracks connections with src_ip 192.168.7.2, ");
-    everything.wait_for_line("tracks everything");
+    everything.wait_for_line("tracks all connections");
     let servers =
         [(0, 443), (0, 444), (1, 443)].map(|(host, port)| lab.listen(lab.server_number(host, port)));
     // Public port, inside host, server.

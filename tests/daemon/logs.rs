@@ -43,7 +43,7 @@ fn the_start_is_logged_and_traffic_is_not() {
     let library = library.expect("the library is loaded");
     let first = format!(
         "pynatconnd {} ({library}, built against libnetfilter_conntrack {}) tracks connections with dst_ip \
-         198.51.100.1, dst_port 443 that are translated, answers by nat_port",
+         198.51.100.1, dst_port 443 that are translated; lookup key nat_port",
         env!("CARGO_PKG_VERSION"),
         nfct::LIBRARY_VERSION
     );

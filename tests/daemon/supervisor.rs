@@ -279,7 +279,7 @@ fn an_unusable_socket_from_systemd_is_refused() {
     let lab = Lab::builder().build();
     for (socket, found) in [
         ("s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)", "is not a valid tcp socket"),
-        ("s = socket.socket()", "one that does not listen"),
+        ("s = socket.socket()", "a socket that does not listen"),
         ("s = open('/dev/null')", "is not a socket"),
     ] {
         let mut daemon = DAEMON.builder(CONFIG).under(passing(socket)).spawn(lab.gateway());

@@ -1,8 +1,8 @@
 //! check_pynatconnd: a monitoring plugin for Nagios, Icinga and similar systems.
 //!
-//! `cli` has the options, `range` the thresholds, and `metrics` reads the
-//! metrics from the daemon. This file makes the result from them. In every
-//! case the plugin prints one line and ends with one of the four statuses.
+//! `cli` has the options, `range` the thresholds, and `metrics` reads the metrics
+//! from the daemon. This file computes the result. The plugin always prints one line
+//! and ends with one of the four statuses.
 #![forbid(unsafe_code)]
 
 mod cli;
@@ -26,23 +26,23 @@ const PORTS: f64 = 64512.0;
 
 /// The results of a plugin, with their exit statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum State {
+enum ServiceState {
     Ok = 0,
     Warning = 1,
     Critical = 2,
     Unknown = 3,
 }
 
-/// Why the check has no metrics to judge.
+/// Why the check has no metrics to evaluate.
 #[derive(Debug)]
-struct Trouble {
-    state: State,
+struct CheckError {
+    state: ServiceState,
     text: String,
 }
 
-impl Trouble {
+impl CheckError {
     fn unknown(text: String) -> Self {
-        Self { state: State::Unknown, text }
+        Self { state: ServiceState::Unknown, text }
     }
 }
 
@@ -54,9 +54,11 @@ fn main() -> ExitCode {
         },
         Err(help) if matches!(help.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             let _ = help.print();
-            return ExitCode::from(State::Unknown as u8);
+            return ExitCode::from(ServiceState::Unknown as u8);
         }
-        Err(usage) => (State::Unknown, usage.to_string().trim_start_matches("error: ").trim_end().to_owned()),
+        Err(usage) => {
+            (ServiceState::Unknown, usage.to_string().trim_start_matches("error: ").trim_end().to_owned())
+        }
     };
     let word = format!("{state:?}").to_uppercase();
     // If standard output is closed, the exit status still has the result.
@@ -64,15 +66,15 @@ fn main() -> ExitCode {
     ExitCode::from(state as u8)
 }
 
-fn check(cli: Cli) -> Result<(State, String), Trouble> {
+fn check(cli: Cli) -> Result<(ServiceState, String), CheckError> {
     let range = |option, text: &str| {
-        text.parse::<Range>().map_err(|error| Trouble::unknown(format!("{option}: {error}")))
+        text.parse::<Range>().map_err(|error| CheckError::unknown(format!("{option}: {error}")))
     };
     let (warning, critical) = (range("--warning", &cli.warning)?, range("--critical", &cli.critical)?);
     let seconds = cli.timeout.parse().ok().filter(|seconds| (0.001..=3600.0).contains(seconds));
     let seconds: f64 = seconds.ok_or_else(|| {
         let found = &cli.timeout;
-        Trouble::unknown(format!(
+        CheckError::unknown(format!(
             "--timeout: found \"{found}\", expected seconds, more than 0 and at most 3600"
         ))
     })?;
@@ -87,13 +89,13 @@ fn check(cli: Cli) -> Result<(State, String), Trouble> {
     let metrics = metrics.recv_timeout(Duration::from_secs_f64(seconds));
     let metrics = metrics.unwrap_or_else(|_| {
         let text = format!("no response from {host} port {} within {seconds} s", cli.port);
-        Err(Trouble { state: State::Critical, text })
+        Err(CheckError { state: ServiceState::Critical, text })
     })?;
     Ok(judge(&metrics, &warning, &critical, begun.elapsed()))
 }
 
 /// The result for these metrics, and the line that explains it.
-fn judge(metrics: &Metrics, warning: &Range, critical: &Range, took: Duration) -> (State, String) {
+fn judge(metrics: &Metrics, warning: &Range, critical: &Range, took: Duration) -> (ServiceState, String) {
     let complete = metrics.value("pynatconnd_table_complete") == Some(1.0);
     let live = metrics.samples("pynatconnd_mappings").find(|(labels, _)| label(labels, "state") == "live");
     let live = live.map_or(0.0, |(_, value)| value);
@@ -106,11 +108,11 @@ fn judge(metrics: &Metrics, warning: &Range, critical: &Range, took: Duration) -
     let of_ports = ports.map(|(_, used)| (used / PORTS * 100.0).min(100.0));
     let usage = of_table.into_iter().chain(of_ports).fold(0.0, f64::max);
     let state = if critical.alerts(usage) {
-        State::Critical
+        ServiceState::Critical
     } else if warning.alerts(usage) || !complete {
-        State::Warning
+        ServiceState::Warning
     } else {
-        State::Ok
+        ServiceState::Ok
     };
 
     let mut text = format!("{live} mappings");

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use super::{State, Trouble};
+use super::{CheckError, ServiceState};
 
 /// In bytes; more than the daemon ever sends.
 const MAX_RESPONSE: u64 = 16 << 20;
@@ -13,8 +13,8 @@ pub(crate) struct Metrics(String);
 
 impl Metrics {
     /// Requests the metrics; blocks until the response is complete.
-    pub(crate) fn request(host: &str, port: u16) -> Result<Self, Trouble> {
-        let critical = |text: String| Trouble { state: State::Critical, text };
+    pub(crate) fn request(host: &str, port: u16) -> Result<Self, CheckError> {
+        let critical = |text: String| CheckError { state: ServiceState::Critical, text };
         let mut stream = TcpStream::connect((host, port))
             .map_err(|error| critical(format!("cannot connect to {host} port {port}: {error}")))?;
         let broken = |error| critical(format!("the connection to {host} port {port} failed: {error}"));
@@ -27,9 +27,9 @@ impl Metrics {
         Self::read(&response)
     }
 
-    fn read(response: &[u8]) -> Result<Self, Trouble> {
-        let critical = |text: &str| Trouble { state: State::Critical, text: text.to_owned() };
-        let unknown = |text: &str| Trouble { state: State::Unknown, text: text.to_owned() };
+    fn read(response: &[u8]) -> Result<Self, CheckError> {
+        let critical = |text: &str| CheckError { state: ServiceState::Critical, text: text.to_owned() };
+        let unknown = |text: &str| CheckError { state: ServiceState::Unknown, text: text.to_owned() };
         let response = String::from_utf8_lossy(response);
         let status = response.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse::<u16>().ok());
         let (Some(status), Some((head, body))) = (status, response.split_once("\r\n\r\n")) else {
@@ -85,7 +85,7 @@ pub(crate) fn label<'a>(labels: &'a str, name: &str) -> &'a str {
 mod tests {
     use super::*;
 
-    fn read(response: &str) -> Result<Metrics, (State, String)> {
+    fn read(response: &str) -> Result<Metrics, (ServiceState, String)> {
         Metrics::read(response.as_bytes()).map_err(|trouble| (trouble.state, trouble.text))
     }
 
@@ -107,13 +107,16 @@ mod tests {
     #[test]
     fn every_unusable_response_has_its_status() {
         for (response, state) in [
-            ("", State::Critical),
-            ("SSH-2.0-OpenSSH\r\n", State::Critical),
-            ("HTTP/1.0 200 OK\r\ncontent-length: 99\r\n\r\npynatconnd_table_complete 1\n", State::Critical),
-            ("HTTP/1.0 200 OK\r\n\r\nnode_load1 1\n", State::Unknown),
-            ("HTTP/1.0 403 Forbidden\r\n\r\n", State::Unknown),
-            ("HTTP/1.1 404 Not Found\r\n\r\n", State::Unknown),
-            ("HTTP/1.0 500 Internal Server Error\r\n\r\n", State::Critical),
+            ("", ServiceState::Critical),
+            ("SSH-2.0-OpenSSH\r\n", ServiceState::Critical),
+            (
+                "HTTP/1.0 200 OK\r\ncontent-length: 99\r\n\r\npynatconnd_table_complete 1\n",
+                ServiceState::Critical,
+            ),
+            ("HTTP/1.0 200 OK\r\n\r\nnode_load1 1\n", ServiceState::Unknown),
+            ("HTTP/1.0 403 Forbidden\r\n\r\n", ServiceState::Unknown),
+            ("HTTP/1.1 404 Not Found\r\n\r\n", ServiceState::Unknown),
+            ("HTTP/1.0 500 Internal Server Error\r\n\r\n", ServiceState::Critical),
         ] {
             assert_eq!(read(response).err().map(|(state, _)| state), Some(state), "{response}");
         }

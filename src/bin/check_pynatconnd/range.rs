@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The values without an alert, or with `@` the values with one.
+/// The values that cause no alert; with `@`, the values that cause one.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Range {
     start: f64,
@@ -13,7 +13,7 @@ pub(crate) struct Range {
 }
 
 impl Range {
-    /// Whether a value is an alert.
+    /// Whether a value causes an alert.
     pub(crate) fn alerts(&self, value: f64) -> bool {
         (self.start..=self.end).contains(&value) == self.inside
     }

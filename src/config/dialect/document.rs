@@ -1,8 +1,8 @@
-//! A whole file: its sections with their keys, each with the line it is on.
+//! A complete file: its sections and keys, each with its line number.
 
 use std::collections::HashMap;
 
-use super::{encoding, fault::Fault, line, value, value::Value};
+use super::{encoding, fault::Fault, line, value, value::ConfigValue};
 
 /// Index of a [`Section`] in its [`Document`].
 pub(in crate::config) type SectionId = usize;
@@ -10,11 +10,11 @@ pub(in crate::config) type SectionId = usize;
 /// The section for the keys before the first section header.
 pub(in crate::config) const ROOT: SectionId = 0;
 
-/// A key with its value as the file has it, before interpolation.
+/// A key and its value in the file, before interpolation.
 #[derive(Debug)]
-pub(in crate::config) struct Entry {
+pub(in crate::config) struct FileKey {
     pub(in crate::config) key: String,
-    pub(in crate::config) value: Value,
+    pub(in crate::config) value: ConfigValue,
     pub(in crate::config) line: usize,
 }
 
@@ -23,31 +23,31 @@ pub(in crate::config) struct Entry {
 pub(in crate::config) struct Section {
     pub(in crate::config) name: String,
     pub(in crate::config) line: usize,
-    pub(in crate::config) entries: Vec<Entry>,
+    pub(in crate::config) keys: Vec<FileKey>,
     pub(in crate::config) subsections: Vec<SectionId>,
     depth: usize,
     /// The root section is its own parent.
     pub(super) parent: SectionId,
-    pub(super) names: HashMap<String, Member>,
+    pub(super) names: HashMap<String, NamedItem>,
 }
 
 /// What a name means in a section. Keys and subsections share one set of names.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Member {
-    Entry(usize),
+pub(super) enum NamedItem {
+    Key(usize),
     Section(SectionId),
 }
 
 impl Section {
     fn new(name: String, line: usize, depth: usize, parent: SectionId) -> Section {
-        let (entries, subsections) = (Vec::new(), Vec::new());
-        Section { name, line, entries, subsections, depth, parent, names: HashMap::new() }
+        let (keys, subsections) = (Vec::new(), Vec::new());
+        Section { name, line, keys, subsections, depth, parent, names: HashMap::new() }
     }
 
-    /// Index of a key in `entries`.
-    pub(in crate::config) fn entry(&self, key: &str) -> Option<usize> {
+    /// Index of a key in `keys`.
+    pub(in crate::config) fn key_index(&self, key: &str) -> Option<usize> {
         match self.names.get(key) {
-            Some(Member::Entry(index)) => Some(*index),
+            Some(NamedItem::Key(index)) => Some(*index),
             _ => None,
         }
     }
@@ -55,7 +55,7 @@ impl Section {
     /// The subsection with this name.
     pub(in crate::config) fn subsection(&self, name: &str) -> Option<SectionId> {
         match self.names.get(name) {
-            Some(Member::Section(id)) => Some(*id),
+            Some(NamedItem::Section(id)) => Some(*id),
             _ => None,
         }
     }
@@ -123,7 +123,7 @@ impl Document {
         let id = self.sections.len();
         self.sections.push(Section::new(header.name.clone(), line, depth, parent));
         self.sections[parent].subsections.push(id);
-        self.sections[parent].names.insert(header.name, Member::Section(id));
+        self.sections[parent].names.insert(header.name, NamedItem::Section(id));
         Ok(id)
     }
 
@@ -135,15 +135,15 @@ impl Document {
         };
         let (value, end) = match value::triple_quoted(rest, &lines[at + 1..]) {
             None => (value::parse(rest).map_err(|expected| Fault::new(line, text, expected))?, at),
-            Some(Ok((value, more))) => (Value::Text(value), at + more),
+            Some(Ok((value, more))) => (ConfigValue::Text(value), at + more),
             Some(Err(expected)) => return Err(Fault::new(line, text, expected)),
         };
         if let Some(first) = self.line_of(current, &key) {
             return Err(Fault::new(line, text, format!("each key only once (line {first} has it)")));
         }
         let section = &mut self.sections[current];
-        section.names.insert(key.clone(), Member::Entry(section.entries.len()));
-        section.entries.push(Entry { key, value, line });
+        section.names.insert(key.clone(), NamedItem::Key(section.keys.len()));
+        section.keys.push(FileKey { key, value, line });
         Ok(end)
     }
 
@@ -151,8 +151,8 @@ impl Document {
     fn line_of(&self, section: SectionId, name: &str) -> Option<usize> {
         let section = &self.sections[section];
         Some(match section.names.get(name)? {
-            Member::Entry(index) => section.entries[*index].line,
-            Member::Section(id) => self.sections[*id].line,
+            NamedItem::Key(index) => section.keys[*index].line,
+            NamedItem::Section(id) => self.sections[*id].line,
         })
     }
 }

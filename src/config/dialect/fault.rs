@@ -1,6 +1,6 @@
 //! The reason why a text is not in the dialect.
 
-/// What stops the parser.
+/// An error of the parser: where it stopped, what it found and what it expected.
 #[derive(Debug, PartialEq)]
 pub(in crate::config) struct Fault {
     /// Counted from 1.

@@ -5,8 +5,8 @@
 //! `%(name)s` in an unknown key is not an error.
 
 use super::{
-    document::{Document, Member, SectionId},
-    value::Value,
+    document::{Document, NamedItem, SectionId},
+    value::ConfigValue,
 };
 
 /// Limit of the replacements in one value. Nested names would otherwise let a small file grow without bound.
@@ -15,13 +15,13 @@ const MAX_REPLACEMENTS: usize = 1000;
 /// A value with every name replaced, and the keys that it used.
 #[derive(Debug)]
 pub(in crate::config) struct Interpolated {
-    pub(in crate::config) value: Value,
+    pub(in crate::config) value: ConfigValue,
     pub(in crate::config) used: Vec<(SectionId, usize)>,
 }
 
 /// Why a value cannot be interpolated.
 #[derive(Debug, PartialEq)]
-pub(in crate::config) enum Failure {
+pub(in crate::config) enum InterpolationError {
     /// No section has that key.
     Missing(String),
     /// The key refers to itself.
@@ -32,18 +32,18 @@ pub(in crate::config) enum Failure {
     TooMany,
 }
 
-impl Failure {
+impl InterpolationError {
     /// What the file should have, to follow "expected".
     pub(in crate::config) fn expected(&self) -> String {
         match self {
-            Failure::Missing(name) => {
+            InterpolationError::Missing(name) => {
                 format!("{name} to be a key of this section or of a DEFAULT section")
             }
-            Failure::Loop(name) => format!("{name} not to refer to itself"),
-            Failure::NotText(name) => {
+            InterpolationError::Loop(name) => format!("{name} not to refer to itself"),
+            InterpolationError::NotText(name) => {
                 format!("{name} to be a key with a single value, and DEFAULT to be a section")
             }
-            Failure::TooMany => format!("at most {MAX_REPLACEMENTS} replacements in one value"),
+            InterpolationError::TooMany => format!("at most {MAX_REPLACEMENTS} replacements in one value"),
         }
     }
 }
@@ -54,14 +54,14 @@ impl Document {
         &self,
         section: SectionId,
         entry: usize,
-    ) -> Result<Interpolated, Failure> {
-        let entry = &self.sections[section].entries[entry];
+    ) -> Result<Interpolated, InterpolationError> {
+        let entry = &self.sections[section].keys[entry];
         let mut used = Vec::new();
         let mut replace = |text: &str| self.replace(text, section, &mut vec![&entry.key], &mut used);
         let value = match &entry.value {
-            Value::Text(text) => Value::Text(replace(text)?),
-            Value::List(members) => {
-                Value::List(members.iter().map(|member| replace(member)).collect::<Result<_, _>>()?)
+            ConfigValue::Text(text) => ConfigValue::Text(replace(text)?),
+            ConfigValue::List(members) => {
+                ConfigValue::List(members.iter().map(|member| replace(member)).collect::<Result<_, _>>()?)
             }
         };
         Ok(Interpolated { value, used })
@@ -74,19 +74,19 @@ impl Document {
         section: SectionId,
         trail: &mut Vec<&'a str>,
         used: &mut Vec<(SectionId, usize)>,
-    ) -> Result<String, Failure> {
+    ) -> Result<String, InterpolationError> {
         let mut replaced = String::new();
         while let Some((before, name, rest)) = next_name(text) {
             let (id, index) = self.find(name, section)?;
             used.push((id, index));
             if used.len() > MAX_REPLACEMENTS {
-                return Err(Failure::TooMany);
+                return Err(InterpolationError::TooMany);
             }
             if trail.contains(&name) {
-                return Err(Failure::Loop(name.to_owned()));
+                return Err(InterpolationError::Loop(name.to_owned()));
             }
-            let Value::Text(inner) = &self.sections[id].entries[index].value else {
-                return Err(Failure::NotText(name.to_owned()));
+            let ConfigValue::Text(inner) = &self.sections[id].keys[index].value else {
+                return Err(InterpolationError::NotText(name.to_owned()));
             };
             trail.push(name);
             replaced.push_str(before);
@@ -99,24 +99,24 @@ impl Document {
     }
 
     /// The key that a name means in a section.
-    fn find(&self, name: &str, from: SectionId) -> Result<(SectionId, usize), Failure> {
+    fn find(&self, name: &str, from: SectionId) -> Result<(SectionId, usize), InterpolationError> {
         let mut id = from;
         loop {
             let section = &self.sections[id];
-            if let Some(index) = section.entry(name) {
+            if let Some(index) = section.key_index(name) {
                 return Ok((id, index));
             }
             match section.names.get("DEFAULT") {
-                Some(Member::Entry(_)) => return Err(Failure::NotText(name.to_owned())),
-                Some(Member::Section(default)) => {
-                    if let Some(index) = self.sections[*default].entry(name) {
+                Some(NamedItem::Key(_)) => return Err(InterpolationError::NotText(name.to_owned())),
+                Some(NamedItem::Section(default)) => {
+                    if let Some(index) = self.sections[*default].key_index(name) {
                         return Ok((*default, index));
                     }
                 }
                 None => {}
             }
             if section.parent == id {
-                return Err(Failure::Missing(name.to_owned()));
+                return Err(InterpolationError::Missing(name.to_owned()));
             }
             id = section.parent;
         }
@@ -136,7 +136,7 @@ mod tests {
     use super::super::document::ROOT;
     use super::*;
 
-    fn read(text: &str) -> Result<Value, Failure> {
+    fn read(text: &str) -> Result<ConfigValue, InterpolationError> {
         let document = Document::read(text.as_bytes()).unwrap();
         let section = document.section(ROOT).subsections[0];
         document.interpolate(section, 0).map(|read| read.value)
@@ -144,13 +144,13 @@ mod tests {
 
     #[test]
     fn names_are_looked_up_from_the_inner_to_the_outer_sections() {
-        let text = |text: &str| Ok(Value::Text(text.to_owned()));
+        let text = |text: &str| Ok(ConfigValue::Text(text.to_owned()));
         assert_eq!(read("a = top\n[s]\nx = %(a)s-%(b)s\nb = own"), text("top-own"));
         assert_eq!(read("[s]\nx = %(a)s\n[[DEFAULT]]\na = near\n[DEFAULT]\na = far"), text("near"));
         assert_eq!(read("[s]\nx = 100% %(a) %()"), text("100% %(a) %()"));
-        assert_eq!(read("[s]\nx = %(a)s"), Err(Failure::Missing("a".to_owned())));
-        assert_eq!(read("[s]\nx = %(a)s\na = %(x)s"), Err(Failure::Loop("x".to_owned())));
-        assert_eq!(read("[s]\nx = %(a)s\na = 1, 2"), Err(Failure::NotText("a".to_owned())));
+        assert_eq!(read("[s]\nx = %(a)s"), Err(InterpolationError::Missing("a".to_owned())));
+        assert_eq!(read("[s]\nx = %(a)s\na = %(x)s"), Err(InterpolationError::Loop("x".to_owned())));
+        assert_eq!(read("[s]\nx = %(a)s\na = 1, 2"), Err(InterpolationError::NotText("a".to_owned())));
     }
 
     #[test]
@@ -159,6 +159,6 @@ mod tests {
         for n in 1..=40 {
             text.push_str(&format!("k{n} = %(k{0})s%(k{0})s\n", n - 1));
         }
-        assert_eq!(read(&text), Err(Failure::TooMany));
+        assert_eq!(read(&text), Err(InterpolationError::TooMany));
     }
 }

@@ -4,8 +4,8 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{
     document::{Document, ROOT, SectionId},
-    interpolation::Failure,
-    value::Value,
+    interpolation::InterpolationError,
+    value::ConfigValue,
 };
 
 fn recorded() -> Map<String, Json> {
@@ -14,17 +14,17 @@ fn recorded() -> Map<String, Json> {
     serde_json::from_str(&text.replace("AttributeError", "TypeError")).unwrap()
 }
 
-fn json_of(value: &Value) -> Json {
+fn json_of(value: &ConfigValue) -> Json {
     match value {
-        Value::Text(text) => json!(text),
-        Value::List(members) => json!(members),
+        ConfigValue::Text(text) => json!(text),
+        ConfigValue::List(members) => json!(members),
     }
 }
 
 /// A section as in ConfigObj: an object with a value for each key and an object for each subsection.
 fn mapping(document: &Document, id: SectionId, value: &impl Fn(SectionId, usize) -> Json) -> Json {
     let section = document.section(id);
-    let keys = section.entries.iter().enumerate().map(|(at, entry)| (entry.key.clone(), value(id, at)));
+    let keys = section.keys.iter().enumerate().map(|(at, entry)| (entry.key.clone(), value(id, at)));
     let names = section.subsections.iter().map(|id| {
         let name = document.section(*id).name.clone();
         (name, mapping(document, *id, value))
@@ -33,7 +33,7 @@ fn mapping(document: &Document, id: SectionId, value: &impl Fn(SectionId, usize)
 }
 
 fn raw(document: &Document) -> Json {
-    mapping(document, ROOT, &|id, at| json_of(&document.section(id).entries[at].value))
+    mapping(document, ROOT, &|id, at| json_of(&document.section(id).keys[at].value))
 }
 
 fn interpolated(document: &Document) -> Json {
@@ -41,10 +41,10 @@ fn interpolated(document: &Document) -> Json {
         Ok(read) => json_of(&read.value),
         Err(failure) => {
             let class = match failure {
-                Failure::Missing(_) => "MissingInterpolationOption",
-                Failure::Loop(_) => "InterpolationLoopError",
-                Failure::NotText(_) => "TypeError",
-                Failure::TooMany => panic!("no recorded case has this failure"),
+                InterpolationError::Missing(_) => "MissingInterpolationOption",
+                InterpolationError::Loop(_) => "InterpolationLoopError",
+                InterpolationError::NotText(_) => "TypeError",
+                InterpolationError::TooMany => panic!("no recorded case has this failure"),
             };
             json!({ "failure": class })
         }

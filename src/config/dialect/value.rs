@@ -11,7 +11,7 @@ use super::tokens::{is_space, only_comment_from, skip_space, unquote};
 
 /// A value as the file has it.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::config) enum Value {
+pub(in crate::config) enum ConfigValue {
     /// A single text, which can be empty.
     Text(String),
     /// A value with a comma outside quotes. A comma alone is the empty list.
@@ -19,33 +19,33 @@ pub(in crate::config) enum Value {
 }
 
 /// The value as a file can have it, without quotes.
-impl fmt::Display for Value {
+impl fmt::Display for ConfigValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Value::Text(text) => f.write_str(text),
-            Value::List(members) if members.len() < 2 => write!(f, "{},", members.concat()),
-            Value::List(members) => f.write_str(&members.join(", ")),
+            ConfigValue::Text(text) => f.write_str(text),
+            ConfigValue::List(members) if members.len() < 2 => write!(f, "{},", members.concat()),
+            ConfigValue::List(members) => f.write_str(&members.join(", ")),
         }
     }
 }
 
 /// Reads a value that ends on its line. The error is the text that was expected.
-pub(in crate::config) fn parse(text: &str) -> Result<Value, &'static str> {
+pub(in crate::config) fn parse(text: &str) -> Result<ConfigValue, &'static str> {
     let chars: Vec<char> = text.chars().collect();
     let Some(last) = start_of_last(&chars) else {
         // A comma alone is the empty list: a member cannot be empty.
         let empty_list = chars.first() == Some(&',') && only_comment_from(&chars, 1);
-        return if empty_list { Ok(Value::List(Vec::new())) } else { Err(mistake(&chars)) };
+        return if empty_list { Ok(ConfigValue::List(Vec::new())) } else { Err(mistake(&chars)) };
     };
     let end = end_of_last(&chars, last).unwrap_or(last);
     if last == 0 {
-        return Ok(Value::Text(unquote(&chars[..end])));
+        return Ok(ConfigValue::Text(unquote(&chars[..end])));
     }
     let mut members = split(&chars[..last]).ok_or(EMPTY_MEMBER)?;
     if end > last {
         members.push(unquote(&chars[last..end]));
     }
-    Ok(Value::List(members))
+    Ok(ConfigValue::List(members))
 }
 
 const EMPTY_MEMBER: &str = "a list member between two commas (\"\" for an empty text)";
@@ -55,16 +55,18 @@ fn mistake(chars: &[char]) -> &'static str {
     match chars.first() {
         Some(',') => EMPTY_MEMBER,
         Some('"' | '\'') => "the same quote at the end of the quoted text, then only a comma or a comment",
-        _ if chars.iter().any(|c| *c == '"' || *c == '\'') => "quotes around a whole list member, or none",
+        _ if chars.iter().any(|c| *c == '"' || *c == '\'') => {
+            "quotes around the complete list member, or no quotes"
+        }
         _ => EMPTY_MEMBER,
     }
 }
 
 /// Finds where the last member begins. This can be the end of the text or a comment.
 ///
-/// ConfigObj prefers as many members as possible, each as short as possible. If the rest then cannot be
-/// read, it tries a longer member, or one that begins with white space. This search runs backwards: at each
-/// position the result for the rest is already known, so no position is searched twice.
+/// ConfigObj prefers as many members as possible, each as short as possible. If the rest then cannot be read,
+/// it tries a longer member, or one that begins with white space. This search runs backwards. At each position
+/// the result for the rest is known already, so no position is searched twice.
 fn start_of_last(chars: &[char]) -> Option<usize> {
     // after[i]: where the last member begins if reading starts at i.
     let mut after: Vec<Option<usize>> = vec![None; chars.len() + 1];
@@ -182,12 +184,12 @@ fn before_closing<'a>(line: &'a str, quotes: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    fn list(members: &[&str]) -> Result<Value, &'static str> {
-        Ok(Value::List(members.iter().map(|member| (*member).to_owned()).collect()))
+    fn list(members: &[&str]) -> Result<ConfigValue, &'static str> {
+        Ok(ConfigValue::List(members.iter().map(|member| (*member).to_owned()).collect()))
     }
 
-    fn text(text: &str) -> Result<Value, &'static str> {
-        Ok(Value::Text(text.to_owned()))
+    fn text(text: &str) -> Result<ConfigValue, &'static str> {
+        Ok(ConfigValue::Text(text.to_owned()))
     }
 
     #[test]
@@ -210,7 +212,9 @@ mod tests {
 
     #[test]
     fn a_long_list_does_not_overflow_the_stack() {
-        let Ok(Value::List(members)) = parse(&"a, ".repeat(50_000)) else { panic!("this must be a list") };
+        let Ok(ConfigValue::List(members)) = parse(&"a, ".repeat(50_000)) else {
+            panic!("this must be a list")
+        };
         assert_eq!(members.len(), 50_000);
     }
 }

@@ -1,4 +1,4 @@
-//! `/debug`: the whole table.
+//! `/debug`: all mappings by the configured key.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,8 @@ use super::mapping::LegacyMapping;
 use crate::config::Key;
 use crate::http::app::App;
 use crate::http::response::{self, Response};
-use crate::mapping::{KeyValue, Mapping, Protocol};
+use crate::mapping::{Mapping, Protocol};
+use crate::tuples::KeyValue;
 
 /// Mappings in one piece of the body.
 const MAPPINGS_PER_PIECE: usize = 256;

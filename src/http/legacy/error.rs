@@ -1,4 +1,4 @@
-//! Errors, as the Python program wrote them. What it did not know is one line of plain text.
+//! Errors as the Python program wrote them. Errors that it did not have are one line of plain text.
 
 use hyper::StatusCode;
 

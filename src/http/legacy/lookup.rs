@@ -12,7 +12,8 @@ use crate::http::app::App;
 use crate::http::counters::LookupOutcome;
 use crate::http::response::{self, Response};
 use crate::http::route::{self, RouteLabel};
-use crate::mapping::{KeyValue, Protocol};
+use crate::mapping::Protocol;
+use crate::tuples::KeyValue;
 
 /// How long a lookup that found nothing waits for the table to become complete.
 pub(super) const TABLE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -62,7 +63,7 @@ pub(in crate::http) async fn answer(app: &App, key: Key, uri: &Uri) -> Response 
                 }
                 None => {
                     count(app, LookupOutcome::Undecided);
-                    let text = "not found, but the kernel's table is still being read: try again";
+                    let text = "not found, but the table is incomplete: try again";
                     let undecided = response::line(StatusCode::SERVICE_UNAVAILABLE, text);
                     return response::with_header(undecided, RETRY_AFTER, "1");
                 }

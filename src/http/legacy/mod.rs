@@ -1,9 +1,8 @@
 //! The routes of the Python program, byte for byte: `/{key_name}/{value}`, `/debug` and `/nagios`; and
 //! `/{value}`, which its README shows.
 //!
-//! The intended differences are listed in doc/OPERATIONS.md: a value that is not valid gets 400 and a
-//! line that says so, HEAD works, and a lookup that cannot be decided because the table is incomplete
-//! gets 503.
+//! doc/OPERATIONS.md lists the intended differences: an invalid value gets 400 and one line of text, HEAD
+//! works, and a lookup that finds nothing in an incomplete table gets 503.
 //!
 //! `lookup`, `debug` and `nagios` each serve the routes of that name, `mapping` writes a mapping, and
 //! `error` writes errors.

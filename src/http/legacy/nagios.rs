@@ -39,8 +39,8 @@ struct ThreadStat {
 
 /// The counters of the daemon under the names of the Python program.
 ///
-/// `queue_size` is 0: the only queue is the event socket, and it is drained first. The threads are
-/// alive: if one dies, the process exits.
+/// `queue_size` is 0: the only queue is the event socket, and it is drained first. `is_alive` is true: if
+/// a thread ends, the process exits.
 pub(in crate::http) async fn answer(app: &App) -> Response {
     let size = match app.tracker.read(|table, _| table.live() + table.closed()).await {
         Ok(answer) => answer.value,
@@ -50,7 +50,7 @@ pub(in crate::http) async fn answer(app: &App) -> Response {
     let alive_time = app.clock.now().since(app.started).as_secs_f64();
     let parts = ["GarbageCollector", "HTTPServer", "NetFilter", "QueueWorker"];
     response::json(&Nagios {
-        expired_data: stats.expired.get(),
+        expired_data: stats.removed_after_life_span.get(),
         http_stat: HttpStat {
             // `no_of_requests` does not count bad requests of /v1/lookup, so this does not either.
             bad_requests: [RouteLabel::Legacy, RouteLabel::Auth]
@@ -64,7 +64,7 @@ pub(in crate::http) async fn answer(app: &App) -> Response {
                 + counters.lookups.sum(LookupOutcome::Undecided),
         },
         number_of_created_items: stats.created_by_event.get() + stats.created_by_dump.get(),
-        number_of_deleted_items: stats.deleted.get(),
+        number_of_deleted_items: stats.removed_after_del_delay.get(),
         prgm_start_time: app.started.wall as f64 / 1000.0,
         queue_size: 0,
         shared_data_size: size,

@@ -17,7 +17,7 @@ use crate::http::route::RouteLabel;
 use crate::mapping::{Mapping, Protocol};
 use crate::question::Question;
 
-/// Matches among which the best is chosen.
+/// The maximum number of matches among which the best is chosen.
 const MAX_MATCHES: usize = 1000;
 
 /// Looks up the client that the headers name.

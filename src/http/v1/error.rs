@@ -1,4 +1,4 @@
-//! Errors as JSON: what is wrong, and how to fix it.
+//! Errors as JSON: the error, and a hint how to fix it.
 
 use hyper::StatusCode;
 use serde::Serialize;
@@ -8,7 +8,7 @@ use crate::http::response::{self, Response};
 use crate::http::route::ROUTES;
 use crate::tracker;
 
-/// What is wrong with a request, and how to fix it.
+/// An error response: the error, and a hint how to fix it.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::http) struct Failure {
     pub(super) status: StatusCode,
@@ -43,7 +43,7 @@ impl From<tracker::Error> for Failure {
         Self {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             error: response::TRACKER_FAILED.to_owned(),
-            hint: "the daemon exits and must be restarted: see its log".to_owned(),
+            hint: "the daemon is about to exit: its log has the reason".to_owned(),
         }
     }
 }

@@ -6,21 +6,22 @@ use std::time::Duration;
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderValue};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request};
 use serde::Serialize;
 
 use super::error::Failure;
 use super::mapping::Match;
 use super::request::LookupRequest;
-use super::stream::{NDJSON, PIECES_AHEAD, write_line};
+use super::stream::{NDJSON, PIECES_AHEAD, head, write_line};
 use crate::http::app::App;
 use crate::http::response::{self, BodyError, Response};
 use crate::question::Question;
 use crate::table::Change;
-use crate::tracker::Listener;
+use crate::tracker::ChangeListener;
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
-/// A quiet stream sends something in this time, so that both sides notice when the other is gone.
+/// After this time without a change, a stream sends a heartbeat, so that each side notices if the other
+/// one is gone.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,31 +46,33 @@ impl StreamFormat {
         }
     }
 
-    fn write(self, out: &mut Vec<u8>, event: &Event) {
-        match self {
-            StreamFormat::Lines => write_line(out, event),
-            StreamFormat::ServerSent => {
-                let (name, data) = match event {
-                    Event::Opened { mapping } => ("opened", serde_json::to_string(mapping)),
-                    Event::Closed { mapping } => ("closed", serde_json::to_string(mapping)),
-                    Event::Lost { .. } | Event::Alive => ("", serde_json::to_string(event)),
-                };
-                let data = data.unwrap_or_default();
-                let text = match event {
-                    // A comment, which clients ignore.
-                    Event::Alive => ":\n\n".to_owned(),
-                    Event::Lost { count } => format!("event: lost\ndata: {{\"count\":{count}}}\n\n"),
-                    Event::Opened { .. } | Event::Closed { .. } => format!("event: {name}\ndata: {data}\n\n"),
-                };
-                out.extend_from_slice(text.as_bytes());
+    fn write(self, out: &mut Vec<u8>, event: &StreamEvent) {
+        match (self, event) {
+            (StreamFormat::Lines, event) => write_line(out, event),
+            (StreamFormat::ServerSent, StreamEvent::Opened { mapping }) => {
+                write_server_sent(out, "opened", mapping)
             }
+            (StreamFormat::ServerSent, StreamEvent::Closed { mapping }) => {
+                write_server_sent(out, "closed", mapping)
+            }
+            (StreamFormat::ServerSent, StreamEvent::Lost { count }) => {
+                write_server_sent(out, "lost", &serde_json::json!({ "count": count }));
+            }
+            // A comment, which clients ignore.
+            (StreamFormat::ServerSent, StreamEvent::Alive) => out.extend_from_slice(b":\n\n"),
         }
     }
 }
 
+fn write_server_sent(out: &mut Vec<u8>, name: &str, data: &impl Serialize) {
+    out.extend_from_slice(format!("event: {name}\ndata: ").as_bytes());
+    write_line(out, data);
+    out.push(b'\n');
+}
+
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
-enum Event {
+enum StreamEvent {
     Opened {
         mapping: Match,
     },
@@ -80,7 +83,7 @@ enum Event {
     Lost {
         count: u64,
     },
-    /// No event for a while.
+    /// The heartbeat: no event for a while.
     Alive,
 }
 
@@ -88,14 +91,13 @@ enum Event {
 pub(in crate::http) fn answer(app: Arc<App>, request: &Request<Incoming>) -> Result<Response, Failure> {
     let question = LookupRequest::without_wait(request.uri().query())?;
     let format = StreamFormat::of(request);
-    let (sender, body) = Channel::new(PIECES_AHEAD);
     if request.method() == Method::HEAD {
-        let mut response = response::empty(StatusCode::OK);
-        response.headers_mut().insert(hyper::header::CONTENT_TYPE, format.content_type());
-        return Ok(response);
+        return Ok(head(format.content_type()));
     }
-    // Before the response: a client that has its header misses nothing that follows.
-    let listener = app.tracker.listen();
+    let (sender, body) = Channel::new(PIECES_AHEAD);
+    // Listening starts before the response, so a client that has received its header misses no later
+    // change.
+    let listener = app.tracker.listen_for_changes();
     tokio::spawn(async move { send(&app, &question, format, listener, sender).await });
     let response = response::stream(format.content_type(), body);
     Ok(response::with_header(response, CACHE_CONTROL, "no-store"))
@@ -105,7 +107,7 @@ async fn send(
     app: &App,
     question: &Question,
     format: StreamFormat,
-    mut listener: Listener,
+    mut listener: ChangeListener,
     mut sender: Sender<Bytes, BodyError>,
 ) {
     let mut stopping = app.stopping.clone();
@@ -115,14 +117,14 @@ async fn send(
             next = tokio::time::timeout(HEARTBEAT, listener.next()) => match next {
                 Ok(Some((lost, changes))) => {
                     if lost > 0 {
-                        format.write(&mut piece, &Event::Lost { count: lost });
+                        format.write(&mut piece, &StreamEvent::Lost { count: lost });
                     }
                     for change in changes {
                         write_change(&mut piece, format, question, &change);
                     }
                 }
                 Ok(None) => return,
-                Err(_) => format.write(&mut piece, &Event::Alive),
+                Err(_) => format.write(&mut piece, &StreamEvent::Alive),
             },
             _ = stopping.wait_for(|stopping| *stopping) => return,
         }
@@ -137,8 +139,8 @@ fn write_change(piece: &mut Vec<u8>, format: StreamFormat, question: &Question, 
     if question.matches(mapping) {
         let found = Match::from(mapping);
         let event = match change {
-            Change::Opened(_) => Event::Opened { mapping: found },
-            Change::Closed(_) => Event::Closed { mapping: found },
+            Change::Opened(_) => StreamEvent::Opened { mapping: found },
+            Change::Closed(_) => StreamEvent::Closed { mapping: found },
         };
         format.write(piece, &event);
     }

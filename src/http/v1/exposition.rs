@@ -1,4 +1,4 @@
-//! The two text formats of `/metrics`: which of them a client gets, and how metrics are written.
+//! The two text formats of `/metrics`: chooses the format for a client, and writes metrics.
 
 use std::fmt;
 
@@ -38,8 +38,8 @@ pub(super) fn wants_openmetrics<'a>(accepted: impl Iterator<Item = &'a str>) -> 
     openmetrics > 0.0 && openmetrics >= prometheus
 }
 
-/// Prometheus' text format has no units, no end and no type `info`, and it has a counter's suffix in its
-/// description too.
+/// Converts a page to Prometheus' text format. This has no units, no end marker and no type `info`, and
+/// the description of a counter has its suffix too.
 pub(super) fn to_prometheus(openmetrics: &str) -> String {
     let mut page = String::with_capacity(openmetrics.len());
     let mut help = "";
@@ -67,7 +67,7 @@ pub(super) fn to_prometheus(openmetrics: &str) -> String {
 }
 
 /// The labels of a sample: names and values.
-pub(super) type Labels<const N: usize, V> = [(&'static str, V); N];
+pub(super) type SampleLabels<const N: usize, V> = [(&'static str, V); N];
 
 /// A page, while it is written.
 pub(super) struct Page<'a>(DescriptorEncoder<'a>);
@@ -81,7 +81,7 @@ impl<'a> Page<'a> {
         &mut self,
         name: &str,
         help: &str,
-        labels: Labels<N, &str>,
+        labels: SampleLabels<N, &str>,
     ) -> fmt::Result {
         self.0.encode_descriptor(name, &sentence(help), None, MetricType::Info)?.encode_info(&labels)
     }
@@ -100,7 +100,7 @@ impl<'a> Page<'a> {
         &mut self,
         name: &str,
         help: &str,
-        samples: impl IntoIterator<Item = (Labels<N, V>, u64)>,
+        samples: impl IntoIterator<Item = (SampleLabels<N, V>, u64)>,
     ) -> fmt::Result {
         let help = sentence(help);
         let mut metric = self.0.encode_descriptor(name, &help, None, MetricType::Gauge)?;
@@ -127,7 +127,7 @@ impl<'a> Page<'a> {
         &mut self,
         name: &str,
         help: &str,
-        samples: impl IntoIterator<Item = (Labels<N, V>, u64)>,
+        samples: impl IntoIterator<Item = (SampleLabels<N, V>, u64)>,
     ) -> fmt::Result {
         let help = sentence(help);
         let mut metric = self.0.encode_descriptor(name, &help, None, MetricType::Counter)?;
@@ -149,7 +149,7 @@ impl<'a> Page<'a> {
         &mut self,
         name: &str,
         help: &str,
-        samples: impl IntoIterator<Item = (Labels<N, &'static str>, Times)>,
+        samples: impl IntoIterator<Item = (SampleLabels<N, &'static str>, Times)>,
     ) -> fmt::Result {
         let help = sentence(help);
         let mut metric =

@@ -11,15 +11,16 @@ pub(in crate::http) fn healthz() -> Response {
     response::json_text(StatusCode::OK, r#"{"healthy":true}"#)
 }
 
-/// 200 once the kernel's table has been read completely, and 503 during a resync.
+/// 200 while the table is complete, otherwise 503: during a resync, or if the kernel does not report
+/// connections.
 pub(in crate::http) fn readyz(app: &App) -> Response {
     if app.tracker.is_complete() {
         response::json_text(StatusCode::OK, r#"{"ready":true}"#)
     } else {
         error(
             StatusCode::SERVICE_UNAVAILABLE,
-            "the kernel's table is still being read",
-            "try again shortly: until then lookups are answered with complete: false",
+            "the table is incomplete",
+            "try again shortly; if nf_conntrack_events is 0, set it to 1. Until then lookups report complete: false",
         )
     }
 }

@@ -20,11 +20,11 @@ use crate::mapping::Mapping;
 use crate::question::Question;
 use crate::table::Change;
 
-/// Matches of one lookup; `/v1/mappings` returns more.
+/// The maximum number of matches of one lookup; `/v1/mappings` returns more.
 const MAX_MATCHES: usize = 1000;
-/// Lookups of one POST.
+/// The maximum number of lookups in one POST.
 const MAX_LOOKUPS: usize = 1000;
-/// Bytes of one POST body.
+/// The maximum size of the body of a POST in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
 /// The body of a POST must arrive within this time.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,8 +52,8 @@ impl LookupResponse {
     }
 }
 
-/// Whether the request may mean more than one mapping: more than one live mapping or, if there is no
-/// live one, more than one closed mapping.
+/// Whether the request matches more than one mapping of the best state: several live ones or, if there is
+/// no live one, several closed ones.
 fn is_ambiguous(found: &[Mapping]) -> bool {
     let live = found.iter().filter(|mapping| mapping.is_live()).count();
     if live == 0 { found.len() > 1 } else { live > 1 }
@@ -99,7 +99,7 @@ pub(in crate::http) async fn many(app: &App, body: Incoming) -> Result<Response,
     if lookups.len() > MAX_LOOKUPS {
         return Err(too_large(&format!("{} lookups in one request, at most {MAX_LOOKUPS}", lookups.len())));
     }
-    // All are read before the first is answered, so that one bad lookup costs little.
+    // All lookups are parsed before the first one is answered, so that an invalid one costs little.
     let mut requests = Vec::with_capacity(lookups.len());
     for (index, lookup) in lookups.iter().enumerate() {
         let request = LookupRequest::from_json(lookup).map_err(|failure| {
@@ -144,7 +144,7 @@ async fn find_or_wait(app: &App, request: &LookupRequest) -> Result<LookupRespon
     let Some(wait) = request.wait else { return find(app, &request.question).await };
     let deadline = Instant::now() + wait;
     // Listening starts before the first lookup, so that no change in between is missed.
-    let mut listener = app.tracker.listen();
+    let mut listener = app.tracker.listen_for_changes();
     let mut stopping = app.stopping.clone();
     loop {
         let response = find(app, &request.question).await?;
@@ -166,7 +166,7 @@ async fn find_or_wait(app: &App, request: &LookupRequest) -> Result<LookupRespon
             _ = stopping.wait_for(|stopping| *stopping) => true,
         };
         if over {
-            // Once more: the kernel may have a connection that it sent no event for.
+            // One last lookup: the kernel may have a connection for which it sent no event.
             return find(app, &request.question).await;
         }
     }

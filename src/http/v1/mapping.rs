@@ -25,7 +25,7 @@ pub(super) struct Match {
     reply_zone: Option<u16>,
     /// Only for ICMP and ICMPv6, whose identifiers are in the port fields.
     #[serde(skip_serializing_if = "Option::is_none")]
-    icmp: Option<Icmp>,
+    icmp: Option<IcmpFields>,
     id: u32,
     mark: u32,
     nat: Vec<&'static str>,
@@ -36,7 +36,7 @@ pub(super) struct Match {
 }
 
 #[derive(Debug, Serialize)]
-struct Icmp {
+struct IcmpFields {
     #[serde(rename = "type")]
     kind: u8,
     code: u8,
@@ -60,7 +60,7 @@ impl From<&Mapping> for Match {
             zone,
             reply_zone: (zone != reply_zone).then_some(reply_zone),
             icmp: match mapping.original.layer4 {
-                Layer4::Icmp { kind, code, .. } => Some(Icmp { kind, code }),
+                Layer4::Icmp { kind, code, .. } => Some(IcmpFields { kind, code }),
                 _ => None,
             },
             id: mapping.id,

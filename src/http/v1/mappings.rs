@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderName};
-use hyper::{Method, Request, StatusCode};
+use hyper::header::HeaderName;
+use hyper::{Method, Request};
 
 use super::error::Failure;
 use super::mapping::Match;
 use super::request::LookupRequest;
-use super::stream::{NDJSON, PIECES_AHEAD, write_line};
+use super::stream::{NDJSON, PIECES_AHEAD, head, write_line};
 use crate::http::app::App;
 use crate::http::response::{self, BodyError, Response};
 use crate::question::Question;
@@ -20,9 +20,7 @@ use crate::table::Cursor;
 pub(in crate::http) fn answer(app: Arc<App>, request: &Request<Incoming>) -> Result<Response, Failure> {
     let question = LookupRequest::without_wait(request.uri().query())?;
     if request.method() == Method::HEAD {
-        let mut response = response::empty(StatusCode::OK);
-        response.headers_mut().insert(CONTENT_TYPE, NDJSON);
-        return Ok(response);
+        return Ok(head(NDJSON));
     }
     let (sender, body) = Channel::new(PIECES_AHEAD);
     let complete = if app.tracker.is_complete() { "1" } else { "0" };
@@ -45,7 +43,7 @@ async fn send(app: &App, question: &Question, mut sender: Sender<Bytes, BodyErro
             Ok(further) => next = further,
             Err(error) => {
                 log::error!("{error}");
-                // A client does not take an aborted body for a complete one.
+                // Aborting shows the client that the body is incomplete.
                 return sender.abort(Box::new(error));
             }
         }

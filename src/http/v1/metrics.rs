@@ -1,8 +1,8 @@
 //! `/metrics`, in Prometheus' text format or in OpenMetrics.
 //!
-//! Each scrape reads everything. What events and requests count is in `Stats` and `Counters`; the rest
-//! comes from the table, the kernel and `/proc`. The values of all labels are known here, except the
-//! public addresses, of which at most [`MAX_ADDRESSES`] are shown.
+//! Each scrape reads all values: from `Stats` and `HttpCounters`, from the table, the kernel and `/proc`.
+//! The values of all labels are known here, except the public addresses, of which at most
+//! [`MAX_ADDRESSES`] are shown.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use prometheus_client::registry::{Registry, Unit};
 use super::error::Failure;
 use super::exposition::{OPENMETRICS, PROMETHEUS, Page, to_prometheus, wants_openmetrics};
 use crate::http::app::App;
-use crate::http::counters::{Counters, LookupOutcome, Responses};
+use crate::http::counters::{HttpCounters, LookupOutcome, Responses};
 use crate::http::response::{self, Response};
 use crate::http::route::RouteLabel;
 use crate::proc::{self, Process};
 use crate::stats::Stats;
 use crate::tracker::{self, PortsInUse};
 
-/// Public addresses that are shown: those with the most ports in use.
+/// The maximum number of public addresses on the page: those with the most ports in use.
 const MAX_ADDRESSES: usize = 100;
 
 /// Only one scrape at a time walks through the table, however many clients there are.
@@ -39,7 +39,7 @@ pub(in crate::http) async fn answer(app: &App, headers: &HeaderMap) -> Result<Re
     drop(one_at_a_time);
     let (live, closed) = counts.value;
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Snapshot {
+    registry.register_collector(Box::new(Scrape {
         stats: app.stats.clone(),
         counters: app.counters.clone(),
         started: app.started.wall as f64 / 1000.0,
@@ -54,7 +54,7 @@ pub(in crate::http) async fn answer(app: &App, headers: &HeaderMap) -> Result<Re
         process: Process::read(),
     }));
     let mut page = String::with_capacity(32 * 1024);
-    // Writing to memory cannot fail; a page without its end would show it.
+    // Writing to memory cannot fail.
     let _ = text::encode(&mut page, &registry);
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let (content_type, page) = if wants_openmetrics(accept.flat_map(|value| value.split(','))) {
@@ -70,9 +70,9 @@ pub(in crate::http) async fn answer(app: &App, headers: &HeaderMap) -> Result<Re
 
 /// What one scrape shows.
 #[derive(Debug)]
-struct Snapshot {
+struct Scrape {
     stats: Arc<Stats>,
-    counters: Arc<Counters>,
+    counters: Arc<HttpCounters>,
     /// When the daemon started, in seconds since the Unix epoch.
     started: f64,
     complete: bool,
@@ -86,7 +86,7 @@ struct Snapshot {
     process: Option<Process>,
 }
 
-impl Collector for Snapshot {
+impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page::new(encoder);
         self.write_daemon(&mut page)?;
@@ -100,7 +100,7 @@ impl Collector for Snapshot {
     }
 }
 
-impl Snapshot {
+impl Scrape {
     fn write_daemon(&self, page: &mut Page<'_>) -> fmt::Result {
         page.info(
             "pynatconnd_build",
@@ -155,13 +155,13 @@ impl Snapshot {
             "pynatconnd_mappings_deleted",
             "Closed mappings removed after del_delay",
             None,
-            stats.deleted.get(),
+            stats.removed_after_del_delay.get(),
         )?;
         page.counter(
             "pynatconnd_mappings_expired",
             "Closed mappings removed because they were older than life_span",
             None,
-            stats.expired.get(),
+            stats.removed_after_life_span.get(),
         )?;
         page.gauge(
             "pynatconnd_outside_addresses",
@@ -182,14 +182,14 @@ impl Snapshot {
         )?;
         page.histogram(
             "pynatconnd_table_lock_hold",
-            "How long each hold of the table's lock took",
-            &stats.lock_time.get(),
+            "Duration of each hold of the table's lock",
+            &stats.lock_holds.get(),
         )?;
         page.gauge(
             "pynatconnd_table_lock_hold_longest",
-            "The longest hold of the table's lock",
+            "Longest hold of the table's lock",
             Some(&Unit::Seconds),
-            stats.lock_held.get().as_secs_f64(),
+            stats.longest_lock_hold.get().as_secs_f64(),
         )
     }
 
@@ -205,7 +205,7 @@ impl Snapshot {
         )?;
         page.counter(
             "pynatconnd_overruns",
-            "Times that events were lost because the receive buffer was full",
+            "Overruns: times that the receive buffer was full and events were lost",
             None,
             stats.overruns.get(),
         )?;
@@ -233,26 +233,26 @@ impl Snapshot {
             "pynatconnd_resyncs",
             "Dumps of the kernel's table: complete ones, and incomplete ones that were repeated",
             [
-                ([("outcome", "whole")], stats.dumps.get()),
-                ([("outcome", "disturbed")], stats.disturbed_dumps.get()),
+                ([("outcome", "whole")], stats.complete_dumps.get()),
+                ([("outcome", "disturbed")], stats.incomplete_dumps.get()),
             ],
         )?;
         page.histogram(
             "pynatconnd_resync_duration",
-            "How long dumps of the kernel's table took",
+            "Duration of dumps of the kernel's table",
             &stats.resync_time.get(),
         )?;
         page.counter(
             "pynatconnd_sweep_corrections",
             "Mappings closed because they had ended without a DESTROY event",
             None,
-            stats.swept.get(),
+            stats.closed_by_dump.get(),
         )?;
         page.counter(
             "pynatconnd_kernel_questions",
             "Queries to the kernel about single connections",
             None,
-            stats.kernel_questions.get(),
+            stats.kernel_queries.get(),
         )?;
         if let Some(entries) = self.entries {
             page.gauge(
@@ -265,7 +265,7 @@ impl Snapshot {
         if let Some(limit) = self.limit {
             page.gauge(
                 "pynatconnd_conntrack_entries_limit",
-                "The limit on entries of the kernel's table",
+                "Limit on entries of the kernel's table",
                 None,
                 limit,
             )?;
@@ -298,7 +298,7 @@ impl Snapshot {
         page.counters("pynatconnd_http_responses", "Responses, by HTTP status", responses)?;
         page.histograms(
             "pynatconnd_http_request_duration",
-            "How long responses took to make, or streams to begin, by route",
+            "Time to make a response, or to begin a stream, by route",
             RouteLabel::ALL
                 .into_iter()
                 .map(|route| ([("route", route.as_str())], counters.response_time[route as usize].get())),
@@ -306,11 +306,11 @@ impl Snapshot {
     }
 }
 
-/// The metrics of Prometheus' own client libraries for every process.
+/// The metrics that Prometheus' client libraries have for every process.
 fn write_process(process: &Process, page: &mut Page<'_>) -> fmt::Result {
     page.counter("process_cpu", "User and system CPU time", Some(&Unit::Seconds), process.cpu.as_secs_f64())?;
     page.gauge("process_resident_memory", "Resident memory", Some(&Unit::Bytes), process.resident)?;
     page.gauge("process_virtual_memory", "Virtual memory", Some(&Unit::Bytes), process.virtual_memory)?;
     page.gauge("process_open_fds", "Open file descriptors", None, process.open_files)?;
-    page.gauge("process_max_fds", "The limit on open file descriptors", None, process.max_open_files)
+    page.gauge("process_max_fds", "Limit on open file descriptors", None, process.max_open_files)
 }

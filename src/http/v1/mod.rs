@@ -1,9 +1,9 @@
 //! The routes for new programs: `/v1/…`, `/healthz`, `/readyz` and `/metrics`.
 //!
 //! Each route has a file: `lookup`, `mappings`, `events`, `auth`, `openapi`, `health` and `metrics`.
-//! `request` reads what to look up, `mapping` is how a mapping is written, `stream` and `exposition` are
-//! what the streams and the metrics are written with. `error` writes errors: JSON with what is wrong and
-//! how to fix it. `doc/openapi.json` describes all of it.
+//! `request` reads the fields of a lookup, `mapping` writes a mapping, `stream` and `exposition` write
+//! the streams and the metrics, and `error` writes errors: JSON with the error and a hint how to fix it.
+//! `doc/openapi.json` describes all of it.
 
 pub(super) mod auth;
 pub(super) mod error;

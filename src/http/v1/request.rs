@@ -1,4 +1,4 @@
-//! What to look up: the fields of a query string or of a JSON object.
+//! The fields of a lookup, from a query string or a JSON object.
 
 use std::time::Duration;
 

@@ -1,12 +1,16 @@
-//! Newline-delimited JSON, and how far a stream may be ahead of its client.
+//! What the streams share: newline-delimited JSON, the response to HEAD, and how far a stream may be ahead of
+//! its client.
 
-use hyper::header::HeaderValue;
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
+
+use crate::http::response::{self, Response};
 
 /// The media type: one JSON object per line.
 pub(super) const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
-/// Pieces of a body that may wait for the client.
+/// The maximum number of pieces of a body that wait for the client.
 pub(super) const PIECES_AHEAD: usize = 4;
 
 /// Writes one line of newline-delimited JSON.
@@ -14,4 +18,11 @@ pub(super) fn write_line(out: &mut Vec<u8>, value: &impl Serialize) {
     // Writing plain data to memory cannot fail.
     let _ = serde_json::to_writer(&mut *out, value);
     out.push(b'\n');
+}
+
+/// The response to HEAD: the header of the stream, without its body.
+pub(super) fn head(content_type: HeaderValue) -> Response {
+    let mut response = response::empty(StatusCode::OK);
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
 }

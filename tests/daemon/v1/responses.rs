@@ -173,10 +173,7 @@ fn ready_means_that_the_table_equals_the_kernels() {
     let mut client = client(&lab, &daemon);
     assert_eq!(client.get("/healthz").json(), json!({"healthy": true}));
     let answer = client.get("/readyz");
-    assert_eq!(
-        (answer.status, &answer.json()["error"]),
-        (503, &json!("the kernel's table is still being read"))
-    );
+    assert_eq!((answer.status, &answer.json()["error"]), (503, &json!("the table is incomplete")));
     assert_eq!(client.get("/v1/lookup?nat_port=1").json()["complete"], false);
     let auth = client.request("GET", "/v1/auth", &[("X-Real-IP", "100.64.2.1"), ("X-Real-Port", "1")], b"");
     assert_eq!((auth.status, auth.header("X-Nat-Complete")), (204, Some("0")));
