@@ -88,7 +88,7 @@ impl Histogram {
             bounds.zip(&self.buckets).map(|(bound, count)| (bound, count.load(Ordering::Relaxed))).collect();
         Times {
             sum: Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed)).as_secs_f64(),
-            // From the same reading as the buckets: other threads add to them meanwhile.
+            // The sum of the buckets as read above, because other threads continue to count.
             count: buckets.iter().map(|(_, count)| count).sum(),
             buckets,
         }
@@ -142,7 +142,7 @@ pub struct Stats {
     pub resync_time: Histogram,
     /// Complete dumps.
     pub complete_dumps: Counter,
-    /// Incomplete dumps, which were repeated: events were lost meanwhile, for example.
+    /// Incomplete dumps, which were repeated, for example because events were lost.
     pub incomplete_dumps: Counter,
     /// Mappings closed because a dump no longer had them: they had ended without a DESTROY event.
     pub closed_by_dump: Counter,

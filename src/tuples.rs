@@ -1,5 +1,5 @@
-//! The two tuples by which the kernel describes a connection, and what they say
-//! about its translation.
+//! The two tuples by which the kernel describes a connection. Together they show how
+//! it is translated.
 //!
 //! The original tuple holds what the inside host sent: `src` and `dst` come from it.
 //! The reply tuple holds what the answering host must send. Its destination is the

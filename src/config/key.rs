@@ -1,4 +1,4 @@
-//! The six keys of a connection: what `[filter]` can match and what a lookup can name.
+//! The six keys of a connection. `[filter]` can match them, and a lookup can name them.
 
 use std::{fmt, str::FromStr};
 

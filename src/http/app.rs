@@ -22,9 +22,9 @@ pub struct App {
     rules: RwLock<Arc<Rules>>,
     /// The mappings.
     pub tracker: Arc<Tracker>,
-    /// What the tracker counts.
+    /// The counters of the tracker.
     pub stats: Arc<Stats>,
-    /// What the HTTP server counts.
+    /// The counters of the HTTP server.
     pub counters: Arc<HttpCounters>,
     /// The time.
     pub clock: Arc<dyn Clock>,

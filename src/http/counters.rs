@@ -95,12 +95,12 @@ impl Lookups {
         self.0[route as usize][outcome as usize].increment();
     }
 
-    /// Those of one route and outcome.
+    /// The lookups of one route and outcome.
     pub fn get(&self, route: RouteLabel, outcome: LookupOutcome) -> u64 {
         self.0[route as usize][outcome as usize].get()
     }
 
-    /// Those of one outcome, of all routes together.
+    /// The lookups of one outcome on all routes.
     pub fn sum(&self, outcome: LookupOutcome) -> u64 {
         RouteLabel::ALL.iter().map(|route| self.get(*route, outcome)).sum()
     }

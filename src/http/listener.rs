@@ -109,7 +109,8 @@ impl Server {
             Some(Err(error)) => {
                 Fatal::new(Cause::Software, format!("a task that accepts connections died: {error}"))
             }
-            // There is no such task only while a reload moves to another address.
+            // There is no such task during a reload, or if a reload could bind neither the new nor the
+            // old address.
             None => std::future::pending().await,
         }
     }

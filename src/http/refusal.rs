@@ -30,7 +30,7 @@ impl Refusal {
         }
     }
 
-    /// What is wrong, in one line.
+    /// The text of the error, in one line.
     pub(super) fn error(self) -> &'static str {
         match self {
             Refusal::Client => "this client is not allowed",

@@ -1,4 +1,4 @@
-//! Merging a dump of the kernel's table, while events go on.
+//! Merges a dump of the kernel's table while events continue to arrive.
 
 use std::time::Duration;
 

@@ -206,8 +206,8 @@ pub(super) struct ChainIndex {
     /// The first slot of each chain.
     heads: Shards,
     links: Chunks<Link>,
-    /// Slots from here on are not in the index yet: an index that is added while
-    /// the table is in use is built in slices.
+    /// The first slot that is not in the index yet. An index that is added while the
+    /// table is in use is built in slices.
     built_to: u32,
 }
 
@@ -235,7 +235,7 @@ impl ChainIndex {
         }
     }
 
-    /// Where [`build`](Self::build) goes on, or `None` when the index is complete.
+    /// Where [`build`](Self::build) continues, or `None` when the index is complete.
     pub(super) fn unbuilt_from(&self) -> Option<u32> {
         (self.built_to != u32::MAX).then_some(self.built_to)
     }

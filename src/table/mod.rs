@@ -1,9 +1,10 @@
 //! The table of NAT mappings and its indexes.
 //!
 //! An entry is one lifetime of one mapping. As in the kernel, reply tuple, protocol
-//! and zone together identify a live mapping. A closed mapping stays beside it for
-//! `del_delay`. The table does not know netlink or HTTP. The tracker guards it with a
-//! mutex, so every method takes a short, bounded time or works in slices.
+//! and zone together identify a live mapping. A closed mapping is kept for
+//! `del_delay`, even if a live one has the same tuples. The table does not know
+//! netlink or HTTP. The tracker guards it with a mutex, so every method takes a
+//! short, bounded time or works in slices.
 //!
 //! `store` is the complete table: it passes each call to the `family` of the
 //! addresses, and numbers all changes. `family` holds the mappings of IPv4 or of

@@ -119,9 +119,9 @@ impl Table {
         in_family!(self, flow.original.src.is_ipv4(), family => family.merge(flow, now, &mut self.journal))
     }
 
-    /// Closes, after a complete dump, the live mappings that it did not contain
-    /// and that did not open while it ran. Works on one slice from `cursor` on;
-    /// returns where to go on, or `None` at the end, and how many were closed.
+    /// Closes, after a complete dump, the live mappings that it did not contain and
+    /// that did not open while it ran. Works on one slice from `cursor` on. Returns
+    /// where to continue, or `None` at the end, and how many were closed.
     pub fn close_unseen(&mut self, cursor: Cursor, now: Stamp) -> (Option<Cursor>, usize) {
         let (next, closed) = in_family!(self, cursor.is_v4, family => {
             family.close_unseen(cursor.slot, now, &mut self.journal)
@@ -158,9 +158,9 @@ impl Table {
         (cursor.after(next), removed)
     }
 
-    /// Hands one slice of the mappings from `cursor` on to `on`; returns where to
-    /// go on, or `None` at the end. A mapping that stays live during the whole
-    /// scan is handed over exactly once.
+    /// Passes one slice of the mappings, from `cursor` on, to `on`. Returns where to
+    /// continue, or `None` at the end. A mapping that stays live throughout the scan
+    /// is passed exactly once.
     pub fn scan(&self, cursor: Cursor, now: Stamp, on: impl FnMut(Mapping)) -> Option<Cursor> {
         cursor.after(if cursor.is_v4 {
             self.v4.scan(cursor.slot, now, on)
@@ -169,9 +169,9 @@ impl Table {
         })
     }
 
-    /// Hands over each public address and port that live TCP or UDP mappings use,
-    /// once; one slice from `cursor` on, as [`scan`](Self::scan) does. A mapping
-    /// that keeps its address uses no public port.
+    /// Passes each public address and port that live TCP or UDP mappings use to `on`,
+    /// once. Works on one slice from `cursor` on, as [`scan`](Self::scan) does. A
+    /// mapping that keeps its address uses no public port.
     pub fn scan_ports(&self, cursor: Cursor, on: impl FnMut(IpAddr, Transport)) -> Option<Cursor> {
         cursor.after(if cursor.is_v4 {
             self.v4.scan_ports(cursor.slot, on)
@@ -183,9 +183,8 @@ impl Table {
     /// The best mapping for one key, by [`Mapping::rank`]. Only TCP and UDP
     /// mappings match; `protocol` narrows that to one of them.
     ///
-    /// # Errors
-    /// When too many mappings share the value to find the best in one go. Use
-    /// [`scan`](Self::scan) then.
+    /// # Errors When too many mappings share the value to find the best in one call.
+    /// Use [`scan`](Self::scan) then.
     pub fn best(
         &self,
         key: Key,
@@ -199,9 +198,9 @@ impl Table {
     }
 
     /// The mappings that match a question, if an index serves it: by public port,
-    /// public address and port, inside address, or inside address and port.
-    /// `None` if none does, or if too many entries share the value to collect
-    /// them in one go. Use [`scan`](Self::scan) then.
+    /// public address and port, inside address, or inside address and port. `None` if
+    /// none does, or if too many entries share the value to collect them in one call.
+    /// Use [`scan`](Self::scan) then.
     pub fn find(&self, question: &Question, now: Stamp) -> Option<Vec<Mapping>> {
         let mut found = self.v4.find(question, now)?;
         found.extend(self.v6.find(question, now)?);

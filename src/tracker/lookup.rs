@@ -115,9 +115,8 @@ impl Tracker {
         Ok(found)
     }
 
-    /// Hands every mapping to `on`, one slice of the table under each hold of the
-    /// lock. A mapping that stays live during the whole scan is handed over exactly
-    /// once.
+    /// Passes every mapping to `on`, one slice of the table under each hold of the
+    /// lock. A mapping that stays live throughout the scan is passed exactly once.
     ///
     /// # Errors
     /// When the daemon can no longer follow the kernel.
@@ -129,8 +128,8 @@ impl Tracker {
         Ok(())
     }
 
-    /// One slice of [`scan`](Self::scan), which begins at [`Cursor::START`];
-    /// returns where to go on.
+    /// One slice of [`scan`](Self::scan), which begins at [`Cursor::START`]; returns
+    /// where to continue.
     ///
     /// # Errors
     /// When the daemon can no longer follow the kernel.

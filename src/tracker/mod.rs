@@ -6,10 +6,10 @@
 //! reads: its result is never older than the request. `read` is the only way to
 //! the table for a lookup, so no lookup can skip this step.
 //!
-//! Two threads work beside the lookups. `pump` drains the socket while no lookup
-//! does. `resync` decides when the kernel's table is read: at the start, after an
-//! overrun and from time to time. `dump` then reads and merges it. `start` subscribes
-//! to the kernel's events and starts the threads.
+//! Two threads run independently of the lookups. `pump` drains the socket while no
+//! lookup does. `resync` decides when the kernel's table is read: at the start, after
+//! an overrun and from time to time. `dump` then reads and merges it. `start`
+//! subscribes to the kernel's events and starts the threads.
 //!
 //! `lookup` finds mappings, `kernel_check` compares single mappings with the
 //! kernel, `publish` passes changes on to the `listener`s, `ports` counts the

@@ -4,10 +4,10 @@
 //!
 //! The order of the steps makes the result exact. First the socket is drained,
 //! because after an overrun the kernel drops all events until then. Then the dump
-//! runs while events continue to arrive. A mapping that opens meanwhile is not closed
-//! because the dump lacks it, and one that closes meanwhile is not opened because the
-//! dump has it. If the socket overruns again during the dump, the dump proves nothing
-//! and is repeated.
+//! runs while events continue to arrive. A mapping that opens during the dump stays
+//! open although the dump lacks it, and a mapping that closes during the dump stays
+//! closed although the dump has it. If the socket overruns again during the dump, the
+//! dump proves nothing and is repeated.
 //!
 //! A dump of a million entries takes seconds. If an overrun makes it useless, it
 //! continues while the burst of events lasts, because it still finds connections.

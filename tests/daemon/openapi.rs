@@ -34,13 +34,13 @@ ip_acl = 198.51.100.1, 127.0.0.1
 ";
 
 /// The document, and the responses that were compared with it.
-struct Document {
+struct ApiDescription {
     root: Value,
     /// The responses so far: route, method, status, media type.
     seen: BTreeSet<(String, String, String, String)>,
 }
 
-impl Document {
+impl ApiDescription {
     fn read() -> Self {
         let root = serde_json::from_str(DOCUMENT).expect("the document is JSON");
         Self { root, seen: BTreeSet::new() }
@@ -168,7 +168,7 @@ fn walk<'a>(value: &'a Value, path: &str, on: &mut impl FnMut(&'a Value, &str)) 
 
 #[test]
 fn every_example_matches_its_schema() {
-    let document = Document::read();
+    let document = ApiDescription::read();
     let mut examples = 0;
     walk(&document.root, "", &mut |object, path| {
         // Media types, parameters and headers have both a schema and examples.
@@ -189,7 +189,7 @@ fn every_example_matches_its_schema() {
 
 #[test]
 fn every_reference_has_a_target_and_every_component_is_used() {
-    let document = Document::read();
+    let document = ApiDescription::read();
     let mut used = BTreeSet::new();
     walk(&document.root, "", &mut |object, _| {
         if let Some(reference) = object["$ref"].as_str() {
@@ -206,7 +206,7 @@ fn every_reference_has_a_target_and_every_component_is_used() {
 
 #[test]
 fn every_route_is_described_with_all_its_responses() {
-    let document = Document::read();
+    let document = ApiDescription::read();
     let mut ids = BTreeSet::new();
     for (path, method, operation) in document.operations() {
         let what = format!("{method} {path}");
@@ -243,7 +243,7 @@ fn every_route_answers_as_documented() {
     daemon.wait_for_line("the table equals the kernel's");
     let address = daemon.addr_on(lab.public(0));
     let connect = || Client::connect(lab.server(), address);
-    let mut document = Document::read();
+    let mut document = ApiDescription::read();
 
     // These streams report the connections that are opened and closed below.
     let open = |accept| Stream::connect(lab.server(), address, "/v1/events", &[("Accept", accept)]);
@@ -392,7 +392,7 @@ fn responses_of_an_incomplete_table_are_as_documented() {
     lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "0");
     let daemon = DAEMON.start(lab.gateway(), CONFIG);
     let mut client = Client::connect(lab.server(), daemon.addr_on(lab.public(0)));
-    let mut document = Document::read();
+    let mut document = ApiDescription::read();
     for (route, path, status) in [
         ("/readyz", "/readyz", 503),
         ("/{value}", "/40001", 503),
@@ -404,6 +404,6 @@ fn responses_of_an_incomplete_table_are_as_documented() {
     }
 }
 
-fn stream_schema(document: &Document, media_type: &str) -> Value {
+fn stream_schema(document: &ApiDescription, media_type: &str) -> Value {
     document.root["paths"]["/v1/events"]["get"]["responses"]["200"]["content"][media_type]["schema"].clone()
 }

@@ -33,7 +33,7 @@ pub(in crate::config) enum InterpolationError {
 }
 
 impl InterpolationError {
-    /// What the file should have, to follow "expected".
+    /// What the file should have: the text after "expected".
     pub(in crate::config) fn expected(&self) -> String {
         match self {
             InterpolationError::Missing(name) => {
