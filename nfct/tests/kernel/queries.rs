@@ -406,7 +406,7 @@ fn sockets_open_in_other_namespaces_and_the_thread_keeps_its_own() {
         assert_eq!(missing.errno(), Some(libc::ENOENT));
         assert!(missing.to_string().contains("ip netns list"), "{missing}");
         let wrong = Namespace::at("/proc/self/status").unwrap().enter(Query::open).err().unwrap();
-        assert!(wrong.to_string().contains("no network namespace"), "{wrong}");
+        assert!(wrong.to_string().contains("not a network namespace"), "{wrong}");
     });
 }
 
