@@ -1,5 +1,6 @@
 //! Dumps: an answer of many messages, read as it arrives.
 
+use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -244,6 +245,12 @@ impl<T: Entry> Iterator for Dump<'_, T> {
             true => T::read(message, selection),
             false => Ok(None),
         })
+    }
+}
+
+impl<T: Entry> fmt::Debug for Dump<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dump").finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,6 @@
 //! A subscription to the events of the kernel.
 
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -431,5 +432,17 @@ pub(crate) fn next<E: EventRecord>(events: &mut Events) -> Option<Result<Notific
 impl AsFd for Events {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.handle.as_fd()
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for FullEvents<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FullEvents").finish_non_exhaustive()
     }
 }

@@ -5,6 +5,8 @@ mod change;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+
 use nfct_sys as sys;
 
 use crate::channel::{Channel, Refused};
@@ -294,5 +296,11 @@ impl Query {
         // Every kernel applies the family to a dump.
         let to_check = Some(selection).filter(|selection| !selection.is_family_only());
         Ok(Dump::new(&mut self.channel, sequence, to_check))
+    }
+}
+
+impl fmt::Debug for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Query").finish_non_exhaustive()
     }
 }

@@ -1,5 +1,6 @@
 //! Events for asynchronous programs on tokio (feature `tokio`).
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::pin::Pin;
@@ -187,5 +188,11 @@ impl<E: EventRecord> Stream for EventStream<E> {
                 None => guard.clear_ready(),
             }
         }
+    }
+}
+
+impl<E: EventRecord> fmt::Debug for EventStream<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventStream").finish_non_exhaustive()
     }
 }

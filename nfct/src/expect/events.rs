@@ -1,5 +1,6 @@
 //! A subscription to expectation events.
 
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -188,6 +189,12 @@ impl Iterator for ExpectEvents {
 impl AsFd for ExpectEvents {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
+    }
+}
+
+impl fmt::Debug for ExpectEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExpectEvents").finish_non_exhaustive()
     }
 }
 

@@ -67,7 +67,7 @@ pub enum Expectations {}
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum ExpectRequest<'a> {
     /// Create the expectation; `EEXIST` if it exists (`NFCT_Q_CREATE`).

@@ -64,7 +64,7 @@ pub enum Connections {}
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Request<'a> {
     /// Create the entry; `EEXIST` if it exists (`NFCT_Q_CREATE`).

@@ -1,6 +1,6 @@
 //! Events of the real kernel, each test in its own network namespace.
 //!
-//! Needs root; without it each test says so and does nothing.
+//! Needs root. Without it each test prints a message and does nothing.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use nfct::{
     Protocol, Query, Received,
 };
 
-/// Longer than anything takes on a busy machine.
+/// Longer than any step takes on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
 
 fn event(notification: Notification) -> Event {
@@ -47,7 +47,7 @@ fn an_iterator_waits_and_yields_each_event_once() {
         assert_eq!((of(EventKind::New), of(EventKind::Update), of(EventKind::Destroy)), (300, 1, 300));
         let mut query = maker.join().unwrap();
 
-        // Some one by one, the rest together.
+        // Some are read one by one, the rest together.
         (1..=200).for_each(|port| create(&mut query, masqueraded(port)));
         let mut ports = Vec::new();
         let mut keep = |event: Event| ports.push(event.flow.original.to_string());
@@ -105,14 +105,14 @@ fn an_overrun_is_a_value_and_events_follow_it() {
         create(&mut query, masqueraded(3000));
         assert_eq!(event(events.next().unwrap().unwrap()).flow.original, masqueraded(3000).0);
 
-        // A second overrun is counted by itself, and in every form of event. The wait sees it.
+        // A second overrun has its own count, in every form of event. `wait` returns for it.
         (4001..=6000).for_each(|port| create(&mut query, masqueraded(port)));
         assert!(events.wait(Some(Duration::ZERO)).unwrap());
         let is_event = |of: &Notification<nfct::FullEvent>| matches!(of, Notification::Event(_));
         let mut full = events.full().map(Result::unwrap);
         assert!(matches!(full.next(), Some(Notification::Overrun)));
         let heard = full.by_ref().take_while(is_event).count() as u32;
-        // The one that ended it was the recovery; there is nothing more to read.
+        // The recovery was the last notification.
         assert_eq!(events.next_within(Duration::ZERO).unwrap(), None);
         let drops = events.waiter().unwrap().drops().unwrap();
         assert_eq!(heard + drops - lost, 2000);
@@ -159,7 +159,7 @@ fn the_kernel_delivers_only_what_the_filter_accepts() {
             3,
         );
         assert_eq!(heard(&both), [1]);
-        assert_eq!(heard(&filter), [0, 1, 2, 3], "removed again");
+        assert_eq!(heard(&filter), [0, 1, 2, 3], "the filter is removed");
     });
 }
 
@@ -199,7 +199,7 @@ mod stream {
                     let nothing = tokio::time::timeout(Duration::from_millis(1), stream.next()).await;
                     assert!(nothing.is_err(), "{nothing:?}");
                 }
-                // Events that were received but not yielded come back with the subscription.
+                // The subscription returns events that the stream has received but not yielded.
                 (1..=3).for_each(|port| create(&mut query, over_ipv6(port)));
                 let mut full = stream.full();
                 let Some(Ok(Notification::Event(first))) = full.next().await else { panic!("no event") };
@@ -231,7 +231,7 @@ mod stream {
                 assert!((1..2000).contains(&heard), "{heard}");
                 assert_eq!(heard + lost, 2000, "each event is read or counted as lost");
 
-                // A recovery is reported by a stream that begins after the socket was drained.
+                // A stream that begins after the socket was drained reports the recovery.
                 let mut events = stream.into_inner();
                 (4001..=6000).for_each(|port| create(&mut query, masqueraded(port)));
                 assert_eq!(events.try_next().unwrap(), Some(Notification::Overrun));

@@ -30,7 +30,7 @@ table ip nat {
 }
 ";
 
-/// A gateway that has the FTP helper, with a client and an FTP server.
+/// A gateway with the FTP helper, a client and an FTP server.
 fn gateway() -> Option<Lab> {
     lab::require().then(|| Lab::builder().ruleset(GATEWAY_RULES).build())
 }
@@ -133,7 +133,7 @@ fn an_active_ftp_transfer_through_nat_is_listed_and_watched() {
         lab.gateway().enter(|| (ExpectEvents::subscribe(ExpectGroups::ALL).unwrap(), Query::open().unwrap()));
     let (mut client, mut server, control) = control(&lab);
 
-    // The client sends its inside address; the gateway replaces it by the public one.
+    // The client sends its inside address. The gateway replaces it with the public one.
     let listener = listen(lab.client(), CLIENT);
     let inside = listener.local_addr().unwrap();
     client.say(&format!("PORT {}", to_ftp(inside)));
@@ -162,7 +162,7 @@ fn an_active_ftp_transfer_through_nat_is_listed_and_watched() {
     assert!(flow.status.is_expected() && flow.status.is_destination_nat(), "{flow:?}");
     assert_eq!(flow.reply, tcp(CLIENT, inside.port(), SERVER, from.port()));
     let entry = query.get(Direction::Original, &flow.original).unwrap().unwrap();
-    assert_eq!(entry.master(), Some(control), "the kernel knows whose data connection it is");
+    assert_eq!(entry.master(), Some(control), "the kernel has assigned the data connection to its master");
     transfer(data, received);
 }
 
@@ -194,7 +194,7 @@ fn a_passive_ftp_transfer_through_nat_is_listed_and_watched() {
     assert!(flow.status.is_expected() && flow.status.is_source_nat(), "{flow:?}");
     assert_eq!(flow.reply, tcp(SERVER, outside.port(), PUBLIC, peer.port()));
     let entry = query.get(Direction::Original, &flow.original).unwrap().unwrap();
-    assert_eq!(entry.master(), Some(control), "the kernel knows whose data connection it is");
+    assert_eq!(entry.master(), Some(control), "the kernel has assigned the data connection to its master");
     transfer(sending, data);
 }
 
