@@ -11,8 +11,8 @@ use crate::namespace::Namespace;
 use crate::socket;
 use crate::wire::{Message, Messages};
 
-/// The kernel fills at most 32 KiB of a dump at once, and only as much as the
-/// largest buffer that it has seen on the socket.
+/// The kernel sends at most 32 KiB of a dump at once, and at most as much as the
+/// largest buffer with which the program has read the socket.
 const BUFFER: usize = 64 * 1024;
 
 /// What [`Query`](crate::Query) and [`Dump`](crate::Dump) share.

@@ -104,7 +104,7 @@ impl Conntrack {
     ///
     /// # Safety
     /// `value` points to a value of the attribute's kind: a number of its width, 16 bytes of an IPv6 address, a
-    /// C string, or a bitmask that nobody else frees.
+    /// C string, or a bitmask that nothing else frees.
     pub(super) unsafe fn set_pointer(&mut self, number: u32, value: *const c_void) {
         // SAFETY: a live object that is borrowed for writing; the caller vouches for the value.
         unsafe { sys::nfct_set_attr(self.as_ptr(), number, value) }

@@ -181,7 +181,7 @@ impl Conntrack {
                 self.set_zone(original.zone);
             }
         } else {
-            // One zone for each direction: the kernel refuses an entry that also has one for both.
+            // One zone for each direction: the kernel rejects an entry that also has one for both.
             for (attribute, zone) in [(attr::ORIG_ZONE, original.zone), (attr::REPL_ZONE, reply.zone)] {
                 if zone != 0 {
                     self.put(attribute, zone);

@@ -139,16 +139,16 @@ fn replies_and_events_are_caught_with_their_messages() {
         query.create(&entry(masqueraded(6))).unwrap();
         query.create(&entry(over_ipv6(1))).unwrap();
         query.flush(Family::Any).unwrap();
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         for _ in 0..2 {
             let outcome = catch_unwind(AssertUnwindSafe(|| {
                 handle.catch(|kind, entry| {
-                    heard.push((kind, entry.original().unwrap()));
+                    received.push((kind, entry.original().unwrap()));
                     panic!("in the callback")
                 })
             }));
             assert!(outcome.is_err());
         }
-        assert_eq!(heard, [(EventKind::New, over_ipv6(1).0), (EventKind::Destroy, over_ipv6(1).0)]);
+        assert_eq!(received, [(EventKind::New, over_ipv6(1).0), (EventKind::Destroy, over_ipv6(1).0)]);
     });
 }

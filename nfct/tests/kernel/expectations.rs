@@ -237,7 +237,7 @@ fn every_request_of_the_c_library_works() {
         let mut events = ExpectHandle::open(ExpectGroups::NEW | ExpectGroups::DESTROY).unwrap();
         let control = connect(&listen_with_helper());
         let mut handle = ExpectHandle::open(ExpectGroups::NONE).unwrap();
-        let mut ask = |request: ExpectRequest<'_>| {
+        let mut answer_to = |request: ExpectRequest<'_>| {
             let mut answer = Vec::new();
             let keep = |_: EventKind, expect: &ExpectRef| {
                 answer.push(expect.to_owned());
@@ -247,23 +247,23 @@ fn every_request_of_the_c_library_works() {
         };
         let expect = Expect::from_expectation(&expectation(&control, 50000)).unwrap();
 
-        assert_eq!(ask(Get(&expect)).unwrap_err(), Some(libc::ENOENT));
-        assert!(ask(Create(&expect)).unwrap().is_empty());
-        assert_eq!(ask(Create(&expect)).unwrap_err(), Some(libc::EEXIST));
+        assert_eq!(answer_to(Get(&expect)).unwrap_err(), Some(libc::ENOENT));
+        assert!(answer_to(Create(&expect)).unwrap().is_empty());
+        assert_eq!(answer_to(Create(&expect)).unwrap_err(), Some(libc::EEXIST));
         let mut longer = expect.clone();
         longer.set_timeout(Duration::from_secs(900));
-        ask(CreateOrUpdate(&longer)).unwrap();
-        let found = ask(Get(&expect)).unwrap();
+        answer_to(CreateOrUpdate(&longer)).unwrap();
+        let found = answer_to(Get(&expect)).unwrap();
         assert_eq!((found[0].master(), found[0].expected()), (Some(control.tuple), expect.expected()));
         assert!(found[0].timeout().unwrap() > Duration::from_secs(800));
 
         // Without any field the library would have removed every expectation.
-        assert!(ask(Delete(&Expect::new().unwrap())).is_err());
-        assert_eq!(ask(Get(&expect)).unwrap().len(), 1);
-        ask(Delete(&expect)).unwrap();
-        ask(Create(&expect)).unwrap();
-        ask(Flush).unwrap();
-        assert_eq!(ask(Get(&expect)).unwrap_err(), Some(libc::ENOENT));
+        assert!(answer_to(Delete(&Expect::new().unwrap())).is_err());
+        assert_eq!(answer_to(Get(&expect)).unwrap().len(), 1);
+        answer_to(Delete(&expect)).unwrap();
+        answer_to(Create(&expect)).unwrap();
+        answer_to(Flush).unwrap();
+        assert_eq!(answer_to(Get(&expect)).unwrap_err(), Some(libc::ENOENT));
 
         let mut reported = Vec::new();
         events
@@ -350,17 +350,17 @@ fn an_overrun_is_reported_and_events_follow_it() {
             query.create_expectation(&expectation(&control, 50000 + port)).unwrap();
         }
         assert!(events.wait(Some(Duration::ZERO)).unwrap());
-        let (mut overruns, mut recovered, mut heard) = (0, Vec::new(), 0);
+        let (mut overruns, mut recovered, mut received) = (0, Vec::new(), 0);
         while let Some(notification) = events.try_next().unwrap() {
             match notification {
                 Notification::Overrun => overruns += 1,
                 Notification::Recovered { lost } => recovered.push(lost),
-                _ => heard += 1,
+                _ => received += 1,
             }
         }
         assert_eq!(overruns, 1);
         // Each of the 500 except the first has ended the previous one.
-        assert_eq!(recovered, [999 - heard]);
+        assert_eq!(recovered, [999 - received]);
         assert_eq!(events.waiter().unwrap().drops().unwrap(), recovered[0]);
         assert!(!events.wait(Some(Duration::ZERO)).unwrap());
         query.flush_expectations().unwrap();

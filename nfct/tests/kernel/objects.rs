@@ -159,10 +159,10 @@ fn every_attribute_that_the_kernel_keeps_is_read_back() {
             original.zone = entry.zone().or(entry.get(attr::ORIG_ZONE)).unwrap_or(0);
             let found = query.get(Direction::Original, &original).unwrap().unwrap();
             for id in attr::all() {
-                let gone = is_write_only(id) || (is_of_dccp(id) && !found.is_set(id));
+                let not_kept = is_write_only(id) || (is_of_dccp(id) && !found.is_set(id));
                 // A kernel without DCCP tracks it only by address.
                 let no_ports = id.name().contains("_PORT_") && !found.is_set(id);
-                if gone || (no_ports && original.protocol == Protocol::Dccp) {
+                if not_kept || (no_ports && original.protocol == Protocol::Dccp) {
                     entry.unset(id);
                 }
             }

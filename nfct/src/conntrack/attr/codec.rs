@@ -166,7 +166,7 @@ pub(super) mod labels {
     }
 
     pub(crate) fn write(entry: &mut Conntrack, number: u32, value: Labels) -> Result<(), Error> {
-        // SAFETY: a bitmask that nobody else frees: the object takes it over and frees the one that it had.
+        // SAFETY: a bitmask that nothing else frees: the object takes it over and frees the one that it had.
         unsafe { entry.set_pointer(number, value.into_raw().as_ptr().cast()) };
         Ok(())
     }

@@ -324,7 +324,7 @@ fn read_counters(entry: &ConntrackRef, group: u32) -> Option<Counters> {
     Some(Counters { packets, bytes })
 }
 
-/// The library returns 16 bytes for both families: the tuple's network protocol says how many count.
+/// The library returns 16 bytes for both families: the tuple's network protocol determines how many count.
 fn read_address(entry: &ConntrackRef, group: u32) -> Option<IpAddr> {
     let words = fetch::<[u32; 4]>(entry, group)?;
     let original = group == sys::ATTR_GRP_ORIG_ADDR_SRC || group == sys::ATTR_GRP_ORIG_ADDR_DST;
