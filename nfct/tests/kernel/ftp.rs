@@ -25,7 +25,7 @@ table ip nat {
     }
     chain postrouting {
         type nat hook postrouting priority 100
-        ip saddr 192.168.7.0/24 oifname \"public\" masquerade
+        ip saddr 192.168.7.0/24 oifname \"outside\" masquerade
     }
 }
 ";
@@ -176,23 +176,24 @@ fn a_passive_ftp_transfer_through_nat_is_listed_and_watched() {
     client.say("PASV");
     assert_eq!(server.read_line(), "PASV");
     let listener = listen(lab.server(), SERVER);
-    let public = listener.local_addr().unwrap();
-    server.say(&format!("227 Entering Passive Mode ({})", to_ftp(public)));
+    let data_address = listener.local_addr().unwrap();
+    server.say(&format!("227 Entering Passive Mode ({})", to_ftp(data_address)));
     let line = client.read_line();
     let reported = line.split(['(', ')']).nth(1).unwrap();
-    assert_eq!(from_ftp(reported), public);
+    assert_eq!(from_ftp(reported), data_address);
 
     let expectation = only_expectation(&mut events, &mut query, control);
-    assert_eq!(expectation.expected, tcp(CLIENT, 0, SERVER, public.port()));
+    assert_eq!(expectation.expected, tcp(CLIENT, 0, SERVER, data_address.port()));
 
-    let data = connect_from(lab.client(), public);
+    let data = connect_from(lab.client(), data_address);
     let from = data.local_addr().unwrap();
     let (sending, peer) = listener.accept().unwrap();
     assert_eq!(peer.ip().to_string(), PUBLIC);
     wait_fulfilled(&mut events, &mut query, &expectation);
-    let flow = query.get_by_original(&tcp(CLIENT, from.port(), SERVER, public.port())).unwrap().unwrap();
+    let flow =
+        query.get_by_original(&tcp(CLIENT, from.port(), SERVER, data_address.port())).unwrap().unwrap();
     assert!(flow.status.is_expected() && flow.status.is_source_nat(), "{flow:?}");
-    assert_eq!(flow.reply, tcp(SERVER, public.port(), PUBLIC, peer.port()));
+    assert_eq!(flow.reply, tcp(SERVER, data_address.port(), PUBLIC, peer.port()));
     let entry = query.get(Direction::Original, &flow.original).unwrap().unwrap();
     assert_eq!(entry.master(), Some(control), "the kernel has assigned the data connection to its master");
     transfer(sending, data);
