@@ -1,7 +1,7 @@
-//! Makes `bindings.rs` in the output folder.
+//! Writes `bindings.rs` to the output folder.
 //!
-//! By default pkg-config finds the system's libnetfilter_conntrack and bindgen
-//! binds what `wrapper.h` includes, reduced to the library's own names. With the
+//! By default pkg-config finds the system's libnetfilter_conntrack, and bindgen
+//! generates bindings for the library's names in the headers that `wrapper.h` includes. With the
 //! feature `prebuilt-bindings`, and on docs.rs, the bindings are those of
 //! `prebuilt/bindings.rs`: neither libclang nor the C headers are needed.
 
@@ -12,23 +12,23 @@ use std::{env, fs};
 use pkg_config::Library;
 
 const LIBRARY: &str = "libnetfilter_conntrack";
-/// Debian 12 and every later distribution have it; 1.0.9 is the first release
-/// that can filter a dump by status, zone and tuple in the kernel.
+/// Debian 12 has this release, and later distributions have a newer one.
 const OLDEST_LIBRARY: &str = "1.0.9";
 
 const PREBUILT: &str = "prebuilt/bindings.rs";
-/// The release whose headers `prebuilt/bindings.rs` was made from.
+/// The release from whose headers `prebuilt/bindings.rs` was generated.
 const PREBUILT_VERSION: &str = "1.0.9";
 
 fn main() {
-    // bindgen adds the headers that it reads. A file that does not exist here would run this script in every build.
+    // bindgen adds the headers that it reads. With a file that does not exist, cargo would run this script in
+    // every build.
     println!("cargo:rerun-if-changed=wrapper.h");
     println!("cargo:rerun-if-changed={PREBUILT}");
     println!("cargo:rerun-if-env-changed=DOCS_RS");
 
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("bindings.rs");
-    let (made, version) = if env::var_os("DOCS_RS").is_some() {
-        // docs.rs has no C library, and documentation needs none.
+    let (written, version) = if env::var_os("DOCS_RS").is_some() {
+        // docs.rs does not have the C library, and documentation does not need it.
         (copy_prebuilt(&out), PREBUILT_VERSION.to_owned())
     } else if env::var_os("CARGO_FEATURE_PREBUILT_BINDINGS").is_some() {
         link_for_prebuilt();
@@ -37,40 +37,40 @@ fn main() {
         let library = probe().unwrap_or_else(|error| stop_without_library(&error));
         (bind(&library).write_to_file(&out), library.version)
     };
-    if let Err(error) = made {
+    if let Err(error) = written {
         stop(&format!("nfct-sys: cannot write {}: {error}", out.display()));
     }
     println!("cargo:version={version}");
     println!("cargo:rustc-env=NFCT_SYS_HEADERS_VERSION={version}");
 }
 
-/// Asks pkg-config for the library, and tells cargo how to link it.
+/// Finds the library with pkg-config, which also makes cargo link it.
 fn probe() -> Result<Library, pkg_config::Error> {
     pkg_config::Config::new().atleast_version(OLDEST_LIBRARY).probe(LIBRARY)
 }
 
-/// Tells cargo how to link the library whose headers are not read here.
+/// Makes cargo link the library for the prebuilt bindings.
 ///
-/// To check or document a crate nothing is linked, so a library that pkg-config
-/// does not find is left to the linker. One that is too old is an error.
+/// A library that pkg-config does not find is only a warning: `cargo check` and
+/// `cargo doc` link nothing. A library that is too old is an error.
 fn link_for_prebuilt() {
     let Err(error) = probe() else { return };
     if pkg_config::Config::new().cargo_metadata(false).probe(LIBRARY).is_ok() {
         stop_without_library(&error);
     }
     println!(
-        "cargo:warning=pkg-config does not find {LIBRARY}, the linker must: {}",
+        "cargo:warning=pkg-config does not find {LIBRARY}, so the linker must find it: {}",
         one_line(&reason(&error))
     );
     println!("cargo:rustc-link-lib=netfilter_conntrack");
 }
 
 fn copy_prebuilt(out: &Path) -> std::io::Result<()> {
-    // Not fs::copy: the file may be read-only, and its copy must not be.
+    // Not fs::copy, which would copy the file's mode: the file may be read-only.
     fs::write(out, fs::read(PREBUILT)?)
 }
 
-/// Lets bindgen read the system's headers.
+/// Generates bindings from the system's headers.
 fn bind(library: &Library) -> bindgen::Bindings {
     let builder = bindgen::Builder::default()
         .header("wrapper.h")
@@ -80,10 +80,10 @@ fn bind(library: &Library) -> bindgen::Bindings {
         .allowlist_type("(tcp|sctp|dccp)_.*|ip_conntrack_.*|nfgenmsg|nlmsghdr|nfnetlink_groups|nf_nat_.*")
         .allowlist_var("NF(CT|EXP)_.*|ATTR_.*|NFNL_SUBSYS_CTNETLINK.*|NFNLGRP_.*|NF_CT_.*|IPS?_CT_.*|IPS_.*")
         .allowlist_var("CTA_.*|NLM(SG)?_.*|NLA_F_.*|__NFCT_.*")
-        // Of netlink itself the conntrack family and the socket options, not the numbers of other families.
+        // From netlink itself: the netfilter family and the socket options, not the other families.
         .allowlist_var("NETLINK_(NETFILTER|ADD_MEMBERSHIP|DROP_MEMBERSHIP|LIST_MEMBERSHIPS|LISTEN_ALL_NSID)")
         .allowlist_var("NETLINK_(PKTINFO|BROADCAST_ERROR|NO_ENOBUFS|CAP_ACK|EXT_ACK|GET_STRICT_CHK)")
-        // The kernel's and the library's names, unchanged: `sys::ATTR_MARK`, not an enum's variant.
+        // Plain constants with the names of the kernel and the library, such as `sys::ATTR_MARK`.
         .default_enum_style(bindgen::EnumVariation::Consts)
         .prepend_enum_name(false)
         .derive_debug(true)
@@ -93,7 +93,7 @@ fn bind(library: &Library) -> bindgen::Bindings {
         .rust_target(bindgen::RustTarget::stable(85, 0).unwrap_or_default())
         .parse_callbacks(Box::new(bindgen::CargoCallbacks::new()));
 
-    // bindgen panics, with a long text, when it finds no libclang.
+    // bindgen panics with a long text if it does not find libclang.
     std::panic::set_hook(Box::new(|_| ()));
     let bindings = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| builder.generate()));
     let _ = std::panic::take_hook();
@@ -102,12 +102,12 @@ fn bind(library: &Library) -> bindgen::Bindings {
         Ok(Err(error)) => stop(&format!("nfct-sys: bindgen cannot read the headers: {error}")),
         Err(_) => stop(
             "nfct-sys needs libclang to read the C headers: `apt install libclang-dev` (Debian, Ubuntu) or \
-             `dnf install clang-devel` (Fedora); or use the feature prebuilt-bindings, which needs none",
+             `dnf install clang-devel` (Fedora); or use the feature prebuilt-bindings, which does not need libclang",
         ),
     }
 }
 
-/// Ends the build because pkg-config has not found a library that can be used.
+/// Ends the build because pkg-config has not found a suitable library.
 fn stop_without_library(error: &pkg_config::Error) -> ! {
     stop(&format!(
         "nfct-sys needs {LIBRARY} {OLDEST_LIBRARY} or newer with its headers, and pkg-config does not find it:\n\
@@ -118,7 +118,7 @@ fn stop_without_library(error: &pkg_config::Error) -> ! {
     ))
 }
 
-/// What pkg-config itself said, or why it said nothing.
+/// The output of pkg-config, or why there is none.
 fn reason(error: &pkg_config::Error) -> String {
     match error {
         pkg_config::Error::ProbeFailure { output, .. } | pkg_config::Error::Failure { output, .. }
@@ -131,12 +131,12 @@ fn reason(error: &pkg_config::Error) -> String {
     }
 }
 
-/// Text for a place that holds one line.
+/// The text as one line.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Ends the build with what is wrong and how to fix it.
+/// Ends the build with an error.
 fn stop(message: &str) -> ! {
     eprintln!("error: {message}");
     exit(1)

@@ -1,4 +1,4 @@
-//! Passes on the version of the C library that `nfct-sys` was built against.
+//! Passes the version of the C library that `nfct-sys` was built against to the crate.
 
 fn main() {
     let version =

@@ -181,10 +181,10 @@ fn parser_reads_what_bindgen_writes_without_rustfmt() {
 #[derive(Default)]
 struct Bindings {
     constants: BTreeMap<String, i128>,
-    /// C enumerations, each with the integer type of `core::ffi` that stands for it.
+    /// C enumerations, each with its integer type in `core::ffi`.
     enums: BTreeMap<String, String>,
     records: Vec<Record>,
-    /// Types that the library keeps to itself.
+    /// Types that are private to the library.
     opaque: BTreeSet<String>,
     functions: BTreeSet<String>,
 }
@@ -327,7 +327,7 @@ fn c_program(bindings: &Bindings) -> String {
          \n\
          int main(void)\n{\n",
     );
-    // `#name` would print what a macro stands for were it passed on once more; here it is the name itself.
+    // `#name` would print the expansion of a macro if it were passed on. Here it is the name itself.
     for name in bindings.constants.keys() {
         writeln!(text, "\tCONSTANT({name});").expect("a String takes all");
     }
@@ -346,10 +346,10 @@ fn c_program(bindings: &Bindings) -> String {
     text
 }
 
-/// Compiles one C file with the system's compiler and answers the program's path.
+/// Compiles one C file with the system's compiler and returns the program's path.
 fn compile(source: &Path) -> PathBuf {
     let program = source.with_extension("");
-    // Outside a build script nobody tells `cc` what it needs to know.
+    // Outside a build script, `cc` does not know the target.
     let host = host();
     let compiler = cc::Build::new()
         .target(&host)
@@ -379,7 +379,7 @@ fn host() -> String {
     text.lines().find_map(|line| line.strip_prefix("host: ")).expect("cargo names its host").to_owned()
 }
 
-/// Where pkg-config says that the library's headers are; nothing on most systems.
+/// The compiler options for the library's headers, from pkg-config; none on most systems.
 fn include_paths() -> Vec<String> {
     let pkg_config = env::var_os("PKG_CONFIG").unwrap_or_else(|| "pkg-config".into());
     let output = Command::new(pkg_config)

@@ -1,9 +1,9 @@
 //! A build on a system without the library's headers, or with headers that are
-//! too old, stops with what pkg-config says and the packages to install. Prebuilt
+//! too old, stops with the output of pkg-config and the packages to install. Prebuilt
 //! bindings and docs.rs need no headers.
 //!
-//! Nothing is compiled: the build script that cargo has made for this very
-//! test runs once more, in an environment where pkg-config finds no library.
+//! Nothing is compiled: the test runs the build script that cargo has built for it
+//! again, in an environment in which pkg-config finds no library.
 #![forbid(unsafe_code)]
 
 use std::env::consts::EXE_SUFFIX;
@@ -119,13 +119,13 @@ fn folder_with_old_library(name: &str) -> PathBuf {
 fn folder(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::remove_dir_all(&path);
-    fs::create_dir_all(&path).expect("the folder is made");
+    fs::create_dir_all(&path).expect("the folder is created");
     path
 }
 
-/// The build script's executable. cargo keeps it beside the folder that the
-/// script writes to (`build/nfct-sys-<hash>/`); older builds may have left
-/// others there, the newest is this one's.
+/// The build script's executable. cargo stores it next to the folder to which the
+/// script writes (`build/nfct-sys-<hash>/`). Older builds may have left others
+/// there: the newest belongs to this build.
 fn build_script() -> PathBuf {
     let builds = Path::new(env!("OUT_DIR")).ancestors().nth(2).expect("OUT_DIR is build/nfct-sys-<hash>/out");
     fs::read_dir(builds)

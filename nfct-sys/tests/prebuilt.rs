@@ -1,9 +1,9 @@
-//! Holds the bindings that come with the crate against those that bindgen makes
+//! Compares the bindings that come with the crate with those that bindgen generates
 //! from this system's headers.
 //!
-//! They are made on Debian 12, where they must be equal, and in CI everywhere.
-//! Other systems have later headers with more constants: there, what both have
-//! must be equal. `make bindings` makes the file anew.
+//! On Debian 12 and in CI both must be equal. Other systems have newer headers with
+//! more constants: there, the constants that both have must be equal. `make bindings`
+//! generates the file again.
 #![forbid(unsafe_code)]
 // With the feature, the build copies the file that is under test.
 #![cfg(not(feature = "prebuilt-bindings"))]
@@ -14,7 +14,7 @@ use std::{env, fs};
 const FRESH: &str = include_str!(concat!(env!("OUT_DIR"), "/bindings.rs"));
 const PREBUILT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/prebuilt/bindings.rs");
 
-/// A check of bindgen's that holds for every target but 32-bit x86, where a
+/// A check of bindgen that is true for every target except 32-bit x86, where a
 /// `u64` in a structure is aligned to 4 bytes. All other targets have the same bindings.
 const DIFFERS_ON_X86: &str = "[\"Alignment of nfct_attr_grp_ctrs\"]";
 
@@ -60,7 +60,7 @@ fn has(text: &str, line: &str) -> bool {
     text.lines().any(|other| bare(other) == bare(line))
 }
 
-/// The text without what depends on how rustfmt is set.
+/// The text without the parts that depend on rustfmt's settings.
 fn bare(text: &str) -> String {
     let packed: String = text.split_whitespace().collect();
     packed.replace(",]", "]").replace(",}", "}").replace(",)", ")")

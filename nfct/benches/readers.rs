@@ -51,7 +51,7 @@ fn our_reader(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// The library's fastest way: one object for all messages.
+/// The fastest way with the library: one object for all messages.
 #[divan::bench(sample_count = 200, sample_size = 100)]
 fn the_library_into_one_object(bencher: Bencher<'_, '_>) {
     let entries = entries();
@@ -60,7 +60,7 @@ fn the_library_into_one_object(bencher: Bencher<'_, '_>) {
     bencher.counter(ItemsCount::new(entries.len())).bench_local(|| {
         for entry in &entries {
             let header = black_box(entry.as_ptr()).cast::<sys::nlmsghdr>();
-            // SAFETY: a whole message, aligned, as a kernel sent it, and a live object.
+            // SAFETY: a complete message, aligned, as a kernel sent it, and a live object.
             let parsed = unsafe { sys::nfct_nlmsg_parse(header, object.as_ptr()) };
             assert!(parsed >= 0);
             black_box(Attributes(object).read());

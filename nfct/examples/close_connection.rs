@@ -1,32 +1,27 @@
-//! Makes the kernel forget a connection: its next packet is a new connection to the gateway, which
-//! its rules may refuse. `close_connection tcp 192.168.7.2:40000 198.51.100.1:443` (inside, server).
+//! Removes the entry of one connection, named as its client sends it. The gateway treats the next packet
+//! as the start of a new connection, which its rules can refuse.
 //!
-//! Needs CAP_NET_ADMIN.
+//! Usage: `close_connection PROTOCOL CLIENT:PORT SERVER:PORT`, for example
+//! `close_connection tcp 192.168.7.2:40000 198.51.100.1:443`. Needs CAP_NET_ADMIN.
 
 use std::net::SocketAddr;
 
-use nfct::{Layer4, Protocol, Query, Tuple};
+use nfct::{Query, Tuple};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let [protocol, inside, server] = words.as_slice() else {
-        return Err("usage: close_connection PROTOCOL INSIDE:PORT SERVER:PORT".into());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [protocol, client, server] = &arguments[..] else {
+        return Err("usage: close_connection PROTOCOL CLIENT:PORT SERVER:PORT".into());
     };
-    let (inside, server): (SocketAddr, SocketAddr) = (inside.parse()?, server.parse()?);
-    let original = Tuple {
-        src: inside.ip(),
-        dst: server.ip(),
-        protocol: protocol.parse::<Protocol>()?,
-        layer4: Layer4::Ports { src: inside.port(), dst: server.port() },
-        zone: 0,
-    };
+    let (client, server): (SocketAddr, SocketAddr) = (client.parse()?, server.parse()?);
+    let original = Tuple::with_ports(protocol.parse()?, client, server);
 
     let mut query = Query::open()?;
     let flow = query.get_by_original(&original)?.ok_or(format!("there is no connection {original}"))?;
-    // A connection that has taken its place meanwhile is left alone.
+    // The id in `flow` protects a later connection with the same addresses and ports.
     match query.delete_flow(&flow)? {
         true => println!("closed {original}"),
-        false => println!("{original} has ended by itself"),
+        false => println!("{original} has just ended by itself"),
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
-//! Watches connections begin and end: `watch [network namespace]`, by its name in `ip netns`.
+//! Prints each connection as it begins and as it ends.
 //!
-//! Needs CAP_NET_ADMIN, and CAP_SYS_ADMIN for another namespace.
+//! Usage: `watch [NAMESPACE]`, with the name of a network namespace (`ip netns`). Needs CAP_NET_ADMIN, and
+//! CAP_SYS_ADMIN for another namespace.
 
 use nfct::{EventKind, Events, Groups, Namespace, Notification};
 
@@ -18,7 +19,7 @@ fn main() -> Result<(), nfct::Error> {
             }
             Notification::Event(event) => println!("- {}", event.flow.original),
             Notification::Recovered { lost } => eprintln!("{lost} events lost (receive buffer full)"),
-            Notification::Malformed(error) => eprintln!("an event could not be read: {error}"),
+            Notification::Malformed(error) => eprintln!("an event cannot be read: {error}"),
             _ => {}
         }
     }

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::Error;
 use crate::query::Query;
 
-/// A [`Query`] for asynchronous programs: each query runs on tokio's threads for
-/// blocking work. The kernel does the work of a query inside the system call, so
-/// that a dump or a flush of a large table would hold up every task of the thread.
+/// A [`Query`] for asynchronous programs. Each query runs on one of tokio's threads
+/// for blocking work, because the kernel does the work of a query inside the system
+/// call: a dump or a flush of a large table would delay every task of the thread.
 ///
 /// Clones share the socket, and their queries run one after another.
 ///
@@ -31,18 +31,18 @@ pub struct AsyncQuery {
 }
 
 impl AsyncQuery {
-    /// Takes a query, of any network namespace.
+    /// Wraps a query of any network namespace.
     ///
     /// ```no_run
-    /// let there = nfct::Namespace::named("gateway")?;
-    /// let query = nfct::AsyncQuery::new(there.enter(nfct::Query::open)?);
+    /// let gateway = nfct::Namespace::named("gateway")?;
+    /// let query = nfct::AsyncQuery::new(gateway.enter(nfct::Query::open)?);
     /// # Ok::<_, nfct::Error>(())
     /// ```
     pub fn new(query: Query) -> Self {
         Self { query: Arc::new(Mutex::new(query)) }
     }
 
-    /// Runs `ask` on a thread for blocking work, and returns its result. `ask` runs
+    /// Runs `work` on a thread for blocking work, and returns its result. `work` runs
     /// to its end even if the future is dropped.
     ///
     /// ```no_run
@@ -54,19 +54,19 @@ impl AsyncQuery {
     /// ```
     ///
     /// # Errors
-    /// Those of `ask`, and an error where the runtime is shutting down.
+    /// Those of `work`, and an error if the runtime is shutting down.
     ///
     /// # Panics
-    /// When `ask` panics, and outside of a tokio runtime.
-    pub async fn run<T, F>(&self, ask: F) -> Result<T, Error>
+    /// If `work` panics, and outside of a tokio runtime.
+    pub async fn run<T, F>(&self, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce(&mut Query) -> Result<T, Error> + Send + 'static,
     {
         let query = Arc::clone(&self.query);
         let task = tokio::task::spawn_blocking(move || {
-            // A panic leaves a query usable: a dump discards its rest when it is dropped.
-            ask(&mut query.lock().unwrap_or_else(PoisonError::into_inner))
+            // A query stays usable after a panic: a dump that is dropped discards the rest of its answer.
+            work(&mut query.lock().unwrap_or_else(PoisonError::into_inner))
         });
         match task.await {
             Ok(result) => result,

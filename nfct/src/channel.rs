@@ -1,5 +1,5 @@
 //! A socket for requests, with the buffer for answers and the sequence numbers
-//! that tell the answers apart.
+//! that assign each answer to its request.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -11,8 +11,8 @@ use crate::namespace::Namespace;
 use crate::socket;
 use crate::wire::{Message, Messages};
 
-/// The kernel fills at most 32 KiB of a dump at once, and only as much as the
-/// largest buffer that it has seen on the socket.
+/// The kernel sends at most 32 KiB of a dump at once, and at most as much as the
+/// largest buffer with which the program has read the socket.
 const BUFFER: usize = 64 * 1024;
 
 /// What [`Query`](crate::Query) and [`Dump`](crate::Dump) share.
@@ -43,8 +43,8 @@ impl Channel {
         socket::receive(self.handle.as_fd(), &mut self.buffer)
     }
 
-    /// Exchanges the socket for a new one in the same network namespace. Returns
-    /// false, and changes nothing, where none can be opened.
+    /// Replaces the socket with a new one in the same network namespace. Returns
+    /// false, and changes nothing, if none can be opened.
     pub(crate) fn reopen(&mut self) -> bool {
         let open = || Handle::open(Groups::NONE);
         let handle = match Namespace::of_foreign_socket(self.handle.as_fd()) {
@@ -80,17 +80,17 @@ impl Channel {
         doing: &'static str,
         read: impl Fn(&Message<'_>) -> Result<T, Error>,
     ) -> Result<T, Refused> {
-        let system = |source| Refused::Here(Error::from_io(doing, source));
+        let system = |source| Refused::Local(Error::from_io(doing, source));
         self.send(request).map_err(system)?;
         loop {
             let length = self.receive().map_err(system)?;
             for message in Messages::new(&self.buffer[..length]) {
-                let message = message.map_err(|source| Refused::Here(Error::Malformed { doing, source }))?;
+                let message = message.map_err(|source| Refused::Local(Error::Malformed { doing, source }))?;
                 if message.sequence != sequence {
                     continue;
                 }
                 return match message.errno() {
-                    None => read(&message).map_err(Refused::Here),
+                    None => read(&message).map_err(Refused::Local),
                     Some(errno) => Err(Refused::Kernel(errno)),
                 };
             }
@@ -98,20 +98,20 @@ impl Channel {
     }
 }
 
-/// Why a request has no answer.
+/// Why a request failed.
 pub(crate) enum Refused {
-    /// The kernel's error number; 0 is an acknowledgement in place of an answer.
+    /// The kernel's error number. 0 is an acknowledgement where an answer is expected.
     Kernel(i32),
-    /// The request or its answer failed on this side.
-    Here(Error),
+    /// An error of this program: sending, receiving or parsing.
+    Local(Error),
 }
 
 impl Refused {
-    /// The error, where `refused` explains what the kernel means.
+    /// The error for the user. `refused` turns the kernel's error number into one.
     pub(crate) fn into_error(self, refused: impl FnOnce(io::Error) -> Error) -> Error {
         match self {
             Refused::Kernel(errno) => refused(io::Error::from_raw_os_error(errno)),
-            Refused::Here(error) => error,
+            Refused::Local(error) => error,
         }
     }
 }

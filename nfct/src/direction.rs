@@ -1,5 +1,5 @@
-//! The words that tuples, selections and event filters share: which tuple,
-//! which endpoint of it, and whether a list includes or excludes.
+//! What tuples, selections and event filters have in common: which tuple, which
+//! endpoint of it, and whether a list includes or excludes.
 
 /// One of the two tuples of a connection.
 ///
@@ -9,13 +9,13 @@
 /// let opened_by = Selection::all().address(Direction::Original, Endpoint::Source, inside);
 /// # let _ = opened_by;
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Direction {
-    /// The direction of the first packet, before NAT.
+    /// From the client to the server, before NAT: the direction of the first packet.
     Original,
-    /// The direction of the replies.
+    /// From the server to the client.
     Reply,
 }
 
@@ -27,7 +27,7 @@ pub enum Direction {
 /// let opened_to = Selection::all().address(Direction::Original, Endpoint::Destination, server);
 /// # let _ = opened_to;
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// Where packets of this direction come from.
     Source,
@@ -39,8 +39,8 @@ pub enum Endpoint {
 ///
 /// ```
 /// use nfct::{KernelFilter, Logic, Protocol};
-/// let no_dns_or_quic = KernelFilter::new().protocols(Logic::Except, [Protocol::Udp]);
-/// # let _ = no_dns_or_quic;
+/// let no_udp = KernelFilter::new().protocols(Logic::Except, [Protocol::Udp]);
+/// # let _ = no_udp;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Logic {

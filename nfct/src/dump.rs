@@ -1,5 +1,6 @@
 //! Dumps: an answer of many messages, read as it arrives.
 
+use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -27,15 +28,15 @@ pub(crate) const DOING: &str = "reading all conntrack entries";
 /// }
 /// ```
 pub trait Entry: sealed::Sealed + Sized {
-    /// Whether a message of this kind holds an item.
+    /// Whether a message of this kind contains an item.
     #[doc(hidden)]
     fn is_in(kind: u16) -> bool;
 
-    /// Reads an item, or none where it is not selected.
+    /// Reads an item. Returns `None` if it is not selected.
     #[doc(hidden)]
     fn read(message: &Message<'_>, selection: Option<&Selection>) -> Result<Option<Self>, Error>;
 
-    /// The error for what the kernel answered.
+    /// The error for the kernel's error number.
     #[doc(hidden)]
     fn refused(error: io::Error) -> Error {
         Error::from_plain_request(DOING, error)
@@ -136,13 +137,13 @@ impl<'a, T: Entry> Dump<'a, T> {
         Self { reader, entries: PhantomData }
     }
 
-    /// Returns whatever the kernel sends, selected or not.
+    /// Returns everything that the kernel sends, selected or not.
     #[cfg(test)]
-    pub(crate) fn check_nothing(&mut self) {
+    pub(crate) fn without_selection(&mut self) {
         self.reader.selection = None;
     }
 
-    /// Reads what is in the buffer already.
+    /// Reads messages that the test has put into the buffer.
     #[cfg(test)]
     pub(crate) fn over(channel: &'a mut Channel, sequence: u32, end: usize) -> Self {
         let mut dump = Self::new(channel, sequence, None);
@@ -150,9 +151,8 @@ impl<'a, T: Entry> Dump<'a, T> {
         dump
     }
 
-    /// Whether the kernel reported, in what was read so far, that the table
-    /// changed in a way that may make the dump incomplete, or list an entry twice
-    /// (`NLM_F_DUMP_INTR`).
+    /// Whether the kernel has reported so far that the table changed during the dump
+    /// (`NLM_F_DUMP_INTR`). The dump may then be incomplete, or list an entry twice.
     ///
     /// ```no_run
     /// # use nfct::{Family, Query};
@@ -168,10 +168,9 @@ impl<'a, T: Entry> Dump<'a, T> {
         self.reader.interrupted
     }
 
-    /// Ends the dump without reading the rest, which would take as long as a whole
-    /// dump: the [`Query`](crate::Query) continues with a new socket in the same
-    /// network namespace. Where no socket can be opened, the rest is read and
-    /// discarded.
+    /// Ends the dump without reading the rest: the [`Query`](crate::Query) continues
+    /// with a new socket in the same network namespace. If no socket can be opened,
+    /// the rest is read and discarded, which can take long.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -215,8 +214,7 @@ impl<'a> Dump<'a, Flow> {
     /// ```
     ///
     /// # Errors
-    /// As the iterator, except for messages that cannot be read:
-    /// [`Piece::flows`] returns those.
+    /// As the iterator, except for malformed messages: [`Piece::flows`] reports those.
     pub fn read_piece(&mut self, piece: &mut Piece) -> Result<bool, Error> {
         self.reader.read_piece(piece)
     }
@@ -247,6 +245,12 @@ impl<T: Entry> Iterator for Dump<'_, T> {
             true => T::read(message, selection),
             false => Ok(None),
         })
+    }
+}
+
+impl<T: Entry> fmt::Debug for Dump<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dump").finish_non_exhaustive()
     }
 }
 
@@ -286,7 +290,7 @@ impl Piece {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Malformed`] for an entry; those after it may be readable.
+    /// [`Error::Malformed`] for an entry. The entries after it may still be readable.
     pub fn flows(&self) -> impl Iterator<Item = Result<Flow, Error>> {
         Messages::new(&self.buffer[self.entries.clone()]).filter_map(|message| match message {
             Ok(message) if message.sequence == self.sequence && Flow::is_in(message.kind) => {
@@ -306,15 +310,15 @@ struct DumpReader<'a> {
     /// The unread part of the buffer.
     at: usize,
     end: usize,
-    /// The dump has ended, or failed for good.
+    /// The dump has ended or failed.
     over: bool,
     interrupted: bool,
     refused: fn(io::Error) -> Error,
 }
 
 impl DumpReader<'_> {
-    /// The next item that `read` finds in a message, or none at the end of the
-    /// dump. A malformed message does not end the dump: it continues after it.
+    /// The next item that `read` finds in a message, or `None` at the end of the
+    /// dump. The dump continues after a malformed message.
     #[inline]
     fn next<T>(
         &mut self,
@@ -350,7 +354,7 @@ impl DumpReader<'_> {
         None
     }
 
-    /// Moves the unread part of the buffer into the piece, or the next datagram.
+    /// Moves the unread part of the buffer into the piece. If there is none, receives the next datagram.
     fn read_piece(&mut self, piece: &mut Piece) -> Result<bool, Error> {
         if self.over {
             return Ok(false);

@@ -10,9 +10,9 @@ use crate::error::Error;
 use crate::family::Family;
 use crate::selection::{Selection, SelectionFields};
 
-/// `NFCT_FILTER_DUMP_ZONE`, which the headers have from 1.1.0 on.
+/// `NFCT_FILTER_DUMP_ZONE`. The headers have it since 1.1.0.
 const FILTER_DUMP_ZONE: u32 = 3;
-/// The function that sets it. It exists only in a library that is new enough.
+/// The function that sets it. The library has it since 1.1.0.
 const SET_U16: &CStr = c"nfct_filter_dump_set_attr_u16";
 
 type SetU16 = unsafe extern "C" fn(*mut sys::nfct_filter_dump, u32, u16);
@@ -24,8 +24,8 @@ pub(crate) struct DumpFilter {
 
 impl DumpFilter {
     /// # Errors
-    /// [`Error::Library`] for a zone where the library is older than 1.1.0,
-    /// [`Error::Invalid`] for conditions that the library does not have at all.
+    /// [`Error::Library`] for a zone if the library is older than 1.1.0,
+    /// [`Error::Invalid`] for conditions that no release of the library supports.
     pub(crate) fn new(selection: &Selection, doing: &'static str) -> Result<Self, Error> {
         let SelectionFields { family, mark, status, zone, others } = selection.fields();
         if others {
@@ -55,7 +55,7 @@ impl DumpFilter {
             let set = set_u16().ok_or(Error::Library {
                 doing,
                 needs: "1.1.0",
-                lacks: "nfct_filter_dump_set_attr_u16, to filter by zone",
+                lacks: "nfct_filter_dump_set_attr_u16, which selects by zone",
             })?;
             // SAFETY: a live filter, and an attribute of sixteen bits that this library knows.
             unsafe { set(filter.as_ptr(), FILTER_DUMP_ZONE, zone) }
@@ -63,11 +63,11 @@ impl DumpFilter {
         Ok(filter)
     }
 
-    /// The filter for a flush. Before 1.1.0 the library takes the filter's first
-    /// byte for a family, and removes all entries of that family.
+    /// The filter for a flush. A library before 1.1.0 reads the filter's first byte as
+    /// a family, and removes all entries of that family.
     pub(crate) fn for_flush(selection: &Selection, doing: &'static str) -> Result<Self, Error> {
         let filter = Self::new(selection, doing)?;
-        let lacks = "nfct_filter_dump_set_attr_u16, and gets a flush with a filter wrong";
+        let lacks = "nfct_filter_dump_set_attr_u16, and flushes too much when it gets a filter";
         set_u16().map(|_| filter).ok_or(Error::Library { doing, needs: "1.1.0", lacks })
     }
 
@@ -86,7 +86,7 @@ impl Drop for DumpFilter {
 /// The function, if the loaded library has it. If it were linked, the program
 /// would not start with an older library.
 fn set_u16() -> Option<SetU16> {
-    // SAFETY: a string that ends with NUL; only searches what is loaded already.
+    // SAFETY: a string that ends with NUL; only searches loaded libraries.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, SET_U16.as_ptr()) };
     if found.is_null() {
         return None;

@@ -1,4 +1,4 @@
-//! The error type: what failed, what the system said, and what to do about it.
+//! The error type: what failed, what the system reported, and how to fix it.
 
 use std::fmt;
 use std::io;
@@ -8,9 +8,9 @@ use crate::wire::Malformed;
 /// An operation that failed.
 ///
 /// The text names the operation, then what the system reported, then the remedy
-/// where one is known. It is complete: [`source`](std::error::Error::source)
-/// returns nothing, because the system's error is part of the text already, and a
-/// printed chain of errors would repeat it. [`errno`](Self::errno) gives its number.
+/// where one is known. [`source`](std::error::Error::source) returns `None`: the
+/// text already contains the system's error, and a printed chain of errors would
+/// repeat it. [`errno`](Self::errno) returns the error number.
 ///
 /// ```no_run
 /// # use nfct::{Family, Query};
@@ -48,8 +48,7 @@ pub enum Error {
     System {
         /// The operation that failed.
         doing: &'static str,
-        /// The likely cause and the remedy. Empty where nothing more is known
-        /// than the system's error.
+        /// The likely cause and the remedy. Empty if none is known.
         hint: &'static str,
         /// The system's error.
         source: io::Error,
@@ -98,13 +97,13 @@ impl fmt::Display for Error {
             }
             Error::Unsupported { doing, source } => write!(
                 f,
-                "{doing}: {source}: the kernel lacks nf_conntrack_netlink (try `modprobe nf_conntrack_netlink`)"
+                "{doing}: {source}: the kernel has no nf_conntrack_netlink (try `modprobe nf_conntrack_netlink`)"
             ),
             Error::System { doing, hint: "", source } => write!(f, "{doing}: {source}"),
             Error::System { doing, hint, source } => write!(f, "{doing}: {source}: {hint}"),
             Error::Malformed { doing, source } => write!(f, "{doing}: malformed netlink message: {source}"),
             Error::ReadOnly { attribute } => {
-                write!(f, "setting {attribute}: it is read-only: the kernel alone sets it")
+                write!(f, "setting {attribute}: it is read-only: only the kernel sets it")
             }
             Error::Library { doing, needs, lacks } => write!(
                 f,
@@ -117,13 +116,13 @@ impl fmt::Display for Error {
     }
 }
 
-/// Without a source: the text has it already.
+/// Has no source: the text already contains it.
 impl std::error::Error for Error {}
 
 impl Error {
-    /// An error of the system in an operation of the caller's own, for functions
-    /// that must return this type, such as those that
-    /// [`Namespace::enter`](crate::Namespace::enter) runs.
+    /// A system error in an operation of the caller, for functions that must return
+    /// this type, such as those that [`Namespace::enter`](crate::Namespace::enter)
+    /// runs.
     ///
     /// ```
     /// let missing = std::io::Error::from_raw_os_error(libc::ENOENT);
@@ -151,8 +150,8 @@ impl Error {
         }
     }
 
-    /// The error of a request that every kernel with the conntrack subsystem
-    /// accepts: nfnetlink reports EINVAL for a subsystem that it can't load.
+    /// The error of a request that every kernel with the conntrack subsystem accepts.
+    /// EINVAL means that nfnetlink cannot load the subsystem.
     pub(crate) fn from_plain_request(doing: &'static str, source: io::Error) -> Self {
         match source.raw_os_error() {
             Some(libc::EINVAL) => Error::Unsupported { doing, source },
@@ -160,7 +159,7 @@ impl Error {
         }
     }
 
-    /// An error that has nothing to do with conntrack.
+    /// An error of an operation that does not concern conntrack.
     pub(crate) fn from_system(doing: &'static str, source: io::Error) -> Self {
         let hint = match source.raw_os_error() {
             Some(libc::EMFILE) => "the process has reached its limit of open files (see `ulimit -n`)",
@@ -179,13 +178,13 @@ impl Error {
         Self::from_io(doing, io::Error::last_os_error())
     }
 
-    /// The system's error number, where there is one.
+    /// The system's error number, if there is one.
     ///
     /// ```no_run
     /// # let flow: nfct::Flow = unimplemented!();
     /// let entry = nfct::Conntrack::new()?;
     /// match nfct::Query::open()?.create(&entry) {
-    ///     Err(error) if error.errno() == Some(libc::EEXIST) => println!("it was there already"),
+    ///     Err(error) if error.errno() == Some(libc::EEXIST) => println!("the entry exists already"),
     ///     other => other?,
     /// }
     /// # Ok::<_, nfct::Error>(())
@@ -273,7 +272,7 @@ mod tests {
                 let others = chain.iter().enumerate().filter(|(other, _)| *other != at);
                 assert!(others.into_iter().all(|(_, other)| !other.contains(text.as_str())), "{chain:?}");
             }
-            // What the system reported is in it once, as every other part.
+            // Each part of the text, including the system's error, appears once.
             let mut parts: Vec<&str> = chain.iter().flat_map(|text| text.split(": ")).collect();
             let count = parts.len();
             parts.sort_unstable();

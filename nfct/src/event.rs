@@ -23,11 +23,11 @@ use crate::flow::Flow;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum EventKind {
-    /// The entry was confirmed: its first packet is about to leave.
+    /// The entry was created: its first packet is about to leave.
     New,
-    /// Its state, mark, labels or timeout changed. Its tuples never change.
+    /// The entry's state, mark, labels or timeout changed. Tuples never change.
     Update,
-    /// It ended.
+    /// The entry ended.
     Destroy,
 }
 
@@ -42,28 +42,28 @@ impl EventKind {
     }
 }
 
-/// Kinds of events to listen to. Join them with `|`.
+/// Kinds of events to listen to; combine them with `|`.
 ///
 /// ```
 /// use nfct::Groups;
 /// assert_eq!(Groups::NEW | Groups::UPDATE | Groups::DESTROY, Groups::ALL);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Groups(u32);
 
 impl Groups {
     /// No events.
     pub const NONE: Groups = Groups(0);
-    /// Connections that begin.
+    /// NEW events: connections that begin.
     pub const NEW: Groups = Groups(1 << (sys::NFNLGRP_CONNTRACK_NEW - 1));
-    /// Connections that change.
+    /// UPDATE events: connections that change.
     pub const UPDATE: Groups = Groups(1 << (sys::NFNLGRP_CONNTRACK_UPDATE - 1));
-    /// Connections that end.
+    /// DESTROY events: connections that end.
     pub const DESTROY: Groups = Groups(1 << (sys::NFNLGRP_CONNTRACK_DESTROY - 1));
     /// All three.
     pub const ALL: Groups = Groups(Self::NEW.0 | Self::UPDATE.0 | Self::DESTROY.0);
 
-    /// Groups of either subsystem: one socket can listen to both.
+    /// Groups by number, also those of expectations: one socket serves both subsystems.
     pub(crate) const fn from_bits(bits: u32) -> Self {
         Groups(bits)
     }
@@ -81,14 +81,14 @@ impl BitOr for Groups {
     }
 }
 
-/// Kinds of expectation events to listen to. Join them with `|`.
+/// Kinds of expectation events to listen to; combine them with `|`.
 ///
 /// ```
 /// use nfct::ExpectGroups;
 ///
 /// assert_ne!(ExpectGroups::NEW | ExpectGroups::DESTROY, ExpectGroups::NONE);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ExpectGroups(u32);
 
 impl ExpectGroups {
@@ -127,7 +127,7 @@ impl BitOr for ExpectGroups {
 /// }
 /// # Ok::<_, nfct::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Event {
@@ -138,7 +138,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event, for tests and replays.
+    /// Creates an event, for tests and replays.
     ///
     /// ```no_run
     /// # let flow: nfct::Flow = unimplemented!();

@@ -1,5 +1,6 @@
 //! A subscription to the events of the kernel.
 
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -32,8 +33,7 @@ const SMALLEST_EVENT: usize = 512;
 /// # }
 /// ```
 ///
-/// Where each microsecond counts, [`receive`](Self::receive) passes on many events
-/// with one call. With the feature `tokio`, `EventStream` is the asynchronous form.
+/// [`receive`](Self::receive) is faster: it passes on many events with one call. With the feature `tokio`, `EventStream` is the asynchronous form.
 pub struct Events {
     handle: Handle,
     batch: Batch,
@@ -47,14 +47,14 @@ pub struct Events {
     discarded: u32,
 }
 
-/// How far the recovery from an overrun is.
+/// The progress of the recovery from an overrun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Recovery {
     /// No overrun, or recovered.
     Done,
     /// The socket has not been drained yet.
     Draining,
-    /// The socket has been drained, which is not reported yet.
+    /// The socket has been drained. This is not reported yet.
     Drained,
 }
 
@@ -75,7 +75,7 @@ impl Events {
         Ok(Self { handle, batch, at: 0, offset: 0, recovery: Recovery::Done, drops: 0, discarded: 0 })
     }
 
-    /// The next notification, without waiting; `None` when there is none yet.
+    /// The next notification, without waiting. `None` if there is none yet.
     ///
     /// ```no_run
     /// let mut events = nfct::Events::subscribe(nfct::Groups::ALL)?;
@@ -86,12 +86,12 @@ impl Events {
     /// ```
     ///
     /// # Errors
-    /// The system's error. A full receive buffer is [`Notification::Overrun`], no error.
+    /// The system's error. A full receive buffer is not an error but [`Notification::Overrun`].
     pub fn try_next(&mut self) -> Result<Option<Notification>, Error> {
         self.try_take()
     }
 
-    /// The next notification, waiting for at most `timeout`; `None` after that.
+    /// The next notification. Waits for it for at most `timeout`, then returns `None`.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -108,7 +108,7 @@ impl Events {
         self.take_within(timeout)
     }
 
-    /// The next notification in any form of event, waiting for at most `timeout`.
+    /// The next notification in any form of event. Waits for at most `timeout`.
     pub(crate) fn take_within<E: EventRecord>(
         &mut self,
         timeout: Duration,
@@ -160,8 +160,8 @@ impl Events {
         }
     }
 
-    /// Whether [`try_take`](Self::try_take) may have something although the socket has
-    /// nothing: the rest of a batch, or a recovery.
+    /// Whether [`try_take`](Self::try_take) may return something although nothing waits
+    /// in the socket: the rest of a batch, or a recovery.
     #[cfg(feature = "tokio")]
     pub(crate) fn has_pending(&self) -> bool {
         self.batch.datagram(self.at).is_some() || self.recovery != Recovery::Done
@@ -185,7 +185,7 @@ impl Events {
         None
     }
 
-    /// Receives the next batch. The one before has been read completely.
+    /// Receives the next batch. The previous one must have been read completely.
     fn refill(&mut self) -> Result<Received, Error> {
         if self.recovery == Recovery::Drained {
             return self.recovered();
@@ -215,8 +215,8 @@ impl Events {
         Received::Overrun
     }
 
-    /// The socket is drained. An event that is dropped from now on, before the
-    /// counter is read, is counted here and not by the next recovery.
+    /// Reports a recovery: the socket is drained. An event that the kernel drops before
+    /// the counter is read here is part of this recovery, not of the next one.
     fn recovered(&mut self) -> Result<Received, Error> {
         let drops = waiter::drops(self.handle.as_fd())?;
         let lost = drops.wrapping_sub(self.drops).wrapping_add(self.discarded);
@@ -224,9 +224,9 @@ impl Events {
         Ok(Received::Recovered { lost })
     }
 
-    /// Sets the receive buffer, past `net.core.rmem_max` with CAP_NET_ADMIN, and
-    /// returns the size in force, in bytes. The kernel doubles the given size, and
-    /// counts more than a kilobyte for each event.
+    /// Sets the size of the receive buffer, with CAP_NET_ADMIN also above
+    /// `net.core.rmem_max`. Returns the size in effect, in bytes: the kernel doubles
+    /// the given size. It counts more than a kilobyte for each event.
     ///
     /// ```no_run
     /// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;
@@ -241,7 +241,7 @@ impl Events {
             .map_err(|source| Error::from_io("setting the receive buffer", source))
     }
 
-    /// The size of the receive buffer, in bytes as the kernel counts them.
+    /// The size of the receive buffer in bytes, as the kernel counts them.
     ///
     /// ```no_run
     /// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;
@@ -272,9 +272,9 @@ impl Events {
         Ok(bytes.div_ceil(SMALLEST_EVENT))
     }
 
-    /// Makes the kernel hold back a connection's packet, or its end, while its
-    /// event cannot be delivered (`NETLINK_BROADCAST_ERROR`). No event is lost, but
-    /// a slow listener makes the gateway drop packets.
+    /// Sets reliable delivery (`NETLINK_BROADCAST_ERROR`): while an event cannot be
+    /// delivered, the kernel holds back the packet, or the end of the connection, that
+    /// caused it. No event is lost, but a slow listener makes the gateway drop packets.
     ///
     /// ```no_run
     /// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;
@@ -282,8 +282,8 @@ impl Events {
     /// # Ok::<_, nfct::Error>(())
     /// ```
     ///
-    /// A full receive buffer is still an overrun: `lost` then counts the attempts
-    /// to deliver, which the kernel repeats.
+    /// A full receive buffer is still an overrun. `lost` then counts failed attempts:
+    /// the kernel repeats them.
     ///
     /// # Errors
     /// The system's error.
@@ -312,8 +312,7 @@ impl Events {
         filter.attach(self)
     }
 
-    /// Receives waiting events, up to a fixed number, without waiting, and passes
-    /// each to `on`.
+    /// Passes waiting events to `on`, up to a fixed number, without waiting.
     ///
     /// ```no_run
     /// let mut events = nfct::Events::subscribe(nfct::Groups::ALL)?;
@@ -323,13 +322,13 @@ impl Events {
     /// ```
     ///
     /// # Errors
-    /// The system's error. A full receive buffer is [`Received::Overrun`], no error.
+    /// The system's error. A full receive buffer is not an error but [`Received::Overrun`].
     pub fn receive(&mut self, mut on: impl FnMut(Event)) -> Result<Received, Error> {
         // The rest of a batch that `try_next` has begun comes first.
         if self.batch.datagram(self.at).is_none() {
             match self.refill()? {
                 Received::Some { .. } => {}
-                nothing => return Ok(nothing),
+                other => return Ok(other),
             }
         }
         let (mut messages, mut malformed) = (0, 0);
@@ -348,8 +347,8 @@ impl Events {
     }
 
     /// Waits until a notification can be received, or for at most `timeout`.
-    /// Returns whether one can be received. With a timeout of 0 this is the
-    /// cheapest way to check.
+    /// Returns whether one can be received. A timeout of 0 only checks, at the lowest
+    /// cost.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -370,7 +369,7 @@ impl Events {
         waiter::wait(self.handle.as_fd(), timeout)
     }
 
-    /// Something to wait with while another thread receives.
+    /// A [`Waiter`], which waits for events while another thread receives them.
     ///
     /// ```no_run
     /// let mut events = nfct::Events::subscribe(nfct::Groups::ALL)?;
@@ -380,7 +379,7 @@ impl Events {
     /// ```
     ///
     /// # Errors
-    /// When the process has reached its limit of open files.
+    /// If the process has reached its limit of open files.
     pub fn waiter(&self) -> Result<Waiter, Error> {
         Waiter::new(self.handle.as_fd())
     }
@@ -395,7 +394,7 @@ impl Iterator for Events {
     }
 }
 
-/// Waits for the next notification, with every attribute; returned by [`Events::full`].
+/// An iterator that waits for notifications with every attribute; returned by [`Events::full`].
 ///
 /// ```no_run
 /// let mut events = nfct::Events::subscribe(nfct::Groups::ALL)?;
@@ -429,9 +428,21 @@ pub(crate) fn next<E: EventRecord>(events: &mut Events) -> Option<Result<Notific
     }
 }
 
-/// The socket, to be watched together with others.
+/// The socket, to watch it together with others.
 impl AsFd for Events {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.handle.as_fd()
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for FullEvents<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FullEvents").finish_non_exhaustive()
     }
 }

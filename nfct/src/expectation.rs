@@ -10,12 +10,12 @@ use crate::family::Family;
 use crate::state::bits;
 use crate::tuple::{Layer4, Tuple};
 
-/// The longest name of a helper that the kernel and the C library hold, in bytes.
+/// The longest name of a helper in the kernel and in the C library, in bytes.
 pub(crate) const LONGEST_HELPER: usize = 15;
-/// The longest name of a function that the C library holds, in bytes.
+/// The longest name of a function in the C library, in bytes.
 pub(crate) const LONGEST_FUNCTION: usize = 23;
 
-/// An expectation that the kernel reports, or that it is asked to create.
+/// An expectation: one that the kernel reports, or one to create.
 ///
 /// ```
 /// use nfct::{Expectation, Layer4, Tuple};
@@ -34,7 +34,7 @@ pub(crate) const LONGEST_FUNCTION: usize = 23;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Expectation {
-    /// The original tuple of the master, the connection that it belongs to.
+    /// The original tuple of the master, the connection to which the expectation belongs.
     pub master: Tuple,
     /// The tuple that the first packet of the expected connection must match, in the bits of
     /// [`mask`](Self::mask).
@@ -52,8 +52,8 @@ pub struct Expectation {
     /// The kernel's id of this expectation.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub id: Option<u32>,
-    /// Conntrack zone in which the kernel looks it up. The kernel does not report it (this is 0 then): it is
-    /// the master's zone.
+    /// The conntrack zone in which the kernel looks it up: the zone of the master. The kernel does not report
+    /// it, so this is 0 in an expectation that was read.
     pub zone: u16,
     /// The kind of expectation.
     pub flags: ExpectFlags,
@@ -162,7 +162,7 @@ pub(crate) fn check_helper(doing: &'static str, name: &str) -> Result<(), Error>
 }
 
 /// # Errors
-/// [`Error::Invalid`] if the C library has no room for this name of a function.
+/// [`Error::Invalid`] if the name of a function is too long for the C library.
 pub(crate) fn check_function(doing: &'static str, name: &str) -> Result<(), Error> {
     check_name(doing, Some(name), LONGEST_FUNCTION, FUNCTION)
 }
@@ -231,8 +231,8 @@ impl fmt::Display for Expectation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ExpectNat {
-    /// NAT replaces the expected address and port with the source address and source port of this tuple.
-    /// Where they are 0, as the address is for FTP, the kernel uses the master's.
+    /// NAT replaces the expected address and port with the source address and source port of this tuple. If
+    /// one of them is 0, as the address is for FTP, the kernel uses the master's.
     pub tuple: Tuple,
     /// The direction of the master in which the expected connection runs.
     pub direction: Direction,
@@ -250,7 +250,7 @@ bits! {
     /// assert_eq!(flags.to_string(), "PERMANENT|INACTIVE");
     /// ```
     ExpectFlags(u32) {
-        /// The expectation stays after a connection has matched it, for more of them.
+        /// The expectation stays after a connection has matched it, so more connections can match.
         PERMANENT = nfct_sys::NF_CT_EXPECT_PERMANENT, "PERMANENT";
         /// The expectation is not active.
         INACTIVE = nfct_sys::NF_CT_EXPECT_INACTIVE, "INACTIVE";
@@ -260,7 +260,7 @@ bits! {
 }
 
 impl ExpectFlags {
-    /// Whether the expectation stays after a connection has matched it, for more of them.
+    /// Whether the expectation stays after a connection has matched it.
     ///
     /// ```
     /// assert!(nfct::ExpectFlags(1).is_permanent());

@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
-/// Entries by network layer.
+/// The address family of entries.
 ///
 /// ```no_run
 /// let mut query = nfct::Query::open()?;
 /// println!("{} over IPv6", query.dump(nfct::Family::Ipv6)?.count());
 /// # Ok::<_, nfct::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Family {
     /// IPv4 and IPv6.
     #[default]

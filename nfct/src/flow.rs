@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::state::{Status, TcpState};
 use crate::tuple::Tuple;
 
-/// Packets and bytes of one direction, with `net.netfilter.nf_conntrack_acct=1`.
+/// Packets and bytes of one direction. The kernel counts them with `net.netfilter.nf_conntrack_acct=1`.
 ///
 /// ```
 /// assert_eq!(nfct::Counters::default().bytes, 0);
@@ -19,13 +19,13 @@ pub struct Counters {
     pub bytes: u64,
 }
 
-/// What the kernel reports of one entry. Fields that it left out are `None`, or 0 for the id, the status
-/// and the mark.
+/// One entry as the kernel reports it. Fields that the kernel did not send are `None`, or 0 for the id, the
+/// status and the mark.
 ///
 /// ```
 /// use nfct::{Flow, Tuple};
 ///
-/// /// The address and port behind a source NAT, and the public ones.
+/// /// The inside address and port of a source NAT, and the public ones.
 /// fn translation(flow: &Flow) -> String {
 ///     let port = |tuple: &Tuple, port: Option<u16>| port.map_or(String::new(), |port| format!(" port {port}"));
 ///     let (inside, public) = (&flow.original, &flow.reply);
@@ -40,21 +40,21 @@ pub struct Counters {
 /// let flow = Flow::new(original, reply);
 /// assert_eq!(translation(&flow), "192.168.7.2 port 40000 is 203.0.113.9 port 51000");
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Flow {
-    /// The connection as in its first packet, before NAT.
+    /// The tuple of packets from the client, before NAT.
     pub original: Tuple,
-    /// The tuple of packets from the other side. Behind a source NAT its destination is the public
-    /// address and port.
+    /// The tuple of packets from the server. With source NAT its destination is the public address and
+    /// port.
     pub reply: Tuple,
     /// The kernel's id of this lifetime of the connection (`conntrack -o id`). It is a keyed hash of the
     /// entry's memory address and original tuple, so a later connection can get the same id again.
     pub id: u32,
     /// State bits.
     pub status: Status,
-    /// Connection mark, 0 when none is set.
+    /// Connection mark; 0 if none is set.
     pub mark: u32,
     /// Seconds until the kernel removes the entry if it stays idle.
     pub timeout: Option<u32>,
@@ -68,7 +68,7 @@ pub struct Flow {
     /// Packets and bytes of the original direction; in dumps and DESTROY events, with
     /// `net.netfilter.nf_conntrack_acct=1`.
     pub counters_original: Option<Counters>,
-    /// Packets and bytes of the reply direction, where the original direction has them.
+    /// Packets and bytes of the reply direction, as for the original direction.
     pub counters_reply: Option<Counters>,
 }
 
@@ -97,6 +97,19 @@ impl Flow {
             counters_original: None,
             counters_reply: None,
         }
+    }
+
+    /// Time until the kernel removes the entry if it stays idle: [`timeout`](Self::timeout) as a duration.
+    ///
+    /// ```
+    /// # use nfct::{Flow, Tuple};
+    /// # let tuple = Tuple::udp(([192, 168, 7, 2], 40000), ([198, 51, 100, 1], 53));
+    /// let mut flow = Flow::new(tuple, tuple.reversed());
+    /// flow.timeout = Some(30);
+    /// assert_eq!(flow.time_left(), Some(std::time::Duration::from_secs(30)));
+    /// ```
+    pub fn time_left(&self) -> Option<Duration> {
+        self.timeout.map(|seconds| Duration::from_secs(seconds.into()))
     }
 
     /// Start of the connection, if the kernel keeps timestamps.

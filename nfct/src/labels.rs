@@ -1,4 +1,4 @@
-//! Connection labels: sets of bits, and the file that names them.
+//! Connection labels: sets of bits, and the file with their names.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
@@ -41,7 +41,7 @@ unsafe impl Cloned for sys::nfct_bitmask {
 }
 
 impl Labels {
-    /// An empty set with room for bits 0 to `highest`, rounded up to whole words of 32.
+    /// An empty set for bits 0 to `highest`, rounded up to a multiple of 32 bits.
     ///
     /// ```
     /// assert_eq!(nfct::Labels::new(100)?.highest(), 127);
@@ -53,12 +53,12 @@ impl Labels {
     pub fn new(highest: u16) -> Result<Self, Error> {
         // SAFETY: takes any number; NULL means no memory and is checked next.
         let raw = unsafe { sys::nfct_bitmask_new(highest.into()) };
-        // SAFETY: NULL, or a new bitmask that nobody else knows.
+        // SAFETY: NULL, or a new bitmask that nothing else refers to.
         let raw = unsafe { Owned::new(raw) };
         raw.map(|raw| Self { raw }).ok_or_else(|| Error::last("creating a set of labels"))
     }
 
-    /// The highest bit that the set has room for.
+    /// The highest bit that can be set.
     ///
     /// ```
     /// assert_eq!(nfct::Labels::new(31)?.highest(), 31);
@@ -80,13 +80,13 @@ impl Labels {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a bit past [`Labels::highest`], which the library would ignore silently.
+    /// [`Error::Invalid`] for a bit past [`Labels::highest`]: the library would ignore it without an error.
     pub fn set(&mut self, bit: u16) -> Result<&mut Self, Error> {
         if bit > self.highest() {
             return Err(Error::Invalid {
                 doing: "setting a label",
                 found: format!("bit {bit} of a set that ends at bit {}", self.highest()),
-                expected: "a bit that the set has room for",
+                expected: "a bit up to the end of the set (Labels::new sets the end)",
             });
         }
         // SAFETY: a live bitmask that is borrowed for writing.
@@ -94,7 +94,7 @@ impl Labels {
         Ok(self)
     }
 
-    /// Removes a bit, if it is set.
+    /// Unsets a bit.
     ///
     /// ```
     /// let mut labels = nfct::Labels::new(127)?;
@@ -108,18 +108,18 @@ impl Labels {
         self
     }
 
-    /// Removes all bits.
+    /// Unsets all bits.
     ///
     /// ```
     /// let mut labels = nfct::Labels::new(127)?;
-    /// labels.set(3)?;
-    /// labels.clear();
+    /// labels.set(3)?.clear();
     /// assert_eq!(labels.iter().count(), 0);
     /// # Ok::<(), nfct::Error>(())
     /// ```
-    pub fn clear(&mut self) {
+    pub fn clear(&mut self) -> &mut Self {
         // SAFETY: a live bitmask that is borrowed for writing.
-        unsafe { sys::nfct_bitmask_clear(self.raw.as_ptr()) }
+        unsafe { sys::nfct_bitmask_clear(self.raw.as_ptr()) };
+        self
     }
 
     /// Whether a bit is set.
@@ -168,7 +168,7 @@ impl Clone for Labels {
     }
 }
 
-/// Two sets are equal if they have room for the same bits and have the same bits set.
+/// Two sets are equal if they end at the same bit and the same bits are set.
 impl PartialEq for Labels {
     fn eq(&self, other: &Self) -> bool {
         // SAFETY: two live bitmasks.
@@ -204,7 +204,7 @@ unsafe impl Object for sys::nfct_labelmap {
 }
 
 impl LabelMap {
-    /// Reads the system's own file, [`LabelMap::system_path`].
+    /// Reads the system's file, [`LabelMap::system_path`].
     ///
     /// # Errors
     /// As [`LabelMap::open`].
@@ -218,7 +218,7 @@ impl LabelMap {
     /// assert_eq!(nfct::LabelMap::system_path().file_name().unwrap(), "connlabel.conf");
     /// ```
     pub fn system_path() -> &'static Path {
-        // SAFETY: takes nothing and gives a constant of the library.
+        // SAFETY: takes nothing and returns a constant of the library.
         let path = unsafe { sys::nfct_labels_get_path() };
         // SAFETY: the constant is a C string that lives as long as the library.
         let path = unsafe { CStr::from_ptr(path) };
@@ -246,15 +246,15 @@ impl LabelMap {
         let invalid = |expected| Error::Invalid { doing: DOING, found: path.display().to_string(), expected };
         let name =
             CString::new(path.as_os_str().as_bytes()).map_err(|_| invalid("a path without a zero byte"))?;
-        // Only errno distinguishes "no label" from "no file".
+        // The library returns NULL for a file without labels too: errno is 0 then.
         // SAFETY: takes nothing.
         let errno = unsafe { libc::__errno_location() };
-        // SAFETY: it is this thread's own, and always there.
+        // SAFETY: it is this thread's own, and always exists.
         unsafe { *errno = 0 };
         // SAFETY: a C string that outlives the call; NULL is checked next.
         let raw = unsafe { sys::nfct_labelmap_new(name.as_ptr()) };
         let error = std::io::Error::last_os_error();
-        // SAFETY: NULL, or a new map that nobody else knows.
+        // SAFETY: NULL, or a new map that nothing else refers to.
         match unsafe { Owned::new(raw) } {
             Some(raw) => Ok(Self { raw }),
             None if error.raw_os_error() == Some(0) => {
@@ -319,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_set_takes_what_it_has_room_for_and_nothing_else() {
+    fn a_set_accepts_bits_up_to_its_end_and_no_others() {
         let mut labels = Labels::new(0).unwrap();
         assert_eq!(labels.highest(), 31);
         labels.set(31).unwrap().set(0).unwrap();
@@ -331,7 +331,7 @@ mod tests {
         assert_ne!(copy, labels);
         labels.clear();
         assert_eq!(labels, Labels::new(31).unwrap());
-        assert_ne!(labels, Labels::new(32).unwrap(), "another room");
+        assert_ne!(labels, Labels::new(32).unwrap(), "another end");
         let mut largest = Labels::new(u16::MAX).unwrap();
         largest.set(u16::MAX).unwrap();
         assert_eq!(largest.iter().collect::<Vec<_>>(), [u16::MAX]);

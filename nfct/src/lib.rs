@@ -1,44 +1,79 @@
 //! Safe, typed access to Linux connection tracking (conntrack) through
 //! libnetfilter_conntrack.
 //!
-//! The kernel keeps one entry for each connection: the *original* tuple is that
-//! of the first packet before NAT, the *reply* tuple that of the answers. Behind a
-//! source NAT the destination of the reply tuple is the public address and port.
+//! The kernel keeps one entry for each connection. Its *original* tuple is that of
+//! the packets from the client, before NAT. Its *reply* tuple is that of the packets
+//! from the server: with source NAT its destination is the public address and port.
 //! This crate lists, looks up, creates, changes and removes these entries, and
 //! follows their events. It does the same for *expectations*, the connections that
-//! the kernel expects because of another one.
+//! the kernel expects because of another connection.
 //!
 //! | task | start with | result |
 //! | --- | --- | --- |
-//! | query | [`Query`], with a [`Selection`]; with tokio `AsyncQuery` | [`Flow`], [`Conntrack`], [`Expectation`] |
-//! | follow events | [`Events`], [`ExpectEvents`]; with tokio `EventStream` | [`Event`], [`FullEvent`], [`ExpectEvent`] in a [`Notification`] |
+//! | list, look up, change or remove entries | [`Query`], with a [`Selection`]; on tokio `AsyncQuery` | [`Flow`] |
+//! | follow events | [`Events`]; on tokio `EventStream` | [`Event`] in a [`Notification`] |
 //! | keep a table equal to the kernel's | [`Events::resync`] | [`Flow`] |
-//! | build an entry | [`Conntrack`], with every attribute of [`attr`] | |
+//! | create an entry, or read every attribute of one | [`Conntrack`], with [`attr`] | |
+//! | work with expectations | [`Query::dump_expectations`], [`ExpectEvents`] | [`Expectation`], [`ExpectEvent`] |
+//! | work in another network namespace | [`Namespace::enter`] | |
 //! | use the C library's callbacks | [`Handle`], [`ExpectHandle`] | [`ConntrackRef`], [`ExpectRef`] |
-//! | work in another network namespace | [`Namespace`] | |
 //!
 //! [`Flow`] and [`Expectation`] are plain values. [`Conntrack`] and [`Expect`] are
 //! the C library's objects, which hold everything that the kernel sends. Addresses
-//! are those of [`std::net`], ports are in host byte order, times are [`Duration`]
-//! and [`SystemTime`]. Numbers without a name are kept as they are. A failure is an
-//! [`Error`] that names the operation, the cause and the remedy.
+//! are those of [`std::net`]. Ports are in host byte order. Numbers of the kernel
+//! that have no name here are kept as they are. An [`Error`] names the operation,
+//! the cause and, where one is known, the remedy.
 //!
-//! [`Duration`]: std::time::Duration
-//! [`SystemTime`]: std::time::SystemTime
+//! # Quick start
+//!
+//! Install the C library, its headers and libclang (Debian, Ubuntu:
+//! `apt install libnetfilter-conntrack-dev libclang-dev pkg-config`), then
+//! `cargo add nfct`. This program lists all connections:
+//!
+//! ```no_run
+//! use nfct::{Family, Query};
+//!
+//! fn main() -> Result<(), nfct::Error> {
+//!     for flow in Query::open()?.dump(Family::Any)? {
+//!         let flow = flow?;
+//!         println!("{}, replies {}", flow.original, flow.reply);
+//!     }
+//!     Ok(())
+//! }
+//! ```
 //!
 //! # Requirements
 //!
-//! - CAP_NET_ADMIN in the user namespace that owns the network namespace, and the
-//!   kernel's `nf_conntrack_netlink`. A socket belongs to the network namespace of
-//!   the thread that opened it; [`Namespace::enter`] opens one in another.
+//! - The kernel's `nf_conntrack_netlink`.
+//! - CAP_NET_ADMIN in the user namespace that owns the network namespace. Root has
+//!   it. A socket belongs to the network namespace of the thread that opened it.
 //! - libnetfilter_conntrack 1.0.9 or newer. A function that needs a newer release
 //!   than the installed one returns [`Error::Library`].
-//! - Features: `serde` serializes plain values, `tokio` adds `EventStream` and
-//!   `AsyncQuery`.
+//!
+//! # Features
+//!
+//! No feature is enabled by default.
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `serde` | `Serialize` and `Deserialize` for plain values and for [`View`], a copy of a [`Conntrack`] |
+//! | `tokio` | `EventStream` and `AsyncQuery` |
+//! | `prebuilt-bindings` | builds without the C library's headers and without libclang, and for other targets; the C library is still linked |
 //!
 //! # Common tasks
 //!
-//! These are the programs in `examples/`: `cargo run -p nfct --example list`.
+//! These four programs are complete tools:
+//!
+//! | program | what it does |
+//! | --- | --- |
+//! | [`exporter`](https://docs.rs/crate/nfct/latest/source/examples/exporter.rs) | exports entries, limit and the counters of each CPU to Prometheus |
+//! | [`nat_logger`](https://docs.rs/crate/nfct/latest/source/examples/nat_logger.rs) | logs the begin and the end of each translated connection, and counts lost events |
+//! | [`kill_connections`](https://docs.rs/crate/nfct/latest/source/examples/kill_connections.rs) | removes all connections of a network, protocol and port |
+//! | [`pin_dnat`](https://docs.rs/crate/nfct/latest/source/examples/pin_dnat.rs) | keeps an entry with destination NAT for one client |
+//!
+//! The short programs below each show one task. All of them are in the folder
+//! `examples` of the crate; in its repository `cargo run -p nfct --example list`
+//! builds and starts one.
 //!
 //! ## List connections
 //!
@@ -52,7 +87,7 @@
 #![doc = include_str!("../examples/watch.rs")]
 //! ```
 //!
-//! ## Look up a NAT mapping
+//! ## Look up the client behind a public address
 //!
 //! ```no_run
 #![doc = include_str!("../examples/look_up.rs")]
@@ -76,28 +111,28 @@
 #![doc = include_str!("../examples/watch_expectations.rs")]
 //! ```
 //!
-//! # How it is cut
+//! # Layers
 //!
 //! A module imports only from its own layer and from those below. No two files
 //! import each other.
 //!
 //! ```text
-//! 8  resync, stream, async_query      snapshots that events continue, and the forms for tokio
+//! 8  resync, stream, async_query      snapshots that events continue; events and queries on tokio
 //! 7  expect                           expectations: the C library's object and handle, queries, events
 //! 6  query, events                    queries and subscriptions
-//! 5  channel, dump                    a socket for requests with its buffer, and the answer of a dump
+//! 5  channel, dump                    a socket for requests with its buffer; the answer of a dump
 //! 4  handle                           the C library's handle and its callbacks
 //! 3  selection, kernel_filter, dump_filter, message, statistics, namespace, notification, waiter, view
-//!                                     what requests and sockets are given, what a listener is told
-//! 2  conntrack, labels, owned         the C library's objects, and who frees them
+//!                                     parts of requests, socket settings, what a subscription returns
+//! 2  conntrack, labels, owned         the C library's objects, and the code that frees them
 //! 1  wire, tuple, flow, event, expectation, error, operation      netlink messages, values, errors and their causes
 //! 0  state, direction, family, network, socket                    vocabulary, system calls
 //! ```
 //!
 //! [`wire`] reads and writes netlink attributes in safe code over byte slices.
-//! `socket` holds the system calls. `handle`, `conntrack`, `message`, `labels`,
-//! `dump_filter` and `expect` wrap the C library. Only `socket` and the modules that
-//! wrap the library contain `unsafe`, one operation in each block.
+//! `socket` contains the system calls. `handle`, `conntrack`, `message`, `labels`,
+//! `dump_filter` and `expect` wrap the C library. Only `socket`, `owned` and the
+//! modules that wrap the library contain `unsafe`, one operation in each block.
 
 #[cfg(feature = "tokio")]
 mod async_query;
@@ -160,11 +195,11 @@ pub use state::{DccpRole, DccpState, Layer3, SctpState, Status, TcpFlags, TcpSta
 pub use statistics::{Count, CpuStatistics, ExpectCpuStatistics};
 #[cfg(feature = "tokio")]
 pub use stream::EventStream;
-pub use tuple::{Layer4, Protocol, Tuple};
+pub use tuple::{Layer4, ParseProtocolError, Protocol, Tuple};
 pub use view::View;
 pub use waiter::Waiter;
 
-/// Compiles the example of the README.
+/// Compiles the examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct ReadmeExamples;

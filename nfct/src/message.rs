@@ -1,8 +1,8 @@
-//! The C library's objects as netlink messages.
+//! Conversion of the C library's objects to netlink messages.
 //!
-//! The library's own queries write into 4 KiB on their stack and never check
-//! whether an object fits. Long labels or a helper's data do not. Here the
-//! library writes into a buffer for the largest object that can exist.
+//! The library's own queries write into 4 KiB on their stack and do not check
+//! whether an object fits. Long labels and long data of a helper do not fit. This
+//! module makes the library write into a buffer for the largest possible object.
 
 use std::io;
 
@@ -58,7 +58,7 @@ impl MessageBuffer {
         }
         let header = self.words.as_mut_ptr().cast::<sys::nlmsghdr>();
         // SAFETY: an aligned header whose length is that of what is written so far, with enough memory after it for
-        // the largest object that can exist; and a live object, which is only read.
+        // the largest possible object; and a live object, which is only read.
         let result = unsafe { sys::nfct_nlmsg_build(header, entry.as_ptr()) };
         if result < 0 {
             let hint = "an entry needs its original tuple: both addresses, the protocol and its ports, ICMP details or keys";
@@ -73,30 +73,24 @@ impl MessageBuffer {
 
 impl ConntrackRef {
     /// The entry as a netlink message, as the library writes it.
-    /// [`Conntrack::parse`](crate::Conntrack::parse) reads it back. It has the form of an event
-    /// without flags and sequence number, and of an entry in a dump.
+    /// [`Conntrack::parse`](crate::Conntrack::parse) reads it back. It has the form of an entry
+    /// in a dump, without flags and sequence number.
     ///
     /// ```
     /// # fn main() -> Result<(), nfct::Error> {
-    /// # use nfct::{Conntrack, Layer4, Protocol, Tuple};
-    /// let original = Tuple {
-    ///     src: "192.168.7.2".parse().unwrap(),
-    ///     dst: "198.51.100.1".parse().unwrap(),
-    ///     protocol: Protocol::Udp,
-    ///     layer4: Layer4::Ports { src: 40001, dst: 53 },
-    ///     zone: 0,
-    /// };
-    /// let reply = Tuple { src: original.dst, dst: original.src, layer4: Layer4::Ports { src: 53, dst: 40001 }, ..original };
+    /// # use nfct::{Conntrack, Tuple};
+    /// let original = Tuple::udp(([192, 168, 7, 2], 40001), ([198, 51, 100, 1], 53));
     /// let mut entry = Conntrack::new()?;
-    /// entry.set_tuples(&original, &reply)?;
+    /// entry.set_original(&original)?.setup_reply()?;
     /// let message = entry.to_message()?;
-    /// assert_eq!(Conntrack::parse(&message)?.reply(), Some(reply));
+    /// assert_eq!(Conntrack::parse(&message)?.original(), Some(original));
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
-    /// `EINVAL` without the original direction's family and protocol.
+    /// `EINVAL` if the original tuple has no family or no protocol. [`Error::Invalid`] for a
+    /// NAT address of another family than the tuple.
     pub fn to_message(&self) -> Result<Vec<u8>, Error> {
         let mut buffer = MessageBuffer::new();
         let message = buffer.write(self, sys::IPCTNL_MSG_CT_NEW, 0, 0, "writing a conntrack message")?;

@@ -1,8 +1,8 @@
 //! Network namespaces other than the caller's.
 //!
-//! A netlink socket belongs to the network namespace of the thread that opens
-//! it, wherever it is used later. So a separate thread enters the namespace, opens
-//! the socket, returns it and ends. The caller's thread stays where it is.
+//! A netlink socket belongs to the network namespace of the thread that opened it,
+//! also if another thread uses it later. So a separate thread enters the namespace,
+//! opens the socket, returns it and ends. The caller's thread does not move.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +15,7 @@ use std::thread;
 use crate::error::Error;
 use crate::socket;
 
-/// A network namespace, held open: it exists at least as long as this value.
+/// A network namespace. It exists at least as long as this value.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), nfct::Error> {
@@ -43,7 +43,7 @@ impl Namespace {
     /// ```
     ///
     /// # Errors
-    /// `ENOENT` where there is no such namespace.
+    /// `ENOENT` if there is no such namespace.
     pub fn named(name: &str) -> Result<Self, Error> {
         Self::at(Path::new("/run/netns").join(name))
     }
@@ -57,13 +57,13 @@ impl Namespace {
     /// ```
     ///
     /// # Errors
-    /// `ENOENT` where there is no such process, [`Error::Permission`] where the
-    /// caller may not trace it.
+    /// `ENOENT` if there is no such process, [`Error::Permission`] if the caller may
+    /// not trace it.
     pub fn of_process(pid: u32) -> Result<Self, Error> {
         Self::at(format!("/proc/{pid}/ns/net"))
     }
 
-    /// Opens the network namespace of a file, as in `/run/netns` or `/proc/PID/ns/net`.
+    /// Opens the network namespace of a file, such as one in `/run/netns` or `/proc/PID/ns/net`.
     ///
     /// ```
     /// let own = nfct::Namespace::at("/proc/self/ns/net")?;
@@ -72,7 +72,7 @@ impl Namespace {
     /// ```
     ///
     /// # Errors
-    /// The system's error when the file cannot be opened.
+    /// The system's error if the file cannot be opened.
     pub fn at(path: impl AsRef<Path>) -> Result<Self, Error> {
         let file = File::open(path).map_err(|source| {
             let hint = match source.raw_os_error() {
@@ -87,7 +87,7 @@ impl Namespace {
     /// Runs `open` inside the namespace, on a separate thread, and returns its
     /// result: a [`Query`](crate::Query), an
     /// [`Events`](crate::Events), a [`Handle`](crate::Handle) or anything else
-    /// that may move between threads.
+    /// that can move to another thread.
     ///
     /// ```no_run
     /// let gateway = nfct::Namespace::named("gateway")?;
@@ -98,20 +98,20 @@ impl Namespace {
     ///
     /// # Errors
     /// Those of `open`; [`Error::Permission`] without CAP_SYS_ADMIN, which the
-    /// kernel requires to enter another namespace; `EINVAL` where the file is no
+    /// kernel requires to enter another namespace; `EINVAL` if the file is not a
     /// network namespace.
     ///
     /// # Panics
-    /// When `open` panics.
+    /// If `open` panics.
     pub fn enter<T: Send>(&self, open: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
-        let there = || {
+        let open_inside = || {
             socket::enter_namespace(self.fd.as_fd()).map_err(not_entered)?;
             open()
         };
         thread::scope(|scope| {
             let thread = thread::Builder::new()
                 .name("nfct-namespace".to_owned())
-                .spawn_scoped(scope, there)
+                .spawn_scoped(scope, open_inside)
                 .map_err(|source| Error::from_system("starting a thread for a network namespace", source))?;
             thread.join().unwrap_or_else(|panic| resume_unwind(panic))
         })
@@ -131,12 +131,12 @@ fn not_entered(source: io::Error) -> Error {
     const DOING: &str = "entering a network namespace";
     match source.raw_os_error() {
         Some(libc::EPERM) => Error::Permission { doing: DOING, needs: "CAP_SYS_ADMIN", source },
-        Some(libc::EINVAL) => Error::system(DOING, source, "the file is no network namespace"),
+        Some(libc::EINVAL) => Error::system(DOING, source, "the file is not a network namespace"),
         _ => Error::from_system(DOING, source),
     }
 }
 
-/// A descriptor of a namespace that was opened elsewhere.
+/// Wraps a descriptor of a network namespace that the caller has opened.
 impl From<OwnedFd> for Namespace {
     fn from(fd: OwnedFd) -> Self {
         Self { fd }

@@ -1,14 +1,14 @@
-//! Networks of addresses, as 32-bit words with masks: what a classic BPF
-//! program compares, and what a selection compares here.
+//! Networks as 32-bit words with masks, for classic BPF programs and for
+//! selections.
 
 use std::net::IpAddr;
 
-/// An address and how many of its leading bits count.
+/// An address and the number of its leading bits that count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Network {
     pub(crate) is_ipv4: bool,
-    /// Words in host byte order, each with its mask. A word without a bit that
-    /// counts is left out; such words are always the last ones.
+    /// Words in host byte order, each with its mask. Words without a bit that counts
+    /// are left out; they are always the last ones.
     pub(crate) words: Vec<(u32, u32)>,
 }
 

@@ -1,5 +1,5 @@
-//! What a listener is told: events in one of three forms, overruns and the
-//! recovery from them.
+//! What a subscription returns: events in one of three forms, overruns and
+//! recoveries.
 
 use nfct_sys as sys;
 
@@ -8,8 +8,8 @@ use crate::event::{Event, EventKind};
 use crate::wire::{Malformed, Message, message_kind};
 
 impl EventKind {
-    /// The kind of event that a message of the conntrack subsystem holds, if it
-    /// is an event at all.
+    /// The kind of event in a message of the conntrack subsystem. `None` if the message
+    /// is not an event.
     ///
     /// ```no_run
     /// use nfct::{EventKind, Groups, Handle, Next};
@@ -20,9 +20,9 @@ impl EventKind {
     /// # Ok::<_, nfct::Error>(())
     /// ```
     pub fn of(message: &Message<'_>) -> Option<Self> {
-        let fresh = message.flags & (sys::NLM_F_CREATE | sys::NLM_F_EXCL) as u16 != 0;
+        let is_new = message.flags & (sys::NLM_F_CREATE | sys::NLM_F_EXCL) as u16 != 0;
         if message.kind == message_kind(sys::IPCTNL_MSG_CT_NEW) {
-            Some(if fresh { EventKind::New } else { EventKind::Update })
+            Some(if is_new { EventKind::New } else { EventKind::Update })
         } else if message.kind == message_kind(sys::IPCTNL_MSG_CT_DELETE) {
             Some(EventKind::Destroy)
         } else {
@@ -52,7 +52,7 @@ pub struct FullEvent {
     pub entry: Conntrack,
 }
 
-/// What a listener is told: an [`Event`], [`FullEvent`] or
+/// What a subscription returns: an [`Event`], [`FullEvent`] or
 /// [`ExpectEvent`](crate::ExpectEvent), or a problem after which events continue.
 ///
 /// ```no_run
@@ -64,7 +64,7 @@ pub struct FullEvent {
 ///         Notification::Event(event) => println!("{:?} {}", event.kind, event.flow.original),
 ///         Notification::Overrun => println!("events are being lost (receive buffer full)"),
 ///         Notification::Recovered { lost } => println!("{lost} events lost"),
-///         Notification::Malformed(error) => println!("an event could not be read: {error}"),
+///         Notification::Malformed(error) => println!("an event cannot be read: {error}"),
 ///         _ => {}
 ///     }
 /// }
@@ -74,22 +74,21 @@ pub struct FullEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Notification<E = Event> {
-    /// Something happened.
+    /// An event.
     Event(E),
-    /// The receive buffer was full and events were lost. The kernel drops all
-    /// further events until the socket has been drained, which
-    /// [`Recovered`](Self::Recovered) reports. The events in between happened
-    /// before the overrun.
+    /// The receive buffer was full and events were lost. The kernel drops all further
+    /// events until the socket has been drained. [`Recovered`](Self::Recovered) reports
+    /// that. The events in between happened before the overrun.
     Overrun,
     /// The socket has been drained after an [`Overrun`](Self::Overrun): events
-    /// arrive again. From now on a dump is useful, such as that of
+    /// arrive again. This is the time to read the table again, for example with
     /// [`Events::resync`](crate::Events::resync).
     Recovered {
         /// The number of events lost since the last recovery, from the kernel's
-        /// own counter. All recoveries of a subscription add up to the true sum.
+        /// own counter. The sum over all recoveries of a subscription is exact.
         lost: u32,
     },
-    /// A message that could not be read.
+    /// A message that is malformed. It is skipped.
     Malformed(Malformed),
 }
 
@@ -104,7 +103,7 @@ pub enum Notification<E = Event> {
 /// }
 /// ```
 pub trait EventRecord: sealed::Sealed + Sized {
-    /// Reads an event, or none where the message is no event.
+    /// Reads an event. Returns `None` if the message is not an event.
     #[doc(hidden)]
     fn read(message: &Message<'_>) -> Result<Option<Self>, Malformed>;
 }
@@ -153,7 +152,7 @@ pub enum Received {
     Some {
         /// Messages received.
         messages: usize,
-        /// Messages that could not be read, and were skipped.
+        /// Malformed messages, which were skipped.
         malformed: usize,
     },
     /// Nothing was waiting.

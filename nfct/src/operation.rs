@@ -1,9 +1,9 @@
-//! What is asked of the kernel about one entry or one expectation, and what the
-//! kernel means by refusing it.
+//! The operations on one entry or one expectation, and what the kernel's error
+//! numbers mean for each.
 //!
-//! The same error number has another cause for each operation: EINVAL for a
-//! lookup is a tuple that is not valid, for a new entry mostly a missing
-//! timeout. The hints follow `net/netfilter/nf_conntrack_netlink.c`.
+//! The same error number has a different cause for each operation: EINVAL means an
+//! invalid tuple for a lookup, and mostly a missing timeout for a new entry. The
+//! hints follow `net/netfilter/nf_conntrack_netlink.c`.
 
 use std::io;
 
@@ -11,11 +11,11 @@ use crate::error::Error;
 
 const TUPLE: &str = "the tuple is not valid: both addresses must be of one family, and the ports, ICMP type or keys \
                      those of its protocol";
-const STATUS: &str = "status bits that are set cannot be cleared (CONFIRMED, SEEN_REPLY, ASSURED), and a helper cannot \
-                      be exchanged for another";
+const STATUS: &str = "status bits that are set cannot be unset (CONFIRMED, SEEN_REPLY, ASSURED), and a helper cannot \
+                      be replaced";
 const HELPER: &str = "the kernel has no helper of this name for this protocol (is its module loaded, such as \
                       nf_conntrack_ftp?)";
-const LOADING: &str = "the kernel has just loaded the module of the helper; try again";
+const LOADING: &str = "the kernel has just loaded the helper's module; try again";
 const FULL: &str = "no memory, or the table is full (net.netfilter.nf_conntrack_max)";
 const SIZE: &str = "the entry does not fit a message: its labels or the helper's data are too long";
 pub(crate) const NO_LABELS: &str = "the entry cannot hold labels: when it began, no rule of its network namespace used \
@@ -42,7 +42,7 @@ impl Operation {
         }
     }
 
-    /// The error for what the kernel answered.
+    /// The error for the kernel's error number.
     pub(crate) fn refused(self, source: io::Error) -> Error {
         let doing = self.doing();
         let Some(errno) = source.raw_os_error() else { return Error::from_io(doing, source) };
@@ -67,7 +67,7 @@ impl Operation {
             (Update, libc::EINVAL) => "a tuple or a value is not valid for the protocol of the entry",
             (Update, libc::ENOENT) => "there is no entry with this tuple",
             (Update | CreateOrUpdate, libc::EOPNOTSUPP) => {
-                "the NAT, the master and the helper of an existing entry cannot be set; or the kernel has no helper \
+                "NAT, master and helper of an existing entry cannot be changed; or the kernel has no helper \
                  of this name (is its module loaded, such as nf_conntrack_ftp?)"
             }
             (Create | Update | CreateOrUpdate, libc::EBUSY) => STATUS,
@@ -107,7 +107,7 @@ impl ExpectOperation {
         }
     }
 
-    /// The error for what the kernel answered.
+    /// The error for the kernel's error number.
     pub(crate) fn refused(self, source: io::Error) -> Error {
         let doing = self.doing();
         let Some(errno) = source.raw_os_error() else { return Error::from_io(doing, source) };
@@ -134,7 +134,7 @@ impl ExpectOperation {
             (Create | Update | CreateOrUpdate, libc::EOPNOTSUPP) => {
                 "the master has no helper, or the kernel has no helper of this name"
             }
-            (Create | Update | CreateOrUpdate, libc::EBUSY) => "it clashes with another expectation",
+            (Create | Update | CreateOrUpdate, libc::EBUSY) => "the expectation clashes with another one",
             (Create | Update | CreateOrUpdate, libc::EMFILE) => {
                 "the limit of expectations is reached: of the helper, or of the kernel \
                  (net.netfilter.nf_conntrack_expect_max)"

@@ -1,11 +1,11 @@
-//! Objects of the C library that this crate owns: the library frees and copies them.
+//! Objects of the C library that this crate owns. The library's functions free and copy them.
 
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
 use crate::error::out_of_memory;
 
-/// A type of the library whose objects are freed by a function of their own.
+/// A type of the library with a function that frees its objects.
 ///
 /// # Safety
 /// `DESTROY` frees an object of this type. Two objects share no memory, and reading one does not
@@ -22,19 +22,19 @@ pub(crate) unsafe trait Cloned: Object {
     const CLONE: unsafe extern "C" fn(*const Self) -> *mut Self;
 }
 
-/// An object that lives until this is dropped.
+/// Owns an object, and frees it on drop.
 pub(crate) struct Owned<T: Object>(NonNull<T>);
 
 // SAFETY: an object shares no memory with another, as `Object` promises.
 unsafe impl<T: Object> Send for Owned<T> {}
-// SAFETY: reading an object does not change it, as `Object` promises; who writes borrows it for writing.
+// SAFETY: reading an object does not change it, as `Object` promises; writing needs a mutable borrow.
 unsafe impl<T: Object> Sync for Owned<T> {}
 
 impl<T: Object> Owned<T> {
-    /// Takes over an object; `None` for NULL.
+    /// Takes ownership of an object. Returns `None` for NULL.
     ///
     /// # Safety
-    /// `raw` is NULL, or a live object that nobody else frees.
+    /// `raw` is NULL, or a live object that nothing else frees.
     pub(crate) unsafe fn new(raw: *mut T) -> Option<Self> {
         NonNull::new(raw).map(Self)
     }
@@ -50,7 +50,7 @@ impl<T: Object> Owned<T> {
 }
 
 impl<T: Cloned> Owned<T> {
-    /// A copy of an object that someone else owns.
+    /// Copies an object that has another owner.
     ///
     /// # Safety
     /// `raw` is a live object.
@@ -63,14 +63,14 @@ impl<T: Cloned> Owned<T> {
 
 impl<T: Cloned> Clone for Owned<T> {
     fn clone(&self) -> Self {
-        // SAFETY: the object is live as long as `self` is.
+        // SAFETY: the object is live as long as `self`.
         unsafe { Self::copy_of(self.as_ptr()) }
     }
 }
 
 impl<T: Object> Drop for Owned<T> {
     fn drop(&mut self) {
-        // SAFETY: the object is live, nobody else frees it, and it is never used again.
+        // SAFETY: the object is live, nothing else frees it, and it is never used again.
         unsafe { T::DESTROY(self.as_ptr()) }
     }
 }

@@ -5,6 +5,8 @@ mod change;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+
 use nfct_sys as sys;
 
 use crate::channel::{Channel, Refused};
@@ -23,9 +25,9 @@ use crate::wire::{Message, Request, expectation_kind, message_kind};
 
 /// A socket for queries, in the network namespace of the thread that opened it.
 ///
-/// An entry that does not exist is no error where it is looked up or removed:
-/// a lookup returns `None`, a removal `false`. It is an error (`ENOENT`) where
-/// something must be changed or depends on it.
+/// An entry that does not exist is not an error for a lookup, which returns `None`,
+/// nor for a removal, which returns `false`. It is an error (`ENOENT`) for a change,
+/// and for an operation that depends on the entry.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), nfct::Error> {
@@ -41,12 +43,12 @@ use crate::wire::{Message, Request, expectation_kind, message_kind};
 /// ```
 pub struct Query {
     pub(crate) channel: Channel,
-    /// Where entries are written; allocated for the first one.
+    /// The buffer in which entries are written; allocated for the first one.
     message: Option<MessageBuffer>,
 }
 
 impl Query {
-    /// Opens the socket. Queries need CAP_NET_ADMIN, opening does not.
+    /// Opens the socket. Opening needs no capability, queries need CAP_NET_ADMIN.
     /// [`Namespace::enter`](crate::Namespace::enter) opens one in another network
     /// namespace.
     ///
@@ -57,16 +59,16 @@ impl Query {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Unsupported`] without netlink's netfilter protocol.
+    /// [`Error::Unsupported`] if the kernel has no netfilter netlink.
     pub fn open() -> Result<Self, Error> {
         Ok(Self { channel: Channel::open()?, message: None })
     }
 
     /// Reads all entries, or those of a [`Family`] or [`Selection`], in constant
-    /// memory: the kernel sends more as the iterator is read. An entry that begins
-    /// or ends meanwhile may or may not be included. An entry that exists
-    /// throughout is included, unless the kernel's hash table is resized meanwhile
-    /// (`nf_conntrack_buckets`).
+    /// memory: the kernel sends the next part when the iterator needs it. An entry that
+    /// begins or ends during the dump may or may not be included. An entry that exists
+    /// during the complete dump is included, unless the kernel's hash table is resized
+    /// meanwhile (`nf_conntrack_buckets`).
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -86,13 +88,12 @@ impl Query {
         self.dump_entries(sys::IPCTNL_MSG_CT_GET, selection.into())
     }
 
-    /// As [`dump`](Self::dump), and sets the packet and byte counters of each
-    /// entry that the kernel reads to 0. [`Dump::full`] has the counters as they
-    /// were before.
+    /// As [`dump`](Self::dump), and sets the packet and byte counters of each entry to
+    /// 0. The dump returns the counters before the reset.
     ///
-    /// The kernel resets every entry that it reads. Where it does not support a
-    /// condition of the [`Selection`], these include entries that are not
-    /// selected. It also reads ahead of the iterator.
+    /// The kernel resets every entry that it reads. If it does not support a condition
+    /// of the [`Selection`], it also reads entries that are not selected. It also reads
+    /// ahead of the iterator.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -112,12 +113,12 @@ impl Query {
     }
 
     /// Reads the entries that have ended, but whose DESTROY event has not been
-    /// delivered yet to a listener that asked for reliable delivery
+    /// delivered yet to a listener with reliable delivery
     /// ([`Events::set_reliable`](crate::Events::set_reliable)).
     ///
     /// ```no_run
     /// let mut query = nfct::Query::open()?;
-    /// println!("{} wait for a listener", query.dump_dying()?.count());
+    /// println!("{} events not delivered yet", query.dump_dying()?.count());
     /// # Ok::<_, nfct::Error>(())
     /// ```
     ///
@@ -127,8 +128,8 @@ impl Query {
         self.dump_entries(sys::IPCTNL_MSG_CT_GET_DYING, Selection::all())
     }
 
-    /// Reads the entries whose first packet has not left yet. Kernels since 5.19
-    /// keep no list of them, so that the dump is empty.
+    /// Reads the entries whose first packet has not left yet. The dump is empty on
+    /// kernels since 5.19, which keep no list of these entries.
     ///
     /// ```no_run
     /// let mut query = nfct::Query::open()?;
@@ -142,7 +143,7 @@ impl Query {
         self.dump_entries(sys::IPCTNL_MSG_CT_GET_UNCONFIRMED, Selection::all())
     }
 
-    /// Returns the number of entries, and its limit.
+    /// Returns the number of entries and its limit.
     ///
     /// ```no_run
     /// let count = nfct::Query::open()?.count()?;
@@ -196,19 +197,13 @@ impl Query {
     }
 
     /// Looks up the entry whose reply tuple is `reply`, zone included. Returns
-    /// `None` where there is none.
+    /// `None` if there is none.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
-    /// # use nfct::{Layer4, Protocol, Query, Tuple};
-    /// // Which inside host does 198.51.100.1:443 see as 100.64.2.1:40001?
-    /// let reply = Tuple {
-    ///     src: "198.51.100.1".parse().unwrap(),
-    ///     dst: "100.64.2.1".parse().unwrap(),
-    ///     protocol: Protocol::Tcp,
-    ///     layer4: Layer4::Ports { src: 443, dst: 40001 },
-    ///     zone: 0,
-    /// };
+    /// # use nfct::{Query, Tuple};
+    /// // Which inside host does the server 198.51.100.1:443 see as 100.64.2.1:40001?
+    /// let reply = Tuple::tcp(([198, 51, 100, 1], 443), ([100, 64, 2, 1], 40001));
     /// if let Some(flow) = Query::open()?.get_by_reply(&reply)? {
     ///     println!("{}", flow.original.src);
     /// }
@@ -217,14 +212,15 @@ impl Query {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a tuple with addresses of two families or details of another protocol, `EINVAL`
-    /// for one that the kernel does not accept; otherwise the system's error.
+    /// [`Error::Invalid`] for a tuple with addresses of two families or details of another
+    /// protocol, `EINVAL` for a tuple that the kernel does not accept; otherwise the
+    /// system's error.
     pub fn get_by_reply(&mut self, reply: &Tuple) -> Result<Option<Flow>, Error> {
         self.find(Direction::Reply, reply)
     }
 
     /// Looks up the entry whose original tuple is `original`, zone included.
-    /// Returns `None` where there is none.
+    /// Returns `None` if there is none.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -242,7 +238,7 @@ impl Query {
     }
 
     /// Looks up the entry that has this tuple in this direction, zone included,
-    /// with every attribute that the kernel sends. Returns `None` where there is
+    /// with every attribute that the kernel sends. Returns `None` if there is
     /// none.
     ///
     /// ```no_run
@@ -272,14 +268,14 @@ impl Query {
         let family = Family::of(tuple.src).number();
         let mut request = Request::new(sys::IPCTNL_MSG_CT_GET, sys::NLM_F_REQUEST, sequence, family);
         request.tuple(kind, tuple);
-        // The kernel looks for the tuple in both directions, whichever the request names.
+        // The kernel looks for the tuple in both directions, although the request names one.
         let read = |message: &Message<'_>| {
             let flow = message.flow().map_err(|source| Error::Malformed { doing: DOING, source })?;
-            let (this_way, other_way) = match direction {
+            let (this_tuple, other_tuple) = match direction {
                 Direction::Original => (&flow.original, &flow.reply),
                 Direction::Reply => (&flow.reply, &flow.original),
             };
-            if other_way == tuple && this_way != tuple { Ok(None) } else { T::read(message, None) }
+            if other_tuple == tuple && this_tuple != tuple { Ok(None) } else { T::read(message, None) }
         };
         match self.channel.transact(&request.finish(), sequence, DOING, read) {
             Err(Refused::Kernel(libc::ENOENT)) => Ok(None),
@@ -300,5 +296,11 @@ impl Query {
         // Every kernel applies the family to a dump.
         let to_check = Some(selection).filter(|selection| !selection.is_family_only());
         Ok(Dump::new(&mut self.channel, sequence, to_check))
+    }
+}
+
+impl fmt::Debug for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Query").finish_non_exhaustive()
     }
 }

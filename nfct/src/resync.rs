@@ -1,10 +1,10 @@
 //! Resync: a snapshot of the kernel's table that events continue exactly.
 //!
-//! The order makes it exact. First the socket is drained: after an overrun the
-//! kernel drops all events until then. Then the dump runs while events continue
-//! to arrive, and these are applied to it in the order in which they happened. If
-//! events were lost again meanwhile, or the kernel reports that the dump may be
-//! incomplete, everything is done again.
+//! The order makes it exact. First the socket is drained, because after an overrun
+//! the kernel drops all events until then. Then the dump runs while events continue
+//! to arrive, and these events are applied to it in the order in which they
+//! happened. If events were lost again, or if the kernel reports that the dump may
+//! be incomplete, all this is repeated.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,21 +20,21 @@ use crate::selection::Selection;
 use crate::tuple::Tuple;
 
 const DOING: &str = "reading a snapshot of the conntrack table";
-/// Dumps before it is given up.
+/// The number of dumps before this fails.
 const ATTEMPTS: usize = 10;
 
 impl Events {
     /// Reads all entries, or those of a [`Family`](crate::Family) or [`Selection`],
-    /// as they are after the last event received so far. Later events apply to
-    /// this snapshot: a program that keeps a table replaces it with the snapshot
-    /// at the start and at each [`Recovered`](crate::Notification::Recovered), and
-    /// applies every event in between.
+    /// as they are after the last event received so far. Later events continue this
+    /// snapshot. A program that keeps a table replaces it with a snapshot at the start
+    /// and at each [`Recovered`](crate::Notification::Recovered), and applies every
+    /// event in between.
     ///
     /// The subscription must include [`Groups::NEW`](crate::Groups::NEW) and
     /// [`Groups::DESTROY`](crate::Groups::DESTROY), and
-    /// [`Groups::UPDATE`](crate::Groups::UPDATE) for fields that change. The events
-    /// that wait when this is called, and those that arrive meanwhile, are part of
-    /// the snapshot and are not returned again.
+    /// [`Groups::UPDATE`](crate::Groups::UPDATE) for fields that change. Events that
+    /// wait when this is called, and those that arrive during the dump, are part of the
+    /// snapshot and are not returned again.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -65,13 +65,13 @@ impl Events {
     /// ```
     ///
     /// # Errors
-    /// As [`Query::dump`]; `ENOBUFS` where events were lost during each of ten
-    /// dumps, `EINTR` where the table changed too much during the last of them.
+    /// As [`Query::dump`]. After ten attempts: `ENOBUFS` if events were lost during the
+    /// last dump, `EINTR` if the kernel reported that the dump may be incomplete.
     pub fn resync(&mut self, query: &mut Query, selection: impl Into<Selection>) -> Result<Vec<Flow>, Error> {
         let selection = selection.into();
         let mut failure = libc::ENOBUFS;
         for _ in 0..ATTEMPTS {
-            // What happened before the dump shows in the dump.
+            // The dump already contains what happened before it.
             self.drain(|_| ())?;
             let mut snapshot = Snapshot::default();
             let mut overrun = false;
@@ -81,7 +81,7 @@ impl Events {
                 for flow in piece.flows() {
                     snapshot.add(flow?);
                 }
-                // The receive buffer must not become full meanwhile.
+                // Keeps the receive buffer from becoming full during the dump.
                 overrun |= self.drain(|event| snapshot.note(event))?;
             }
             let interrupted = dump.was_interrupted();
@@ -93,13 +93,13 @@ impl Events {
             failure = if overrun { libc::ENOBUFS } else { libc::EINTR };
         }
         let hint = match failure {
-            libc::ENOBUFS => "events were lost during each dump; enlarge the receive buffer",
+            libc::ENOBUFS => "events were lost during the dump; enlarge the receive buffer",
             _ => "the table changed too much during the dump; try again",
         };
         Err(Error::system(DOING, io::Error::from_raw_os_error(failure), hint))
     }
 
-    /// Reads until the socket is empty. Returns whether events were lost.
+    /// Drains the socket. Returns whether events were lost.
     fn drain(&mut self, mut on: impl FnMut(Event)) -> Result<bool, Error> {
         let mut overrun = false;
         loop {
@@ -112,7 +112,7 @@ impl Events {
     }
 }
 
-/// What a dump returned, and the last event of each connection since it began.
+/// The entries of a dump, and the last event of each connection since the dump began.
 #[derive(Default)]
 struct Snapshot {
     entries: HashMap<Tuple, Flow>,
@@ -135,7 +135,7 @@ impl Snapshot {
         for (original, event) in self.events {
             let is_other_lifetime = |flow: &Flow| flow.id != event.flow.id;
             match event.kind {
-                // The dump may have a later lifetime, whose NEW event is about to arrive.
+                // The dump has a later lifetime, whose NEW event is about to arrive.
                 EventKind::Destroy if self.entries.get(&original).is_some_and(is_other_lifetime) => {}
                 EventKind::New | EventKind::Update if selection.matches(&event.flow) => {
                     self.entries.insert(original, event.flow);

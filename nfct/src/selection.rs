@@ -12,19 +12,18 @@ use crate::state::Status;
 use crate::tuple::{Layer4, Protocol, Tuple};
 use crate::wire::Request;
 
-/// Conditions on entries, which must all hold.
+/// Conditions on entries. An entry is selected if it meets all of them.
 ///
-/// The request has all conditions that a kernel may support, so that it does not
-/// send other entries. Which conditions it supports depends on its version (mark:
-/// all versions; IPv4 addresses, protocol and ports: 5.8; status: 5.15; a zone other
-/// than 0: 6.8; networks: none). The entries that it sends are checked again here,
-/// so that the result is the same on every kernel.
+/// The result is the same on every kernel. The kernel applies the conditions that its
+/// version supports, so it sends fewer entries (mark: all versions; IPv4 addresses,
+/// protocol and ports: from 5.8; status: from 5.15; a zone other than 0: from 6.8;
+/// networks: none). This crate then checks every condition again.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), nfct::Error> {
 /// use nfct::{Direction, Endpoint, Protocol, Query, Selection, Status};
 ///
-/// // DNS over UDP, connections that were answered.
+/// // DNS over UDP, only connections with a reply.
 /// let dns = Selection::all()
 ///     .protocol(Protocol::Udp)
 ///     .port(Direction::Original, Endpoint::Destination, 53)
@@ -47,7 +46,7 @@ pub struct Selection {
     networks: Vec<NetworkCondition>,
 }
 
-/// The value of the bits in a mask.
+/// The value of the bits that a mask selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Bits {
     value: u32,
@@ -99,11 +98,11 @@ pub(crate) struct SelectionFields {
     pub(crate) mark: Option<(u32, u32)>,
     pub(crate) status: Option<(u32, u32)>,
     pub(crate) zone: Option<u16>,
-    /// Whether there are other conditions.
+    /// Whether there are conditions that the C library does not support.
     pub(crate) others: bool,
 }
 
-// net/netfilter/nf_conntrack_netlink.c; not in the installed headers.
+// From net/netfilter/nf_conntrack_netlink.c; the installed headers do not have them.
 const FILTER_IP_SRC: u32 = 1 << 0;
 const FILTER_IP_DST: u32 = 1 << 1;
 const FILTER_PROTO_NUM: u32 = 1 << 3;
@@ -127,8 +126,8 @@ impl Endpoints {
         self.src.into_iter().chain(self.dst)
     }
 
-    /// The conditions that the request has. The kernel compares IPv6 addresses in
-    /// the wrong byte order and sends entries that are not selected (seen on 6.18).
+    /// The conditions to send. IPv6 addresses are not sent: the kernel compares them in
+    /// the wrong byte order and returns other entries (seen on 6.18).
     fn for_kernel(self) -> Self {
         let v4 = |address: Option<IpAddr>| address.filter(IpAddr::is_ipv4);
         Self { src: v4(self.src), dst: v4(self.dst), ..self }
@@ -224,7 +223,7 @@ impl Selection {
     ///
     /// ```
     /// use nfct::{Selection, Status};
-    /// // Never answered.
+    /// // Without a reply so far.
     /// let selection = Selection::all().status(Status(0), Status::SEEN_REPLY);
     /// # let _ = selection;
     /// ```
@@ -234,8 +233,8 @@ impl Selection {
         self
     }
 
-    /// Adds a condition: the entry is in this zone in at least one direction. Zone
-    /// 0 is the default: the entry has no other zone in either direction.
+    /// Adds a condition: the entry is in this zone in at least one direction. Zone 0, the
+    /// default zone, selects entries that are in no other zone in either direction.
     ///
     /// ```
     /// let selection = nfct::Selection::all().zone(7);
@@ -263,7 +262,7 @@ impl Selection {
     ///
     /// ```
     /// use nfct::{Direction, Endpoint, Selection};
-    /// // What leaves through this public address.
+    /// // Connections that leave through this public address.
     /// let public = "100.64.2.1".parse().unwrap();
     /// let selection = Selection::all().address(Direction::Reply, Endpoint::Destination, public);
     /// # let _ = selection;
@@ -323,7 +322,7 @@ impl Selection {
         self
     }
 
-    /// Whether an entry meets every condition. Useful for events too.
+    /// Whether an entry meets every condition. It can also check the flow of an event.
     ///
     /// ```
     /// use nfct::{Event, Selection};
@@ -351,8 +350,8 @@ impl Selection {
         *self == Self::from(self.family)
     }
 
-    /// The family of the request. An address implies it, and the kernel compares
-    /// addresses only when the request has a family.
+    /// The family of the request. An address implies it: the kernel compares addresses
+    /// only if the request has a family.
     pub(crate) fn wire_family(&self) -> Family {
         let address = self.original.addresses().chain(self.reply.addresses()).next();
         match self.family {
@@ -361,15 +360,14 @@ impl Selection {
         }
     }
 
-    /// Whether a kernel of version 6.8 or later that is told to remove what is
-    /// selected removes nothing else.
+    /// Whether a kernel of version 6.8 or later removes only selected entries when it
+    /// gets this selection in one request.
     pub(crate) fn is_complete_for_flush(&self) -> bool {
-        // The first kernels with zones took zone 0 for every zone, and they refuse a mask of 0.
+        // The first kernels that select by zone treat zone 0 as every zone, and they reject a mask of 0.
         !self.fields().others && self.zone != Some(0) && self.status.is_none_or(|status| status.mask != 0)
     }
 
-    /// Family, mark, status and zone, where there is such a condition (values with
-    /// their masks), and whether there are others.
+    /// The conditions that the C library supports, and whether there are others.
     pub(crate) fn fields(&self) -> SelectionFields {
         let bits = |bits: Option<Bits>| bits.map(|Bits { value, mask }| (value, mask));
         let plain = Self { mark: None, status: None, zone: None, ..self.clone() };
@@ -402,7 +400,7 @@ impl Selection {
         let family = self.wire_family();
         let all_of_family =
             self.original.addresses().chain(self.reply.addresses()).all(|address| family.has(address));
-        // Mixed families match nothing, as the check of each entry finds.
+        // Addresses of two families match no entry. The check of each entry handles this.
         if family == Family::Any || !all_of_family {
             return;
         }

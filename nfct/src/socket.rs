@@ -7,14 +7,13 @@ use std::ptr::null_mut;
 
 use libc::{c_int, c_void, iovec, mmsghdr, sockaddr_nl, socklen_t};
 
-/// The buffer for one event. An event is as large as the contents of its entry,
-/// some hundred bytes. With labels, a helper's data and a security context it is
-/// still smaller than one page.
+/// The size of the buffer for one event. An event has some hundred bytes. With
+/// labels, a helper's data and a security context it is still smaller than a page.
 pub(crate) const EVENT_SIZE: usize = 4096;
 /// Events received with one system call.
 pub(crate) const BATCH: usize = 64;
 
-/// Receives many datagrams with one system call, into memory that it keeps.
+/// Receives many datagrams with one system call. The memory is used again.
 pub(crate) struct Batch {
     buffers: Box<[[u8; EVENT_SIZE]]>,
     lengths: [u32; BATCH],
@@ -32,9 +31,9 @@ impl Batch {
     /// that are not from the kernel are ignored.
     ///
     /// # Errors
-    /// `EAGAIN` when nothing is waiting, `ENOBUFS` when the kernel has dropped
-    /// some, and `EMSGSIZE` when one did not fit [`EVENT_SIZE`]: the whole batch is
-    /// [`discarded`](Self::discarded) then.
+    /// `EAGAIN` if nothing is waiting, `ENOBUFS` if the kernel has dropped datagrams,
+    /// and `EMSGSIZE` if one is larger than [`EVENT_SIZE`]. In this case all datagrams
+    /// of the call are [`discarded`](Self::discarded).
     pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
         self.received = 0;
         // SAFETY: all-zero is a valid value of this plain C structure.
@@ -51,11 +50,11 @@ impl Batch {
             header.msg_hdr.msg_name = (sender as *mut sockaddr_nl).cast::<c_void>();
             header.msg_hdr.msg_namelen = size_of::<sockaddr_nl>() as socklen_t;
         }
-        let taken = loop {
+        let received = loop {
             // SAFETY: `headers` holds BATCH headers, each with one buffer of
             // EVENT_SIZE bytes and one address, all of which live until the call
             // returns.
-            let taken = unsafe {
+            let received = unsafe {
                 libc::recvmmsg(
                     fd.as_raw_fd(),
                     headers.as_mut_ptr(),
@@ -65,26 +64,26 @@ impl Batch {
                     null_mut(),
                 )
             };
-            match usize::try_from(taken) {
-                Ok(taken) => break taken,
+            match usize::try_from(received) {
+                Ok(received) => break received,
                 Err(_) => match io::Error::last_os_error() {
                     error if error.kind() == io::ErrorKind::Interrupted => {}
                     error => return Err(error),
                 },
             }
         };
-        for (at, header) in headers.iter().take(taken).enumerate() {
+        for (at, header) in headers.iter().take(received).enumerate() {
             if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
-                self.discarded = taken;
+                self.discarded = received;
                 return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
             }
             self.lengths[at] = if senders[at].nl_pid == 0 { header.msg_len } else { 0 };
         }
-        self.received = taken;
+        self.received = received;
         Ok(())
     }
 
-    /// Whether the last [`receive`](Self::receive) got as many as fit: more may be
+    /// Whether the last [`receive`](Self::receive) got [`BATCH`] datagrams: more may be
     /// waiting.
     pub(crate) fn is_full(&self) -> bool {
         self.received == BATCH
@@ -114,7 +113,7 @@ pub(crate) fn send(fd: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
 }
 
 /// Waits for one datagram from the kernel and returns its length. `buffer` is
-/// large enough for the kernel's answers (it fills at most 32 KiB of a dump).
+/// must be large enough for an answer (the kernel sends at most 32 KiB of a dump at once).
 pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         let mut sender = MaybeUninit::<sockaddr_nl>::zeroed();
@@ -145,9 +144,8 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize
     }
 }
 
-/// Sets the receive buffer, past `net.core.rmem_max` where the process may, and
-/// returns the size in force (the kernel doubles the given size for its own
-/// bookkeeping).
+/// Sets the size of the receive buffer, above `net.core.rmem_max` if the process may.
+/// Returns the size in effect: the kernel doubles the given size.
 pub(crate) fn set_receive_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<usize> {
     let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
     if set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes).is_err() {
@@ -156,7 +154,7 @@ pub(crate) fn set_receive_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result
     receive_buffer(fd)
 }
 
-/// The size of the receive buffer in force, in bytes as the kernel counts them.
+/// The size of the receive buffer in effect, in bytes as the kernel counts them.
 pub(crate) fn receive_buffer(fd: BorrowedFd<'_>) -> io::Result<usize> {
     let mut value: c_int = 0;
     let mut size = size_of::<c_int>() as socklen_t;
@@ -173,8 +171,8 @@ pub(crate) fn receive_buffer(fd: BorrowedFd<'_>) -> io::Result<usize> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(usize::try_from(value).unwrap_or(0)) }
 }
 
-/// Closes a socket in programs that this process starts: the C library opens it
-/// without that flag.
+/// Makes programs that this process starts not inherit a socket: the C library opens
+/// it without this flag.
 pub(crate) fn close_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: takes three integers.
     let result = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
@@ -196,11 +194,11 @@ pub(crate) fn set_option(fd: BorrowedFd<'_>, level: c_int, option: c_int, value:
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Waits until the socket can be read or has an error, or for `timeout`. Returns
-/// whether it can. Neither data nor the error are taken from the socket.
+/// Waits until the socket has data or an error, or for at most `timeout`. Returns
+/// whether it has one. Both stay in the socket.
 pub(crate) fn wait(fd: BorrowedFd<'_>, timeout: Option<std::time::Duration>) -> io::Result<bool> {
     let mut watched = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // Rounded up, so that a wait is never shorter than asked for.
+    // Rounded up: a wait is never shorter than `timeout`.
     let milliseconds = timeout
         .map_or(-1, |timeout| c_int::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX));
     // SAFETY: one live structure, and its count.
@@ -229,7 +227,7 @@ pub(crate) fn attach_filter(fd: BorrowedFd<'_>, program: &[libc::sock_filter]) -
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Removes the program. It is no error if there is none.
+/// Removes the program. It is not an error if there is none.
 pub(crate) fn detach_filter(fd: BorrowedFd<'_>) -> io::Result<()> {
     match set_option(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0) {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
@@ -249,7 +247,7 @@ pub(crate) fn drops(fd: BorrowedFd<'_>) -> io::Result<u32> {
 
 /// The kernel's numbers about a socket's memory (`SO_MEMINFO`).
 fn memory_numbers(fd: BorrowedFd<'_>) -> io::Result<[u32; 9]> {
-    // The kernel writes as many of its numbers as fit; it has nine now.
+    // The kernel writes as many numbers as fit. It has nine.
     let mut numbers = [0_u32; 9];
     let mut size = size_of_val(&numbers) as socklen_t;
     // SAFETY: the buffer is live and its size is given with it.
@@ -265,15 +263,14 @@ fn memory_numbers(fd: BorrowedFd<'_>) -> io::Result<[u32; 9]> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(numbers) }
 }
 
-/// Moves this thread to a network namespace; EINVAL for a descriptor of anything
-/// else.
+/// Moves this thread to a network namespace. `EINVAL` if the descriptor is not one.
 pub(crate) fn enter_namespace(namespace: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: takes two integers, and changes this thread alone.
+    // SAFETY: takes two integers, and changes only this thread.
     let result = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The network namespace of a socket; needs CAP_NET_ADMIN in it.
+/// The network namespace of a socket. Needs CAP_NET_ADMIN in this namespace.
 pub(crate) fn namespace(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // linux/sockios.h
     const SIOCGSKNS: libc::Ioctl = 0x894c;
@@ -286,7 +283,7 @@ pub(crate) fn namespace(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Major and minor version of the running kernel; 0.0 where it is unknown.
+/// Major and minor version of the running kernel; (0, 0) if unknown.
 pub(crate) fn kernel_version() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers =

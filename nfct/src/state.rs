@@ -4,7 +4,7 @@ use std::fmt;
 
 use nfct_sys as sys;
 
-/// An enumeration of the kernel, by name. It also holds numbers that are newer than this crate.
+/// An enumeration of the kernel with names. It also has values without a name, for newer kernels.
 macro_rules! numbered {
     (
         $(#[$about:meta])*
@@ -95,11 +95,11 @@ numbered! {
         CloseWait = sys::TCP_CONNTRACK_CLOSE_WAIT, "CLOSE_WAIT";
         /// The second FIN was seen.
         LastAck = sys::TCP_CONNTRACK_LAST_ACK, "LAST_ACK";
-        /// The second FIN was acknowledged.
+        /// The second FIN was acknowledged: the connection is closed.
         TimeWait = sys::TCP_CONNTRACK_TIME_WAIT, "TIME_WAIT";
         /// A reset was seen.
         Close = sys::TCP_CONNTRACK_CLOSE, "CLOSE";
-        /// Both sides sent a SYN.
+        /// Both endpoints sent a SYN.
         SynSent2 = sys::TCP_CONNTRACK_LISTEN, "SYN_SENT2";
     }
 }
@@ -157,15 +157,15 @@ numbered! {
         Closing = sys::DCCP_CONNTRACK_CLOSING, "CLOSING";
         /// RESET seen.
         TimeWait = sys::DCCP_CONNTRACK_TIMEWAIT, "TIMEWAIT";
-        /// Never the state of an entry: the kernel's mark for a packet to ignore.
+        /// Never the state of an entry: the kernel uses it for a packet to ignore.
         Ignore = sys::DCCP_CONNTRACK_IGNORE, "IGNORE";
-        /// Never the state of an entry: the kernel's mark for an invalid packet.
+        /// Never the state of an entry: the kernel uses it for an invalid packet.
         Invalid = sys::DCCP_CONNTRACK_INVALID, "INVALID";
     }
 }
 
 numbered! {
-    /// Which side of a DCCP connection sends in the original direction (`enum ct_dccp_roles`).
+    /// Which endpoint of a DCCP connection sends in the original direction (`enum ct_dccp_roles`).
     ///
     /// ```
     /// assert_eq!(nfct::DccpRole::from(0), nfct::DccpRole::Client);
@@ -235,7 +235,7 @@ macro_rules! bits {
 pub(crate) use bits;
 
 bits! {
-    /// What the kernel recorded about one side of a TCP connection; combine flags with `|`.
+    /// What the kernel has recorded about one endpoint of a TCP connection; combine flags with `|`.
     ///
     /// ```
     /// use nfct::TcpFlags;
@@ -245,22 +245,22 @@ bits! {
     /// assert_eq!(flags.to_string(), "WINDOW_SCALE|SACK_PERMITTED");
     /// ```
     TcpFlags(u8) {
-        /// The side offered window scaling.
+        /// The endpoint offered window scaling.
         WINDOW_SCALE = sys::IP_CT_TCP_FLAG_WINDOW_SCALE, "WINDOW_SCALE";
-        /// The side permits selective acknowledgements.
+        /// The endpoint permits selective acknowledgements.
         SACK_PERMITTED = sys::IP_CT_TCP_FLAG_SACK_PERM, "SACK_PERMITTED";
-        /// The side sent the first FIN.
+        /// The endpoint sent the first FIN.
         CLOSE_INIT = sys::IP_CT_TCP_FLAG_CLOSE_INIT, "CLOSE_INIT";
-        /// The kernel does not check this side's sequence numbers.
+        /// The kernel does not check this endpoint's sequence numbers.
         BE_LIBERAL = sys::IP_CT_TCP_FLAG_BE_LIBERAL, "BE_LIBERAL";
-        // The library's header ends here; the rest is `linux/netfilter/nf_conntrack_tcp.h`.
-        /// Some data is not acknowledged yet.
+        // The library's header ends here. The rest is from `linux/netfilter/nf_conntrack_tcp.h`.
+        /// Some data has not been acknowledged yet.
         DATA_UNACKNOWLEDGED = 0x10, "DATA_UNACKNOWLEDGED";
-        /// The highest acknowledgement of the side is known.
+        /// The highest acknowledgement of the endpoint is known.
         MAX_ACK_SET = 0x20, "MAX_ACK_SET";
         /// A challenge ACK is expected.
         EXPECT_CHALLENGE_ACK = 0x40, "EXPECT_CHALLENGE_ACK";
-        /// Both sides opened the connection at the same time.
+        /// Both endpoints opened the connection at the same time.
         SIMULTANEOUS_OPEN = 0x80, "SIMULTANEOUS_OPEN";
     }
 }
@@ -281,9 +281,9 @@ bits! {
         EXPECTED = sys::IPS_EXPECTED, "EXPECTED";
         /// Packets were seen in both directions.
         SEEN_REPLY = sys::IPS_SEEN_REPLY, "SEEN_REPLY";
-        /// The kernel does not drop the entry early when the table is full.
+        /// The kernel keeps the entry when the table is full.
         ASSURED = sys::IPS_ASSURED, "ASSURED";
-        /// The first packet has left the host: the entry is in the table.
+        /// The first packet has passed the gateway: the entry is in the table.
         CONFIRMED = sys::IPS_CONFIRMED, "CONFIRMED";
         /// The source is translated.
         SRC_NAT = sys::IPS_SRC_NAT, "SRC_NAT";
@@ -301,8 +301,7 @@ bits! {
         FIXED_TIMEOUT = sys::IPS_FIXED_TIMEOUT, "FIXED_TIMEOUT";
         /// A template of a rule, not a connection.
         TEMPLATE = sys::IPS_TEMPLATE, "TEMPLATE";
-        /// Up to Linux 4.11 the mark of untracked packets; later kernels use it for an entry whose NAT
-        /// clashed.
+        /// Up to Linux 4.11: the mark of untracked packets. Later kernels: an entry whose NAT clashed.
         UNTRACKED = sys::IPS_UNTRACKED, "UNTRACKED";
         /// A rule assigned the helper.
         HELPER = sys::IPS_HELPER, "HELPER";
@@ -314,32 +313,32 @@ bits! {
 }
 
 impl Status {
-    /// The entry came from an expectation (a helper's data connection).
+    /// Whether the entry came from an expectation (a helper's data connection).
     pub fn is_expected(self) -> bool {
         self.contains(Status::EXPECTED)
     }
 
-    /// Packets were seen in both directions.
+    /// Whether packets were seen in both directions.
     pub fn has_seen_reply(self) -> bool {
         self.contains(Status::SEEN_REPLY)
     }
 
-    /// The kernel does not drop the entry early when the table is full.
+    /// Whether the kernel keeps the entry when the table is full.
     pub fn is_assured(self) -> bool {
         self.contains(Status::ASSURED)
     }
 
-    /// The source is translated.
+    /// Whether the source is translated.
     pub fn is_source_nat(self) -> bool {
         self.contains(Status::SRC_NAT)
     }
 
-    /// The destination is translated.
+    /// Whether the destination is translated.
     pub fn is_destination_nat(self) -> bool {
         self.contains(Status::DST_NAT)
     }
 
-    /// The kernel is removing the entry: a dump can still contain it.
+    /// Whether the kernel is removing the entry: a dump can still contain it.
     pub fn is_dying(self) -> bool {
         self.contains(Status::DYING)
     }

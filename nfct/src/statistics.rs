@@ -1,6 +1,6 @@
-//! The kernel's counters for conntrack as a whole.
+//! The kernel's counters of connection tracking.
 //!
-//! The C library has no functions for them. They are the messages
+//! The C library has no functions for them. The messages are
 //! `IPCTNL_MSG_CT_GET_STATS`, `IPCTNL_MSG_CT_GET_STATS_CPU` and
 //! `IPCTNL_MSG_EXP_GET_STATS_CPU`.
 
@@ -8,7 +8,7 @@ use nfct_sys as sys;
 
 use crate::wire::{Malformed, Message, u32_be};
 
-/// The number of entries of one network namespace, and its limit.
+/// The number of entries in one network namespace, and its limit.
 ///
 /// ```no_run
 /// let count: nfct::Count = nfct::Query::open()?.count()?;
@@ -43,7 +43,7 @@ pub struct Count {
 pub struct CpuStatistics {
     /// The processor's number.
     pub cpu: u16,
-    /// Packets for which an entry was about to be created that existed already.
+    /// Packets for which the kernel wanted to create an entry that already existed.
     pub found: u32,
     /// Packets that could not be tracked.
     pub invalid: u32,
@@ -65,8 +65,8 @@ pub struct CpuStatistics {
     pub chain_toolong: u32,
 }
 
-/// The counters of one processor for expectations, since the network namespace
-/// was created.
+/// The counters of one processor for expectations since the network namespace was
+/// created.
 ///
 /// ```no_run
 /// let mut created = 0;

@@ -1,5 +1,6 @@
 //! Events for asynchronous programs on tokio (feature `tokio`).
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::pin::Pin;
@@ -15,8 +16,8 @@ use crate::events::Events;
 use crate::expect::{ExpectEvent, ExpectEvents};
 use crate::notification::{EventRecord, FullEvent, Notification};
 
-/// A subscription as a stream. It never ends by itself. Dropping the future of
-/// [`next`](Self::next) loses no event.
+/// A subscription as a stream. It never ends by itself. No event is lost if the
+/// future of [`next`](Self::next) is dropped.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), nfct::Error> {
@@ -56,15 +57,15 @@ impl EventStream<Event> {
     /// ```
     ///
     /// # Errors
-    /// Where the runtime cannot watch the socket.
+    /// If the runtime cannot watch the socket.
     ///
     /// # Panics
-    /// Outside of a tokio runtime with I/O enabled, as all sockets of tokio.
+    /// Outside of a tokio runtime with I/O enabled, as with all sockets of tokio.
     pub fn new(events: Events) -> Result<Self, Error> {
         Self::watch(events)
     }
 
-    /// The same stream with every attribute that the kernel sends.
+    /// Changes the stream to events with every attribute that the kernel sends.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), nfct::Error> {
@@ -99,10 +100,10 @@ impl EventStream<ExpectEvent> {
     /// ```
     ///
     /// # Errors
-    /// Where the runtime cannot watch the socket.
+    /// If the runtime cannot watch the socket.
     ///
     /// # Panics
-    /// Outside of a tokio runtime with I/O enabled, as all sockets of tokio.
+    /// Outside of a tokio runtime with I/O enabled, as with all sockets of tokio.
     pub fn expectations(events: ExpectEvents) -> Result<Self, Error> {
         Self::watch(events.events)
     }
@@ -110,8 +111,8 @@ impl EventStream<ExpectEvent> {
 
 impl<E: EventRecord> EventStream<E> {
     fn watch(events: Events) -> Result<Self, Error> {
-        // tokio 1.54 deprecates it for descriptors that may be closed while it watches them. This one stays open:
-        // the AsyncFd owns the handle inside `events`. What replaces it does not exist before 1.54.
+        // tokio 1.54 deprecates this function for descriptors that may be closed while tokio watches them. This
+        // one stays open: the AsyncFd owns the handle inside `events`. Earlier releases have no replacement.
         #[allow(deprecated)]
         let watched = AsyncFd::with_interest(Socket(events), Interest::READABLE);
         let events = watched.map_err(|error| Error::from_system("watching the conntrack socket", error))?;
@@ -132,7 +133,7 @@ impl<E: EventRecord> EventStream<E> {
         &self.events.get_ref().0
     }
 
-    /// Returns the subscription, with what it has received and not passed on.
+    /// Returns the subscription, including events that it has received and not passed on.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), nfct::Error> {
@@ -166,7 +167,7 @@ impl<E: EventRecord> Stream for EventStream<E> {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let events = &mut self.get_mut().events;
-        // The socket is not readable on their account.
+        // What is pending does not make the socket readable.
         if events.get_ref().0.has_pending() {
             if let Some(notification) = events.get_mut().0.try_take().transpose() {
                 return Poll::Ready(Some(notification));
@@ -187,5 +188,11 @@ impl<E: EventRecord> Stream for EventStream<E> {
                 None => guard.clear_ready(),
             }
         }
+    }
+}
+
+impl<E: EventRecord> fmt::Debug for EventStream<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventStream").finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! One direction of a connection, as the kernel names it.
+//! One direction of a connection: addresses, protocol, ports and zone.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -32,8 +32,7 @@ pub enum Protocol {
     Sctp,
     /// 136
     UdpLite,
-    /// Any other protocol, by number. [`Protocol::from`] never returns this for a number that has a name
-    /// above.
+    /// Any other protocol, by number. [`Protocol::from`] never returns this for a protocol above.
     Other(u8),
 }
 
@@ -105,7 +104,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A text that is neither the name of a protocol nor a number from 0 to 255.
+/// The error for text that is neither the name of a protocol nor a number from 0 to 255.
 ///
 /// ```
 /// let error = "tpc".parse::<nfct::Protocol>().unwrap_err();
@@ -115,11 +114,11 @@ impl fmt::Display for Protocol {
 #[error(
     "found \"{0}\", expected a protocol: tcp, udp, udplite, sctp, dccp, icmp, icmpv6, gre or a number up to 255"
 )]
-pub struct UnknownProtocol(String);
+pub struct ParseProtocolError(String);
 
-/// Reads a name (in any case) or a number.
+/// Parses a name, in upper or lower case, or a number.
 impl std::str::FromStr for Protocol {
-    type Err = UnknownProtocol;
+    type Err = ParseProtocolError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let named = Self::NAMED.iter().find(|(_, _, name)| name.eq_ignore_ascii_case(text));
@@ -128,12 +127,12 @@ impl std::str::FromStr for Protocol {
             None => text
                 .parse::<u8>()
                 .map(Protocol::from)
-                .map_err(|_| UnknownProtocol(text.chars().take(40).collect())),
+                .map_err(|_| ParseProtocolError(text.chars().take(40).collect())),
         }
     }
 }
 
-/// What distinguishes connections between the same two hosts.
+/// The transport layer's part of a tuple: ports, ICMP details or keys.
 ///
 /// ```
 /// use nfct::{Layer4, Tuple};
@@ -149,14 +148,14 @@ impl std::str::FromStr for Protocol {
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Layer4 {
-    /// TCP, UDP, UDP-Lite, SCTP, DCCP. Host byte order.
+    /// TCP, UDP, UDP-Lite, SCTP and DCCP. Host byte order.
     Ports {
         /// Source port.
         src: u16,
         /// Destination port.
         dst: u16,
     },
-    /// ICMP and ICMPv6. In the reply tuple of an echo the id is the one after NAT.
+    /// ICMP and ICMPv6. In the reply tuple of an echo the identifier is the one after NAT.
     Icmp {
         /// Identifier, host byte order.
         id: u16,
@@ -172,7 +171,7 @@ pub enum Layer4 {
         /// Key of packets from the destination.
         dst: u16,
     },
-    /// Protocols that the kernel tracks by address alone.
+    /// Protocols that the kernel tracks only by address.
     None,
 }
 
@@ -202,7 +201,7 @@ pub struct Tuple {
     pub dst: IpAddr,
     /// Transport protocol.
     pub protocol: Protocol,
-    /// Ports, ICMP details or keys, as the protocol has them.
+    /// Ports, ICMP details or keys, depending on the protocol.
     pub layer4: Layer4,
     /// Conntrack zone of this direction; 0 is the default zone.
     pub zone: u16,
@@ -256,9 +255,9 @@ impl Tuple {
         Self { src, dst, protocol, layer4: Layer4::Icmp { id, kind, code: 0 }, zone: 0 }
     }
 
-    /// The tuple of packets in the other direction, without NAT: addresses, ports and keys swapped, an
-    /// ICMP request turned into its reply and a reply into its request. An ICMP type that is neither
-    /// stays as it is, and so does the zone.
+    /// The tuple of packets in the other direction, without NAT: addresses, ports and keys are swapped, an
+    /// ICMP request becomes its reply and a reply its request. Other ICMP types and the zone do not
+    /// change.
     ///
     /// ```
     /// use nfct::Tuple;
@@ -268,6 +267,7 @@ impl Tuple {
     /// let echo = Tuple::icmp_echo([192, 168, 7, 2], [198, 51, 100, 1], 77);
     /// assert_eq!(echo.reversed().to_string(), "icmp 198.51.100.1 -> 192.168.7.2 id 77 type 0 code 0");
     /// ```
+    #[must_use]
     pub fn reversed(self) -> Self {
         let layer4 = match self.layer4 {
             Layer4::Ports { src, dst } => Layer4::Ports { src: dst, dst: src },
@@ -280,8 +280,8 @@ impl Tuple {
         Self { src: self.dst, dst: self.src, layer4, ..self }
     }
 
-    /// The source port. `None` for ICMP, which has an identifier instead, for GRE, which has keys, and for
-    /// protocols without ports; [`layer4`](Self::layer4) has the details of all.
+    /// The source port. `None` for ICMP, which has an identifier, for GRE, which has keys, and for protocols
+    /// without ports. [`layer4`](Self::layer4) has the details of all protocols.
     ///
     /// ```
     /// use nfct::Tuple;
@@ -297,8 +297,8 @@ impl Tuple {
         }
     }
 
-    /// The destination port; of the reply tuple behind a source NAT, the public port. `None` where
-    /// [`src_port`](Self::src_port) is.
+    /// The destination port. In the reply tuple of a source NAT this is the public port. `None` if
+    /// [`src_port`](Self::src_port) is `None`.
     ///
     /// ```
     /// let tuple = nfct::Tuple::tcp(([192, 168, 7, 2], 40001), ([198, 51, 100, 1], 443));
@@ -311,7 +311,7 @@ impl Tuple {
         }
     }
 
-    /// Refuses a tuple that would reach the kernel as another one: with addresses of two families, or
+    /// Rejects a tuple that the kernel would receive as a different one: with addresses of two families, or
     /// with details of another protocol (a TCP tuple with ICMP details would have port 0).
     ///
     /// # Errors
@@ -331,7 +331,7 @@ impl Tuple {
             (Protocol::Gre, layer4) => (matches!(layer4, Layer4::Keys { .. }), "Layer4::Keys for GRE"),
             (Protocol::Other(_), layer4) => (
                 matches!(layer4, Layer4::None),
-                "Layer4::None for a protocol that the kernel tracks by address alone",
+                "Layer4::None for a protocol that the kernel tracks only by address",
             ),
             (_, layer4) => {
                 (matches!(layer4, Layer4::Ports { .. }), "Layer4::Ports for a protocol with ports")
@@ -403,6 +403,7 @@ mod tests {
         assert!("256".parse::<Protocol>().is_err());
         assert!("".parse::<Protocol>().is_err());
     }
+
     #[test]
     fn reversing_twice_gives_the_tuple_back() {
         let (a, b) = (([192, 0, 2, 1], 40000), ([198, 51, 100, 1], 443));

@@ -1,12 +1,12 @@
-//! A conntrack object as plain data, to keep, compare and, with the feature `serde`, serialize.
+//! A conntrack object as plain data: to keep, to compare and, with the feature `serde`, to serialize.
 //!
-//! With `serde`, plain values have the following shapes. Fields that are not set are left out of a [`View`]
-//! and an [`Expectation`], which therefore need a format that names fields, such as JSON; the others work
-//! with any format. In a format that is not human-readable, names are numbers.
+//! With `serde`, plain values have the following shapes. [`View`] and [`Expectation`] omit fields that are
+//! not set, so they need a format that names fields, such as JSON. The others work with any format. In a
+//! format that is not human-readable, names are numbers.
 //!
 //! | value | shape |
 //! | --- | --- |
-//! | [`Protocol`], [`TcpState`] and similar enumerations | `"tcp"`, `"ESTABLISHED"`, or a number that has no name: `89` |
+//! | [`Protocol`], [`TcpState`] and similar enumerations | `"tcp"`, `"ESTABLISHED"`, or the number if it has no name: `89` |
 //! | [`Tuple`] | `{"src": "10.0.0.1", "dst": "192.0.2.1", "protocol": "udp", "layer4": {"ports": {"src": 40000, "dst": 53}}, "zone": 0}` |
 //! | [`Layer4`] | `{"ports": {"src": 1, "dst": 2}}`, `{"icmp": {"id": 7, "kind": 8, "code": 0}}`, `{"keys": {"src": 1, "dst": 2}}`, `"none"` |
 //! | [`Status`], [`TcpFlags`] | the bits as a number |
@@ -38,7 +38,7 @@ use crate::state::{DccpRole, DccpState, SctpState, Status, TcpFlags, TcpState};
 use crate::tuple::Protocol;
 use crate::tuple::Tuple;
 
-/// A struct of options; `serde` leaves out those that are `None`.
+/// A struct of options. `serde` omits those that are `None`.
 macro_rules! views {
     ($(
         $(#[$about:meta])*
@@ -72,11 +72,11 @@ views! {
     /// # Ok::<(), nfct::Error>(())
     /// ```
     View {
-        /// The connection before NAT.
+        /// The original tuple, before NAT.
         original: Tuple,
-        /// The tuple of packets from the other side.
+        /// The reply tuple, of packets from the server.
         reply: Tuple,
-        /// The connection whose helper expected this one.
+        /// The original tuple of the connection whose helper expected this one.
         master: Tuple,
         /// The kernel's id of this lifetime of the connection.
         id: u32,
@@ -135,9 +135,9 @@ views! {
     Tcp {
         /// The state.
         state: TcpState,
-        /// Flags of the side that sends in the original direction.
+        /// Flags of the endpoint that sends in the original direction.
         flags_original: TcpFlags,
-        /// Flags of the side that sends in the reply direction.
+        /// Flags of the endpoint that sends in the reply direction.
         flags_reply: TcpFlags,
         /// Window scale of the original direction.
         window_scale_original: u8,
@@ -173,7 +173,7 @@ views! {
     Dccp {
         /// The state.
         state: DccpState,
-        /// Which side sends in the original direction.
+        /// Which endpoint sends in the original direction.
         role: DccpRole,
         /// Sequence number of the handshake.
         handshake_sequence: u64,
@@ -189,11 +189,11 @@ views! {
     /// # Ok::<(), nfct::Error>(())
     /// ```
     SequenceAdjustment {
-        /// The sequence number from which `after` applies.
+        /// The sequence number up to which `before` applies, and after which `after` applies.
         position: u32,
-        /// Offset before the position.
+        /// Offset up to the position.
         before: i32,
-        /// Offset from the position on.
+        /// Offset after the position.
         after: i32,
     }
 
@@ -206,11 +206,11 @@ views! {
     /// # Ok::<(), nfct::Error>(())
     /// ```
     SynProxy {
-        /// Initial sequence number that it sent.
+        /// Initial sequence number that the SYN proxy sent.
         initial_sequence: u32,
-        /// Initial timestamp that it sent.
+        /// Initial timestamp that the SYN proxy sent.
         initial_timestamp: u32,
-        /// Offset of timestamps behind it.
+        /// Offset of timestamps that pass it.
         timestamp_offset: u32,
     }
 }

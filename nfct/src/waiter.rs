@@ -1,4 +1,4 @@
-//! Waiting for events without the subscription.
+//! Waiting for the events of a subscription that another thread owns.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::socket;
 
-/// Waits for events while another thread owns their [`Events`](crate::Events).
+/// Waits for the events of a subscription while another thread owns the [`Events`](crate::Events).
 ///
 /// ```no_run
 /// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;
@@ -26,9 +26,9 @@ impl Waiter {
         Ok(Self { socket })
     }
 
-    /// Waits until an event or the report of an overrun can be received, or for
-    /// at most `timeout`. Returns whether one can be received. With a timeout of 0
-    /// this is the cheapest way to check.
+    /// Waits until an event or the report of an overrun can be received, or for at most
+    /// `timeout`. Returns whether one can be received. A timeout of 0 only checks, at
+    /// the lowest cost.
     ///
     /// ```no_run
     /// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;

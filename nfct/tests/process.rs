@@ -1,7 +1,7 @@
 //! The wrapper's use of process resources: memory, descriptors, and inherited sockets. The tests run one at a
 //! time, in a process without other tests.
 //!
-//! Needs root; without it each test says so and does nothing.
+//! Needs root. Without it each test prints a message and does nothing.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

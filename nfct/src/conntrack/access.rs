@@ -50,7 +50,7 @@ impl ConntrackRef {
     pub fn are_set(&self, attributes: &[Id]) -> bool {
         let Ok(count) = libc::c_int::try_from(attributes.len()) else { return false };
         let numbers = attributes.as_ptr().cast::<sys::nf_conntrack_attr>();
-        // SAFETY: a live object and `count` numbers, which is all that an Id is; unknown ones are refused.
+        // SAFETY: a live object and `count` numbers: an Id is one number. The library rejects unknown ones.
         unsafe { sys::nfct_attr_is_set_array(self.as_ptr(), numbers, count) > 0 }
     }
 
@@ -72,7 +72,7 @@ impl ConntrackRef {
 impl Conntrack {
     /// Sets an attribute.
     ///
-    /// Some attributes exclude each other and lie in the same memory: addresses of IPv4 and IPv6, ports
+    /// Some attributes share memory and exclude each other: addresses of IPv4 and IPv6, ports
     /// and ICMP details, the states of TCP, SCTP and DCCP. Setting one of them unsets the other.
     ///
     /// ```
@@ -81,13 +81,13 @@ impl Conntrack {
     /// let mut entry = Conntrack::new()?;
     /// entry.set(attr::ZONE, 5)?.set(attr::HELPER_NAME, "ftp".to_owned())?;
     /// let error = entry.set(attr::USE, 1).unwrap_err();
-    /// assert_eq!(error.to_string(), "setting ATTR_USE: it is read-only: the kernel alone sets it");
+    /// assert_eq!(error.to_string(), "setting ATTR_USE: it is read-only: only the kernel sets it");
     /// # Ok::<(), nfct::Error>(())
     /// ```
     ///
     /// # Errors
-    /// [`Error::ReadOnly`] for what only the kernel sets, [`Error::Library`] for what the installed library
-    /// does not know, [`Error::Invalid`] for a value that is too long.
+    /// [`Error::ReadOnly`] for an attribute that only the kernel sets, [`Error::Library`] for one that the
+    /// installed library does not know, [`Error::Invalid`] for a value that is too long.
     pub fn set<T>(&mut self, attribute: Attribute<T>, value: T) -> Result<&mut Self, Error> {
         let id = attribute.id();
         if !self.knows(id.number()) {
@@ -102,19 +102,19 @@ impl Conntrack {
             *self = with_info;
             return Ok(self);
         }
-        self.make_room_for(id.number());
+        self.unset_overlapping(id.number());
         attribute.write(self, value)?;
-        self.settle(id.number());
+        self.refresh_derived(id.number());
         Ok(self)
     }
 
-    /// Sets an attribute that every library knows, that can be set, and that accepts every value of its
-    /// type: all but texts and a helper's data.
+    /// Sets an attribute that every release of the library knows and that accepts every value of its type:
+    /// any settable attribute except text and a helper's data.
     pub(super) fn put<T>(&mut self, attribute: Attribute<T>, value: T) -> &mut Self {
-        self.make_room_for(attribute.id().number());
-        // Such a value is never refused.
+        self.unset_overlapping(attribute.id().number());
+        // Such a value is never rejected.
         let _ = attribute.write(self, value);
-        self.settle(attribute.id().number());
+        self.refresh_derived(attribute.id().number());
         self
     }
 

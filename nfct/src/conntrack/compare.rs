@@ -1,4 +1,4 @@
-//! Comparing two objects as the library does.
+//! Comparison of two objects, as the library does it.
 
 use std::ops::BitOr;
 
@@ -61,7 +61,7 @@ impl BitOr for Compare {
 }
 
 impl ConntrackRef {
-    /// Whether two objects are the same in `what`. Attributes that are not set in both are ignored, except
+    /// Whether two objects are equal in the parts that `what` names. Attributes that are not set in both are ignored, except
     /// with [`Compare::MASK`] and [`Compare::STRICT`].
     ///
     /// ```
@@ -81,8 +81,8 @@ impl ConntrackRef {
         same > 0 && self.compare_timeouts(other, what)
     }
 
-    /// Compares the timeouts as the flags say: the library looks at these flags only when it compares
-    /// everything, which it does only without them.
+    /// Compares the timeouts as the flags require. The library does not: it evaluates these flags only in a
+    /// comparison of everything, and such a comparison has none of them.
     fn compare_timeouts(&self, other: &ConntrackRef, what: Compare) -> bool {
         let accepted = [
             (Compare::TIMEOUT_SHORTER, std::cmp::Ordering::Less),

@@ -1,4 +1,4 @@
-//! Copying attributes from one object to another.
+//! Copying of attributes from one object to another.
 
 use std::ops::BitOr;
 
@@ -74,7 +74,7 @@ impl Conntrack {
 
     /// Copies one attribute, if it is set in `from`.
     ///
-    /// The time of an event ([`attr::TIMESTAMP_EVENT`]) is not copied: the library cannot do it.
+    /// The time of an event ([`attr::TIMESTAMP_EVENT`]) is not copied: the library cannot copy it.
     ///
     /// ```
     /// # use nfct::{Conntrack, attr};
@@ -94,7 +94,7 @@ impl Conntrack {
         // details, and the length of a helper's data. Setting the value that was read loses nothing.
         if id == attr::HELPER_INFO.id() {
             let mut with_info = self.without_helper_info();
-            // What an object holds is never too long.
+            // Data that an object has is never too long.
             if from.helper_info().is_some_and(|info| with_info.set_helper_info(&info).is_ok()) {
                 *self = with_info;
             }
@@ -107,25 +107,25 @@ impl Conntrack {
             // library knows, since it is set.
             unsafe { sys::nfct_copy_attr(self.as_ptr(), from.as_ptr(), number) };
         } else if let Some(value) = from.pointer(number) {
-            self.make_room_for(number);
+            self.unset_overlapping(number);
             // SAFETY: the value of the same attribute in another object, which is no bitmask.
             unsafe { self.set_pointer(number, value.as_ptr()) };
-            self.settle(number);
+            self.refresh_derived(number);
         }
         self
     }
 
     fn copy_labels(&mut self, from: &ConntrackRef, attribute: Attribute<Labels>) {
         if let Some(labels) = attribute.read(from) {
-            // Labels are never refused.
+            // Labels are never rejected.
             let _ = attribute.write(self, labels);
         }
     }
 }
 
 impl ConntrackRef {
-    /// A copy without a helper's data: to unset them is not enough, because the library would still
-    /// write them into messages.
+    /// A copy without a helper's data. Unsetting the data is not enough: the library would still write it
+    /// into messages.
     pub(super) fn without_helper_info(&self) -> Conntrack {
         if !self.has(attr::HELPER_INFO.id().number()) {
             return self.to_owned();

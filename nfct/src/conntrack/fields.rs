@@ -1,4 +1,4 @@
-//! What most users need of an entry, by name; the tuples are in `tuples`, NAT is in `nat`.
+//! The attributes that most users need, as methods. Tuples are in `tuples`, NAT is in `nat`.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,7 @@ use crate::flow::Counters;
 use crate::labels::Labels;
 use crate::state::{DccpState, SctpState, Status, TcpState};
 
-/// # State, time and meaning
+/// # State, times, mark, helper and labels
 ///
 /// ```
 /// use nfct::{Conntrack, Status};
@@ -200,7 +200,7 @@ impl ConntrackRef {
     }
 }
 
-/// # Setting state, time and meaning
+/// # Setting state, timeout, mark, helper and labels
 ///
 /// ```
 /// use std::time::Duration;
@@ -225,7 +225,7 @@ impl Conntrack {
         self.put(attr::MARK, mark)
     }
 
-    /// Sets how long the kernel keeps the idle entry, in whole seconds; capped at what 32 bits hold.
+    /// Sets how long the kernel keeps the idle entry, in whole seconds, at most `u32::MAX`.
     ///
     /// ```
     /// let mut entry = nfct::Conntrack::new()?;
@@ -284,8 +284,8 @@ impl Conntrack {
         self.set(attr::HELPER_NAME, name.to_owned())
     }
 
-    /// Sets the labels. An update changes those in [`attr::CONNLABELS_MASK`]; without a mask it changes
-    /// all.
+    /// Sets the labels. An update changes the labels in [`attr::CONNLABELS_MASK`]. Without a mask it changes
+    /// all labels.
     ///
     /// ```
     /// let mut labels = nfct::Labels::new(127)?;

@@ -1,9 +1,9 @@
-//! A helper's data: bytes whose length the library loses.
+//! A helper's data: bytes whose length the library does not handle correctly.
 //!
-//! Its setter and its copy functions keep the length of the bytes before, its getter does not return it,
-//! and unsetting the attribute does not keep the bytes out of a message. Only its parser handles all of it
-//! correctly, and only for an object that has none yet. So the bytes are set by a message to an object
-//! without them, and read from a message that the library writes.
+//! The library's setter and copy functions keep the length of the previous data, its getter does not
+//! return the length, and after the attribute is unset the library still writes the data into messages.
+//! Only its parser is correct, and only for an object without such data. So this module sets the data by
+//! parsing a message into an object that has none, and reads it from a message that the library writes.
 
 use std::ffi::CStr;
 
@@ -14,7 +14,7 @@ use super::object::{Conntrack, ConntrackRef};
 use crate::error::Error;
 use crate::wire::{Attributes, HEADER};
 
-/// The longest data that fit into an attribute within an attribute, whose lengths have 16 bits.
+/// The longest data that fits into a nested attribute: lengths have 16 bits.
 pub(super) const MOST_BYTES: usize = 65_000;
 
 const DOING: &str = "setting a helper's data";
@@ -25,7 +25,7 @@ impl ConntrackRef {
         if !self.has(sys::ATTR_HELPER_INFO) {
             return None;
         }
-        // The library writes the bytes only for an object with these two attributes; it gets no others.
+        // The library writes the data only if the name and the family are set. Nothing else is needed.
         let needed = [sys::ATTR_HELPER_NAME, sys::ATTR_HELPER_INFO, sys::ATTR_ORIG_L3PROTO];
         let mut probe = self.to_owned();
         for number in (0..sys::ATTR_MAX).filter(|number| !needed.contains(number)) {
@@ -45,7 +45,7 @@ impl ConntrackRef {
 }
 
 impl Conntrack {
-    /// Sets the bytes of an object that has had none.
+    /// Sets the data of an object that has had none.
     ///
     /// # Errors
     /// [`Error::Invalid`] for more than [`MOST_BYTES`].
@@ -57,7 +57,7 @@ impl Conntrack {
                 expected: "at most 65000 bytes (the kernel keeps 32)",
             });
         }
-        // The parser sets the name too: the message has the one that is set, or none.
+        // The parser also sets the name. So the message contains the current name, or an empty one.
         let name = self.pointer(sys::ATTR_HELPER_NAME).map(|name| {
             // SAFETY: the attribute is a C string of the object, which is not changed while it is read.
             unsafe { CStr::from_ptr(name.cast::<c_char>().as_ptr()) }.to_bytes_with_nul().to_vec()

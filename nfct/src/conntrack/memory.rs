@@ -1,11 +1,11 @@
-//! Attributes that share memory in the library's object, or depend on each other.
+//! Attributes that share memory in the library's object, or that depend on each other.
 
 use nfct_sys as sys;
 
 use super::object::{Conntrack, ConntrackRef};
 use crate::error::Error;
 
-/// Attributes that lie in the same memory: of each row's alternatives only one can be set.
+/// Attributes that share memory. Of the alternatives in a row only one can be set.
 const SHARED: &[&[&[u32]]] = &[
     &[&[sys::ATTR_ORIG_IPV4_SRC], &[sys::ATTR_ORIG_IPV6_SRC]],
     &[&[sys::ATTR_ORIG_IPV4_DST], &[sys::ATTR_ORIG_IPV6_DST]],
@@ -35,8 +35,8 @@ const SHARED: &[&[&[u32]]] = &[
 ];
 
 impl Conntrack {
-    /// Unsets the attributes in the memory that `number` is about to be written to.
-    pub(super) fn make_room_for(&mut self, number: u32) {
+    /// Unsets the attributes that share memory with `number`, before `number` is set.
+    pub(super) fn unset_overlapping(&mut self, number: u32) {
         for group in SHARED {
             let Some(mine) = group.iter().position(|alternative| alternative.contains(&number)) else {
                 continue;
@@ -47,9 +47,9 @@ impl Conntrack {
         }
     }
 
-    /// Repeats what the library derives from an attribute only while another one is set: the type of an
-    /// ICMP reply, which depends on the network protocol.
-    pub(super) fn settle(&mut self, number: u32) {
+    /// Makes the library derive the type of the ICMP reply again after the network protocol was set: the
+    /// type depends on it, whichever of the two is set first.
+    pub(super) fn refresh_derived(&mut self, number: u32) {
         if number != sys::ATTR_ORIG_L3PROTO || !self.has(sys::ATTR_ICMP_TYPE) {
             return;
         }
@@ -61,8 +61,8 @@ impl Conntrack {
 }
 
 impl ConntrackRef {
-    /// Refuses to send an entry with a NAT address of another family than its tuples: the kernel would
-    /// ignore the address and translate only the port.
+    /// Rejects an entry whose NAT address is of another family than its tuples: the kernel would ignore the
+    /// address and translate only the port.
     ///
     /// # Errors
     /// [`Error::Invalid`].

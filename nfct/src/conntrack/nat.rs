@@ -1,4 +1,4 @@
-//! NAT: whether an entry has it, setting it up, and undoing it.
+//! NAT of an entry: detection, set-up and undoing.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use crate::tuple::{Layer4, Tuple};
 
 /// # Whether an entry is translated
 ///
-/// An entry whose status says that NAT is not decided yet has no NAT.
+/// All of these are false while the status of an entry shows that the kernel has not decided about NAT yet.
 ///
 /// ```
 /// let entry = nfct::Conntrack::new()?;
@@ -94,7 +94,7 @@ impl ConntrackRef {
 /// // The kernel translates the source of the new entry:
 /// entry.set_source_nat([203, 0, 113, 9].into(), Some(51000));
 ///
-/// // To create an entry that was translated again, undo its NAT: the kernel repeats it.
+/// // To create a translated entry again, undo its NAT first: the kernel translates it again.
 /// let mut entry = Conntrack::new()?;
 /// entry.set_original(&original)?.setup_reply()?;
 /// entry.set(attr::REPL_IPV4_DST, [203, 0, 113, 9].into())?;
@@ -117,7 +117,7 @@ impl Conntrack {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Invalid`] unless the reply is complete: addresses, network and transport protocol.
+    /// [`Error::Invalid`] if the reply is incomplete. It needs addresses, network and transport protocol.
     pub fn setup_original(&mut self) -> Result<&mut Self, Error> {
         let reply = self.reply();
         self.setup(reply, sys::NFCT_SOPT_SETUP_ORIGINAL)
@@ -135,17 +135,17 @@ impl Conntrack {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Invalid`] unless the original is complete: addresses, network and transport protocol.
+    /// [`Error::Invalid`] if the original is incomplete. It needs addresses, network and transport protocol.
     pub fn setup_reply(&mut self) -> Result<&mut Self, Error> {
         let original = self.original();
         self.setup(original, sys::NFCT_SOPT_SETUP_REPLY)
     }
 
-    /// Has the kernel translate the source of a new entry. The entry's reply tuple must be the reverse of
+    /// Makes the kernel translate the source of a new entry. The entry's reply tuple must be the reverse of
     /// its original, without NAT.
     ///
-    /// An address of the other family than the tuples is an [`Error::Invalid`] when the entry is sent: the
-    /// kernel would translate only the port.
+    /// If the address is not of the family of the tuples, sending the entry fails with [`Error::Invalid`]:
+    /// the kernel would translate only the port.
     ///
     /// ```
     /// let mut entry = nfct::Conntrack::new()?;
@@ -163,7 +163,7 @@ impl Conntrack {
         }
     }
 
-    /// Has the kernel translate the destination of a new entry, as [`Conntrack::set_source_nat`] does for
+    /// Makes the kernel translate the destination of a new entry, as [`Conntrack::set_source_nat`] does for
     /// the source.
     ///
     /// ```
@@ -182,8 +182,8 @@ impl Conntrack {
         }
     }
 
-    /// Makes the reply's destination address the address to translate the source to, and replaces it with
-    /// the original's source address.
+    /// Turns the NAT of the reply tuple into a request for the same NAT: the reply's destination address
+    /// becomes the address for source NAT, and the original's source address takes its place.
     ///
     /// ```
     /// # use nfct::{Conntrack, Tuple, attr};
@@ -198,8 +198,8 @@ impl Conntrack {
         self.set_option(sys::NFCT_SOPT_UNDO_SNAT)
     }
 
-    /// Makes the reply's source address the address to translate the destination to, and replaces it with
-    /// the original's destination address.
+    /// Turns the NAT of the reply tuple into a request for the same NAT: the reply's source address becomes
+    /// the address for destination NAT, and the original's destination address takes its place.
     ///
     /// ```
     /// # use nfct::{Conntrack, Tuple, attr};

@@ -1,6 +1,6 @@
 //! The library's conntrack object, owned or lent, with its attributes by number.
 //!
-//! Everything here is unchecked: `access` adds the types, and keeps attributes apart that share memory.
+//! Nothing here checks types: `access` adds them, and handles attributes that share memory.
 
 use std::borrow::Borrow;
 use std::cell::UnsafeCell;
@@ -14,7 +14,8 @@ use nfct_sys as sys;
 use crate::error::Error;
 use crate::owned::{Cloned, Object, Owned};
 
-/// An object of the library that someone else owns.
+/// A borrowed object of the library: a [`Conntrack`] lends one, and a callback of
+/// [`Handle`](crate::Handle) gets one.
 #[repr(transparent)]
 pub struct ConntrackRef {
     _opaque: UnsafeCell<[u8; 0]>,
@@ -63,13 +64,13 @@ impl ConntrackRef {
 
     /// Whether an attribute is set.
     pub(super) fn has(&self, number: u32) -> bool {
-        // SAFETY: a live object; the library refuses a number past its last attribute.
+        // SAFETY: a live object; the library rejects a number past its last attribute.
         unsafe { sys::nfct_attr_is_set(self.as_ptr(), number) > 0 }
     }
 
     /// Whether the installed library knows an attribute.
     pub(super) fn knows(&self, number: u32) -> bool {
-        // SAFETY: a live object; the library refuses a number past its last attribute.
+        // SAFETY: a live object; the library rejects a number past its last attribute.
         unsafe { sys::nfct_attr_is_set(self.as_ptr(), number) >= 0 }
     }
 
@@ -94,34 +95,34 @@ impl Conntrack {
     pub fn new() -> Result<Self, Error> {
         // SAFETY: takes nothing; NULL means no memory and is checked next.
         let raw = unsafe { sys::nfct_new() };
-        // SAFETY: NULL, or a new object that nobody else knows.
+        // SAFETY: NULL, or a new object that nothing else refers to.
         let raw = unsafe { Owned::new(raw) };
         raw.map(|raw| Self { raw }).ok_or_else(|| Error::last("creating a conntrack object"))
     }
 
-    /// Has the library copy an attribute's value from `value`, or take over a bitmask.
+    /// Makes the library copy an attribute's value from `value`, or take over a bitmask.
     ///
     /// # Safety
-    /// `value` points to what the attribute holds: a number of its width, 16 bytes of an IPv6 address, a
-    /// C string, or a bitmask that nobody else frees.
+    /// `value` points to a value of the attribute's kind: a number of its width, 16 bytes of an IPv6 address, a
+    /// C string, or a bitmask that nothing else frees.
     pub(super) unsafe fn set_pointer(&mut self, number: u32, value: *const c_void) {
         // SAFETY: a live object that is borrowed for writing; the caller vouches for the value.
         unsafe { sys::nfct_set_attr(self.as_ptr(), number, value) }
     }
 
-    /// Clears the mark that says that an attribute is set.
+    /// Marks an attribute as not set.
     pub(super) fn clear(&mut self, number: u32) {
-        // SAFETY: a live object that is borrowed for writing; the library refuses an unknown attribute.
+        // SAFETY: a live object that is borrowed for writing; the library rejects an unknown attribute.
         unsafe { sys::nfct_attr_unset(self.as_ptr(), number) };
     }
 
-    /// Has the library read attributes of a message into this object.
+    /// Makes the library read attributes of a message into this object.
     ///
     /// # Safety
     /// The attributes lie within `attributes`, and have the sizes that the parser expects.
     ///
     /// # Errors
-    /// As the library says.
+    /// The library's error.
     pub(super) unsafe fn read_attributes(
         &mut self,
         attributes: &[u8],
@@ -171,7 +172,7 @@ impl Borrow<ConntrackRef> for Conntrack {
     }
 }
 
-/// A complete copy, to keep what a callback was lent.
+/// A complete copy, to keep an object that was lent to a callback.
 ///
 /// ```
 /// let mut entry = nfct::Conntrack::new()?;

@@ -49,7 +49,7 @@ impl<'a> Output<'a> {
     }
 
     /// XML, as `conntrack -o xml` prints it. The library does not escape names of helpers and security
-    /// contexts. It prints the states of SCTP and DCCP with TCP's names, which its text does not.
+    /// contexts. In XML it prints the states of SCTP and DCCP with TCP's names, in text with their own.
     ///
     /// ```
     /// # use nfct::{Conntrack, Output, Protocol, attr};
@@ -62,7 +62,7 @@ impl<'a> Output<'a> {
         Self { format: sys::NFCT_O_XML, ..Self::plain() }
     }
 
-    /// With the kind of event that the entry came with.
+    /// With a kind of event.
     ///
     /// ```
     /// # use nfct::EventKind;
@@ -137,7 +137,7 @@ impl<'a> Output<'a> {
         self.with(sys::NFCT_OF_TIMESTAMP)
     }
 
-    /// With the labels that `map` has names for.
+    /// With the labels that have a name in `map`.
     ///
     /// ```no_run
     /// let map = nfct::LabelMap::system()?;
@@ -164,10 +164,10 @@ impl<'a> Output<'a> {
 static PRINTING: Mutex<()> = Mutex::new(());
 
 /// The output of a printing function of the library. `print` is called with a buffer and its size until
-/// the whole output fits. `None` if the library refuses.
+/// the complete output fits. Returns `None` if the library reports an error.
 pub(crate) fn printed(mut print: impl FnMut(*mut c_char, c_uint) -> c_int) -> Option<String> {
     /// With labels, the library stops counting at the end of the buffer, and it removes bytes at the end of
-    /// its output. Only with this much to spare it is certain that nothing was cut.
+    /// its output. If at least this much of the buffer is unused, the output is complete.
     const SPARE: usize = 16;
     let mut buffer: Vec<u8> = vec![0; 1024];
     loop {
@@ -216,7 +216,7 @@ impl ConntrackRef {
     }
 }
 
-/// As `conntrack -L` prints it; an object without protocols as the attributes that it has.
+/// Writes what `conntrack -L` prints. For an object without protocols writes its attributes.
 impl fmt::Display for ConntrackRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.print(&Output::plain()) {

@@ -1,8 +1,8 @@
 //! Reading netlink messages into an object.
 //!
-//! The library's parser trusts its input. An attribute of a wrong size makes it end the process
-//! ("ctnetlink kernel ABI is broken"), and it reads text up to a zero byte, wherever that is. So a message
-//! is checked first, against the sizes that the parser expects.
+//! The library's parser does not check its input. An attribute of a wrong size makes it end the process
+//! ("ctnetlink kernel ABI is broken"), and it reads text up to the next zero byte, even past the end of the
+//! message. So this module first checks a message against the sizes that the parser expects.
 
 use nfct_sys as sys;
 
@@ -19,7 +19,7 @@ const NFGENMSG: usize = 4;
 const MOST_LABELS: usize = 65_536;
 
 impl Conntrack {
-    /// Has the library read one netlink message, header included.
+    /// Makes the library read one netlink message, header included.
     ///
     /// ```
     /// use nfct::{Conntrack, Layer3, Protocol, attr};
@@ -43,8 +43,8 @@ impl Conntrack {
         Self::read(attributes, family, DOING)
     }
 
-    /// Has the library read a message's attributes alone, without the header and the `struct nfgenmsg`.
-    /// The tuples are of `family`.
+    /// Makes the library read the attributes of a message, without the header and the `struct nfgenmsg`.
+    /// `family` is the family of the tuples.
     ///
     /// ```
     /// # fn main() -> Result<(), nfct::Error> {
@@ -75,15 +75,15 @@ impl Conntrack {
 /// What the parser expects of an attribute.
 #[derive(Clone, Copy)]
 enum Shape {
-    /// Exactly so many bytes.
+    /// Exactly this many bytes.
     Bytes(usize),
-    /// At most so many bytes.
+    /// At most this many bytes.
     AtMost(usize),
     /// Text with a zero byte in it, where the parser stops.
     Text,
     /// Attributes.
     Nested(&'static [(u32, Shape)]),
-    /// Never valid: the parser has no room for it and would write past its table.
+    /// Never valid: the parser's table has no entry for it, and the parser would write past its end.
     Never,
 }
 
@@ -229,14 +229,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_that_the_parser_has_no_room_for_never_reach_it() {
+    fn types_past_the_end_of_the_parsers_table_never_reach_it() {
         // CTA_PROTOINFO with one attribute inside, without a value.
         let protocol_info = |kind: u32| {
             let head = |length: u16, kind: u32| [length.to_ne_bytes(), (kind as u16).to_ne_bytes()].concat();
             [head(8, sys::CTA_PROTOINFO), head(4, kind)].concat()
         };
         let read = |kind| Conntrack::parse_attributes(&protocol_info(kind), Family::Ipv4);
-        // As many types as it accepts, and fewer than its table has room for.
+        // From the end of its table to the last type that it accepts.
         for kind in sys::__CTA_PROTOINFO_MAX..sys::__CTA_PROTOINFO_TCP_MAX {
             assert!(matches!(read(kind), Err(Error::Malformed { .. })), "{kind}");
         }

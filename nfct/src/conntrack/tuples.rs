@@ -61,7 +61,7 @@ const MASTER: TupleAttributes = TupleAttributes {
 /// # Ok::<(), nfct::Error>(())
 /// ```
 impl ConntrackRef {
-    /// The connection before NAT, or `None` while it is incomplete.
+    /// The original tuple, before NAT. `None` if it is incomplete.
     ///
     /// ```
     /// # use nfct::{Conntrack, Tuple};
@@ -76,7 +76,7 @@ impl ConntrackRef {
         self.tuple(&ORIGINAL)
     }
 
-    /// The tuple of packets from the other side, or `None` while it is incomplete.
+    /// The reply tuple, of the packets from the server. `None` if it is incomplete.
     ///
     /// The library has only the original's ICMP identifier, type and code. The reply's own are in
     /// [`Flow::reply`](crate::Flow::reply).
@@ -157,8 +157,8 @@ impl ConntrackRef {
 /// # Ok::<(), nfct::Error>(())
 /// ```
 impl Conntrack {
-    /// Sets both directions: addresses, protocol, ports and zones. The library uses the original's ICMP
-    /// details and derives the reply's from them.
+    /// Sets both directions: addresses, protocol, ports and zones. For ICMP the library uses the
+    /// details of the original and derives those of the reply.
     ///
     /// ```
     /// # use nfct::{Conntrack, Tuple};
@@ -181,7 +181,7 @@ impl Conntrack {
                 self.set_zone(original.zone);
             }
         } else {
-            // One zone for each direction: the kernel refuses an entry that also has one for both.
+            // One zone for each direction: the kernel rejects an entry that also has one for both.
             for (attribute, zone) in [(attr::ORIG_ZONE, original.zone), (attr::REPL_ZONE, reply.zone)] {
                 if zone != 0 {
                     self.put(attribute, zone);
@@ -253,14 +253,14 @@ impl Conntrack {
     /// ```
     ///
     /// # Errors
-    /// As [`Conntrack::set_original`]; and for ICMP, whose details the library keeps only for the entry
-    /// itself.
+    /// As [`Conntrack::set_original`]. Also [`Error::Invalid`] for a master of ICMP: the library stores ICMP
+    /// details only for the entry itself.
     pub fn set_master(&mut self, master: &Tuple) -> Result<&mut Self, Error> {
         if let Layer4::Icmp { .. } = master.layer4 {
             return Err(Error::Invalid {
                 doing: SETTING,
                 found: format!("a master of {}", master.protocol),
-                expected: "a master of another protocol than ICMP",
+                expected: "a master of another protocol, such as TCP or UDP",
             });
         }
         self.set_tuple(&MASTER, master)?;

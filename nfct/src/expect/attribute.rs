@@ -18,7 +18,7 @@ use nfct_sys as sys;
 #[repr(u32)]
 #[non_exhaustive]
 pub enum ExpectAttribute {
-    /// The original tuple of the master, the connection that it belongs to.
+    /// The original tuple of the master, the connection to which the expectation belongs.
     Master = sys::ATTR_EXP_MASTER,
     /// The tuple of the expected connection.
     Expected = sys::ATTR_EXP_EXPECTED,
@@ -36,14 +36,14 @@ pub enum ExpectAttribute {
     Class = sys::ATTR_EXP_CLASS,
     /// The source address and port that NAT gives the expected connection.
     NatTuple = sys::ATTR_EXP_NAT_TUPLE,
-    /// The master's direction in which the expected connection runs.
+    /// The direction of the master in which the expected connection runs.
     NatDirection = sys::ATTR_EXP_NAT_DIR,
     /// The function that the kernel runs when the expected connection arrives.
     Function = sys::ATTR_EXP_FN,
 }
 
 impl ExpectAttribute {
-    /// All of them.
+    /// All attributes.
     ///
     /// ```
     /// let expect = nfct::Expect::new()?;

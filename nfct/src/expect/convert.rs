@@ -1,4 +1,4 @@
-//! Expectation objects from and to plain values and netlink messages.
+//! Conversion of expectation objects from and to plain values and netlink messages.
 
 use nfct_sys as sys;
 
@@ -9,8 +9,8 @@ use crate::expectation::Expectation;
 use crate::wire::{Malformed, Messages};
 
 impl ExpectRef {
-    /// The expectation as a plain value; `None` while one of its three tuples is not set. Other fields that
-    /// are not set are `None`, or 0 for the zone, the flags and the class.
+    /// The expectation as a plain value; `None` if one of its three tuples is not set. Other fields that are
+    /// not set become `None`, or 0 for the zone, the flags and the class.
     ///
     /// ```
     /// # use nfct::{Expect, Expectation, Tuple};
@@ -38,7 +38,7 @@ impl ExpectRef {
 }
 
 impl Expect {
-    /// The library's object with the fields of a plain value.
+    /// Creates the library's object from a plain value.
     ///
     /// ```
     /// # use nfct::{Expect, Expectation, Tuple};
@@ -74,10 +74,10 @@ impl Expect {
         Ok(expect)
     }
 
-    /// Has the library read one netlink message, header included.
+    /// Makes the library read one netlink message, header included.
     ///
-    /// The library ends the process over a message whose lengths do not fit. So this crate reads the message
-    /// first, and passes the library a new one with what it has read.
+    /// A message whose lengths do not fit makes the library end the process. So this crate parses the message
+    /// first, and gives the library a new message, written from the parsed values.
     ///
     /// ```
     /// let error = nfct::Expect::parse(&[255; 20]).err().unwrap();
@@ -85,7 +85,7 @@ impl Expect {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Malformed`] if it is not a complete expectation, [`Error::Invalid`] for a name that is too
+    /// [`Error::Malformed`] if the message is not a complete expectation, [`Error::Invalid`] for a name that is too
     /// long for the library.
     pub fn parse(message: &[u8]) -> Result<Self, Error> {
         const DOING: &str = "reading an expectation message";

@@ -1,5 +1,6 @@
 //! A subscription to expectation events.
 
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -41,10 +42,10 @@ pub struct ExpectEvent {
 /// A subscription to expectation events of one network namespace, and an
 /// iterator that waits for them. It never ends by itself.
 ///
-/// The kernel reports a connection's expectations only if that connection began
-/// while a program listened to conntrack events
-/// (`net.netfilter.nf_conntrack_events=2`, the default) or events are always on
-/// (`=1`). Its events have neither the zone nor the reply tuple of a master.
+/// The kernel reports the expectations of a connection only if a program listened to
+/// conntrack events when that connection began
+/// (`net.netfilter.nf_conntrack_events=2`, the default), or if events are always on
+/// (`=1`). The events contain neither the zone nor the reply tuple of the master.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), nfct::Error> {
@@ -59,7 +60,7 @@ pub struct ExpectEvent {
 /// # }
 /// ```
 pub struct ExpectEvents {
-    /// One socket serves both subsystems. Only the reading of messages differs.
+    /// One socket serves both subsystems. Only the parsing of messages differs.
     pub(crate) events: Events,
 }
 
@@ -126,7 +127,7 @@ impl ExpectEvents {
         self.events.wait(timeout)
     }
 
-    /// Something to wait with while another thread receives.
+    /// A [`Waiter`], which waits for events while another thread receives them.
     ///
     /// ```no_run
     /// let events = nfct::ExpectEvents::subscribe(nfct::ExpectGroups::ALL)?;
@@ -136,12 +137,12 @@ impl ExpectEvents {
     /// ```
     ///
     /// # Errors
-    /// When the process has reached its limit of open files.
+    /// If the process has reached its limit of open files.
     pub fn waiter(&self) -> Result<Waiter, Error> {
         self.events.waiter()
     }
 
-    /// The next notification, without waiting; `None` when there is none yet.
+    /// The next notification, without waiting. `None` if there is none yet.
     ///
     /// ```no_run
     /// let mut events = nfct::ExpectEvents::subscribe(nfct::ExpectGroups::ALL)?;
@@ -152,12 +153,12 @@ impl ExpectEvents {
     /// ```
     ///
     /// # Errors
-    /// The system's error. A full receive buffer is [`Notification::Overrun`], no error.
+    /// The system's error. A full receive buffer is not an error but [`Notification::Overrun`].
     pub fn try_next(&mut self) -> Result<Option<Notification<ExpectEvent>>, Error> {
         self.events.try_take()
     }
 
-    /// The next notification, waiting for at most `timeout`; `None` after that.
+    /// The next notification. Waits for it for at most `timeout`, then returns `None`.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -184,10 +185,16 @@ impl Iterator for ExpectEvents {
     }
 }
 
-/// The socket, to be watched together with others.
+/// The socket, to watch it together with others.
 impl AsFd for ExpectEvents {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
+    }
+}
+
+impl fmt::Debug for ExpectEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExpectEvents").finish_non_exhaustive()
     }
 }
 
@@ -195,9 +202,9 @@ impl sealed::Sealed for ExpectEvent {}
 
 impl EventRecord for ExpectEvent {
     fn read(message: &Message<'_>) -> Result<Option<Self>, Malformed> {
-        let fresh = message.flags & (sys::NLM_F_CREATE | sys::NLM_F_EXCL) as u16 != 0;
+        let is_new = message.flags & (sys::NLM_F_CREATE | sys::NLM_F_EXCL) as u16 != 0;
         let kind = if message.kind == expectation_kind(sys::IPCTNL_MSG_EXP_NEW) {
-            if fresh { EventKind::New } else { EventKind::Update }
+            if is_new { EventKind::New } else { EventKind::Update }
         } else if message.kind == expectation_kind(sys::IPCTNL_MSG_EXP_DELETE) {
             EventKind::Destroy
         } else {

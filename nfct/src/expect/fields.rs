@@ -1,4 +1,4 @@
-//! What an expectation object holds, by name.
+//! The attributes of an expectation object, as methods.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::expectation::{ExpectFlags, ExpectNat, check_function, check_helper};
 use crate::tuple::Tuple;
 
 impl ExpectRef {
-    /// The original tuple of the master, the connection that it belongs to.
+    /// The original tuple of the master, the connection to which the expectation belongs.
     ///
     /// ```
     /// # use nfct::{Expect, Tuple};
@@ -56,7 +56,7 @@ impl ExpectRef {
         self.tuple(ExpectAttribute::Mask)
     }
 
-    /// How the expected connection is to be translated.
+    /// How the kernel translates the expected connection.
     ///
     /// ```
     /// # use nfct::{Expect, Tuple};
@@ -155,7 +155,7 @@ impl ExpectRef {
 }
 
 impl Expect {
-    /// Sets the connection that it belongs to: [`master`](ExpectRef::master).
+    /// Sets the connection to which the expectation belongs: [`master`](ExpectRef::master).
     ///
     /// ```
     /// # use nfct::Tuple;
@@ -214,11 +214,11 @@ impl Expect {
     /// [`Error::Invalid`] for a tuple with addresses of two families or details of another protocol.
     pub fn set_nat(&mut self, nat: &ExpectNat) -> Result<&mut Self, Error> {
         self.set_tuple(ExpectAttribute::NatTuple, &nat.tuple)?;
-        // The header says eight bits, the library reads 32.
+        // According to the header it has eight bits, but the library reads 32.
         Ok(self.set_u32(ExpectAttribute::NatDirection, u32::from(nat.direction == Direction::Reply)))
     }
 
-    /// Sets the time until the kernel removes the expectation, in whole seconds; capped at what 32 bits hold.
+    /// Sets the time until the kernel removes the expectation, in whole seconds, at most `u32::MAX`.
     ///
     /// ```
     /// nfct::Expect::new()?.set_timeout(std::time::Duration::from_secs(60));
@@ -274,7 +274,7 @@ impl Expect {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a name that is empty, contains a zero byte, or is longer than 15 bytes: the
-    /// library would cut it.
+    /// library would truncate it.
     pub fn set_helper(&mut self, name: &str) -> Result<&mut Self, Error> {
         check_helper("naming an expectation's helper", name)?;
         Ok(self.set_text(ExpectAttribute::Helper, name))
@@ -290,7 +290,7 @@ impl Expect {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a name that is empty, contains a zero byte, or is longer than 23 bytes: the
-    /// library would cut it.
+    /// library would truncate it.
     pub fn set_function(&mut self, name: &str) -> Result<&mut Self, Error> {
         check_function("naming an expectation's function", name)?;
         Ok(self.set_text(ExpectAttribute::Function, name))

@@ -1,4 +1,4 @@
-//! The subsystem of expectations, as the C library serves it.
+//! The subsystem of expectations for the C library's handle.
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -67,12 +67,12 @@ pub enum Expectations {}
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum ExpectRequest<'a> {
-    /// Create the expectation; `EEXIST` where it exists (`NFCT_Q_CREATE`).
+    /// Create the expectation; `EEXIST` if it exists (`NFCT_Q_CREATE`).
     Create(&'a ExpectRef),
-    /// Create the expectation or, where it exists, set its timeout
+    /// Create the expectation or, if it exists, set its timeout
     /// (`NFCT_Q_CREATE_UPDATE`).
     CreateOrUpdate(&'a ExpectRef),
     /// Return the expectation with this expected tuple (`NFCT_Q_GET`).
@@ -138,8 +138,8 @@ impl Subsystem for Expectations {
     }
 }
 
-/// A request about one expectation. The library sends only what is set: without
-/// a tuple an empty message, and a "remove" without one removes every expectation.
+/// A request about one expectation. Checks the tuples that it needs: the library sends
+/// only what is set, and a request to remove without a tuple removes every expectation.
 fn about<'a>(
     operation: ExpectOperation,
     number: u32,
@@ -154,7 +154,7 @@ fn about<'a>(
         Some(lacking) => Err(Error::Invalid {
             doing: operation.doing(),
             found: format!("an expectation without {lacking:?}"),
-            expected: "the expected tuple and, to create an expectation, its master and mask too",
+            expected: "the expected tuple and, to create an expectation, also its master and mask",
         }),
     }
 }
@@ -164,7 +164,7 @@ fn prepared(operation: ExpectOperation, number: u32, argument: Argument<'_>) -> 
     Prepared { doing: operation.doing(), number, argument, refused }
 }
 
-/// The library reads the family as one byte, the first.
+/// The library reads one byte, the first.
 fn of_family(family: Family) -> Argument<'static> {
     Argument::Family(u32::from_ne_bytes([family.number(), 0, 0, 0]))
 }

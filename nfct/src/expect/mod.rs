@@ -1,12 +1,12 @@
-//! Expectations: connections that the kernel expects because of another one.
+//! Expectations: connections that the kernel expects because of another connection.
 //!
-//! A helper follows the protocol inside a connection (FTP's control connection,
-//! SIP) and announces the data connection to the kernel. When it begins, it
-//! belongs to its master, passes the NAT and counts as `related`.
+//! A helper reads the protocol of a connection, the master (FTP's control connection,
+//! SIP), and creates an expectation for the data connection. When the data connection
+//! begins, the kernel assigns it to the master, applies NAT, and treats it as `related`.
 //!
 //! The modules mirror those of connections: [`Expectation`] is a plain value,
 //! [`Query`](crate::Query) has the queries, [`ExpectEvents`] the events. [`Expect`]
-//! is the C library's object and [`ExpectHandle`] its interface with callbacks.
+//! is the C library's object, [`ExpectHandle`] the interface with callbacks.
 
 mod attribute;
 mod convert;

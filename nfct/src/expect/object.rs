@@ -1,4 +1,4 @@
-//! The C library's expectation object, owned or lent: its attributes by their kind of value, comparing
+//! The C library's expectation object, owned or lent: attributes by the kind of their value, comparison
 //! and printing.
 
 use std::borrow::Borrow;
@@ -18,8 +18,8 @@ use crate::error::Error;
 use crate::owned::{Cloned, Object, Owned};
 use crate::tuple::Tuple;
 
-/// An expectation of the library that someone else owns: lent to a callback of
-/// [`ExpectHandle`](crate::ExpectHandle), or by an [`Expect`].
+/// A borrowed expectation of the library: an [`Expect`] lends one, and a callback of
+/// [`ExpectHandle`](crate::ExpectHandle) gets one.
 ///
 /// ```no_run
 /// use nfct::{ExpectGroups, ExpectHandle, ExpectRef, ExpectRequest, Family, Next};
@@ -92,8 +92,9 @@ impl ExpectRef {
         unsafe { sys::nfexp_attr_is_set(self.as_ptr(), attribute as u32) > 0 }
     }
 
-    /// Whether two expectations are the same. Timeouts are ignored, and so are attributes that are not set
-    /// in both, except with [`Compare::MASK`] and [`Compare::STRICT`]; the library honours only these two.
+    /// Whether two expectations are equal. Timeouts are ignored. Attributes that are not set in both are
+    /// ignored too, except with [`Compare::MASK`] and [`Compare::STRICT`]. The library ignores all other
+    /// flags.
     ///
     /// ```
     /// # use nfct::{Compare, Expect};
@@ -109,8 +110,8 @@ impl ExpectRef {
         unsafe { sys::nfexp_cmp(self.as_ptr(), other.as_ptr(), what.bits()) > 0 }
     }
 
-    /// Prints it as the library does. The library honours the format, the kind of event and, in XML, the
-    /// time.
+    /// Prints the expectation as the library does. Of the output options the library uses the format, the kind
+    /// of event and, in XML, the time.
     ///
     /// ```
     /// # use nfct::{EventKind, Expect, Output};
@@ -128,7 +129,7 @@ impl ExpectRef {
             // only read.
             unsafe { sys::nfexp_snprintf(buffer, size, self.as_ptr(), kind, format, flags) }
         });
-        // The library refuses only an unknown format.
+        // The library reports an error only for an unknown format.
         text.unwrap_or_default()
     }
 
@@ -174,7 +175,7 @@ impl Expect {
     pub fn new() -> Result<Self, Error> {
         // SAFETY: takes nothing; NULL means no memory and is checked next.
         let raw = unsafe { sys::nfexp_new() };
-        // SAFETY: NULL, or a new expectation that nobody else knows.
+        // SAFETY: NULL, or a new expectation that nothing else refers to.
         let raw = unsafe { Owned::new(raw) };
         raw.map(|raw| Self { raw }).ok_or_else(|| Error::last("creating an expectation object"))
     }
@@ -224,7 +225,7 @@ impl Expect {
     }
 }
 
-/// As `conntrack -L expect` prints it.
+/// Writes what `conntrack -L expect` prints.
 impl fmt::Display for ExpectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.print(&Output::plain()))
@@ -260,7 +261,7 @@ impl Borrow<ExpectRef> for Expect {
     }
 }
 
-/// A complete copy, to keep what a callback was lent.
+/// A complete copy, to keep an expectation that was lent to a callback.
 ///
 /// ```
 /// let mut expect = nfct::Expect::new()?;

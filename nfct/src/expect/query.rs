@@ -1,4 +1,4 @@
-//! Queries about expectations.
+//! Queries for expectations.
 
 use std::io;
 
@@ -37,7 +37,7 @@ impl Query {
         self.start_expectations(family, 0, |_| ())
     }
 
-    /// Reads the expectations of one connection, by its original tuple.
+    /// Reads the expectations of the connection with this original tuple.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -53,12 +53,12 @@ impl Query {
     /// ```
     ///
     /// # Errors
-    /// From the iterator: `ENOENT` where there is no such connection, `EINVAL`
-    /// where it never had a helper.
+    /// From the iterator: `ENOENT` if there is no such connection, `EINVAL` if it never
+    /// had a helper.
     pub fn dump_expectations_of(&mut self, master: &Tuple) -> Result<Dump<'_, Expectation>, Error> {
         master.check(ExpectOperation::Dump.doing())?;
         // For a connection without expectations the kernel sends only an
-        // acknowledgement, and nothing at all unless one is requested.
+        // acknowledgement, and only on request.
         self.start_expectations(Family::of(master.src), sys::NLM_F_ACK, |request| {
             plain_tuple(request, sys::CTA_EXPECT_MASTER, master);
             write_zone(request, master.zone);
@@ -83,18 +83,12 @@ impl Query {
     }
 
     /// Looks up the expectation with exactly this expected tuple, zone included.
-    /// Returns `None` where there is none.
+    /// Returns `None` if there is none.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
-    /// # use nfct::{Layer4, Protocol, Query, Tuple};
-    /// let data = Tuple {
-    ///     src: "192.168.7.2".parse().unwrap(),
-    ///     dst: "198.51.100.1".parse().unwrap(),
-    ///     protocol: Protocol::Tcp,
-    ///     layer4: Layer4::Ports { src: 0, dst: 50000 },
-    ///     zone: 0,
-    /// };
+    /// # use nfct::{Query, Tuple};
+    /// let data = Tuple::tcp(([192, 168, 7, 2], 0), ([198, 51, 100, 1], 50000));
     /// match Query::open()?.get_expectation(&data)? {
     ///     Some(expectation) => println!("{expectation}"),
     ///     None => println!("{data} is not expected"),
@@ -120,7 +114,7 @@ impl Query {
 
     /// Creates an expectation. Its master must be a connection in the kernel's
     /// table that has a helper. The kernel uses zone, NAT, flags, class, helper and
-    /// function, but not id and timeout: it applies the timeout of the helper.
+    /// function. It ignores id and timeout: the helper determines the timeout.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -132,11 +126,11 @@ impl Query {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Invalid`] where a name is too long or the tuples are of
-    /// different families; `EEXIST` where the expectation exists, `ENOENT` where
-    /// there is no such master, `EOPNOTSUPP` where the master has no helper or the
-    /// kernel none of this name, `EBUSY` where it clashes with another expectation,
-    /// `EMFILE` where the master has as many as its helper allows.
+    /// [`Error::Invalid`] if a name is too long or the tuples are of different families;
+    /// `EEXIST` if the expectation exists, `ENOENT` if there is no such master,
+    /// `EOPNOTSUPP` if the master has no helper or the kernel has no helper of this
+    /// name, `EBUSY` if the expectation clashes with another one, `EMFILE` if the
+    /// master has as many expectations as its helper allows.
     pub fn create_expectation(&mut self, expectation: &Expectation) -> Result<(), Error> {
         self.put_expectation(expectation, sys::NLM_F_CREATE | sys::NLM_F_EXCL, ExpectOperation::Create)
     }
@@ -158,7 +152,7 @@ impl Query {
     ///
     /// # Errors
     /// As [`create_expectation`](Self::create_expectation) without `EEXIST`,
-    /// and `ETIME` where the expectation has just ended.
+    /// and `ETIME` if the expectation has just ended.
     pub fn update_expectation(&mut self, expectation: &Expectation) -> Result<(), Error> {
         self.put_expectation(expectation, sys::NLM_F_CREATE, ExpectOperation::Update)
     }
@@ -175,8 +169,8 @@ impl Query {
         self.request_expectation(message, flags, expectation.family(), operation, fill).map(drop)
     }
 
-    /// Removes an expectation, named by its expected tuple, its zone and, where
-    /// set, its id. Returns false where there is no such expectation.
+    /// Removes the expectation with this expected tuple, zone and, if set, id. Returns
+    /// false if there is no such expectation.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -217,7 +211,7 @@ impl Query {
         self.request_expectation(message, flags, Family::Any, ExpectOperation::Flush, |_| ()).map(drop)
     }
 
-    /// Removes the expectations of one helper, of all connections that it follows.
+    /// Removes all expectations of one helper.
     ///
     /// ```no_run
     /// nfct::Query::open()?.flush_expectations_of("ftp")?;
@@ -225,7 +219,7 @@ impl Query {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Invalid`] where no helper can have this name.
+    /// [`Error::Invalid`] if no helper can have this name.
     pub fn flush_expectations_of(&mut self, helper: &str) -> Result<(), Error> {
         check_helper(ExpectOperation::Flush.doing(), helper)?;
         let (message, flags) = (sys::IPCTNL_MSG_EXP_DELETE, sys::NLM_F_ACK);

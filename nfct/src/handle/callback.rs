@@ -1,7 +1,7 @@
 //! Callbacks from C.
 //!
-//! A panic must not unwind through C. The state that a trampoline finds behind
-//! the library's `data` pointer catches it, stops the C loop, and resumes it when
+//! A panic must not unwind through C. [`CallbackState`], to which the library's `data`
+//! pointer points, catches the panic, stops the C loop, and resumes the panic after
 //! the C function has returned.
 
 use std::any::Any;
@@ -13,7 +13,7 @@ use nfct_sys as sys;
 use crate::event::EventKind;
 use crate::wire::{Message, Messages};
 
-/// Whether a callback wants more.
+/// What a callback returns: whether to continue.
 ///
 /// ```no_run
 /// use nfct::{Family, Groups, Handle, Next};
@@ -27,7 +27,7 @@ use crate::wire::{Message, Messages};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Continue with the next entry.
+    /// Continue with the next object.
     Continue,
     /// Stop.
     Stop,
@@ -36,14 +36,14 @@ pub enum Next {
 /// When the C loop ends after a callback has stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// At once. What is unread stays in the socket.
+    /// At once. Unread data stays in the socket.
     Now,
     /// At the end of the answer, without calling the callback again.
     AtTheEnd,
 }
 
-/// What a trampoline finds behind the library's `data` pointer. `T` is what the
-/// callback is lent.
+/// The state to which the library's `data` pointer points. `T` is the type of the
+/// object that the callback borrows.
 pub(super) struct CallbackState<'a, T> {
     callback: &'a mut dyn FnMut(&Message<'_>, EventKind, &T) -> Next,
     stop: Stop,
@@ -56,8 +56,8 @@ impl<'a, T> CallbackState<'a, T> {
         Self { callback, stop, panic: None, stopped: false }
     }
 
-    /// Ends the callback's use after the C function has returned `result`:
-    /// resumes a panic, or returns the result, where a stop counts as success.
+    /// Ends the use of the callback after the C function has returned `result`: resumes
+    /// a panic, or returns the result. A stop is success.
     pub(super) fn finish(self, result: c_int) -> c_int {
         if let Some(panic) = self.panic {
             resume_unwind(panic);
@@ -65,7 +65,7 @@ impl<'a, T> CallbackState<'a, T> {
         if self.stopped && self.stop == Stop::Now { result.max(0) } else { result }
     }
 
-    /// Runs the callback, and returns the verdict for the library.
+    /// Runs the callback and returns the verdict for the library.
     pub(super) fn run(&mut self, message: &Message<'_>, kind: EventKind, entry: &T) -> c_int {
         if !self.stopped {
             match catch_unwind(AssertUnwindSafe(|| (self.callback)(message, kind, entry))) {

@@ -1,4 +1,4 @@
-//! The subsystem of connections, as the C library serves it.
+//! The subsystem of connections for the C library's handle.
 
 use std::io;
 use std::marker::PhantomData;
@@ -64,14 +64,14 @@ pub enum Connections {}
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Request<'a> {
-    /// Create the entry; `EEXIST` where it exists (`NFCT_Q_CREATE`).
+    /// Create the entry; `EEXIST` if it exists (`NFCT_Q_CREATE`).
     Create(&'a ConntrackRef),
-    /// Change the entry; `ENOENT` where it does not exist (`NFCT_Q_UPDATE`).
+    /// Change the entry; `ENOENT` if it does not exist (`NFCT_Q_UPDATE`).
     Update(&'a ConntrackRef),
-    /// Create the entry or, where it exists, change it (`NFCT_Q_CREATE_UPDATE`).
+    /// Create the entry or, if it exists, change it (`NFCT_Q_CREATE_UPDATE`).
     CreateOrUpdate(&'a ConntrackRef),
     /// Remove the entry (`NFCT_Q_DESTROY`).
     Delete(&'a ConntrackRef),
@@ -80,8 +80,8 @@ pub enum Request<'a> {
     /// Remove all entries, of both families: the library's request makes the
     /// kernel ignore the family (`NFCT_Q_FLUSH`).
     Flush,
-    /// Remove the selected entries (`NFCT_Q_FLUSH_FILTER`), with a library from
-    /// 1.1.0 on. A kernel that does not support a condition removes more;
+    /// Remove the selected entries (`NFCT_Q_FLUSH_FILTER`). Needs library 1.1.0 or
+    /// newer. A kernel that does not support a condition removes more;
     /// [`Query::flush`](crate::Query::flush) never does, and works with any library.
     FlushFilter(Selection),
     /// Return all entries (`NFCT_Q_DUMP`).
@@ -178,8 +178,8 @@ fn of_family(family: Family) -> Argument<'static> {
     Argument::Family(family.number().into())
 }
 
-/// The library writes an entry into 4 KiB on its stack without checking the
-/// size: a larger entry must not get there.
+/// Rejects an entry that does not fit into the library's buffer: it writes entries into
+/// 4 KiB on its stack without checking the size.
 fn check_size(operation: Operation, entry: &ConntrackRef) -> Result<(), Error> {
     const LARGEST: usize = 4096;
     let mut buffer = MessageBuffer::new();
@@ -192,8 +192,8 @@ fn check_size(operation: Operation, entry: &ConntrackRef) -> Result<(), Error> {
 
 impl Handle {
     /// Passes each entry of the kernel's table to `callback`, until it returns
-    /// [`Next::Stop`]. This uses the handle up: what a stopped dump leaves unread
-    /// is discarded with it, at no cost.
+    /// [`Next::Stop`]. Consumes the handle: the unread rest of a stopped dump is
+    /// discarded with it.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -211,7 +211,7 @@ impl Handle {
     /// [`Error::Permission`] without CAP_NET_ADMIN; otherwise the system's error.
     ///
     /// # Panics
-    /// When `callback` panics: the panic continues after the C library has returned.
+    /// If `callback` panics: the panic continues after the C library has returned.
     pub fn dump(self, family: Family, callback: impl FnMut(&ConntrackRef) -> Next) -> Result<(), Error> {
         self.query_once(Request::Dump(family), callback)
     }

@@ -1,8 +1,8 @@
 //! The C library's handle, generic over the subsystem that it serves.
 //!
-//! The closure of a call lives on the caller's stack. It is registered for that
-//! call and unregistered before the call returns, so nothing can outlive what
-//! the closure borrows.
+//! The closure of a call is on the caller's stack. It is registered for this call
+//! and unregistered before the call returns. So the library never uses it after its
+//! borrows have ended.
 
 use std::io;
 use std::marker::PhantomData;
@@ -40,7 +40,7 @@ use crate::wire::Message;
 pub trait Subsystem: sealed::Sealed + Sized + 'static {
     /// Kinds of events to listen to.
     type Groups: Copy + PartialEq;
-    /// The object of the library that a callback is lent.
+    /// The library's object that a callback borrows.
     type Object: 'static;
     /// A request to the kernel.
     type Request<'a>;
@@ -59,7 +59,7 @@ pub trait Subsystem: sealed::Sealed + Sized + 'static {
     unsafe fn lend<'a>(raw: NonNull<Self::Raw>) -> &'a Self::Object;
 
     /// # Errors
-    /// For a request that the library would get wrong.
+    /// For a request that the library would handle incorrectly.
     #[doc(hidden)]
     fn prepare<'a>(request: Self::Request<'a>) -> Result<Prepared<'a>, Error>;
 }
@@ -92,18 +92,18 @@ type Register<R> = unsafe extern "C" fn(
 ) -> c_int;
 type Query = unsafe extern "C" fn(*mut sys::nfct_handle, sys::nf_conntrack_query, *const c_void) -> c_int;
 
-/// A request as the library takes it.
+/// A request in the library's form.
 #[allow(unreachable_pub, reason = "a hidden part of the public, sealed trait")]
 pub struct Prepared<'a> {
     pub(crate) doing: &'static str,
     /// The library's number of the query.
     pub(crate) number: sys::nf_conntrack_query,
     pub(crate) argument: Argument<'a>,
-    /// The error for what the kernel answered.
+    /// The error for the kernel's error number.
     pub(crate) refused: Box<dyn Fn(io::Error) -> Error>,
 }
 
-/// What the library's query reads from its pointer.
+/// What the pointer argument of the library's query points to.
 pub(crate) enum Argument<'a> {
     /// An object of the subsystem, borrowed for the call.
     Object(*const c_void, PhantomData<&'a ()>),
@@ -160,7 +160,7 @@ impl<S: Subsystem> LibraryHandle<S> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Permission`] without CAP_NET_ADMIN when there are groups,
+    /// [`Error::Permission`] without CAP_NET_ADMIN if there are groups,
     /// [`Error::Unsupported`] without netlink's netfilter protocol.
     pub fn open(groups: S::Groups) -> Result<Self, Error> {
         let Library { number, opening, subscribing, .. } = S::LIBRARY;
@@ -179,8 +179,8 @@ impl<S: Subsystem> LibraryHandle<S> {
         }
     }
 
-    /// Waits for events and answers and passes each to `callback`, until it
-    /// returns [`Next::Stop`] or, on a non-blocking socket, nothing is left.
+    /// Waits for events and answers, and passes each to `callback`, until it returns
+    /// [`Next::Stop`] or, on a non-blocking socket, nothing is waiting.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -195,11 +195,10 @@ impl<S: Subsystem> LibraryHandle<S> {
     /// ```
     ///
     /// # Errors
-    /// Those of `recv`: `EAGAIN` when nothing is left, `ENOBUFS` when events
-    /// were lost.
+    /// Those of `recv`: `EAGAIN` if nothing is waiting, `ENOBUFS` if events were lost.
     ///
     /// # Panics
-    /// When `callback` panics: the panic continues after the C library has returned.
+    /// If `callback` panics: the panic continues after the C library has returned.
     pub fn catch(&mut self, mut callback: impl FnMut(EventKind, &S::Object) -> Next) -> Result<(), Error> {
         self.catch_messages(|_, kind, entry| callback(kind, entry))
     }
@@ -222,7 +221,7 @@ impl<S: Subsystem> LibraryHandle<S> {
     /// As [`catch`](Self::catch).
     ///
     /// # Panics
-    /// When `callback` panics: the panic continues after the C library has returned.
+    /// If `callback` panics: the panic continues after the C library has returned.
     pub fn catch_messages(
         &mut self,
         callback: impl FnMut(&Message<'_>, EventKind, &S::Object) -> Next,
@@ -238,7 +237,7 @@ impl<S: Subsystem> LibraryHandle<S> {
 
     /// Sends a request, waits for the answer, and passes each object of it to
     /// `callback`. After [`Next::Stop`] or a panic the rest of the answer is
-    /// discarded, so that the handle can be used for another request.
+    /// discarded, so the handle can be used for another request.
     ///
     /// A handle that listens to groups also passes on the events that arrive
     /// meanwhile.
@@ -258,13 +257,13 @@ impl<S: Subsystem> LibraryHandle<S> {
     /// # Errors
     /// [`Error::Permission`] without CAP_NET_ADMIN; `EEXIST`, `ENOENT` and the
     /// other errors of the kernel for one object; `EMSGSIZE` for an entry that is
-    /// too large for the library; [`Error::Library`] for a zone or a selected
-    /// flush where the library is older than 1.1.0; [`Error::Invalid`] for a
-    /// condition that the library does not have at all, and for an expectation
-    /// without a tuple that the request needs.
+    /// too large for the library; [`Error::Library`] for a zone or a selected flush if
+    /// the library is older than 1.1.0; [`Error::Invalid`] for a condition that no
+    /// release of the library supports, and for an expectation without a tuple that the
+    /// request needs.
     ///
     /// # Panics
-    /// When `callback` panics: the panic continues after the C library has returned.
+    /// If `callback` panics: the panic continues after the C library has returned.
     pub fn query(
         &mut self,
         request: S::Request<'_>,
@@ -307,8 +306,8 @@ impl<S: Subsystem> LibraryHandle<S> {
         if result < 0 { Err(Error::last(doing)) } else { Ok(()) }
     }
 
-    /// Runs a query whose answer ends with the first stop. The rest of the answer
-    /// stays in the socket, so that the handle is used up.
+    /// Runs a query until the first stop. The rest of the answer stays in the socket, so
+    /// this consumes the handle.
     pub(super) fn query_once(
         mut self,
         request: S::Request<'_>,
@@ -325,8 +324,8 @@ impl<S: Subsystem> LibraryHandle<S> {
         if result < 0 { Err(refused(error)) } else { Ok(()) }
     }
 
-    /// Runs `call` with a callback registered. Returns its result and `errno`. A
-    /// stop is no failure.
+    /// Runs `call` with a callback registered. Returns its result and `errno`. A stop is
+    /// not a failure.
     fn with_callback(
         &mut self,
         mut callback: impl FnMut(&Message<'_>, EventKind, &S::Object) -> Next,
@@ -362,8 +361,7 @@ impl<S: Subsystem> AsFd for LibraryHandle<S> {
 
 impl<S: Subsystem> Drop for LibraryHandle<S> {
     fn drop(&mut self) {
-        // SAFETY: the handle is live and never used again. Nothing can be done
-        // about a failure to close.
+        // SAFETY: the handle is live and never used again. An error is ignored: there is no remedy.
         unsafe { sys::nfct_close(self.raw.as_ptr()) };
     }
 }

@@ -1,9 +1,8 @@
 //! The C library's handle, and its callbacks made safe.
 //!
-//! `callback` holds what a callback may answer and keeps its panics on the Rust
-//! side, `library` is the handle, generic over the two subsystems of conntrack,
-//! and `connections` is the subsystem of connections. The other one, that of
-//! expectations, is `expect/handle`.
+//! `callback` runs a callback and keeps its panics on the Rust side. `library` is the
+//! handle, generic over the two subsystems of conntrack. `connections` is the
+//! subsystem of connections; the one of expectations is `expect/handle`.
 
 mod callback;
 mod connections;

@@ -1,8 +1,8 @@
 //! The assembler: turns conditions into a program of classic BPF.
 //!
-//! The program finds its way through the message by the kernel's netlink
-//! extensions (`SKF_AD_NLATTR`, `SKF_AD_NLATTR_NEST` in `linux/filter.h`), which
-//! give the offset of an attribute, or 0 where there is none. Each condition is
+//! The program finds attributes in the message with the kernel's netlink extensions
+//! (`SKF_AD_NLATTR`, `SKF_AD_NLATTR_NEST` in `linux/filter.h`). They return the
+//! offset of an attribute, or 0 if there is none. Each condition is
 //! a block that returns [`DROP`] when it does not hold, and otherwise continues
 //! with the next block.
 
@@ -38,9 +38,9 @@ const JUMP_IF_EQUAL: u16 = 0x15;
 const COPY_TO_X: u16 = 0x07;
 const RETURN: u16 = 0x06;
 
-/// Verdict: the whole message is delivered.
+/// Verdict: deliver the message.
 const DELIVER: u32 = u32::MAX;
-/// Verdict: nothing of the message is delivered.
+/// Verdict: do not deliver the message.
 const DROP: u32 = 0;
 
 /// Loads the offset of the attribute X, searched from offset A onwards.
@@ -104,8 +104,8 @@ const fn skip_next_unless(k: u32) -> sock_filter {
     sock_filter { code: JUMP_IF_EQUAL, jt: 0, jf: 1, k }
 }
 
-/// Finds a part of a tuple. This program does not understand a message without
-/// it, so such a message is delivered.
+/// Finds a part of a tuple. A message without it is delivered: the program cannot
+/// decide about it.
 fn find_part(program: &mut Vec<sock_filter>, direction: Direction, part: u32) {
     let tuple = match direction {
         Direction::Original => sys::CTA_TUPLE_ORIG,
@@ -158,7 +158,7 @@ fn check_port(program: &mut Vec<sock_filter>, direction: Direction, endpoint: En
     program.extend([
         statement(LOAD_X_IMMEDIATE, attribute),
         statement(LOAD_WORD, FIND_NESTED),
-        // No port: the protocol has none, and only the listener can decide.
+        // No port: the protocol has none, so the listener must decide.
         sock_filter { code: JUMP_IF_EQUAL, jt: 4, jf: 0, k: 0 },
         statement(COPY_TO_X, 0),
         statement(LOAD_HALF_AT_X, VALUE),
@@ -167,7 +167,7 @@ fn check_port(program: &mut Vec<sock_filter>, direction: Direction, endpoint: En
     ]);
 }
 
-/// A list of values, of which the event may have one.
+/// A list of values, with which a value of the event is compared.
 struct List<'a> {
     program: &'a mut Vec<sock_filter>,
     logic: Logic,
@@ -180,7 +180,7 @@ impl<'a> List<'a> {
         Self { program, logic, found: Vec::new() }
     }
 
-    /// Adds what to do where a value was found.
+    /// Adds the statements for a value that was found.
     fn found(&mut self) {
         match self.logic {
             Logic::Only => {
@@ -191,14 +191,14 @@ impl<'a> List<'a> {
         }
     }
 
-    /// Adds a comparison: the value is found if the accumulator is `value`.
+    /// Adds a comparison: the value was found if the accumulator is `value`.
     fn compare(&mut self, value: u32) {
         self.program.push(skip_next_unless(value));
         self.found();
     }
 
-    /// Adds what `then` adds, and skips it if the accumulator is 0: the attribute
-    /// was not found.
+    /// Adds what `then` adds, which is skipped if the accumulator is 0: the attribute was
+    /// not found.
     fn unless_zero(&mut self, then: impl FnOnce(&mut Self)) {
         // A conditional jump has only 8 bits, too few for a long list.
         self.program.push(skip_next_unless(0));
@@ -244,7 +244,7 @@ fn check_networks(
             list.program.push(statement(COPY_TO_X, 0));
             for Network { words, .. } in of_family {
                 for (at, (word, mask)) in words.iter().enumerate() {
-                    // The end of this network: three statements for each further word, one for the verdict.
+                    // Jumps to the end of this network: past three statements for each further word and one for the verdict.
                     let rest = (3 * (words.len() - at - 1) + 1) as u8;
                     list.program.extend([
                         statement(LOAD_WORD_AT_X, VALUE + 4 * at as u32),
@@ -302,7 +302,7 @@ fn check_states(
             inner.unless_zero(|here| {
                 here.program.extend([statement(COPY_TO_X, 0), statement(LOAD_BYTE_AT_X, VALUE)]);
                 states.iter().for_each(|state| here.compare((*state).into()));
-                // Not listed. This stands inside, so that an event without a state passes.
+                // Not in the list. This is in the inner block, so an event without a state passes.
                 if here.logic == Logic::Only {
                     here.program.push(statement(RETURN, DROP));
                 }
@@ -315,7 +315,7 @@ fn check_states(
 }
 
 fn check_marks(program: &mut Vec<sock_filter>, logic: Logic, marks: &[(u32, u32)]) {
-    // The kernel does not send a mark of 0. The accumulator is 0 then.
+    // The kernel does not send a mark of 0: the accumulator is then 0, as the mark.
     program.extend([
         statement(LOAD_IMMEDIATE, FIRST_ATTRIBUTE),
         statement(LOAD_X_IMMEDIATE, sys::CTA_MARK),
@@ -334,11 +334,11 @@ fn check_marks(program: &mut Vec<sock_filter>, logic: Logic, marks: &[(u32, u32)
 }
 
 fn check_zones(program: &mut Vec<sock_filter>, logic: Logic, zones: &[u16]) {
-    /// Memory cell that tells whether the event has any zone.
+    /// The memory cell for whether the event has any zone.
     const ANY: u32 = 0;
     let mut list = List::new(program, logic);
     list.program.extend([statement(LOAD_IMMEDIATE, 0), statement(STORE, ANY)]);
-    // A zone for both directions is next to the tuples, one for a single direction inside its tuple.
+    // A zone of both directions is next to the tuples, a zone of one direction is inside its tuple.
     for tuple in [None, Some(sys::CTA_TUPLE_ORIG), Some(sys::CTA_TUPLE_REPLY)] {
         list.program.push(statement(LOAD_IMMEDIATE, FIRST_ATTRIBUTE));
         let compare = |list: &mut List<'_>| {

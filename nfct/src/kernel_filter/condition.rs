@@ -6,6 +6,7 @@ use crate::direction::{Direction, Endpoint, Logic};
 use crate::network::Network;
 use crate::tuple::Protocol;
 
+/// A condition that an event must meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Condition {
     Address(Direction, Endpoint, IpAddr),

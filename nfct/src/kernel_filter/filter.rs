@@ -1,4 +1,4 @@
-//! The public filter: conditions, and attaching them to a socket.
+//! The public filter: adding conditions, and attaching them to a socket.
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -11,16 +11,17 @@ use crate::network::Network;
 use crate::socket;
 use crate::tuple::Protocol;
 
-/// Conditions that must all hold for an event to be delivered.
+/// A filter for events, which the kernel runs. It delivers only events that meet all
+/// conditions.
 ///
-/// The kernel may deliver more than asked for, never less: a port condition does
-/// not drop protocols without ports.
+/// The kernel may deliver more events, never fewer: events of protocols without ports
+/// pass a port condition.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), nfct::Error> {
 /// use nfct::{Direction, Endpoint, Events, Groups, KernelFilter, Logic, Protocol};
 ///
-/// // Only what leaves through this public address to port 443, and no UDP.
+/// // Only connections through this public address to port 443, and no UDP.
 /// let filter = KernelFilter::new()
 ///     .address(Direction::Reply, Endpoint::Destination, "100.64.2.1".parse().unwrap())
 ///     .port(Direction::Original, Endpoint::Destination, 443)
@@ -111,8 +112,8 @@ impl KernelFilter {
         self
     }
 
-    /// Adds a condition: in one of these zones in either direction, or in none of
-    /// them. Zone 0 means that no zone is set.
+    /// Adds a condition: the event is in one of these zones in either direction, or in
+    /// none of them. Zone 0 is the default zone.
     ///
     /// ```
     /// use nfct::{KernelFilter, Logic};
@@ -163,7 +164,7 @@ impl KernelFilter {
     }
 
     /// Attaches the filter to the socket of [`Events`](crate::Events) or of a
-    /// [`Handle`](crate::Handle), in place of the filter before.
+    /// [`Handle`](crate::Handle). Replaces the previous filter.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {

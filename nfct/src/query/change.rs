@@ -18,12 +18,12 @@ use crate::socket;
 use crate::tuple::Tuple;
 use crate::wire::Request;
 
-/// The first kernel that applies family, mark, status and zone together when it
-/// is told to remove entries.
+/// The first kernel that applies family, mark, status and zone together to a request
+/// that removes entries.
 const FLUSHES_SELECTED: (u32, u32) = (6, 8);
 
 impl Query {
-    /// Puts an entry into the kernel's table.
+    /// Creates an entry in the kernel's table.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -39,16 +39,17 @@ impl Query {
     /// ```
     ///
     /// A TCP entry should have a state, set by
-    /// [`set_tcp_state`](crate::Conntrack::set_tcp_state): the kernel accepts one
-    /// without, and gives it the state `NONE`.
+    /// [`set_tcp_state`](crate::Conntrack::set_tcp_state). The kernel gives an entry
+    /// without one the state `NONE`.
     ///
-    /// The kernel drops the labels of a new entry without an error where no rule
-    /// of the network namespace uses `ct label`. So an entry with labels is read
-    /// back; if the labels are missing, it is removed and the error is `ENOSPC`.
+    /// If no rule of the network namespace uses `ct label`, the kernel discards the
+    /// labels of a new entry without an error. So this function reads an entry with
+    /// labels back. If the labels are missing, it removes the entry and returns
+    /// `ENOSPC`.
     ///
     /// # Errors
-    /// `EEXIST` where an entry with one of the tuples exists, `EINVAL` where
-    /// something that the kernel needs is missing (both tuples, a timeout),
+    /// `EEXIST` if an entry with one of the tuples exists, `EINVAL` if the entry lacks
+    /// something that the kernel needs (both tuples, a timeout),
     /// `EOPNOTSUPP` for an unknown helper, `ENOENT` for an unknown master,
     /// `ENOSPC` for labels that cannot be kept.
     pub fn create(&mut self, entry: &ConntrackRef) -> Result<(), Error> {
@@ -56,8 +57,8 @@ impl Query {
         self.check_labels(Operation::Create, entry)
     }
 
-    /// Changes an entry, named by its tuples, to what is set in `entry`. Timeout,
-    /// mark, status, protocol state and labels can be changed.
+    /// Changes the entry with the tuples of `entry` to the values that are set in
+    /// `entry`. Timeout, mark, status, protocol state and labels can be changed.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -73,14 +74,14 @@ impl Query {
     /// ```
     ///
     /// # Errors
-    /// `ENOENT` where there is no such entry, `EBUSY` for status bits that can't be
-    /// cleared, `ENOSPC` for labels of an entry that cannot hold any: when it
-    /// began, no rule of its network namespace used `ct label`.
+    /// `ENOENT` if there is no such entry, `EBUSY` for status bits that cannot be unset,
+    /// `ENOSPC` for an entry that cannot hold labels: when it began, no rule of its
+    /// network namespace used `ct label`.
     pub fn update(&mut self, entry: &ConntrackRef) -> Result<(), Error> {
         self.put(Operation::Update, 0, entry)
     }
 
-    /// Changes the entry, or creates it where there is none.
+    /// Changes the entry, or creates it if it does not exist.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -91,21 +92,21 @@ impl Query {
     /// ```
     ///
     /// # Errors
-    /// As [`create`](Self::create) and [`update`](Self::update), except for an
-    /// entry that exists or does not exist.
+    /// As [`create`](Self::create) and [`update`](Self::update), except `EEXIST` and
+    /// `ENOENT` for the entry itself.
     pub fn create_or_update(&mut self, entry: &ConntrackRef) -> Result<(), Error> {
         self.put(Operation::CreateOrUpdate, sys::NLM_F_CREATE, entry)?;
         self.check_labels(Operation::CreateOrUpdate, entry)
     }
 
-    /// Removes an entry, named by its original tuple and, where set, its id.
-    /// Returns false where there is no such entry.
+    /// Removes the entry with this original tuple and, if set, this id. Returns false if
+    /// there is no such entry.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
     /// # let entry: nfct::Conntrack = unimplemented!();
     /// if !nfct::Query::open()?.delete(&entry)? {
-    ///     println!("the connection has ended already");
+    ///     println!("the connection has already ended");
     /// }
     /// # Ok(())
     /// # }
@@ -121,8 +122,9 @@ impl Query {
         }
     }
 
-    /// Removes exactly this lifetime of a connection, named by original tuple,
-    /// zone and id. Returns false where it has ended already.
+    /// Removes exactly this lifetime of a connection, by original tuple, zone and id.
+    /// Returns false if it has already ended, even if a new connection has the same
+    /// tuple.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -158,10 +160,9 @@ impl Query {
 
     /// Removes all entries, or those of a [`Family`] or [`Selection`].
     ///
-    /// This is one request where the kernel is known to apply all conditions
-    /// (family, mark, status and a zone other than 0, from Linux 6.8). Otherwise
-    /// the entries are read and removed one by one, so that none is removed that
-    /// is not selected.
+    /// This is one request if the kernel applies all conditions: without a condition, or
+    /// from Linux 6.8 on with family, mark, status and a zone other than 0. Otherwise
+    /// the entries are read and removed one by one, so no other entry is removed.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), nfct::Error> {
@@ -185,12 +186,13 @@ impl Query {
         let flags = sys::NLM_F_REQUEST | sys::NLM_F_ACK;
         let family = selection.wire_family().number();
         let mut request = Request::new(sys::IPCTNL_MSG_CT_DELETE, flags, sequence, family);
-        selection.write(request.mind_family());
+        selection.write(request.use_family());
         let answer = self.channel.acknowledged(&request.finish(), sequence, DOING);
         answer.map_err(|refused| refused.into_error(|error| Error::from_plain_request(DOING, error)))
     }
 
-    /// Entries that begin after the dump has passed their hash bucket remain.
+    /// Removes the entries of a dump. Entries that begin after the dump has passed their
+    /// hash bucket remain.
     fn flush_one_by_one(&mut self, selection: &Selection) -> Result<(), Error> {
         const AT_ONCE: usize = 65_536;
         loop {
@@ -230,7 +232,7 @@ impl Query {
     }
 
     /// Reads a new entry back to see whether the kernel kept its labels, and
-    /// removes it if not. Costs nothing for an entry without labels.
+    /// removes it if not. Does nothing for an entry without labels.
     fn check_labels(&mut self, operation: Operation, entry: &ConntrackRef) -> Result<(), Error> {
         let has_labels =
             |entry: &ConntrackRef| entry.labels().is_some_and(|labels| labels.iter().next().is_some());

@@ -1,4 +1,4 @@
-//! Which conditions the kernel applies itself, and dumps that it disturbs.
+//! The conditions that the kernel applies itself, and dumps that it interrupts.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ fn the_kernel_applies_the_conditions_that_its_version_supports() {
             ((6, 8), all().zone(4)),
         ] {
             let mut dump = query.dump(&selection).unwrap();
-            dump.check_nothing();
+            dump.without_selection();
             let sent = dump.count();
             let expected = if socket::kernel_version() >= since { 1 } else { 5 };
             assert_eq!(sent, expected, "{selection:?}");

@@ -1,4 +1,4 @@
-//! Netlink attributes: walking them, and the numbers in them.
+//! Netlink attributes: iteration, and the numbers in them.
 
 use super::malformed::Malformed;
 
@@ -6,10 +6,10 @@ use super::malformed::Malformed;
 pub(super) const ATTRIBUTE: usize = 4;
 /// The upper bits of an attribute's type are flags.
 const TYPE_MASK: u16 = 0x3fff;
-/// The flag of an attribute that holds attributes.
+/// The flag of an attribute that contains attributes.
 pub(super) const NESTED: u16 = 0x8000;
 
-/// Walks the attributes of a payload: type without flags, and value.
+/// Iterates over the attributes of a payload: type without flags, and value.
 #[derive(Debug, Clone)]
 pub(crate) struct Attributes<'a> {
     rest: &'a [u8],

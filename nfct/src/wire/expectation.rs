@@ -1,4 +1,4 @@
-//! Expectations: read from the kernel's messages, and written into messages to it.
+//! Expectations: reading them from the kernel's messages, and writing them into requests.
 
 use nfct_sys as sys;
 
@@ -27,7 +27,7 @@ impl Message<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`Malformed`] if the message is cut short, or lacks what every expectation has.
+    /// [`Malformed`] if the message is truncated, or lacks a part that every expectation has.
     pub fn expectation(&self) -> Result<Expectation, Malformed> {
         let (mut master, mut expected, mut mask, mut nat) = (None, None, None, None);
         let (mut timeout, mut id, mut zone, mut class) = (None, None, 0, 0);
@@ -87,7 +87,7 @@ pub(crate) fn name_expectation(request: &mut Request, expectation: &Expectation)
     }
 }
 
-/// Adds everything of an expectation except its id, which the kernel assigns.
+/// Adds all fields of an expectation except its id, which the kernel assigns.
 pub(crate) fn write_expectation(request: &mut Request, expectation: &Expectation) {
     plain_tuple(request, sys::CTA_EXPECT_MASTER, &expectation.master);
     plain_tuple(request, sys::CTA_EXPECT_TUPLE, &expectation.expected);
@@ -132,7 +132,7 @@ pub(crate) fn write_zone(request: &mut Request, zone: u16) {
 }
 
 impl Expectation {
-    /// The netlink message that describes it, as the kernel writes it.
+    /// The expectation as a netlink message, as the kernel writes it.
     /// [`Message::expectation`](crate::wire::Message::expectation) and
     /// [`Expect::parse`](crate::Expect::parse) read it back.
     ///

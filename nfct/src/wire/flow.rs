@@ -28,13 +28,13 @@ impl Message<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`Malformed`] if the message is cut short, or lacks what every entry has.
+    /// [`Malformed`] if the message is truncated, or lacks a part that every entry has.
     pub fn flow(&self) -> Result<Flow, Malformed> {
         let (mut original, mut reply, mut zone) = (None, None, None);
         let (mut id, mut status, mut mark, mut timeout) = (0, 0, 0, None);
         let (mut start_stop, mut tcp_state) = ((None, None), None);
         let (mut counters_original, mut counters_reply) = (None, None);
-        // The last of several attributes with the same type counts, as it does for the C library.
+        // Of several attributes with the same type the last one counts, as in the C library.
         for attribute in self.attributes()? {
             let (kind, value) = attribute?;
             match u32::from(kind) {
@@ -104,7 +104,8 @@ const fn header(kind: u32, size: u16) -> [u8; 4] {
     [l0, l1, k0, k1]
 }
 
-/// Both addresses, in the form in which the kernel writes IPv4. Most tuples have it, and need no walk.
+/// Both addresses, if they have the form in which the kernel writes IPv4. This is the fast path for most
+/// tuples.
 fn v4_addresses(value: &[u8; 16]) -> Option<(IpAddr, IpAddr)> {
     const SRC: [u8; 4] = header(sys::CTA_IP_V4_SRC, 4);
     const DST: [u8; 4] = header(sys::CTA_IP_V4_DST, 4);
@@ -113,7 +114,7 @@ fn v4_addresses(value: &[u8; 16]) -> Option<(IpAddr, IpAddr)> {
     ([a, b, c, d] == SRC && [e, f, g, h] == DST).then(|| (src.into(), dst.into()))
 }
 
-/// Protocol number and ports, in the form in which the kernel writes them.
+/// Protocol number and ports, if they have the form in which the kernel writes them: the fast path.
 fn protocol_and_ports(value: &[u8; 24]) -> Option<(u8, u16, u16)> {
     const NUMBER: [u8; 4] = header(sys::CTA_PROTO_NUM, 1);
     const SRC: [u8; 4] = header(sys::CTA_PROTO_SRC_PORT, 2);
@@ -206,7 +207,7 @@ fn read_tcp_state(value: &[u8]) -> Result<Option<TcpState>, Malformed> {
     Ok(state.map(TcpState::from))
 }
 
-/// Packets and bytes of one direction; `None` unless both are there.
+/// Packets and bytes of one direction; `None` if one of them is missing.
 fn read_counters(value: &[u8]) -> Result<Option<Counters>, Malformed> {
     let (mut packets, mut bytes) = (None, None);
     for attribute in Attributes::new(value) {

@@ -1,4 +1,4 @@
-//! What can be wrong with a message.
+//! The errors of a malformed message.
 
 /// What is wrong with a message.
 ///
@@ -12,16 +12,16 @@ pub enum Malformed {
     /// A length field points past the end, or is smaller than its own header.
     #[error("a length field does not fit the message")]
     Length,
-    /// An attribute's payload is not of the size its type has.
+    /// The size of an attribute is not that of its type.
     #[error("attribute {0} has the wrong size")]
     Size(u16),
-    /// A tuple lacks an address or its protocol, or mixes families.
+    /// A tuple lacks an address or its protocol, or has addresses of two families.
     #[error("attribute {0} is not a complete tuple")]
     Tuple(u16),
-    /// An entry without one of its two tuples.
-    #[error("an entry without both tuples")]
+    /// A tuple that every entry or expectation has is missing.
+    #[error("a tuple is missing")]
     NoTuple,
-    /// The C library cannot read it.
-    #[error("the C library cannot read it")]
+    /// The C library cannot read the message.
+    #[error("the C library cannot read the message")]
     Library,
 }

@@ -1,4 +1,4 @@
-//! Netlink messages: walking the messages of a datagram, and their headers.
+//! Netlink messages: iteration over the messages of a datagram, and their headers.
 
 use nfct_sys as sys;
 
@@ -10,7 +10,7 @@ pub(crate) const HEADER: usize = 16;
 /// Size of `struct nfgenmsg`, the start of each message's payload.
 const NFGENMSG: usize = 4;
 
-/// One netlink message: its header's fields and its payload.
+/// One netlink message: header fields and payload.
 ///
 /// ```
 /// use nfct::wire::Message;
@@ -33,7 +33,7 @@ pub struct Message<'a> {
     bytes: &'a [u8],
 }
 
-/// Walks the messages of one datagram.
+/// An iterator over the messages of one datagram.
 ///
 /// ```
 /// use nfct::wire::{Messages, write_event};
@@ -62,7 +62,7 @@ impl<'a> Messages<'a> {
         Self { rest: datagram }
     }
 
-    /// Number of bytes that are not walked yet.
+    /// The number of bytes after the current message.
     pub(crate) fn remaining(&self) -> usize {
         self.rest.len()
     }

@@ -1,12 +1,11 @@
 //! Netlink messages of ctnetlink, read and written in safe code over byte slices.
 //!
-//! The C library can read them too, but it allocates an object for every message and keeps only one ICMP
-//! identifier for both directions, so it loses what NAT does to it. A test compares this reader with the
-//! library's for everything that both read. Layouts are those of `linux/netlink.h` and
-//! `linux/netfilter/nfnetlink_conntrack.h`. Lengths are checked before every read, so no message can make
-//! the reader panic.
+//! The C library can read them too, but it allocates an object for every message, and it has only one ICMP
+//! identifier for both directions, so it loses the identifier after NAT. A test compares this reader with
+//! the library's. Layouts are those of `linux/netlink.h` and `linux/netfilter/nfnetlink_conntrack.h`. Each
+//! length is checked before it is used, so no message can make the reader panic.
 //!
-//! `message` walks the messages of a datagram, `attributes` the attributes of a message. `flow` and
+//! `message` iterates over the messages of a datagram, `attributes` over the attributes of a message. `flow` and
 //! `expectation` read plain values from them. `request` builds messages, and `event` writes an event as
 //! the kernel does.
 

@@ -34,14 +34,14 @@ impl Request {
         Self { bytes }
     }
 
-    /// Sets version 1 of `struct nfgenmsg`. With it the kernel (5.3 and later) honours the family when it
-    /// removes many entries.
-    pub(crate) fn mind_family(&mut self) -> &mut Self {
+    /// Sets version 1 of `struct nfgenmsg`. Only with it does the kernel (from 5.3 on) use the family of a
+    /// request that removes many entries.
+    pub(crate) fn use_family(&mut self) -> &mut Self {
         self.bytes[HEADER + 1] = 1;
         self
     }
 
-    /// Adds an attribute of plain bytes (at most 65,531 of them).
+    /// Adds an attribute with these bytes (at most 65,531).
     pub(crate) fn attribute(&mut self, kind: u32, value: &[u8]) -> &mut Self {
         self.bytes.extend_from_slice(&((ATTRIBUTE + value.len()) as u16).to_ne_bytes());
         self.bytes.extend_from_slice(&(kind as u16).to_ne_bytes());
@@ -49,7 +49,7 @@ impl Request {
         self.pad()
     }
 
-    /// Adds an attribute that holds what `fill` adds.
+    /// Adds an attribute that contains what `fill` adds.
     pub(crate) fn nested(&mut self, kind: u32, fill: impl FnOnce(&mut Self)) -> &mut Self {
         let start = self.bytes.len();
         self.attribute(kind | u32::from(NESTED), &[]);
@@ -59,7 +59,7 @@ impl Request {
         self
     }
 
-    /// Adds a tuple, and its zone next to it: the zone of both directions.
+    /// Adds a tuple and, next to it, its zone as the zone of both directions.
     pub(crate) fn tuple(&mut self, kind: u32, tuple: &Tuple) -> &mut Self {
         self.nested(kind, |request| request.tuple_parts(tuple));
         match tuple.zone {
@@ -68,7 +68,7 @@ impl Request {
         }
     }
 
-    /// Adds a tuple, and its zone in it: the zone of this direction alone.
+    /// Adds a tuple with its zone inside, as the zone of this direction alone.
     pub(super) fn zoned_tuple(&mut self, kind: u32, tuple: &Tuple) {
         self.nested(kind, |request| {
             request.tuple_parts(tuple);

@@ -1,4 +1,5 @@
-//! Both readers read back what is written, and no message makes this one panic.
+//! Both readers, this one and the C library's, read back what is written, and no message makes this one
+//! panic.
 
 use std::net::IpAddr;
 
@@ -82,17 +83,17 @@ fn the_c_library_reads_the_same() {
 }
 
 #[test]
-fn no_cut_and_no_flipped_byte_makes_it_panic() {
+fn no_truncated_and_no_changed_message_makes_it_panic() {
     for tuple in tuples() {
-        let whole = message(&tuple, &tuple);
-        for end in 0..whole.len() {
-            for message in Messages::new(&whole[..end]).flatten() {
+        let complete = message(&tuple, &tuple);
+        for end in 0..complete.len() {
+            for message in Messages::new(&complete[..end]).flatten() {
                 let _ = message.flow();
             }
         }
-        for at in 0..whole.len() {
+        for at in 0..complete.len() {
             for value in [0, 1, 3, 4, 0x7f, 0x80, 0xff] {
-                let mut bytes = whole.clone();
+                let mut bytes = complete.clone();
                 bytes[at] = value;
                 for message in Messages::new(&bytes).flatten() {
                     let _ = message.flow();
@@ -104,10 +105,10 @@ fn no_cut_and_no_flipped_byte_makes_it_panic() {
 }
 
 #[test]
-fn a_message_cut_short_is_an_error_and_not_an_entry() {
+fn a_truncated_message_is_an_error_and_not_an_entry() {
     let tuple = tuples()[0];
-    let whole = message(&tuple, &tuple);
-    assert_eq!(Messages::new(&whole[..whole.len() - 4]).next(), Some(Err(Malformed::Length)));
+    let complete = message(&tuple, &tuple);
+    assert_eq!(Messages::new(&complete[..complete.len() - 4]).next(), Some(Err(Malformed::Length)));
     let mut request = Request::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, libc::AF_INET as u8);
     request.tuple(sys::CTA_TUPLE_ORIG, &tuple);
     let bytes = request.finish();

@@ -99,8 +99,8 @@ fn every_function_of_the_installed_headers_has_its_row() {
     // The document and the header agree on what is deprecated.
     for row in &rows {
         for (name, deprecated) in functions.iter().filter(|(name, _)| row.names(0).contains(&name.as_str())) {
-            let said = row.cells[1].starts_with("deprecated");
-            assert_eq!(said, *deprecated, "line {}: {name}", row.line);
+            let marked = row.cells[1].starts_with("deprecated");
+            assert_eq!(marked, *deprecated, "line {}: {name}", row.line);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Queries from asynchronous programs, on the real kernel.
 //!
-//! Needs root and the feature `tokio`; elsewhere each test says so and does nothing.
+//! Needs root and the feature `tokio`. Without root each test prints a message and does nothing.
 
 use lab::in_fresh_namespace;
 use lab::samples::{create, masqueraded};
@@ -51,7 +51,7 @@ fn a_query_is_usable_after_a_panic_and_after_its_future_was_dropped() {
             });
             assert!(outcome.await.unwrap_err().is_panic());
             let dropped = query.run(|query| query.dump(Family::Any)?.collect::<Result<Vec<Flow>, Error>>());
-            // Begun, and given up at once: the query still runs to its end.
+            // The future is dropped at once. The query still runs to its end.
             tokio::select! {
                 biased;
                 _ = dropped => {}

@@ -1,6 +1,6 @@
 //! The C library's handles and callbacks on the real kernel, each test in its own network namespace.
 //!
-//! Needs root; without it each test says so and does nothing.
+//! Needs root. Without it each test prints a message and does nothing.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,7 +12,7 @@ use nfct::{
     Status,
 };
 
-fn ask(handle: &mut Handle, request: Request<'_>) -> BTreeSet<String> {
+fn answers(handle: &mut Handle, request: Request<'_>) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     handle
         .query(request, |_, entry| {
@@ -45,23 +45,23 @@ fn every_query_of_the_library_works() {
         let name = |tuples: (nfct::Tuple, nfct::Tuple)| tuples.0.to_string();
         let of = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>();
         let (one, two) = (name(masqueraded(1)), name(over_ipv6(2)));
-        assert_eq!(ask(&mut handle, Request::Get(&first)), of(std::slice::from_ref(&one)));
+        assert_eq!(answers(&mut handle, Request::Get(&first)), of(std::slice::from_ref(&one)));
         let missing = handle.query(Request::Get(&entry(masqueraded(77))), ignore).unwrap_err();
         assert_eq!(missing.errno(), Some(libc::ENOENT), "{missing}");
 
-        assert_eq!(ask(&mut handle, Request::Dump(Family::Any)), of(&[one.clone(), two.clone()]));
-        assert_eq!(ask(&mut handle, Request::Dump(Family::Ipv6)), of(std::slice::from_ref(&two)));
-        assert_eq!(ask(&mut handle, Request::DumpReset(Family::Ipv4)), of(std::slice::from_ref(&one)));
+        assert_eq!(answers(&mut handle, Request::Dump(Family::Any)), of(&[one.clone(), two.clone()]));
+        assert_eq!(answers(&mut handle, Request::Dump(Family::Ipv6)), of(std::slice::from_ref(&two)));
+        assert_eq!(answers(&mut handle, Request::DumpReset(Family::Ipv4)), of(std::slice::from_ref(&one)));
         let marked = Selection::all().mark(9, u32::MAX);
-        assert_eq!(ask(&mut handle, Request::DumpFilter(marked.clone())), of(std::slice::from_ref(&one)));
+        assert_eq!(answers(&mut handle, Request::DumpFilter(marked.clone())), of(std::slice::from_ref(&one)));
         let assured = Selection::from(Family::Ipv6).status(Status::ASSURED, Status::ASSURED);
-        assert_eq!(ask(&mut handle, Request::DumpFilterReset(assured)), of(std::slice::from_ref(&two)));
+        assert_eq!(answers(&mut handle, Request::DumpFilterReset(assured)), of(std::slice::from_ref(&two)));
 
         let in_zone = zoned(5, masqueraded(3));
         handle.query(Request::Create(&entry(in_zone)), ignore).unwrap();
         match handle.query(Request::DumpFilter(Selection::all().zone(5)), ignore) {
             Ok(()) => {
-                let found = ask(&mut handle, Request::DumpFilter(Selection::all().zone(5)));
+                let found = answers(&mut handle, Request::DumpFilter(Selection::all().zone(5)));
                 assert_eq!(found, of(&[name(in_zone)]));
             }
             Err(error) => assert!(matches!(error, Error::Library { needs: "1.1.0", .. }), "{error}"),
@@ -108,9 +108,9 @@ fn a_panic_or_a_stop_ends_a_query_and_the_handle_stays_usable() {
             };
             handle.query(Request::Dump(Family::Any), stop).unwrap();
             assert_eq!(seen, 3);
-            // The next message is the reply to this query and no other.
-            assert_eq!(ask(&mut handle, Request::Get(&entry(masqueraded(500)))).len(), 1);
-            assert_eq!(ask(&mut handle, Request::Dump(Family::Any)).len(), 1000);
+            // The next message is the reply to this query.
+            assert_eq!(answers(&mut handle, Request::Get(&entry(masqueraded(500)))).len(), 1);
+            assert_eq!(answers(&mut handle, Request::Dump(Family::Any)).len(), 1000);
         }
     });
 }
@@ -127,7 +127,7 @@ fn replies_and_events_are_caught_with_their_messages() {
             .catch_messages(|message, kind, entry| {
                 let flow = message.flow().unwrap();
                 assert_eq!((entry.original(), entry.id()), (Some(flow.original), Some(flow.id)));
-                assert_eq!(kind, EventKind::Update, "what a dump's entries count as");
+                assert_eq!(kind, EventKind::Update, "entries of a dump count as updates");
                 seen.insert(flow.id);
                 Next::Continue
             })
@@ -139,16 +139,16 @@ fn replies_and_events_are_caught_with_their_messages() {
         query.create(&entry(masqueraded(6))).unwrap();
         query.create(&entry(over_ipv6(1))).unwrap();
         query.flush(Family::Any).unwrap();
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         for _ in 0..2 {
             let outcome = catch_unwind(AssertUnwindSafe(|| {
                 handle.catch(|kind, entry| {
-                    heard.push((kind, entry.original().unwrap()));
+                    received.push((kind, entry.original().unwrap()));
                     panic!("in the callback")
                 })
             }));
             assert!(outcome.is_err());
         }
-        assert_eq!(heard, [(EventKind::New, over_ipv6(1).0), (EventKind::Destroy, over_ipv6(1).0)]);
+        assert_eq!(received, [(EventKind::New, over_ipv6(1).0), (EventKind::Destroy, over_ipv6(1).0)]);
     });
 }

@@ -1,6 +1,6 @@
 //! Dumps, lookups and overruns on the real kernel, each test in its own network namespace.
 //!
-//! Needs root; without it each test says so and does nothing.
+//! Needs root. Without it each test prints a message and does nothing.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -55,7 +55,7 @@ fn a_dump_lists_the_created_entries_and_the_c_library_agrees() {
         assert_eq!(theirs.len(), ours.len());
         for flow in &ours {
             let expected = (Some(flow.original), Some(flow.reply), Some(flow.mark), Some(flow.status));
-            // The library cannot hold the type of an ICMP reply.
+            // The library does not store the type of an ICMP reply.
             if flow.original.protocol != Protocol::Icmp {
                 assert_eq!(theirs[&flow.id], expected);
             }
@@ -176,11 +176,14 @@ fn an_overrun_is_reported_and_the_socket_stays_usable() {
             }
         }
         assert_eq!(seen + drops, 2000, "each is read or counted as dropped");
-        assert_eq!(counted, [drops], "the loss is reported once the socket is drained");
+        assert_eq!(counted, [drops], "the overrun is reported once, after the socket is drained");
         create(&mut query, masqueraded(3000));
         let mut seen = 0;
         while events.receive(|_| seen += 1).unwrap() != Received::Nothing {}
         assert_eq!(seen, 1);
-        assert!(events.set_receive_buffer(64 << 20).unwrap() >= 64 << 20, "CAP_NET_ADMIN passes rmem_max");
+        assert!(
+            events.set_receive_buffer(64 << 20).unwrap() >= 64 << 20,
+            "CAP_NET_ADMIN allows more than rmem_max"
+        );
     });
 }

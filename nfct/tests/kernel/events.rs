@@ -1,6 +1,6 @@
 //! Events of the real kernel, each test in its own network namespace.
 //!
-//! Needs root; without it each test says so and does nothing.
+//! Needs root. Without it each test prints a message and does nothing.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use nfct::{
     Protocol, Query, Received,
 };
 
-/// Longer than anything takes on a busy machine.
+/// Longer than any step takes on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
 
 fn event(notification: Notification) -> Event {
@@ -47,7 +47,7 @@ fn an_iterator_waits_and_yields_each_event_once() {
         assert_eq!((of(EventKind::New), of(EventKind::Update), of(EventKind::Destroy)), (300, 1, 300));
         let mut query = maker.join().unwrap();
 
-        // Some one by one, the rest together.
+        // Some are read one by one, the rest together.
         (1..=200).for_each(|port| create(&mut query, masqueraded(port)));
         let mut ports = Vec::new();
         let mut keep = |event: Event| ports.push(event.flow.original.to_string());
@@ -91,31 +91,31 @@ fn an_overrun_is_a_value_and_events_follow_it() {
         let mut query = Query::open().unwrap();
         (1..=2000).for_each(|port| create(&mut query, masqueraded(port)));
         assert_eq!(events.try_next().unwrap(), Some(Notification::Overrun));
-        let (mut lost, mut heard) = (0, 0);
+        let (mut lost, mut received) = (0, 0);
         while let Some(notification) = events.try_next().unwrap() {
             match notification {
-                Notification::Event(_) if lost == 0 => heard += 1,
+                Notification::Event(_) if lost == 0 => received += 1,
                 Notification::Recovered { lost: count } if lost == 0 => lost = count,
                 other => panic!("found {other:?}"),
             }
         }
-        assert!((1..2000).contains(&heard), "{heard} events");
-        assert_eq!(heard + lost, 2000, "each event is read or counted as lost");
+        assert!((1..2000).contains(&received), "{received} events");
+        assert_eq!(received + lost, 2000, "each event is read or counted as lost");
         assert_eq!(events.waiter().unwrap().drops().unwrap(), lost);
         create(&mut query, masqueraded(3000));
         assert_eq!(event(events.next().unwrap().unwrap()).flow.original, masqueraded(3000).0);
 
-        // A second overrun is counted by itself, and in every form of event. The wait sees it.
+        // A second overrun has its own count, in every form of event. `wait` returns for it.
         (4001..=6000).for_each(|port| create(&mut query, masqueraded(port)));
         assert!(events.wait(Some(Duration::ZERO)).unwrap());
         let is_event = |of: &Notification<nfct::FullEvent>| matches!(of, Notification::Event(_));
         let mut full = events.full().map(Result::unwrap);
         assert!(matches!(full.next(), Some(Notification::Overrun)));
-        let heard = full.by_ref().take_while(is_event).count() as u32;
-        // The one that ended it was the recovery; there is nothing more to read.
+        let received = full.by_ref().take_while(is_event).count() as u32;
+        // The recovery was the last notification.
         assert_eq!(events.next_within(Duration::ZERO).unwrap(), None);
         let drops = events.waiter().unwrap().drops().unwrap();
-        assert_eq!(heard + drops - lost, 2000);
+        assert_eq!(received + drops - lost, 2000);
     });
 }
 
@@ -125,41 +125,44 @@ fn the_kernel_delivers_only_what_the_filter_accepts() {
         let mut events = Events::subscribe(Groups::NEW).unwrap();
         let mut query = Query::open().unwrap();
         let all = || [masqueraded(1), masqueraded(2), over_ipv6(3), zoned(4, masqueraded(4))];
-        let mut heard = |filter: &KernelFilter| {
+        let mut received = |filter: &KernelFilter| {
             events.set_filter(filter).unwrap();
             all().into_iter().for_each(|tuples| create(&mut query, tuples));
             query.flush(Family::Any).unwrap();
-            let mut heard = Vec::new();
+            let mut received = Vec::new();
             while let Some(notification) = events.try_next().unwrap() {
                 let original = event(notification).flow.original;
-                heard.push(all().iter().position(|(made, _)| *made == original).unwrap());
+                received.push(all().iter().position(|(made, _)| *made == original).unwrap());
             }
-            heard
+            received
         };
         let filter = KernelFilter::new();
         let public = "100.64.2.1".parse().unwrap();
         let inside = [("192.168.0.0".parse().unwrap(), 16)];
         let (original, reply) = (Direction::Original, Direction::Reply);
-        assert_eq!(heard(&filter), [0, 1, 2, 3]);
-        assert_eq!(heard(&filter.clone().protocols(Logic::Except, [Protocol::Udp])), [0, 1, 3]);
-        assert_eq!(heard(&filter.clone().zones(Logic::Only, [0])), [0, 1, 2]);
-        assert_eq!(heard(&filter.clone().zones(Logic::Except, [0])), [3]);
-        assert_eq!(heard(&filter.clone().marks(Logic::Only, [(7, 7)])), [0, 1, 2, 3]);
-        assert!(heard(&filter.clone().marks(Logic::Except, [(7, u32::MAX)])).is_empty());
-        assert_eq!(heard(&filter.clone().states(Logic::Only, Protocol::Tcp, [3])), [0, 1, 2, 3]);
-        assert_eq!(heard(&filter.clone().states(Logic::Except, Protocol::Tcp, [1, 3])), [2]);
+        assert_eq!(received(&filter), [0, 1, 2, 3]);
+        assert_eq!(received(&filter.clone().protocols(Logic::Except, [Protocol::Udp])), [0, 1, 3]);
+        assert_eq!(received(&filter.clone().zones(Logic::Only, [0])), [0, 1, 2]);
+        assert_eq!(received(&filter.clone().zones(Logic::Except, [0])), [3]);
+        assert_eq!(received(&filter.clone().marks(Logic::Only, [(7, 7)])), [0, 1, 2, 3]);
+        assert!(received(&filter.clone().marks(Logic::Except, [(7, u32::MAX)])).is_empty());
+        assert_eq!(received(&filter.clone().states(Logic::Only, Protocol::Tcp, [3])), [0, 1, 2, 3]);
+        assert_eq!(received(&filter.clone().states(Logic::Except, Protocol::Tcp, [1, 3])), [2]);
         assert_eq!(
-            heard(&filter.clone().networks(original, Endpoint::Source, Logic::Only, inside)),
+            received(&filter.clone().networks(original, Endpoint::Source, Logic::Only, inside)),
             [0, 1, 3]
         );
-        assert_eq!(heard(&filter.clone().networks(original, Endpoint::Source, Logic::Except, inside)), [2]);
+        assert_eq!(
+            received(&filter.clone().networks(original, Endpoint::Source, Logic::Except, inside)),
+            [2]
+        );
         let both = filter.clone().address(reply, Endpoint::Destination, public).port(
             reply,
             Endpoint::Destination,
             3,
         );
-        assert_eq!(heard(&both), [1]);
-        assert_eq!(heard(&filter), [0, 1, 2, 3], "removed again");
+        assert_eq!(received(&both), [1]);
+        assert_eq!(received(&filter), [0, 1, 2, 3], "the filter is removed");
     });
 }
 
@@ -199,7 +202,7 @@ mod stream {
                     let nothing = tokio::time::timeout(Duration::from_millis(1), stream.next()).await;
                     assert!(nothing.is_err(), "{nothing:?}");
                 }
-                // Events that were received but not yielded come back with the subscription.
+                // The subscription returns events that the stream has received but not yielded.
                 (1..=3).for_each(|port| create(&mut query, over_ipv6(port)));
                 let mut full = stream.full();
                 let Some(Ok(Notification::Event(first))) = full.next().await else { panic!("no event") };
@@ -220,18 +223,18 @@ mod stream {
                 let mut query = Query::open().unwrap();
                 (1..=2000).for_each(|port| create(&mut query, masqueraded(port)));
                 assert_eq!(stream.next().await.unwrap().unwrap(), Notification::Overrun);
-                let mut heard = 0;
+                let mut received = 0;
                 let lost = loop {
                     match stream.next().await.unwrap().unwrap() {
-                        Notification::Event(_) => heard += 1,
+                        Notification::Event(_) => received += 1,
                         Notification::Recovered { lost } => break lost,
                         other => panic!("found {other:?}"),
                     }
                 };
-                assert!((1..2000).contains(&heard), "{heard}");
-                assert_eq!(heard + lost, 2000, "each event is read or counted as lost");
+                assert!((1..2000).contains(&received), "{received}");
+                assert_eq!(received + lost, 2000, "each event is read or counted as lost");
 
-                // A recovery is reported by a stream that begins after the socket was drained.
+                // A stream that begins after the socket was drained reports the recovery.
                 let mut events = stream.into_inner();
                 (4001..=6000).for_each(|port| create(&mut query, masqueraded(port)));
                 assert_eq!(events.try_next().unwrap(), Some(Notification::Overrun));

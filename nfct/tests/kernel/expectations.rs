@@ -129,7 +129,7 @@ fn nat_flags_class_and_function_reach_the_kernel() {
         let found = query.get_expectation(&other.expected).unwrap().unwrap();
         assert!((290..=300).contains(&found.timeout.unwrap()), "{found:?}");
 
-        // The kernel's refusals are reported: FTP has one class, 0.
+        // The kernel's errors are returned: FTP has one class, 0.
         let other_class = with(made.clone(), |it| it.class = 1);
         let other_class = with(other_class, |it| it.expected = tcp("127.0.0.1", 0, "127.0.0.1", 50001));
         assert_eq!(query.create_expectation(&other_class).unwrap_err().errno(), Some(libc::EINVAL));
@@ -196,7 +196,7 @@ fn a_dump_lists_many_expectations_and_the_c_library_agrees() {
         for list in [&mut ours, &mut theirs] {
             list.sort_by_key(|expectation| format!("{}", expectation.expected));
             for expectation in list.iter_mut() {
-                // The library cannot hold the id; a second may pass between the two dumps.
+                // The library does not store the id. A second may pass between the two dumps.
                 (expectation.id, expectation.timeout) = (None, None);
             }
         }
@@ -213,7 +213,7 @@ fn a_dump_lists_many_expectations_and_the_c_library_agrees() {
         let stranger = Control { tuple: tcp("127.0.0.1", 1, "127.0.0.1", 21), ..connect(&listener) };
         assert_eq!(of(&stranger).unwrap_err().errno(), Some(libc::ENOENT));
 
-        // A dump that is dropped early does not disturb the next query.
+        // A dump that is dropped early does not affect the next query.
         let first = query.dump_expectations(Family::Any).unwrap().next().unwrap().unwrap();
         assert_eq!(query.get_expectation(&first.expected).unwrap().unwrap().id, first.id);
 
@@ -237,7 +237,7 @@ fn every_request_of_the_c_library_works() {
         let mut events = ExpectHandle::open(ExpectGroups::NEW | ExpectGroups::DESTROY).unwrap();
         let control = connect(&listen_with_helper());
         let mut handle = ExpectHandle::open(ExpectGroups::NONE).unwrap();
-        let mut ask = |request: ExpectRequest<'_>| {
+        let mut answer_to = |request: ExpectRequest<'_>| {
             let mut answer = Vec::new();
             let keep = |_: EventKind, expect: &ExpectRef| {
                 answer.push(expect.to_owned());
@@ -247,23 +247,23 @@ fn every_request_of_the_c_library_works() {
         };
         let expect = Expect::from_expectation(&expectation(&control, 50000)).unwrap();
 
-        assert_eq!(ask(Get(&expect)).unwrap_err(), Some(libc::ENOENT));
-        assert!(ask(Create(&expect)).unwrap().is_empty());
-        assert_eq!(ask(Create(&expect)).unwrap_err(), Some(libc::EEXIST));
+        assert_eq!(answer_to(Get(&expect)).unwrap_err(), Some(libc::ENOENT));
+        assert!(answer_to(Create(&expect)).unwrap().is_empty());
+        assert_eq!(answer_to(Create(&expect)).unwrap_err(), Some(libc::EEXIST));
         let mut longer = expect.clone();
         longer.set_timeout(Duration::from_secs(900));
-        ask(CreateOrUpdate(&longer)).unwrap();
-        let found = ask(Get(&expect)).unwrap();
+        answer_to(CreateOrUpdate(&longer)).unwrap();
+        let found = answer_to(Get(&expect)).unwrap();
         assert_eq!((found[0].master(), found[0].expected()), (Some(control.tuple), expect.expected()));
         assert!(found[0].timeout().unwrap() > Duration::from_secs(800));
 
         // Without any field the library would have removed every expectation.
-        assert!(ask(Delete(&Expect::new().unwrap())).is_err());
-        assert_eq!(ask(Get(&expect)).unwrap().len(), 1);
-        ask(Delete(&expect)).unwrap();
-        ask(Create(&expect)).unwrap();
-        ask(Flush).unwrap();
-        assert_eq!(ask(Get(&expect)).unwrap_err(), Some(libc::ENOENT));
+        assert!(answer_to(Delete(&Expect::new().unwrap())).is_err());
+        assert_eq!(answer_to(Get(&expect)).unwrap().len(), 1);
+        answer_to(Delete(&expect)).unwrap();
+        answer_to(Create(&expect)).unwrap();
+        answer_to(Flush).unwrap();
+        assert_eq!(answer_to(Get(&expect)).unwrap_err(), Some(libc::ENOENT));
 
         let mut reported = Vec::new();
         events
@@ -350,17 +350,17 @@ fn an_overrun_is_reported_and_events_follow_it() {
             query.create_expectation(&expectation(&control, 50000 + port)).unwrap();
         }
         assert!(events.wait(Some(Duration::ZERO)).unwrap());
-        let (mut overruns, mut recovered, mut heard) = (0, Vec::new(), 0);
+        let (mut overruns, mut recovered, mut received) = (0, Vec::new(), 0);
         while let Some(notification) = events.try_next().unwrap() {
             match notification {
                 Notification::Overrun => overruns += 1,
                 Notification::Recovered { lost } => recovered.push(lost),
-                _ => heard += 1,
+                _ => received += 1,
             }
         }
         assert_eq!(overruns, 1);
-        // Each of the 500 but the first has ended the one before.
-        assert_eq!(recovered, [999 - heard]);
+        // Each of the 500 except the first has ended the previous one.
+        assert_eq!(recovered, [999 - received]);
         assert_eq!(events.waiter().unwrap().drops().unwrap(), recovered[0]);
         assert!(!events.wait(Some(Duration::ZERO)).unwrap());
         query.flush_expectations().unwrap();
@@ -378,7 +378,7 @@ fn a_stream_yields_expectations_without_blocking_the_thread() {
             let events = ExpectEvents::subscribe(ExpectGroups::ALL).unwrap();
             let mut stream = nfct::EventStream::expectations(events).unwrap();
             let control = connect(&listen_with_helper());
-            // Nothing yet: the waiting thread is the one that causes the event.
+            // No event yet: the waiting thread causes the event.
             let early = tokio::time::timeout(Duration::from_millis(20), stream.next()).await;
             assert!(early.is_err());
             let mut query = Query::open().unwrap();

@@ -30,7 +30,7 @@ table ip nat {
 }
 ";
 
-/// A gateway that has the FTP helper, with a client and an FTP server.
+/// A gateway with the FTP helper, a client and an FTP server.
 fn gateway() -> Option<Lab> {
     lab::require().then(|| Lab::builder().ruleset(GATEWAY_RULES).build())
 }
@@ -43,11 +43,11 @@ fn control(lab: &Lab) -> (Line, Line, Tuple) {
     let (mut client, mut server) = (Line::new(connection.client), Line::new(connection.server));
     // The helper parses a line only after it has seen the end of one in that direction.
     server.say("220 ready");
-    assert_eq!(client.hear(), "220 ready");
+    assert_eq!(client.read_line(), "220 ready");
     client.say("USER anonymous");
-    assert_eq!(server.hear(), "USER anonymous");
+    assert_eq!(server.read_line(), "USER anonymous");
     server.say("230 logged in");
-    assert_eq!(client.hear(), "230 logged in");
+    assert_eq!(client.read_line(), "230 logged in");
     (client, server, tcp(CLIENT, port, SERVER, 21))
 }
 
@@ -73,7 +73,7 @@ impl Line {
         self.0.get_mut().write_all(format!("{line}\r\n").as_bytes()).unwrap();
     }
 
-    fn hear(&mut self) -> String {
+    fn read_line(&mut self) -> String {
         let mut line = String::new();
         self.0.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
@@ -133,18 +133,18 @@ fn an_active_ftp_transfer_through_nat_is_listed_and_watched() {
         lab.gateway().enter(|| (ExpectEvents::subscribe(ExpectGroups::ALL).unwrap(), Query::open().unwrap()));
     let (mut client, mut server, control) = control(&lab);
 
-    // The client sends its inside address; the gateway replaces it by the public one.
+    // The client sends its inside address. The gateway replaces it with the public one.
     let listener = listen(lab.client(), CLIENT);
     let inside = listener.local_addr().unwrap();
     client.say(&format!("PORT {}", to_ftp(inside)));
-    let heard = server.hear();
-    let outside = from_ftp(heard.strip_prefix("PORT ").unwrap());
-    assert_eq!(outside.ip().to_string(), PUBLIC);
+    let line = server.read_line();
+    let public = from_ftp(line.strip_prefix("PORT ").unwrap());
+    assert_eq!(public.ip().to_string(), PUBLIC);
     server.say("200 PORT command successful");
-    assert_eq!(client.hear(), "200 PORT command successful");
+    assert_eq!(client.read_line(), "200 PORT command successful");
 
     let expectation = only_expectation(&mut events, &mut query, control);
-    assert_eq!(expectation.expected, tcp(SERVER, 0, PUBLIC, outside.port()));
+    assert_eq!(expectation.expected, tcp(SERVER, 0, PUBLIC, public.port()));
     assert_eq!(expectation.mask, tcp("255.255.255.255", 0, "255.255.255.255", 0xffff));
     let nat = expectation.nat.unwrap();
     // The port is the inside port; the address is the master's.
@@ -153,16 +153,16 @@ fn an_active_ftp_transfer_through_nat_is_listed_and_watched() {
     assert_eq!(expectation.function.as_deref(), Some("nat-follow-master"));
 
     // The data connection to the public address reaches the client.
-    let data = connect_from(lab.server(), outside);
+    let data = connect_from(lab.server(), public);
     let from = data.local_addr().unwrap();
     let (received, peer) = listener.accept().unwrap();
     assert_eq!(peer, from);
     wait_fulfilled(&mut events, &mut query, &expectation);
-    let flow = query.get_by_original(&tcp(SERVER, from.port(), PUBLIC, outside.port())).unwrap().unwrap();
+    let flow = query.get_by_original(&tcp(SERVER, from.port(), PUBLIC, public.port())).unwrap().unwrap();
     assert!(flow.status.is_expected() && flow.status.is_destination_nat(), "{flow:?}");
     assert_eq!(flow.reply, tcp(CLIENT, inside.port(), SERVER, from.port()));
     let entry = query.get(Direction::Original, &flow.original).unwrap().unwrap();
-    assert_eq!(entry.master(), Some(control), "the kernel knows whose data connection it is");
+    assert_eq!(entry.master(), Some(control), "the kernel has assigned the data connection to its master");
     transfer(data, received);
 }
 
@@ -174,27 +174,28 @@ fn a_passive_ftp_transfer_through_nat_is_listed_and_watched() {
     let (mut client, mut server, control) = control(&lab);
 
     client.say("PASV");
-    assert_eq!(server.hear(), "PASV");
+    assert_eq!(server.read_line(), "PASV");
     let listener = listen(lab.server(), SERVER);
-    let outside = listener.local_addr().unwrap();
-    server.say(&format!("227 Entering Passive Mode ({})", to_ftp(outside)));
-    let heard = client.hear();
-    let reported = heard.split(['(', ')']).nth(1).unwrap();
-    assert_eq!(from_ftp(reported), outside);
+    let data_address = listener.local_addr().unwrap();
+    server.say(&format!("227 Entering Passive Mode ({})", to_ftp(data_address)));
+    let line = client.read_line();
+    let reported = line.split(['(', ')']).nth(1).unwrap();
+    assert_eq!(from_ftp(reported), data_address);
 
     let expectation = only_expectation(&mut events, &mut query, control);
-    assert_eq!(expectation.expected, tcp(CLIENT, 0, SERVER, outside.port()));
+    assert_eq!(expectation.expected, tcp(CLIENT, 0, SERVER, data_address.port()));
 
-    let data = connect_from(lab.client(), outside);
+    let data = connect_from(lab.client(), data_address);
     let from = data.local_addr().unwrap();
     let (sending, peer) = listener.accept().unwrap();
     assert_eq!(peer.ip().to_string(), PUBLIC);
     wait_fulfilled(&mut events, &mut query, &expectation);
-    let flow = query.get_by_original(&tcp(CLIENT, from.port(), SERVER, outside.port())).unwrap().unwrap();
+    let flow =
+        query.get_by_original(&tcp(CLIENT, from.port(), SERVER, data_address.port())).unwrap().unwrap();
     assert!(flow.status.is_expected() && flow.status.is_source_nat(), "{flow:?}");
-    assert_eq!(flow.reply, tcp(SERVER, outside.port(), PUBLIC, peer.port()));
+    assert_eq!(flow.reply, tcp(SERVER, data_address.port(), PUBLIC, peer.port()));
     let entry = query.get(Direction::Original, &flow.original).unwrap().unwrap();
-    assert_eq!(entry.master(), Some(control), "the kernel knows whose data connection it is");
+    assert_eq!(entry.master(), Some(control), "the kernel has assigned the data connection to its master");
     transfer(sending, data);
 }
 
@@ -205,7 +206,7 @@ fn an_unfulfilled_expectation_ends_with_its_master() {
         lab.gateway().enter(|| (ExpectEvents::subscribe(ExpectGroups::ALL).unwrap(), Query::open().unwrap()));
     let (mut client, mut server, control) = control(&lab);
     client.say(&format!("PORT {}", to_ftp((Ipv4Addr::new(192, 168, 7, 2), 50000).into())));
-    server.hear();
+    server.read_line();
     let expectation = only_expectation(&mut events, &mut query, control);
     let start = Instant::now();
     query.flush(Family::Any).unwrap();

@@ -1,6 +1,6 @@
 //! The cause and the remedy that errors of the real kernel name, by operation.
 //!
-//! Needs root; elsewhere each test says so and does nothing.
+//! Needs root. Without it each test prints a message and does nothing.
 
 use std::process::Command;
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn with_label(tuples: (Tuple, Tuple)) -> Conntrack {
     entry
 }
 
-fn holds<T: std::fmt::Debug>(result: Result<T, nfct::Error>, errno: i32, parts: &[&str]) {
+fn assert_error<T: std::fmt::Debug>(result: Result<T, nfct::Error>, errno: i32, parts: &[&str]) {
     let error = result.unwrap_err();
     let text = error.to_string();
     assert_eq!(error.errno(), Some(errno), "{text}");
@@ -34,8 +34,8 @@ fn a_lookup_by_an_invalid_tuple_says_that_the_tuple_is_invalid() {
         let layer4 = Layer4::Icmp { id: 1, kind: 250, code: 0 };
         let bad = Tuple { protocol: Protocol::Icmp, layer4, ..masqueraded(1).0 };
         let parts = ["looking up a conntrack entry", "the tuple is not valid"];
-        holds(query.get_by_original(&bad), libc::EINVAL, &parts);
-        holds(query.get_by_reply(&bad), libc::EINVAL, &parts);
+        assert_error(query.get_by_original(&bad), libc::EINVAL, &parts);
+        assert_error(query.get_by_reply(&bad), libc::EINVAL, &parts);
     });
 }
 
@@ -46,10 +46,10 @@ fn an_unknown_helper_is_named_as_the_cause() {
         let mut helped = entry(masqueraded(1));
         helped.set_helper("no-such").unwrap();
         let parts = ["creating a conntrack entry", "no helper of this name"];
-        holds(query.create(&helped), libc::EOPNOTSUPP, &parts);
+        assert_error(query.create(&helped), libc::EOPNOTSUPP, &parts);
         create(&mut query, masqueraded(1));
         let parts = ["changing a conntrack entry", "no helper of this name"];
-        holds(query.update(&helped), libc::EOPNOTSUPP, &parts);
+        assert_error(query.update(&helped), libc::EOPNOTSUPP, &parts);
     });
 }
 
@@ -60,13 +60,13 @@ fn a_new_entry_needs_a_timeout_and_a_tcp_state_is_optional() {
         let (original, reply) = masqueraded(1);
         let mut bare = Conntrack::new().unwrap();
         bare.set_tuples(&original, &reply).unwrap();
-        holds(query.create(&bare), libc::EINVAL, &["creating a conntrack entry", "a timeout"]);
+        assert_error(query.create(&bare), libc::EINVAL, &["creating a conntrack entry", "a timeout"]);
         bare.set_timeout(Duration::from_secs(300));
         query.create(&bare).unwrap();
         let found = query.get(Direction::Original, &original).unwrap().unwrap();
         assert_eq!(found.tcp_state(), Some(TcpState::None));
         let missing = entry(over_ipv6(2));
-        holds(query.update(&missing), libc::ENOENT, &["there is no entry with this tuple"]);
+        assert_error(query.update(&missing), libc::ENOENT, &["there is no entry with this tuple"]);
     });
 }
 
@@ -75,16 +75,16 @@ fn labels_that_cannot_be_kept_are_an_error() {
     in_fresh_namespace(|| {
         let mut query = Query::open().unwrap();
         let parts = ["No space left on device", "`ct label`"];
-        // No rule uses labels: the kernel alone would drop them silently.
+        // No rule uses labels: the kernel discards them without an error.
         for result in
             [query.create(&with_label(masqueraded(1))), query.create_or_update(&with_label(masqueraded(1)))]
         {
-            holds(result, libc::ENOSPC, &parts);
+            assert_error(result, libc::ENOSPC, &parts);
             assert_eq!(query.count().unwrap().entries, 0, "nothing is left behind");
         }
         create(&mut query, masqueraded(1));
-        holds(query.update(&with_label(masqueraded(1))), libc::ENOSPC, &parts);
-        holds(query.create_or_update(&with_label(masqueraded(1))), libc::ENOSPC, &parts);
+        assert_error(query.update(&with_label(masqueraded(1))), libc::ENOSPC, &parts);
+        assert_error(query.create_or_update(&with_label(masqueraded(1))), libc::ENOSPC, &parts);
         assert_eq!(query.count().unwrap().entries, 1);
 
         let rules = "table inet t { chain c { type filter hook input priority 0; ct label 5 counter; }; }";
@@ -93,8 +93,8 @@ fn labels_that_cannot_be_kept_are_an_error() {
         let found = query.get(Direction::Original, &over_ipv6(2).0).unwrap().unwrap();
         assert!(found.labels().unwrap().contains(5));
         query.update(&with_label(over_ipv6(2))).unwrap();
-        // The entry from before the rule still holds none.
-        holds(query.update(&with_label(masqueraded(1))), libc::ENOSPC, &parts);
+        // The entry that is older than the rule still cannot hold labels.
+        assert_error(query.update(&with_label(masqueraded(1))), libc::ENOSPC, &parts);
     });
 }
 

@@ -1,6 +1,6 @@
 //! The wrapper on the real kernel, each test in its own network namespaces.
 //!
-//! Needs root; without it each test says so and does nothing.
+//! Needs root. Without it each test prints a message and does nothing.
 
 #[cfg(feature = "tokio")]
 mod async_query;

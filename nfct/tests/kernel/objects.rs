@@ -1,7 +1,7 @@
 //! Conntrack objects and the real kernel: a created entry is read back attribute by attribute, by a query and
 //! through the C library's callback.
 //!
-//! Needs root; without it each test says so and does nothing.
+//! Needs root. Without it each test prints a message and does nothing.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -22,7 +22,7 @@ fn tcp(port: u16) -> Tuple {
     tuple(Protocol::Tcp, "10.0.0.1", "10.0.0.2", Layer4::Ports { src: port, dst: 21 })
 }
 
-fn made(original: &Tuple) -> Conntrack {
+fn created(original: &Tuple) -> Conntrack {
     let mut entry = Conntrack::new().unwrap();
     entry.set_original(original).unwrap().setup_reply().unwrap().set_timeout(LASTING);
     entry.set_status(KEPT);
@@ -56,7 +56,7 @@ fn is_of_dccp(id: Id) -> bool {
     id.name().starts_with("ATTR_DCCP_")
 }
 
-/// The attributes of `wanted` with the values of `found`.
+/// The attributes that `wanted` has, with the values of `found`.
 fn as_far_as_in(wanted: &Conntrack, found: &Conntrack) -> Conntrack {
     let mut kept = Conntrack::new().unwrap();
     for id in wanted.attributes() {
@@ -75,7 +75,7 @@ fn every_attribute_that_the_kernel_keeps_is_read_back() {
         let ports = |src, dst| Layer4::Ports { src, dst };
         let mut entries = Vec::new();
         let mut make = |original: Tuple, set: &dyn Fn(&mut Conntrack)| {
-            let mut entry = made(&original);
+            let mut entry = created(&original);
             set(&mut entry);
             entries.push(entry);
         };
@@ -109,7 +109,7 @@ fn every_attribute_that_the_kernel_keeps_is_read_back() {
         make(tcp(6), &|entry| {
             let flags = TcpFlags::WINDOW_SCALE | TcpFlags::SACK_PERMITTED;
             entry.set(attr::TCP_FLAGS_ORIG, flags).unwrap().set(attr::TCP_MASK_ORIG, TcpFlags(255)).unwrap();
-            // The kernel accepts window scales only for both sides.
+            // The kernel accepts window scales only for both directions together.
             entry.set(attr::TCP_FLAGS_REPL, TcpFlags::WINDOW_SCALE | TcpFlags::BE_LIBERAL).unwrap();
             entry.set(attr::TCP_MASK_REPL, TcpFlags(255)).unwrap();
             entry.set(attr::TCP_WSCALE_ORIG, 7).unwrap().set(attr::TCP_WSCALE_REPL, 14).unwrap();
@@ -155,14 +155,14 @@ fn every_attribute_that_the_kernel_keeps_is_read_back() {
 
         for mut entry in entries {
             let mut original = entry.original().unwrap();
-            // Queried in the zone of its original direction.
+            // The query uses the zone of the original direction.
             original.zone = entry.zone().or(entry.get(attr::ORIG_ZONE)).unwrap_or(0);
             let found = query.get(Direction::Original, &original).unwrap().unwrap();
             for id in attr::all() {
-                let gone = is_write_only(id) || (is_of_dccp(id) && !found.is_set(id));
-                // A kernel without DCCP tracks it by addresses alone.
+                let not_kept = is_write_only(id) || (is_of_dccp(id) && !found.is_set(id));
+                // A kernel without DCCP tracks it only by address.
                 let no_ports = id.name().contains("_PORT_") && !found.is_set(id);
-                if gone || (no_ports && original.protocol == Protocol::Dccp) {
+                if not_kept || (no_ports && original.protocol == Protocol::Dccp) {
                     entry.unset(id);
                 }
             }
@@ -215,10 +215,10 @@ fn the_kernel_applies_the_nat_of_a_new_entry() {
                 assert!(query.delete(&found).unwrap());
                 found
             };
-            let found = check(made(&original).set_source_nat(public, port), true);
-            check(made(&original).set_destination_nat(public, port), false);
+            let found = check(created(&original).set_source_nat(public, port), true);
+            check(created(&original).set_destination_nat(public, port), false);
             // The entry is created again after undoing its NAT.
-            let mut again = made(&original);
+            let mut again = created(&original);
             again.copy_from(&found, nfct::CopyParts::REPLY).undo_source_nat().undo_source_port_nat();
             check(&again, true);
         }
@@ -233,7 +233,7 @@ fn a_mask_selects_the_labels_to_change_and_timestamps_are_current() {
         std::fs::write("/proc/sys/net/netfilter/nf_conntrack_acct", "1").unwrap();
         let mut query = Query::open().unwrap();
         let before = SystemTime::now();
-        query.create(made(&tcp(1)).set_labels(labels(&[1, 127]))).unwrap();
+        query.create(created(&tcp(1)).set_labels(labels(&[1, 127]))).unwrap();
 
         let mut change = Conntrack::new().unwrap();
         change.set_original(&tcp(1)).unwrap().set_labels(labels(&[2]));

@@ -1,6 +1,6 @@
 //! Queries to the real kernel, each test in its own network namespace.
 //!
-//! Needs root; without it each test says so and does nothing.
+//! Needs root. Without it each test prints a message and does nothing.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, UdpSocket};
@@ -34,7 +34,7 @@ fn variety(query: &mut Query) {
         unanswered.set_status(Status::CONFIRMED).set_mark(0);
         query.create(&unanswered).unwrap();
     }
-    // A zone in the original direction only, as `ct original zone set` makes it.
+    // A zone only in the original direction, as `ct original zone set` creates it.
     let (original, reply) = masqueraded(300);
     create(query, (Tuple { zone: 9, ..original }, reply));
 }
@@ -115,7 +115,7 @@ fn a_selective_dump_equals_filtering_a_full_dump() {
             assert_eq!(originals(&found), originals(&expected), "{selection:?}");
             sizes.insert(found.len());
         }
-        assert!(sizes.len() > 5, "the selections tell entries apart: {sizes:?}");
+        assert!(sizes.len() > 5, "the selections differ in their results: {sizes:?}");
     });
 }
 
@@ -164,7 +164,7 @@ fn an_entry_is_created_updated_and_deleted() {
         assert_eq!(query.get_by_original(&other.0).unwrap().unwrap().mark, 10);
 
         assert!(query.delete(&made).unwrap());
-        assert!(!query.delete(&made).unwrap(), "it is gone already");
+        assert!(!query.delete(&made).unwrap(), "it was deleted before");
         assert_eq!(query.count().unwrap().entries, 1);
 
         let empty = query.create(&Conntrack::new().unwrap()).unwrap_err();
@@ -350,7 +350,7 @@ fn sockets_open_in_other_namespaces_and_the_thread_keeps_its_own() {
         create(&mut query, masqueraded(1));
         let home = here();
 
-        // Two more, each kept open by a thread in it.
+        // Two more namespaces. A thread in each keeps it open.
         let (ended, hold) = std::sync::mpsc::channel::<()>();
         let hold = std::sync::Arc::new(std::sync::Mutex::new(hold));
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -369,7 +369,7 @@ fn sockets_open_in_other_namespaces_and_the_thread_keeps_its_own() {
         drop(ended);
         threads.into_iter().for_each(|thread| thread.join().unwrap());
 
-        // The descriptors alone keep them; this thread has a listener in each.
+        // Now only the descriptors keep them open. This thread has a listener in each.
         let mut listeners: Vec<Events> = namespaces
             .iter()
             .map(|namespace| namespace.enter(|| Events::subscribe(Groups::NEW)).unwrap())
@@ -382,7 +382,7 @@ fn sockets_open_in_other_namespaces_and_the_thread_keeps_its_own() {
             for port in 0..=at as u16 {
                 create(&mut there, masqueraded(100 + port));
             }
-            // A query that opens a new socket stays there too.
+            // A query that opens a new socket stays in its namespace too.
             let mut dump = there.dump(Family::Any).unwrap();
             assert!(dump.next().is_some());
             dump.abandon();
@@ -398,15 +398,15 @@ fn sockets_open_in_other_namespaces_and_the_thread_keeps_its_own() {
         assert_eq!(here(), home);
 
         let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            namespaces[0].enter(|| -> Result<(), Error> { panic!("over there") })
+            namespaces[0].enter(|| -> Result<(), Error> { panic!("in the namespace") })
         }));
-        assert_eq!(panic.unwrap_err().downcast_ref::<&str>(), Some(&"over there"));
+        assert_eq!(panic.unwrap_err().downcast_ref::<&str>(), Some(&"in the namespace"));
 
         let missing = Namespace::named("no-such-namespace").unwrap_err();
         assert_eq!(missing.errno(), Some(libc::ENOENT));
         assert!(missing.to_string().contains("ip netns list"), "{missing}");
         let wrong = Namespace::at("/proc/self/status").unwrap().enter(Query::open).err().unwrap();
-        assert!(wrong.to_string().contains("no network namespace"), "{wrong}");
+        assert!(wrong.to_string().contains("not a network namespace"), "{wrong}");
     });
 }
 

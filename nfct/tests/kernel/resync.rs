@@ -1,6 +1,6 @@
 //! A snapshot of the real kernel's table, and the events that continue it.
 //!
-//! Needs root; elsewhere each test says so and does nothing.
+//! Needs root. Without it each test prints a message and does nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ fn follow(table: &mut Table, events: &mut Events, query: &mut Query) -> usize {
 }
 
 #[test]
-fn a_snapshot_holds_the_table_and_takes_the_events_that_are_waiting() {
+fn a_snapshot_has_the_table_and_includes_the_waiting_events() {
     in_fresh_namespace(|| {
         let mut query = Query::open().unwrap();
         create(&mut query, masqueraded(1));
@@ -70,10 +70,10 @@ fn a_table_stays_equal_to_the_kernels_through_overruns() {
         let mut query = Query::open().unwrap();
         (1..=3000).for_each(|port| create(&mut query, over_ipv6(port)));
         let mut events = Events::subscribe(Groups::NEW | Groups::DESTROY).unwrap();
-        // Some hundred events fit.
+        // The receive buffer holds some hundred events.
         events.set_receive_buffer(128 << 10).unwrap();
 
-        // Connections begin and end all the time, also during the dumps.
+        // Connections begin and end continuously, also during the dumps.
         let over = Arc::new(AtomicBool::new(false));
         let changing = {
             let over = Arc::clone(&over);
@@ -92,7 +92,7 @@ fn a_table_stays_equal_to_the_kernels_through_overruns() {
         };
         let mut table = by_tuple(events.resync(&mut query, Family::Any).unwrap());
         for round in 0..5 {
-            // More than the receive buffer holds, without reading.
+            // More events than the receive buffer holds, while nothing reads them.
             for port in 1..=1500 {
                 create(&mut query, masqueraded(port));
             }

@@ -203,8 +203,8 @@ pub(super) fn assert_holds(entry: &ConntrackRef, held: &BTreeMap<Id, &Assignment
 
 /// The number of cases: `PROPTEST_CASES`, for a slow checker, or `usual`.
 pub(super) fn cases(usual: u32) -> ProptestConfig {
-    let said = std::env::var("PROPTEST_CASES").ok().and_then(|number| number.parse().ok());
-    ProptestConfig::with_cases(said.unwrap_or(usual))
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|number| number.parse().ok());
+    ProptestConfig::with_cases(cases.unwrap_or(usual))
 }
 
 pub(super) fn tuple(src: &str, dst: &str, protocol: Protocol, layer4: Layer4, zone: u16) -> Tuple {

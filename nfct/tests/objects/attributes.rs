@@ -1,4 +1,4 @@
-//! Attributes and groups: what is set is read back, copied, compared and carried by a message.
+//! Attributes and groups: values that are set are read back, copied, compared and written into messages.
 
 use std::cmp::Ordering;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -57,7 +57,7 @@ proptest! {
         protocol in prop::sample::select(&[Protocol::Tcp, Protocol::Udp, Protocol::Icmp, Protocol::Sctp, Protocol::Dccp][..]),
     ) {
         let (mut entry, _) = apply(&assignments);
-        // NAT to an address of the other family is refused.
+        // An entry with a NAT address of the other family cannot be written.
         entry.unset(attr::SNAT_IPV6).unset(attr::DNAT_IPV6);
         // The library writes complete tuples, whatever is set.
         let layer4 = match protocol {

@@ -1,4 +1,4 @@
-//! Conntrack objects: tuples, NAT, copies, and what is refused.
+//! Conntrack objects: tuples, NAT, copies, and errors.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};

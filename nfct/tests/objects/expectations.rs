@@ -223,13 +223,13 @@ fn no_damaged_message_reaches_the_librarys_parser_unchecked() {
     // The library aborts the process, or reads past the message, when lengths are wrong.
     let (mut read, mut refused) = (0, 0);
     for sample in samples() {
-        let whole = sample.to_message();
-        for end in 0..whole.len() {
-            assert!(Expect::parse(&whole[..end]).is_err(), "cut at {end}");
+        let complete = sample.to_message();
+        for end in 0..complete.len() {
+            assert!(Expect::parse(&complete[..end]).is_err(), "truncated at {end}");
         }
-        for at in 0..whole.len() {
+        for at in 0..complete.len() {
             for value in [0, 1, 3, 4, 0x7f, 0x80, 0xff] {
-                let mut bytes = whole.clone();
+                let mut bytes = complete.clone();
                 bytes[at] = value;
                 match Expect::parse(&bytes) {
                     Ok(expect) => read += usize::from(expect.to_expectation().is_some()),

@@ -96,7 +96,7 @@ proptest! {
             let is_it = |node: &roxmltree::Node<'_, '_>| node.attribute("direction") == Some(direction);
             document.descendants().find(is_it).unwrap()
         };
-        let said = |within: roxmltree::Node<'_, '_>, tag: &str| {
+        let text_of = |within: roxmltree::Node<'_, '_>, tag: &str| {
             let node = within.descendants().find(|node| node.has_tag_name(tag));
             node.map(|node| node.text().unwrap_or_default().to_owned())
         };
@@ -111,23 +111,23 @@ proptest! {
             };
             prop_assert_eq!(protonum("layer3"), if v6 { 10 } else { 2 });
             prop_assert_eq!(Protocol::from(protonum("layer4")), tuple.protocol);
-            prop_assert_eq!(said(meta, "src").unwrap().parse::<IpAddr>(), Ok(tuple.src));
-            prop_assert_eq!(said(meta, "dst").unwrap().parse::<IpAddr>(), Ok(tuple.dst));
+            prop_assert_eq!(text_of(meta, "src").unwrap().parse::<IpAddr>(), Ok(tuple.src));
+            prop_assert_eq!(text_of(meta, "dst").unwrap().parse::<IpAddr>(), Ok(tuple.dst));
             match tuple.layer4 {
                 Layer4::Ports { src, dst } => {
-                    prop_assert_eq!(said(meta, "sport"), Some(src.to_string()));
-                    prop_assert_eq!(said(meta, "dport"), Some(dst.to_string()));
+                    prop_assert_eq!(text_of(meta, "sport"), Some(src.to_string()));
+                    prop_assert_eq!(text_of(meta, "dport"), Some(dst.to_string()));
                 }
                 Layer4::Keys { src, dst } => {
-                    prop_assert_eq!(said(meta, "srckey"), Some(format!("{src:#x}")));
-                    prop_assert_eq!(said(meta, "dstkey"), Some(format!("{dst:#x}")));
+                    prop_assert_eq!(text_of(meta, "srckey"), Some(format!("{src:#x}")));
+                    prop_assert_eq!(text_of(meta, "dstkey"), Some(format!("{dst:#x}")));
                 }
-                _ => prop_assert_eq!(said(meta, "sport"), None),
+                _ => prop_assert_eq!(text_of(meta, "sport"), None),
             }
             let Counters { packets, bytes } = counters.unwrap();
-            prop_assert_eq!(said(meta, "packets"), Some(packets.to_string()));
-            prop_assert_eq!(said(meta, "bytes"), Some(bytes.to_string()));
-            prop_assert_eq!(said(meta, "zone"), own_zone.map(|zone| zone.to_string()));
+            prop_assert_eq!(text_of(meta, "packets"), Some(packets.to_string()));
+            prop_assert_eq!(text_of(meta, "bytes"), Some(bytes.to_string()));
+            prop_assert_eq!(text_of(meta, "zone"), own_zone.map(|zone| zone.to_string()));
         }
         let rest = meta("independent");
         let by_name = |name: Option<&'static str>| name.unwrap_or("NONE");
@@ -139,30 +139,30 @@ proptest! {
         };
         // In XML, but not in text, the library uses the names of TCP's states for all protocols.
         let tcp_name = own_name.map(|_| by_name(TcpState::from(state).name()).to_owned());
-        let xml_name = said(rest, "state");
+        let xml_name = text_of(rest, "state");
         prop_assert!(xml_name == own_name.map(str::to_owned) || xml_name == tcp_name, "{}", text);
         let plain = entry.print(&Output::plain()).unwrap();
         if let Some(name) = own_name {
             prop_assert_eq!(plain.split_whitespace().nth(3), Some(name));
         }
-        let number = |tag: &str| said(rest, tag).and_then(|text| text.parse::<u64>().ok());
+        let number = |tag: &str| text_of(rest, tag).and_then(|text| text.parse::<u64>().ok());
         prop_assert_eq!(number("timeout"), entry.timeout().map(|timeout| timeout.as_secs()));
         prop_assert_eq!(number("mark"), entry.mark().map(u64::from));
         prop_assert_eq!(number("secmark"), entry.get(attr::SECMARK).map(u64::from));
         prop_assert_eq!(number("zone"), entry.zone().map(u64::from));
         prop_assert_eq!(number("use"), entry.get(attr::USE).map(u64::from));
         prop_assert_eq!(number("id"), entry.id().map(u64::from));
-        prop_assert_eq!(said(rest, "secctx"), entry.security_context());
+        prop_assert_eq!(text_of(rest, "secctx"), entry.security_context());
         let nanoseconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
         prop_assert_eq!(number("start").map(u128::from), entry.started().map(nanoseconds));
         prop_assert_eq!(number("stop").map(u128::from), entry.stopped().map(nanoseconds));
         let status = entry.status().unwrap();
-        prop_assert_eq!(said(rest, "assured").is_some(), status.is_assured());
-        prop_assert_eq!(said(rest, "unreplied").is_some(), !status.has_seen_reply());
+        prop_assert_eq!(text_of(rest, "assured").is_some(), status.is_assured());
+        prop_assert_eq!(text_of(rest, "unreplied").is_some(), !status.has_seen_reply());
         let named = |node: &roxmltree::Node<'_, '_>| node.has_tag_name("label");
         let named = rest.descendants().filter(named).map(|node| map.bit(node.text().unwrap()).unwrap());
         prop_assert!(named.eq(bits), "{}", text);
-        prop_assert_eq!(said(document.root(), "helper"), entry.helper());
+        prop_assert_eq!(text_of(document.root(), "helper"), entry.helper());
     }
 }
 
@@ -185,9 +185,9 @@ fn text_of_any_length_is_complete() {
         labels.set(bit).unwrap();
         entry.set_labels(labels.clone());
         let text = entry.print(&Output::plain().labels(&map)).unwrap();
-        let said = text.split_once("labels=").unwrap().1;
+        let listed = text.split_once("labels=").unwrap().1;
         assert!(
-            said.split(',').map(str::trim_end).eq((0..=bit).map(|bit| name(bit).trim_end().to_owned())),
+            listed.split(',').map(str::trim_end).eq((0..=bit).map(|bit| name(bit).trim_end().to_owned())),
             "{text}"
         );
         let text = entry.print(&Output::xml().labels(&map)).unwrap();

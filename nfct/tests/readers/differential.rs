@@ -15,18 +15,18 @@ const HEAD: usize = 20;
 pub enum Verdict {
     /// Both agree.
     Same,
-    /// Both refused, or ours did because the entry is not complete.
+    /// Both rejected the message, or ours did because the entry is incomplete.
     Refused,
-    /// The library refused an attribute that ours does not read.
+    /// The library rejected an attribute that ours does not read.
     LibraryRefused,
     /// The message has attributes that exclude each other, of which each reader uses a different one.
     Ambiguous,
 }
 
-/// Compares what both readers make of the first message of `bytes`.
+/// Compares the results of both readers for the first message of `bytes`.
 ///
 /// # Panics
-/// When they differ.
+/// If they differ.
 pub fn compare(bytes: &[u8]) -> Verdict {
     // None of this may panic, on any message.
     for message in Messages::new(bytes).flatten() {
@@ -38,7 +38,7 @@ pub fn compare(bytes: &[u8]) -> Verdict {
         return Verdict::Refused;
     };
     let ours = message.flow();
-    // The library takes the family from the message, ours from the addresses.
+    // The library uses the family of the message, ours the addresses.
     let mut bytes = message.as_bytes().to_vec();
     if let (Ok(flow), true) = (&ours, bytes.len() > FAMILY) {
         bytes[FAMILY] = if flow.original.src.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 } as u8;
@@ -59,8 +59,8 @@ pub fn compare(bytes: &[u8]) -> Verdict {
         }
         (Ok(_), Err(_)) => Verdict::LibraryRefused,
         (Err(Malformed::NoTuple | Malformed::Tuple(_)), Ok(theirs)) => {
-            let whole = theirs.original().zip(theirs.reply());
-            assert_eq!(whole, None, "ours finds no complete tuples");
+            let complete = theirs.original().zip(theirs.reply());
+            assert_eq!(complete, None, "ours finds no complete tuples");
             Verdict::Refused
         }
         (Err(error), Ok(_)) => panic!("the library reads it, ours does not: {error}"),
@@ -70,7 +70,7 @@ pub fn compare(bytes: &[u8]) -> Verdict {
 
 fn assert_same(ours: &Flow, theirs: &Conntrack) {
     assert_eq!(theirs.original(), Some(ours.original));
-    // The library keeps one set of ICMP details, those of the original direction.
+    // The library has only the ICMP details of the original direction.
     let without_icmp = |tuple: Tuple| match tuple.protocol {
         Protocol::Icmp | Protocol::Icmpv6 => Tuple { layer4: Layer4::None, ..tuple },
         _ => tuple,
@@ -87,9 +87,9 @@ fn assert_same(ours: &Flow, theirs: &Conntrack) {
     assert_eq!(theirs.counters(Direction::Reply), ours.counters_reply);
 }
 
-/// Whether a tuple holds addresses of both families, or details of another kind of protocol than its own,
-/// or an entry the states of several protocols: the library keeps these in the same memory. Also whether
-/// there are counters of 32 bits, which the kernel's header calls unused and only the library reads.
+/// Whether a tuple has addresses of both families or details of another protocol, or an entry has the states
+/// of several protocols: the library stores these in the same memory. Also whether there are 32-bit
+/// counters, which are unused according to the kernel's header and which only the library reads.
 fn is_ambiguous(message: &[u8]) -> bool {
     const TUPLES: [u16; 2] = [1, 2];
     const PROTOCOL_INFO: u16 = 4;

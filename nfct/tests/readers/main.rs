@@ -112,8 +112,8 @@ fn attributes() -> impl Strategy<Value = Vec<u8>> {
 
 /// The number of cases: `PROPTEST_CASES`, for a slow checker, or `usual`.
 fn cases(usual: u32) -> ProptestConfig {
-    let said = std::env::var("PROPTEST_CASES").ok().and_then(|number| number.parse().ok());
-    ProptestConfig::with_cases(said.unwrap_or(usual))
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|number| number.parse().ok());
+    ProptestConfig::with_cases(cases.unwrap_or(usual))
 }
 
 proptest! {

@@ -1,5 +1,5 @@
-//! How the values of attributes lie in the library's object: one module for each kind, with `read` and
-//! `write`.
+//! How the library's object stores the values of attributes: one module for each kind of value, with
+//! `read` and `write`.
 //!
 //! The C getters and setters trust the caller to pass the right width. Here the width is fixed next to the
 //! type, and `table` names the kind of each attribute.
@@ -15,7 +15,7 @@ use crate::conntrack::object::{Conntrack, ConntrackRef};
 use crate::error::Error;
 use crate::labels::Labels;
 
-/// The library has room for 16 bytes of a helper's name, including the zero byte at its end.
+/// The library stores 16 bytes of a helper's name, including the zero byte at its end.
 const LONGEST_NAME: usize = sys::NFCT_HELPER_NAME_MAX as usize - 1;
 
 /// A kind that the library hands over by value.
@@ -166,7 +166,7 @@ pub(super) mod labels {
     }
 
     pub(crate) fn write(entry: &mut Conntrack, number: u32, value: Labels) -> Result<(), Error> {
-        // SAFETY: a bitmask that nobody else frees: the object takes it over and frees the one that it had.
+        // SAFETY: a bitmask that nothing else frees: the object takes it over and frees the one that it had.
         unsafe { entry.set_pointer(number, value.into_raw().as_ptr().cast()) };
         Ok(())
     }

@@ -61,7 +61,7 @@ pub struct Group<T> {
     name: &'static str,
     read: fn(&ConntrackRef, u32) -> Option<T>,
     write: Option<fn(&mut Conntrack, u32, T)>,
-    /// The protocol that must be set first: without it the library marks the group as set, but drops
+    /// The protocol that must be set first. Without it the library marks the group as set, but discards
     /// the value.
     needs: Option<Id>,
     /// The attributes that it sets.
@@ -199,7 +199,7 @@ impl ConntrackRef {
     /// # Ok::<(), nfct::Error>(())
     /// ```
     pub fn is_group_set<T>(&self, group: Group<T>) -> bool {
-        // SAFETY: a live object; a group past the library's last is refused.
+        // SAFETY: a live object; the library rejects a number past its last group.
         unsafe { sys::nfct_attr_grp_is_set(self.as_ptr(), group.number) > 0 }
     }
 }
@@ -217,8 +217,8 @@ impl Conntrack {
     /// ```
     ///
     /// # Errors
-    /// [`Error::ReadOnly`] for what only the kernel sets; [`Error::Invalid`] for ports while the transport
-    /// protocol is not set: the library would mark them as set without a value.
+    /// [`Error::ReadOnly`] for a group that only the kernel sets; [`Error::Invalid`] for ports if the
+    /// transport protocol is not set: the library would mark them as set without a value.
     pub fn set_group<T>(&mut self, group: Group<T>, value: T) -> Result<&mut Self, Error> {
         let write = group.write.ok_or(Error::ReadOnly { attribute: group.name })?;
         if group.needs.is_some_and(|id| !self.has(id.number())) {
@@ -229,11 +229,11 @@ impl Conntrack {
             });
         }
         for id in group.members {
-            self.make_room_for(id.number());
+            self.unset_overlapping(id.number());
         }
         write(self, group.number, value);
         for id in group.members {
-            self.settle(id.number());
+            self.refresh_derived(id.number());
         }
         Ok(self)
     }
@@ -246,7 +246,7 @@ impl Conntrack {
     /// # Ok::<(), nfct::Error>(())
     /// ```
     pub fn unset_group<T>(&mut self, group: Group<T>) -> &mut Self {
-        // SAFETY: a live object that is borrowed for writing; an unknown group is refused.
+        // SAFETY: a live object that is borrowed for writing; the library rejects an unknown group.
         unsafe { sys::nfct_attr_grp_unset(self.as_ptr(), group.number) };
         self
     }
@@ -256,7 +256,7 @@ impl Conntrack {
 fn fetch<G: Default>(entry: &ConntrackRef, group: u32) -> Option<G> {
     let mut value = G::default();
     let into = (&raw mut value).cast::<c_void>();
-    // SAFETY: a live object, and room for the struct that the header names for the group.
+    // SAFETY: a live object, and memory for the struct that the header names for the group.
     let result = unsafe { sys::nfct_get_attr_grp(entry.as_ptr(), group, into) };
     (result == 0).then_some(value)
 }
@@ -324,7 +324,7 @@ fn read_counters(entry: &ConntrackRef, group: u32) -> Option<Counters> {
     Some(Counters { packets, bytes })
 }
 
-/// The library returns 16 bytes for both families: the tuple's network protocol says how many count.
+/// The library returns 16 bytes for both families: the tuple's network protocol determines how many count.
 fn read_address(entry: &ConntrackRef, group: u32) -> Option<IpAddr> {
     let words = fetch::<[u32; 4]>(entry, group)?;
     let original = group == sys::ATTR_GRP_ORIG_ADDR_SRC || group == sys::ATTR_GRP_ORIG_ADDR_DST;

@@ -2,8 +2,8 @@
 //!
 //! An attribute is a constant here, named as in the C header without `ATTR_`. Its type parameter is what
 //! [`get`](crate::ConntrackRef::get) returns and [`set`](crate::Conntrack::set) takes, so no value of a
-//! wrong type or size can be passed. `table` has the constants, `codec` how their values lie in the
-//! object, `group` those that are set and read together.
+//! wrong type or size can be passed. `table` has the constants, `codec` reads and writes their
+//! values, `group` has the attributes that are set and read together.
 //!
 //! ```
 //! use nfct::{Conntrack, TcpState, attr};

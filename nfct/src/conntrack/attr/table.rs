@@ -250,7 +250,7 @@ attributes! {
     settable SNAT_PORT = sys::ATTR_SNAT_PORT, u16, port, "40000";
     /// Port that the destination of a new entry is translated to, host byte order.
     settable DNAT_PORT = sys::ATTR_DNAT_PORT, u16, port, "40000";
-    /// How long the kernel keeps the idle entry, in whole seconds; capped at what 32 bits hold.
+    /// How long the kernel keeps the idle entry, in whole seconds, at most `u32::MAX`.
     settable TIMEOUT = sys::ATTR_TIMEOUT, Duration, seconds, "Duration::from_secs(300)";
     /// The connection mark.
     settable MARK = sys::ATTR_MARK, u32, u32, "7";

@@ -12,7 +12,7 @@ fn header() -> sys::nlmsghdr {
 
 type Closure<'a, S> = &'a mut dyn FnMut(&Message<'_>, EventKind, &<S as Subsystem>::Object) -> Next;
 
-/// The trampoline's verdict, and whether it has kept a panic.
+/// The trampoline's verdict, and whether it has caught a panic.
 fn call<S: Subsystem>(callback: Closure<'_, S>, stop: Stop, object: *mut S::Raw) -> (c_int, bool) {
     let mut state = CallbackState::new(callback, stop);
     let header = header();
@@ -43,11 +43,11 @@ pub(crate) fn a_panic_stays_on_the_rust_side<S: Subsystem>(object: *mut S::Raw) 
     // SAFETY: a live header, object and state.
     let verdict = unsafe { trampoline::<S>(&header, sys::NFCT_T_NEW, object, (&raw mut state).cast()) };
     assert_eq!(verdict, STOP);
-    let outcome = catch_unwind(AssertUnwindSafe(|| state.finish(0)));
-    assert_eq!(outcome.unwrap_err().downcast_ref(), Some(&"in the callback"));
+    let result = catch_unwind(AssertUnwindSafe(|| state.finish(0)));
+    assert_eq!(result.unwrap_err().downcast_ref(), Some(&"in the callback"));
 }
 
-/// A stop is no failure of the C function; any other result is passed on.
+/// A stop is not a failure of the C function. Any other result is returned unchanged.
 pub(crate) fn a_stop_is_no_failure<S: Subsystem>(object: *mut S::Raw) {
     for (next, result) in [(Next::Continue, -1), (Next::Stop, 0)] {
         let mut callback = |_: &Message<'_>, _: EventKind, _: &S::Object| next;
