@@ -1,9 +1,9 @@
-//! Holds the bindings that come with the crate against those that bindgen makes
+//! Compares the bindings that come with the crate with those that bindgen makes
 //! from this system's headers.
 //!
 //! They are made on Debian 12, where they must be equal, and in CI everywhere.
 //! Other systems have later headers with more constants: there, what both have
-//! must be equal. `make bindings` makes the file anew.
+//! must be equal. `make bindings` updates the file.
 #![forbid(unsafe_code)]
 // With the feature, the build copies the file that is under test.
 #![cfg(not(feature = "prebuilt-bindings"))]
