@@ -12,14 +12,14 @@ PACKAGES := libnetfilter-conntrack-dev libclang-dev pkg-config build-essential \
 SCRIPTS := demo/run.sh .ci/run tests/openapi/run.sh tests/sanitize/run.sh debian/vendor.sh tests/packages/lint.sh \
 	tests/packages/run.sh tests/crates/run.sh
 
-# All tests use this selection of packages and features, also in tests/openapi and tests/sanitize: with another one
-# cargo builds the dependencies again. Not --all-features: with nfct's prebuilt-bindings nothing would use bindgen.
+# All tests use this selection of packages and features, also in tests/openapi and tests/sanitize: with another
+# selection cargo builds the dependencies again. Not --all-features: with nfct's prebuilt-bindings nothing uses bindgen.
 CARGO_TEST = cargo test --workspace --features nfct/serde,nfct/tokio --locked
 
-# The name of a step of `make test`, with the time: what takes long can be seen.
+# Prints the time and the name of a step of `make test`, to show which steps take long.
 STEP = @printf '\n%s make test: %s\n' "$$(date +%T)"
 
-# The tests need root: cargo builds as the user, and starts what it has built through sudo.
+# The tests need root: cargo builds as the user and starts the programs through sudo.
 define AS_ROOT
 if [ -n "$(SUDO)" ] && command -v sudo >/dev/null; then \
 	host=$$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_'); \

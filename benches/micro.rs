@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use divan::{Bencher, black_box};
 use nfct::wire::{Messages, write_event};
-use nfct::{Event, EventKind, Flow, Layer4, Protocol, Status, Tuple};
+use nfct::{Event, EventKind, Flow, Layer4, Status, Tuple};
 use pynatconnd::clock::Stamp;
 use pynatconnd::config::{Config, Key};
 use pynatconnd::filter::Filter;
@@ -56,19 +56,12 @@ const DEL_DELAY: Duration = Duration::from_secs(10);
 fn flow(number: u32) -> Flow {
     let address =
         |first: [u8; 4], behind: u32| IpAddr::V4((u32::from(Ipv4Addr::from(first)) + behind).into());
-    let server = address([198, 51, 100, 1], 0);
-    let tuple = |src, src_port, dst, dst_port| Tuple {
-        src,
-        dst,
-        protocol: Protocol::Tcp,
-        layer4: Layer4::Ports { src: src_port, dst: dst_port },
-        zone: 0,
-    };
+    let server = (Ipv4Addr::new(198, 51, 100, 1), 443);
     let inside_port = 20_000 + (number % 100) as u16;
     let nat_port = 1024 + (number % PORTS) as u16;
     let mut flow = Flow::new(
-        tuple(address([10, 0, 0, 1], number / 100), inside_port, server, 443),
-        tuple(server, 443, address([100, 65, 0, 1], number / PORTS), nat_port),
+        Tuple::tcp((address([10, 0, 0, 1], number / 100), inside_port), server),
+        Tuple::tcp(server, (address([100, 65, 0, 1], number / PORTS), nat_port)),
     );
     flow.id = number.wrapping_mul(2_654_435_761);
     flow.status = Status(2 | 4 | 8);

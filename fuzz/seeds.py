@@ -1,4 +1,4 @@
-"""Puts the kernel's own messages into the corpus, for the fuzzer to begin with."""
+"""Writes messages from the kernel into the corpus, as the fuzzer's first inputs."""
 
 import pathlib
 

@@ -260,7 +260,7 @@ struct Run<'a> {
     hosts: Mutex<HashMap<(Protocol, u16), Vec<SocketAddr>>>,
     /// Lookups by port after a connection's end that found another connection, which must be a later one.
     later: Mutex<Vec<(Known, SocketAddr)>>,
-    /// Tells each client that its connection is closed and its public port is free.
+    /// Notifies each client that its connection is closed and its public port is free.
     done: Vec<mpsc::Sender<()>>,
     /// Connections to look up again after `del_delay`.
     ended: mpsc::Sender<(Known, Instant)>,

@@ -177,7 +177,7 @@ fn burst(netlink: &str) {
     let allowed =
         lab.gateway().read_sysctl("net.netfilter.nf_conntrack_max").expect("connection tracking is on");
     let allowed: u32 = allowed.parse().expect("a number");
-    // Leave room for the other connections of this machine.
+    // Leave entries for the other connections of this machine.
     let number = BURST.min(allowed / 4 * 3);
     let note = if number < BURST { " (nf_conntrack_max allows no more)" } else { "" };
 
@@ -347,7 +347,7 @@ fn connections_that_ended_without_a_destroy_event_are_not_reported_as_live() {
         let from = connection.client.local_addr().expect("it is connected");
         remove(&mut query, &flows::tuple(Protocol::Tcp, from, server.address()));
     }
-    let said = live(&mut client);
+    let still_live = live(&mut client);
     let (mut wrong, mut absent) = (0, 0);
     for (index, port) in ports.iter().enumerate() {
         match (index < 100, live_by_port(&mut client, *port)) {
@@ -355,7 +355,7 @@ fn connections_that_ended_without_a_destroy_event_are_not_reported_as_live() {
             (false, 404) => absent += 1,
             _ => {}
         }
-        // It is found as what it is: closed a moment ago. So does the legacy interface.
+        // /v1 reports it as just closed, and the legacy route still finds it.
         if index < 100 {
             let answer = client.get(&format!("/v1/lookup?nat_port={port}"));
             assert_eq!(answer.json()["matches"][0]["state"], "closed", "{}", answer.text());
@@ -363,10 +363,10 @@ fn connections_that_ended_without_a_destroy_event_are_not_reported_as_live() {
         }
     }
     println!(
-        "ended without a DESTROY event: 100 of {CONNECTIONS} ({said} still in the table as live): {wrong} answered as \
+        "ended without a DESTROY event: 100 of {CONNECTIONS} ({still_live} still in the table as live): {wrong} answered as \
          live, {absent} of the others absent"
     );
-    assert_eq!((said, wrong, absent), (usize::from(CONNECTIONS), 0, 0), "or the kernel reported them");
+    assert_eq!((still_live, wrong, absent), (usize::from(CONNECTIONS), 0, 0), "or the kernel reported them");
 
     // Without a lookup, the sweep closes them.
     for connection in &old[100..] {

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nfct::wire::write_event;
-use nfct::{Conntrack, Event, EventKind, Family, Flow, Layer4, Protocol, Query, Status, Tuple};
+use nfct::{Conntrack, Event, EventKind, Family, Flow, Query, Status, Tuple};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
@@ -70,16 +70,9 @@ impl Connections {
         let count = u32::from(self.ports.end - self.ports.start);
         let nat_port = self.ports.start + (number % count) as u16;
         let src_port = 20_000 + (number % A_HOST) as u16;
-        let tuple = |src, src_port, dst, dst_port| Tuple {
-            src,
-            dst,
-            protocol: Protocol::Tcp,
-            layer4: Layer4::Ports { src: src_port, dst: dst_port },
-            zone: 0,
-        };
         let inside = behind(self.inside, number / A_HOST);
         let public = behind(self.public, number / count);
-        (tuple(inside, src_port, SERVER.into(), 443), tuple(SERVER.into(), 443, public, nat_port))
+        (Tuple::tcp((inside, src_port), (SERVER, 443)), Tuple::tcp((SERVER, 443), (public, nat_port)))
     }
 }
 

@@ -12,7 +12,7 @@
 //! `rows` has the measurements, `bench` what they share, `load` the load, `meter` the instruments, `peers` and `web`
 //! what the daemon is compared with, `machine` the machine, `report` the table.
 
-#![allow(unreachable_pub, reason = "a program of modules: pub is for its other modules")]
+#![allow(unreachable_pub, reason = "in a program, pub is for its other modules")]
 
 mod bench;
 mod load;

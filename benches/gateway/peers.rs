@@ -27,9 +27,9 @@ const RECEIVE_BUFFER: usize = 64 << 20;
 pub enum Peer {
     /// Receives events with `recvmmsg` without parsing them.
     Events,
-    /// Receives a dump of the whole table and parses only its end.
+    /// Receives a dump of the complete table and parses only its end.
     Dump,
-    /// Reads a dump of the whole table into nfct's values. This is not a peer but nfct's side of a row.
+    /// Reads a dump of the complete table into nfct's values. This is not a peer but nfct's side of a row.
     Flows,
 }
 
@@ -78,16 +78,16 @@ fn open(groups: u32) -> nix::Result<OwnedFd> {
 /// Receives until it is killed.
 fn take_events() -> nix::Result<()> {
     const BATCH: usize = 64;
-    const ROOM: usize = 8192;
+    const BUFFER_SIZE: usize = 8192;
     let socket = open(GROUPS)?;
     setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER)?;
-    let mut memory = vec![0; BATCH * ROOM];
+    let mut memory = vec![0; BATCH * BUFFER_SIZE];
     let mut headers = MultiHeaders::<()>::preallocate(BATCH, None);
     loop {
-        let mut chunks = memory.chunks_mut(ROOM);
-        let mut rooms: [[IoSliceMut<'_>; 1]; BATCH] =
+        let mut chunks = memory.chunks_mut(BUFFER_SIZE);
+        let mut buffers: [[IoSliceMut<'_>; 1]; BATCH] =
             std::array::from_fn(|_| [IoSliceMut::new(chunks.next().unwrap_or_default())]);
-        match recvmmsg(socket.as_raw_fd(), &mut headers, rooms.iter_mut(), MsgFlags::MSG_WAITFORONE, None) {
+        match recvmmsg(socket.as_raw_fd(), &mut headers, buffers.iter_mut(), MsgFlags::MSG_WAITFORONE, None) {
             Ok(_) | Err(Errno::ENOBUFS | Errno::EINTR) => {}
             Err(error) => return Err(error),
         }

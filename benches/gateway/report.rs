@@ -151,10 +151,11 @@ fn show(value: f64, unit: &str) -> String {
         _ => 3,
     };
     let plain = format!("{value:.digits$}");
-    let (whole, rest) = plain.split_once('.').map_or((plain.as_str(), ""), |(whole, rest)| (whole, rest));
+    let (integer, rest) =
+        plain.split_once('.').map_or((plain.as_str(), ""), |(integer, rest)| (integer, rest));
     let mut grouped = String::new();
-    for (at, digit) in whole.chars().enumerate() {
-        if at > 0 && (whole.len() - at) % 3 == 0 && digit.is_ascii_digit() && !grouped.ends_with('-') {
+    for (at, digit) in integer.chars().enumerate() {
+        if at > 0 && (integer.len() - at) % 3 == 0 && digit.is_ascii_digit() && !grouped.ends_with('-') {
             grouped.push(',');
         }
         grouped.push(digit);

@@ -42,7 +42,7 @@ impl Nginx {
         );
         fs::write(&path, config).expect("the directory belongs to this user");
         let command = netns.command("nginx").arg("-c").arg(&path).stdin(Stdio::null());
-        let child = command.spawn().map_err(|error| format!("nginx can't be started: {error}"))?;
+        let child = command.spawn().map_err(|error| format!("nginx cannot be started: {error}"))?;
         let nginx = Self { child, _directory: directory };
         lab::wait_until("nginx answers", || lab::http::Client::try_connect(netns, nginx.address()).is_ok());
         Ok(nginx)
@@ -120,14 +120,14 @@ pub fn wrk(
         .arg(&script)
         .arg(format!("http://{address}"))
         .args(["--".to_owned(), ports.start.to_string(), (ports.end - 1).to_string()]);
-    let output = command.output().map_err(|error| format!("wrk can't be started: {error}"))?;
+    let output = command.output().map_err(|error| format!("wrk cannot be started: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let complaint = String::from_utf8_lossy(&output.stderr);
     let line = text.lines().find(|line| line.starts_with('{'));
-    let line = line.ok_or_else(|| format!("wrk said nothing: {text}{complaint}"))?;
-    let said: Value = serde_json::from_str(line).map_err(|error| format!("{error} in {line:?}"))?;
-    let number = |name: &str| said[name].as_f64().unwrap_or(f64::NAN);
-    assert_eq!(said["errors"], 0, "http://{address}: every answer is a hit");
+    let line = line.ok_or_else(|| format!("wrk printed no result: {text}{complaint}"))?;
+    let result: Value = serde_json::from_str(line).map_err(|error| format!("{error} in {line:?}"))?;
+    let number = |name: &str| result[name].as_f64().unwrap_or(f64::NAN);
+    assert_eq!(result["errors"], 0, "http://{address}: every answer is a hit");
     Ok(Served {
         rate: number("answers") * 1e6 / number("micros"),
         median: number("p50") / 1e3,

@@ -1,4 +1,4 @@
-//! Our reader of conntrack messages and the C library's say the same of any bytes.
+//! nfct's reader of conntrack messages and the C library's parser must agree on any bytes.
 #![no_main]
 
 #[path = "../../nfct/tests/readers/differential.rs"]

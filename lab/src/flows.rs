@@ -24,11 +24,10 @@ pub fn tuple(protocol: Protocol, src: SocketAddr, dst: SocketAddr) -> Tuple {
 
 /// An entry like the kernel's for an established connection.
 pub fn entry(original: &Tuple, reply: &Tuple) -> Conntrack {
-    /// CONFIRMED, ASSURED and SEEN_REPLY.
-    const STATUS: Status = Status(8 | 4 | 2);
     const ESTABLISHED: u8 = 3;
     let mut entry = Conntrack::new().expect("memory is available");
-    entry.set_tuples(original, reply).unwrap().set_timeout(Duration::from_secs(3000)).set_status(STATUS);
+    entry.set_tuples(original, reply).unwrap().set_timeout(Duration::from_secs(3000));
+    entry.set_status(Status::CONFIRMED | Status::ASSURED | Status::SEEN_REPLY);
     if original.protocol == Protocol::Tcp {
         entry.set_tcp_state(ESTABLISHED);
     }
@@ -43,18 +42,8 @@ pub fn create(query: &mut Query, (original, reply): &(Tuple, Tuple)) {
 /// Deletes the entry with this original tuple. Returns whether it existed.
 pub fn remove(query: &mut Query, original: &Tuple) -> bool {
     let mut named = Conntrack::new().expect("memory is available");
-    named.set_tuples(original, &reversed(original)).unwrap();
+    named.set_tuples(original, &original.reversed()).unwrap();
     query.delete(&named).unwrap_or_else(|error| panic!("{original}: {error}"))
-}
-
-/// The tuple of the other direction, without NAT.
-pub fn reversed(tuple: &Tuple) -> Tuple {
-    let layer4 = match tuple.layer4 {
-        Layer4::Ports { src, dst } => Layer4::Ports { src: dst, dst: src },
-        Layer4::Keys { src, dst } => Layer4::Keys { src: dst, dst: src },
-        other => other,
-    };
-    Tuple { src: tuple.dst, dst: tuple.src, layer4, ..*tuple }
 }
 
 /// One lifetime of a connection with ports, as both the kernel and the daemon report it.

@@ -44,21 +44,21 @@ pub struct LabBuilder {
 impl LabBuilder {
     /// The number of the client's addresses, from 192.168.7.2 (and fd00:7::2) upwards.
     pub fn clients(mut self, number: u8) -> Self {
-        assert!((1..=253).contains(&number), "192.168.7.0/24 has room for 1 to 253 clients");
+        assert!((1..=253).contains(&number), "192.168.7.0/24 has 253 client addresses, found {number}");
         self.clients = number;
         self
     }
 
     /// The number of the gateway's public addresses, from 100.64.2.1 upwards. Masquerading uses the first.
     pub fn public_addresses(mut self, number: u8) -> Self {
-        assert!((1..=254).contains(&number), "100.64.2.0/24 has room for 1 to 254 addresses");
+        assert!((1..=254).contains(&number), "100.64.2.0/24 has 254 addresses, found {number}");
         self.publics = number;
         self
     }
 
     /// The number of the server's addresses, from 198.51.100.1 upwards.
     pub fn servers(mut self, number: u8) -> Self {
-        assert!((1..=254).contains(&number), "198.51.100.0/24 has room for 1 to 254 addresses");
+        assert!((1..=254).contains(&number), "198.51.100.0/24 has 254 addresses, found {number}");
         self.servers = number;
         self
     }

@@ -53,7 +53,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects from a namespace; panics when the server can't be reached.
+    /// Connects from a namespace; panics when the server cannot be reached.
     pub fn connect(netns: &Netns, address: SocketAddr) -> Self {
         Self::try_connect(netns, address)
             .unwrap_or_else(|error| panic!("cannot reach http://{address}: {error}"))
@@ -303,9 +303,9 @@ impl Read for Chunked {
         if self.left == 0 && self.state != ChunkState::Ended {
             self.next_chunk()?;
         }
-        let room = buffer.len().min(self.left);
-        let read = self.client.stream.read(&mut buffer[..room])?;
-        if read == 0 && room > 0 {
+        let limit = buffer.len().min(self.left);
+        let read = self.client.stream.read(&mut buffer[..limit])?;
+        if read == 0 && limit > 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
         self.left -= read;

@@ -7,15 +7,15 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::netns::run;
 
-/// Runs `test` on a thread in a fresh network namespace, which ends with it. Without root it says so and does
+/// Runs `test` on a thread in a fresh network namespace, which ends with it. Without root it prints that it was skipped and does
 /// nothing; in CI it panics.
 pub fn in_fresh_namespace(test: impl FnOnce() + Send + 'static) {
     let result = thread::spawn(move || match unshare(CloneFlags::CLONE_NEWNET) {
         Ok(()) => test(),
         Err(error) if std::env::var_os("CI").is_none() => {
-            eprintln!("skipped: needs root to make a network namespace: {error}");
+            eprintln!("skipped: needs root to create a network namespace: {error}");
         }
-        Err(error) => panic!("CI must be able to make a network namespace: {error}"),
+        Err(error) => panic!("CI must be able to create a network namespace: {error}"),
     });
     if let Err(panic) = result.join() {
         std::panic::resume_unwind(panic);

@@ -15,7 +15,7 @@ pub fn requirements() -> Option<String> {
 
 fn find_lacking() -> Option<String> {
     if !is_root() {
-        return Some("root, to make network namespaces (`make test` asks sudo for it)".to_owned());
+        return Some("root, to create network namespaces (`make test` asks sudo for it)".to_owned());
     }
     for (tool, package) in [("ip", "iproute2"), ("nft", "nftables")] {
         if let Err(error) = netns::run(Command::new(tool).arg("-V"), "") {

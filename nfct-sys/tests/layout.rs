@@ -1,9 +1,9 @@
-//! Holds the bindings against the real headers: a C program made from
+//! Compares the bindings with the real headers: a C program made from
 //! `bindings.rs` prints every constant, enumeration, structure and field as
-//! the C compiler sees them, and each must be what Rust has.
+//! the C compiler sees them, and each must equal the value in Rust.
 //!
 //! bindgen reads the headers with libclang, so its own layout tests repeat
-//! libclang's opinion; here the system's C compiler is asked.
+//! libclang's opinion; here they are compared with the system's C compiler.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,7 +50,7 @@ macro_rules! layouts {
         )+
         facts
     }};
-    (@size struct $name:ident $field:ident) => { size_when_read(|whole: &nfct_sys::$name| &whole.$field) };
+    (@size struct $name:ident $field:ident) => { size_when_read(|item: &nfct_sys::$name| &item.$field) };
     // To read a union's field is unsafe, to write one is not.
     (@size union $name:ident $field:ident) => { size_when_written(|value| nfct_sys::$name { $field: value }) };
 }
@@ -248,8 +248,8 @@ impl Bindings {
     /// The keys that the `layouts!` list must have.
     fn layout_keys(&self) -> impl Iterator<Item = String> {
         self.records.iter().flat_map(|Record { kind, name, fields }| {
-            let whole = format!("{kind} {name}");
-            std::iter::once(whole).chain(fields.iter().map(move |field| format!("field {name}.{field}")))
+            let item = format!("{kind} {name}");
+            std::iter::once(item).chain(fields.iter().map(move |field| format!("field {name}.{field}")))
         })
     }
 }

@@ -73,7 +73,7 @@ fn run_build_script(packages: &Path, settings: &[(&str, &str)]) -> Output {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env("PKG_CONFIG_LIBDIR", packages)
         .env("OUT_DIR", packages)
-        // pkg-config is asked only when these are equal.
+        // The build script runs pkg-config only when these are equal.
         .env("TARGET", "native")
         .env("HOST", "native")
         .env_remove("PKG_CONFIG_PATH")
@@ -97,7 +97,7 @@ fn assert_stops(packages: &Path, settings: &[(&str, &str)], reason: &str) {
     assert!(!packages.join("bindings.rs").exists(), "the build script went on");
 }
 
-/// Returns what the build script tells cargo.
+/// Returns what the build script prints for cargo.
 fn assert_copies_prebuilt(packages: &Path, settings: &[(&str, &str)]) -> String {
     let output = run_build_script(packages, settings);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

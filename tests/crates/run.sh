@@ -110,7 +110,7 @@ without_library=(env "PKG_CONFIG_LIBDIR=$work/empty" PKG_CONFIG_PATH=)
 # ---------------------------------------------------------------- in a clean root
 
 if [[ ${1-} == --clean-root ]]; then
-    ((EUID == 0)) || fail "needs root, for a root of its own"
+    ((EUID == 0)) || fail "needs root, to create a clean root"
     kept=$root/target/package/roots/crates.tar
     clean=$work/root
     in_clean_root() {
@@ -133,7 +133,7 @@ if [[ ${1-} == --clean-root ]]; then
     if [[ ! -e $kept ]]; then
         mkdir -p "${kept%/*}"
         # The C compiler is there for Rust's linker: no headers of the library, no libclang, no pkg-config.
-        quietly "make a root" debootstrap --variant=minbase --include=gcc,libc6-dev bookworm "$clean"
+        quietly "create a root" debootstrap --variant=minbase --include=gcc,libc6-dev bookworm "$clean"
         tar --create --file "$kept.new" --one-file-system -C "$clean" .
         mv "$kept.new" "$kept"
     else
@@ -143,7 +143,7 @@ if [[ ${1-} == --clean-root ]]; then
         fail "the root is not clean"
     ! in_clean_root cargo build --manifest-path "$work/user/Cargo.toml" >"$log" 2>&1 ||
         fail "the root must not have what bindgen needs"
-    grep -q 'nfct-sys needs libnetfilter_conntrack' "$log" || fail "no word of what is missing: $(<"$log")"
+    grep -q 'nfct-sys needs libnetfilter_conntrack' "$log" || fail "the error does not say what is missing: $(<"$log")"
     quietly "document as docs.rs does, in the clean root" in_clean_root env DOCS_RS=1 \
         cargo doc --no-deps --all-features --manifest-path "$work/user/Cargo.toml" -p user -p nfct -p nfct-sys
     test -e "$clean/root/target/doc/nfct/struct.EventStream.html"
@@ -158,7 +158,7 @@ fi
 quietly "build with bindgen" cargo build
 say "$("$user")"
 quietly "build again" cargo build --verbose
-! grep -E '^ *(Compiling|Dirty|Running)' "$log" || fail "the second build has built something"
+! grep -E '^ *(Compiling|Dirty|Running)' "$log" || fail "the second build compiled something"
 grep -q 'Fresh nfct-sys' "$log" || fail "the second build does not name nfct-sys"
 
 # With the feature bindgen is not run again, with a changed header it must be.

@@ -7,8 +7,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use lab::http::Client;
-use lab::{Daemon, Lab, Netns, traffic};
-use nfct::{Conntrack, Layer4, Protocol, Query, Tuple};
+use lab::{Daemon, Lab, Netns, flows, traffic};
+use nfct::{Query, Tuple};
 
 use super::binary::DAEMON;
 
@@ -78,15 +78,10 @@ fn read_greeting(stream: &mut TcpStream) -> SocketAddr {
 
 /// Deletes the entry of a connection, if the kernel has not done so.
 fn delete_entry(lab: &Lab, from: SocketAddr, to: SocketAddr) {
-    let layer4 = Layer4::Ports { src: from.port(), dst: to.port() };
-    let original = Tuple { src: from.ip(), dst: to.ip(), protocol: Protocol::Tcp, layer4, zone: 0 };
     lab.gateway().enter(|| {
         let mut query = Query::open().expect("ctnetlink is available");
-        let Some(flow) = query.get_by_original(&original).expect("the kernel replies") else { return };
-        let mut entry = Conntrack::new().expect("memory is available");
-        entry.set_tuples(&flow.original, &flow.reply).unwrap();
         // False if the connection has already ended by itself.
-        query.delete(&entry).unwrap_or_else(|error| panic!("{original}: {error}"));
+        flows::remove(&mut query, &Tuple::tcp(from, to));
     });
 }
 

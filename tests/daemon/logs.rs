@@ -53,16 +53,15 @@ fn the_start_is_logged_and_traffic_is_not() {
         ("pynatconnd::daemon] ", &format!("listening on http://{}", daemon.addr())),
         ("pynatconnd::tracker] ", "the table equals the kernel's: 3 mappings from "),
     ];
-    let said = daemon.stderr();
-    assert_eq!(said.lines().count(), expected.len(), "{said}");
+    let log = daemon.stderr();
+    assert_eq!(log.lines().count(), expected.len(), "{log}");
     for (place, text) in expected {
-        let line =
-            said.lines().find(|line| line.contains(text)).unwrap_or_else(|| panic!("{text} in {said}"));
+        let line = log.lines().find(|line| line.contains(text)).unwrap_or_else(|| panic!("{text} in {log}"));
         assert!(line.contains(&format!(" INFO  {place}{text}")), "{line}");
     }
     assert!(
-        said.lines().any(|line| line.contains(" kernel entries, read in ") && line.ends_with(" ms")),
-        "{said}"
+        log.lines().any(|line| line.contains(" kernel entries, read in ") && line.ends_with(" ms")),
+        "{log}"
     );
 
     let newer: Vec<_> =
@@ -74,7 +73,7 @@ fn the_start_is_logged_and_traffic_is_not() {
         assert_eq!(client.get(&format!("/nat_port/{}", port + 1000)).status, 404);
     }
     assert_eq!(client.get("/metrics").status, 200);
-    assert_eq!(daemon.stderr(), said, "at this level nothing is said of what goes well");
+    assert_eq!(daemon.stderr(), log, "at this level normal operation is not logged");
     assert_eq!(get(lab.server(), daemon.addr_on(lab.public(0)), "/nat_port/1").status, 403);
     daemon.wait_for_line("refused 198.51.100.1 /nat_port/1: not in ip_acl");
     assert_eq!(daemon.stderr().lines().count(), expected.len() + 1);
@@ -96,7 +95,7 @@ fn at_debug_requests_are_logged_and_events_are_not() {
     let mut client = Client::connect(lab.gateway(), daemon.local_addr());
     assert_eq!(client.get("/nat_port/41019").status, 200);
     daemon.wait_for_line(" requests GET /nat_port/41019");
-    let said = daemon.stderr();
-    assert_eq!(said.lines().count(), before.lines().count() + 1, "{said}");
+    let log = daemon.stderr();
+    assert_eq!(log.lines().count(), before.lines().count() + 1, "{log}");
     drop(open);
 }

@@ -61,11 +61,11 @@ impl ApiDescription {
 
     /// A validator of one of the document's schemas, which checks formats too.
     fn validator(&self, schema: &Value) -> Validator {
-        let mut whole = json!({ "components": self.root["components"] });
-        whole.as_object_mut().unwrap().extend(schema.as_object().expect("a schema").clone());
+        let mut with_components = json!({ "components": self.root["components"] });
+        with_components.as_object_mut().unwrap().extend(schema.as_object().expect("a schema").clone());
         jsonschema::options()
             .should_validate_formats(true)
-            .build(&whole)
+            .build(&with_components)
             .unwrap_or_else(|error| panic!("{error} in the schema {schema}"))
     }
 

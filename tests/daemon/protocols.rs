@@ -57,12 +57,13 @@ fn connections_that_share_a_public_port_are_told_apart_by_the_other_fields() {
     let lab = Lab::builder().clients(3).servers(2).build();
     let daemon = DAEMON.start(lab.gateway(), CONFIG);
     let mut client = LookupClient::of(&lab, &daemon);
-    let (near, far) = (lab.listen(lab.server_at(443)), lab.listen(lab.server_number(1, 443)));
+    let (first_server, second_server) =
+        (lab.listen(lab.server_at(443)), lab.listen(lab.server_number(1, 443)));
     let udp = lab.udp_server(lab.server_at(443));
     let mut open = Vec::new();
     for port in 40_000..40_020 {
-        let first = lab.connect_to(&near, lab.client_at(0, port));
-        let second = lab.connect_to(&far, lab.client_at(1, port));
+        let first = lab.connect_to(&first_server, lab.client_at(0, port));
+        let second = lab.connect_to(&second_server, lab.client_at(1, port));
         let third = lab.udp_client(lab.client_at(2, port));
         let public = (lab.public(0), port).into();
         let peers = [first.peer, second.peer, traffic::udp_exchange(&third, &udp)];

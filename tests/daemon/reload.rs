@@ -67,17 +67,17 @@ impl Bench {
         self.daemon.stderr().matches(text).count()
     }
 
-    /// Puts a configuration into force.
+    /// Reloads with a configuration and waits until it is in force.
     fn reload(&mut self, config: &ConfigParts) {
         self.reload_text(&config.text(), "is in force");
     }
 
     /// Reloads a file and waits for the log line about it.
-    fn reload_text(&mut self, text: &str, said: &str) {
-        let before = self.lines(said);
+    fn reload_text(&mut self, text: &str, expected_text: &str) {
+        let before = self.lines(expected_text);
         self.daemon.rewrite_config(text);
         self.daemon.signal(Signal::SIGHUP);
-        wait_until(&format!("the daemon says: {said}"), || self.lines(said) > before);
+        wait_until(&format!("the daemon logs: {expected_text}"), || self.lines(expected_text) > before);
         self.reloads += 1;
     }
 
@@ -151,7 +151,7 @@ fn the_table_connections_and_streams_survive_a_reload() {
     for (port, config) in (40_100..).zip(&others) {
         bench.reload(config);
         for (port, before) in (40_000..).zip(&known) {
-            assert_eq!(bench.find(port), *before, "the same life of the same mapping");
+            assert_eq!(bench.find(port), *before, "the same lifetime of the same mapping");
         }
         new.push(bench.connect(&server, port));
         let event = next_event(&mut stream);
@@ -291,9 +291,13 @@ fn an_invalid_file_changes_nothing() {
         (text.replace("[http_server]", "[http_server"), "[http_server"),
     ];
     for (text, wrong) in &bad {
-        let said = format!("{file}:{}:", line(text, wrong));
+        let expected_text = format!("{file}:{}:", line(text, wrong));
         bench.reload_text(text, "the old configuration stays in force");
-        assert!(bench.daemon.stderr().contains(&said), "no {said} in:\n{}", bench.daemon.stderr());
+        assert!(
+            bench.daemon.stderr().contains(&expected_text),
+            "no {expected_text} in:\n{}",
+            bench.daemon.stderr()
+        );
         check_unchanged(&mut bench);
     }
     bench.reload_text(&ConfigParts { port: 8090, ..another }.text(), "the old configuration stays in force");

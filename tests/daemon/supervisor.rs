@@ -284,7 +284,7 @@ fn an_unusable_socket_from_systemd_is_refused() {
     ] {
         let mut daemon = DAEMON.builder(CONFIG).under(passing(socket)).spawn(lab.gateway());
         assert_eq!(daemon.wait().code(), Some(71), "{socket}");
-        let said = daemon.stderr();
-        assert!(said.contains(found) && said.contains("ListenStream="), "{said}");
+        let log = daemon.stderr();
+        assert!(log.contains(found) && log.contains("ListenStream="), "{log}");
     }
 }

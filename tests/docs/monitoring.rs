@@ -44,8 +44,8 @@ fn promtool_accepts_the_configuration_and_the_alerts() {
                 "this test needs promtool, of the package prometheus: {error}: `make setup test` installs it"
             )
         });
-        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "promtool {arguments:?}: {said}");
+        let output_text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "promtool {arguments:?}: {output_text}");
     }
 }
 

@@ -185,8 +185,8 @@ fn shown_configurations_give_no_warning() {
         fs::write(&path, &block.text).expect("it can be written");
         let output = Command::new(DAEMON.path()).arg("--check-config").arg("-c").arg(&path).output();
         let output = output.expect("the program can be started");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && said.is_empty(), "{}: {said}", block.place);
+        let output_text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && output_text.is_empty(), "{}: {output_text}", block.place);
     }
 }
 
@@ -204,8 +204,8 @@ fn shown_unit_additions_are_valid() {
         let output = output.unwrap_or_else(|error| {
             panic!("this test needs systemd-analyze: {error}: `make setup test` installs it")
         });
-        let said = String::from_utf8_lossy(&output.stderr);
-        let ours: Vec<_> = said.lines().filter(|line| line.contains("pynatconnd.service")).collect();
+        let output_text = String::from_utf8_lossy(&output.stderr);
+        let ours: Vec<_> = output_text.lines().filter(|line| line.contains("pynatconnd.service")).collect();
         assert!(ours.is_empty(), "{}: {ours:?}", block.place);
     }
 }

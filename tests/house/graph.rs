@@ -1,4 +1,4 @@
-//! Imports between the files of a crate, and the circles that they form.
+//! Imports between the files of a crate, and the cycles that they form.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,13 +13,15 @@ impl Graph {
     pub fn of(krate: &Crate) -> Self {
         let mut edges = BTreeMap::new();
         for module in &krate.modules {
-            let paths = module.mentions.iter().chain(&module.globs);
+            // `use super::*` imports all that a mod.rs re-exports.
+            let indexes = module.globs.iter().filter_map(|path| krate.resolve(module, path));
+            let scopes = indexes.filter(|target| target.is_index()).chain([module]);
             let targets =
-                paths.filter_map(|path| krate.resolve(module, path)).map(|target| target.file.clone());
-            // A mod.rs holds nothing itself: a path through it leads on to another file.
-            let targets = targets.filter(|target| *target != module.file && !target.ends_with("/mod.rs"));
-            let targets: BTreeSet<String> = targets.collect();
-            edges.insert(module.file.clone(), targets);
+                scopes.flat_map(|scope| scope.mentions.iter().filter_map(|path| krate.resolve(scope, path)));
+            // A mod.rs defines nothing: a path through it leads to another file.
+            let targets =
+                targets.filter(|target| target.file != module.file && !target.file.ends_with("/mod.rs"));
+            edges.insert(module.file.clone(), targets.map(|target| target.file.clone()).collect());
         }
         Self { edges }
     }
@@ -29,26 +31,26 @@ impl Graph {
         self.edges.values().map(BTreeSet::len).sum()
     }
 
-    /// Files that reach each other.
-    pub fn circles(&self) -> Vec<String> {
+    /// Groups of files that import each other, directly or through others.
+    pub fn cycles(&self) -> Vec<String> {
         let reach: BTreeMap<&String, BTreeSet<&String>> =
             self.edges.keys().map(|file| (file, self.reached_from(file))).collect();
-        let mut circles = BTreeSet::new();
+        let mut cycles = BTreeSet::new();
         for (file, reached) in &reach {
-            let circle: Vec<&str> = reached
+            let cycle: Vec<&str> = reached
                 .iter()
                 .filter(|other| reach.get(*other).is_some_and(|back| back.contains(file)))
                 .map(|other| other.as_str())
                 .collect();
-            if circle.len() > 1 {
-                circles.insert(circle.join(" <-> "));
+            if cycle.len() > 1 {
+                cycles.insert(cycle.join(" <-> "));
             }
         }
-        circles.into_iter().collect()
+        cycles.into_iter().collect()
     }
 
-    /// The files that `file` imports from, by way of others too; itself among
-    /// them if it is in a circle.
+    /// The files that `file` imports from, directly or through others. It includes
+    /// `file` itself if that is in a cycle.
     fn reached_from<'a>(&'a self, file: &'a String) -> BTreeSet<&'a String> {
         let mut reached = BTreeSet::new();
         let mut open = vec![file];
@@ -64,7 +66,7 @@ impl Graph {
 }
 
 #[test]
-fn a_circle_is_found_and_a_tree_has_none() {
+fn a_cycle_is_found_and_a_tree_has_none() {
     let graph = |pairs: &[(&str, &str)]| {
         let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (from, to) in pairs {
@@ -72,7 +74,7 @@ fn a_circle_is_found_and_a_tree_has_none() {
         }
         Graph { edges }
     };
-    assert!(graph(&[("a", "b"), ("a", "c"), ("b", "c")]).circles().is_empty());
-    let circles = graph(&[("a", "b"), ("b", "c"), ("c", "b"), ("c", "d")]).circles();
-    assert_eq!(circles, ["b <-> c"]);
+    assert!(graph(&[("a", "b"), ("a", "c"), ("b", "c")]).cycles().is_empty());
+    let cycles = graph(&[("a", "b"), ("b", "c"), ("c", "b"), ("c", "d")]).cycles();
+    assert_eq!(cycles, ["b <-> c"]);
 }

@@ -1,5 +1,5 @@
-//! The layers of a crate, as the documentation of its `lib.rs` draws them: a
-//! line each, with a number, the names of modules, and what they are for.
+//! The layers of a crate, as the documentation of its `lib.rs` lists them: one
+//! line each, with a number, the names of modules, and their purpose.
 
 use std::collections::BTreeMap;
 
@@ -10,21 +10,30 @@ use crate::module::Crate;
 pub struct Layers(BTreeMap<String, usize>);
 
 impl Layers {
-    /// Reads lines such as `3  table, index   the mappings and how they are found`.
+    /// Reads lines such as `3  table, index   the mappings and their indexes`.
     pub fn read(krate: &Crate) -> Self {
         let mut layers = BTreeMap::new();
         for line in krate.documentation.lines() {
             let Some((number, rest)) = line.trim().split_once("  ") else { continue };
             let Ok(number) = number.parse() else { continue };
             let names = rest.trim_start().split("  ").next().unwrap_or_default();
-            layers.extend(names.split(',').map(|name| (name.trim().to_owned(), number)));
+            // Other names on a line, such as "the crates nfct and nfct-sys", have spaces.
+            let modules = names.split(',').map(str::trim).filter(|name| !name.contains(' '));
+            layers.extend(modules.map(|name| (name.to_owned(), number)));
         }
         Self(layers)
     }
 
-    /// Modules that have no layer, and imports from a lower layer to a higher one.
+    /// Modules without a layer, layers that list a module that does not exist, and
+    /// imports from a lower layer to a higher one.
     pub fn faults(&self, krate: &Crate, graph: &Graph) -> Vec<String> {
-        let mut faults = Vec::new();
+        let exists = |name: &String| krate.modules.iter().any(|module| module.path.first() == Some(name));
+        let mut faults: Vec<String> = self
+            .0
+            .keys()
+            .filter(|name| !exists(name))
+            .map(|name| format!("{}/lib.rs lists {name}, which is no module", krate.folder))
+            .collect();
         let layer_of: BTreeMap<&String, Option<usize>> = krate
             .modules
             .iter()

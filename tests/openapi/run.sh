@@ -23,7 +23,7 @@ fail() {
 
 if [[ ${1-} != --inside ]]; then
     # The daemon of `make test`: `cargo build` selects other features, and builds the dependencies once more.
-    (cd "$root" && cargo test --quiet --workspace --features nfct/serde,nfct/tokio --locked --no-run --test openapi)
+    (cd "$root" && cargo test --quiet --workspace --features nfct/serde,nfct/tokio --locked --no-run --test daemon)
     target=${CARGO_TARGET_DIR:-$root/target}
     # A relative path starts at the caller's directory.
     [[ $target == /* ]] || target=$PWD/$target

@@ -1,4 +1,4 @@
-//! Row 12: a dump of the whole table read into typed values, by nfct and by the C library's callback.
+//! Row 12: a dump of the complete table read into typed values, by nfct and by the C library's callback.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -71,12 +71,12 @@ impl DumpFigures {
 
     fn by_library(netns: &Netns, peer: &Path) -> Result<Self, String> {
         let output = netns.command(peer).output();
-        Self::parse(&output.map_err(|error| format!("{} can't be started: {error}", peer.display()))?.stdout)
+        Self::parse(&output.map_err(|error| format!("{} cannot be started: {error}", peer.display()))?.stdout)
     }
 
-    fn parse(said: &[u8]) -> Result<Self, String> {
-        let said = String::from_utf8_lossy(said);
-        let mut words = said.split_whitespace();
+    fn parse(output: &[u8]) -> Result<Self, String> {
+        let output = String::from_utf8_lossy(output);
+        let mut words = output.split_whitespace();
         let mut read = || {
             Some(Self {
                 entries: words.next()?.parse().ok()?,
@@ -85,7 +85,7 @@ impl DumpFigures {
                 memory: words.next()?.parse().ok()?,
             })
         };
-        read().ok_or_else(|| format!("found \"{said}\", expected entries, seconds, a sum and KiB"))
+        read().ok_or_else(|| format!("found \"{output}\", expected entries, seconds, a sum and KiB"))
     }
 }
 
@@ -98,6 +98,6 @@ fn compile() -> Result<PathBuf, String> {
         .args([&program, &source])
         .args(["-lnetfilter_conntrack"])
         .status()
-        .map_err(|error| format!("cc can't be started: {error}"))?;
+        .map_err(|error| format!("cc cannot be started: {error}"))?;
     if status.success() { Ok(program) } else { Err(format!("cc: {status}")) }
 }

@@ -224,7 +224,7 @@ fn start_conntrack(netns: &Netns) -> Result<Running, String> {
     machine::with_default_buffer(BUFFER_OF_CONNTRACK, || {
         let command = netns.command("conntrack").args(["-E", "-e", "NEW,DESTROY"]);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let running = Running(child.map_err(|error| format!("conntrack can't be started: {error}"))?);
+        let running = Running(child.map_err(|error| format!("conntrack cannot be started: {error}"))?);
         Listener::new(netns, running.pid());
         Ok(running)
     })

@@ -139,8 +139,8 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
 
 /// The milliseconds after these words in the daemon's last log lines, such as `812.3µs`, `1.2ms` or `1s`.
 fn milliseconds(log: &str, words: &str) -> f64 {
-    let said = log.lines().find_map(|line| line.split_once(words));
-    let text = said.and_then(|(_, rest)| rest.split([' ', ',']).next()).unwrap_or_default();
+    let found = log.lines().find_map(|line| line.split_once(words));
+    let text = found.and_then(|(_, rest)| rest.split([' ', ',']).next()).unwrap_or_default();
     let number_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(number_end);
     let number: f64 = number.parse().unwrap_or_else(|_| panic!("no time in {text:?}"));

@@ -18,12 +18,15 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
     for _ in 0..bench.rounds(5) {
         let start = Instant::now();
         let mut dump = Peer::Dump.start(netns);
-        let mut said = String::new();
-        dump.stdout.take().expect("it is a pipe").read_to_string(&mut said).expect("it says text");
+        let mut output = String::new();
+        dump.stdout.take().expect("it is a pipe").read_to_string(&mut output).expect("its output is text");
         raw.push(start.elapsed().as_secs_f64());
         dump.wait().expect("it is our child");
         // Connections to the daemon are mappings too.
-        assert!(said.trim().parse().is_ok_and(|dumped: u32| dumped >= entries), "a dump of {said}");
+        assert!(
+            output.trim().parse().is_ok_and(|dumped: u32| dumped >= entries),
+            "a dump of {output} entries"
+        );
 
         let start = Instant::now();
         let daemon = gateway.daemon(CONFIG);
@@ -32,7 +35,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, String> {
 
         let start = Instant::now();
         let command = netns.command("conntrack").arg("-L").stdout(Stdio::null()).stderr(Stdio::null());
-        let status = command.status().map_err(|error| format!("conntrack can't be started: {error}"))?;
+        let status = command.status().map_err(|error| format!("conntrack cannot be started: {error}"))?;
         tool.push(start.elapsed().as_secs_f64());
         assert!(status.success(), "conntrack -L: {status}");
     }

@@ -211,12 +211,12 @@ fn known_lookups_are_counted_by_route_and_result() {
         ("pynatconnd_http_request_duration_seconds_count", by_route),
         ("pynatconnd_http_responses_total", by_status),
     ] {
-        let said: BTreeMap<_, _> = samples
+        let reported: BTreeMap<_, _> = samples
             .iter()
             .filter(|(series, value)| series.starts_with(prefix) && **value != 0.0)
             .map(|(series, value)| (series.clone(), *value as u64))
             .collect();
-        assert_eq!(said, counted);
+        assert_eq!(reported, counted);
     }
     let statistics = bench.ask("nagios", "GET", "/nagios", "").json();
     let statistics = &statistics["http_stat"];

@@ -74,6 +74,6 @@ fn promtool(page: &str) {
     });
     child.stdin.take().expect("it is a pipe").write_all(page.as_bytes()).expect("promtool reads its input");
     let output = child.wait_with_output().expect("promtool ends");
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.is_empty(), "{said}");
+    let output_text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && output_text.is_empty(), "{output_text}");
 }
