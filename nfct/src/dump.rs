@@ -107,7 +107,7 @@ impl Entry for ExpectCpuStatistics {
 
 /// The entries of one dump, read as the kernel sends them, in constant memory.
 ///
-/// A dump that is dropped before its end discards the rest, so that the next
+/// A dump that is dropped before its end reads and discards the rest. So the next
 /// request on the same [`Query`](crate::Query) gets its own answer.
 ///
 /// ```no_run
@@ -219,7 +219,7 @@ impl<'a> Dump<'a, Flow> {
         self.reader.read_piece(piece)
     }
 
-    /// The rest of the dump as the C library's objects, which hold every attribute
+    /// The rest of the dump as the C library's objects, which have every attribute
     /// that the kernel sends.
     ///
     /// ```no_run

@@ -220,7 +220,7 @@ impl Error {
     }
 }
 
-/// Ends the process the way Rust's own collections do when memory runs out.
+/// Ends the process because memory has run out, as Rust's own collections do.
 pub(crate) fn out_of_memory() -> ! {
     std::alloc::handle_alloc_error(std::alloc::Layout::new::<[usize; 64]>())
 }

@@ -126,7 +126,7 @@ impl Events {
         }
     }
 
-    /// The events as the C library's objects, which hold every attribute that
+    /// The events as the C library's objects, which have every attribute that
     /// the kernel sends.
     ///
     /// ```no_run

@@ -19,7 +19,7 @@
 //! | use the C library's callbacks | [`Handle`], [`ExpectHandle`] | [`ConntrackRef`], [`ExpectRef`] |
 //!
 //! [`Flow`] and [`Expectation`] are plain values. [`Conntrack`] and [`Expect`] are
-//! the C library's objects, which hold everything that the kernel sends. Addresses
+//! the C library's objects, which have everything that the kernel sends. Addresses
 //! are those of [`std::net`]. Ports are in host byte order. Numbers of the kernel
 //! that have no name here are kept as they are. An [`Error`] names the operation,
 //! the cause and, where one is known, the remedy.

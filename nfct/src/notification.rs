@@ -31,7 +31,7 @@ impl EventKind {
     }
 }
 
-/// One event with the C library's object, which holds every attribute that the
+/// One event with the C library's object, which has every attribute that the
 /// kernel sends.
 ///
 /// ```no_run

@@ -74,7 +74,7 @@ impl ConntrackRef {
         unsafe { sys::nfct_attr_is_set(self.as_ptr(), number) >= 0 }
     }
 
-    /// Where the object keeps an attribute that is set.
+    /// The address of an attribute's value in the object. `None` if it is not set.
     pub(super) fn pointer(&self, number: u32) -> Option<NonNull<c_void>> {
         // SAFETY: a live object; NULL when the attribute is not set, or not known.
         let value = unsafe { sys::nfct_get_attr(self.as_ptr(), number) };
@@ -119,7 +119,7 @@ impl Conntrack {
     /// Makes the library read attributes of a message into this object.
     ///
     /// # Safety
-    /// The attributes lie within `attributes`, and have the sizes that the parser expects.
+    /// The attributes are inside `attributes`, and have the sizes that the parser expects.
     ///
     /// # Errors
     /// The library's error.

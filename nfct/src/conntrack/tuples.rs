@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::state::Layer3;
 use crate::tuple::{Layer4, Protocol, Tuple};
 
-/// The attributes that hold one tuple.
+/// The attributes of one tuple.
 struct TupleAttributes {
     v4: (Attribute<Ipv4Addr>, Attribute<Ipv4Addr>),
     v6: (Attribute<Ipv6Addr>, Attribute<Ipv6Addr>),

@@ -3,7 +3,7 @@
 //! The program finds attributes in the message with the kernel's netlink extensions
 //! (`SKF_AD_NLATTR`, `SKF_AD_NLATTR_NEST` in `linux/filter.h`). They return the
 //! offset of an attribute, or 0 if there is none. Each condition is
-//! a block that returns [`DROP`] when it does not hold, and otherwise continues
+//! a block that returns [`DROP`] if the event does not meet it, and otherwise continues
 //! with the next block.
 
 use std::net::IpAddr;
@@ -53,7 +53,7 @@ const FIRST_ATTRIBUTE: u32 = 20;
 /// An attribute's value begins after its `struct nlattr`.
 const VALUE: u32 = 4;
 
-/// The program for conditions that must all hold.
+/// The program that delivers the events that meet all conditions.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a program that is too long for the kernel, or for

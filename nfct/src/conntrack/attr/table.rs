@@ -242,13 +242,13 @@ attributes! {
     settable REPL_L4PROTO = sys::ATTR_REPL_L4PROTO, Protocol, protocol, "Protocol::Udp";
     /// TCP state.
     settable TCP_STATE = sys::ATTR_TCP_STATE, TcpState, tcp_state, "TcpState::Established";
-    /// Address that the source of a new entry is translated to.
+    /// Address to which the kernel translates the source of a new entry.
     settable SNAT_IPV4 = sys::ATTR_SNAT_IPV4, Ipv4Addr, ipv4, "Ipv4Addr::new(192, 0, 2, 1)";
-    /// Address that the destination of a new entry is translated to.
+    /// Address to which the kernel translates the destination of a new entry.
     settable DNAT_IPV4 = sys::ATTR_DNAT_IPV4, Ipv4Addr, ipv4, "Ipv4Addr::new(192, 0, 2, 1)";
-    /// Port that the source of a new entry is translated to, host byte order.
+    /// Port to which the kernel translates the source of a new entry, host byte order.
     settable SNAT_PORT = sys::ATTR_SNAT_PORT, u16, port, "40000";
-    /// Port that the destination of a new entry is translated to, host byte order.
+    /// Port to which the kernel translates the destination of a new entry, host byte order.
     settable DNAT_PORT = sys::ATTR_DNAT_PORT, u16, port, "40000";
     /// How long the kernel keeps the idle entry, in whole seconds, at most `u32::MAX`.
     settable TIMEOUT = sys::ATTR_TIMEOUT, Duration, seconds, "Duration::from_secs(300)";
@@ -268,11 +268,11 @@ attributes! {
     settable ID = sys::ATTR_ID, u32, u32, "1";
     /// State bits.
     settable STATUS = sys::ATTR_STATUS, Status, status, "Status::ASSURED";
-    /// Flags of the TCP side that sends in the original direction. To set them, the kernel needs the
-    /// mask too.
+    /// Flags of the TCP endpoint that sends in the original direction. The kernel changes only those in
+    /// the mask.
     settable TCP_FLAGS_ORIG = sys::ATTR_TCP_FLAGS_ORIG, TcpFlags, tcp_flags, "TcpFlags::BE_LIBERAL";
-    /// Flags of the TCP side that sends in the reply direction. To set them, the kernel needs the mask
-    /// too.
+    /// Flags of the TCP endpoint that sends in the reply direction. The kernel changes only those in the
+    /// mask.
     settable TCP_FLAGS_REPL = sys::ATTR_TCP_FLAGS_REPL, TcpFlags, tcp_flags, "TcpFlags::BE_LIBERAL";
     /// Which flags of the original direction the kernel changes.
     settable TCP_MASK_ORIG = sys::ATTR_TCP_MASK_ORIG, TcpFlags, tcp_flags, "TcpFlags::BE_LIBERAL";
@@ -296,17 +296,17 @@ attributes! {
     settable MASTER_L4PROTO = sys::ATTR_MASTER_L4PROTO, Protocol, protocol, "Protocol::Tcp";
     /// The security mark.
     settable SECMARK = sys::ATTR_SECMARK, u32, u32, "7";
-    /// TCP sequence number, in the original direction, from which the second offset applies.
+    /// TCP sequence number, in the original direction, after which the second offset applies.
     settable ORIG_NAT_SEQ_CORRECTION_POS = sys::ATTR_ORIG_NAT_SEQ_CORRECTION_POS, u32, u32, "1000";
-    /// Offset of sequence numbers in the original direction before that position.
+    /// Offset of sequence numbers in the original direction up to that position.
     settable ORIG_NAT_SEQ_OFFSET_BEFORE = sys::ATTR_ORIG_NAT_SEQ_OFFSET_BEFORE, i32, i32, "-3";
-    /// Offset of sequence numbers in the original direction from that position on.
+    /// Offset of sequence numbers in the original direction after that position.
     settable ORIG_NAT_SEQ_OFFSET_AFTER = sys::ATTR_ORIG_NAT_SEQ_OFFSET_AFTER, i32, i32, "5";
-    /// TCP sequence number, in the reply direction, from which the second offset applies.
+    /// TCP sequence number, in the reply direction, after which the second offset applies.
     settable REPL_NAT_SEQ_CORRECTION_POS = sys::ATTR_REPL_NAT_SEQ_CORRECTION_POS, u32, u32, "1000";
-    /// Offset of sequence numbers in the reply direction before that position.
+    /// Offset of sequence numbers in the reply direction up to that position.
     settable REPL_NAT_SEQ_OFFSET_BEFORE = sys::ATTR_REPL_NAT_SEQ_OFFSET_BEFORE, i32, i32, "-3";
-    /// Offset of sequence numbers in the reply direction from that position on.
+    /// Offset of sequence numbers in the reply direction after that position.
     settable REPL_NAT_SEQ_OFFSET_AFTER = sys::ATTR_REPL_NAT_SEQ_OFFSET_AFTER, i32, i32, "5";
     /// SCTP state.
     settable SCTP_STATE = sys::ATTR_SCTP_STATE, SctpState, sctp_state, "SctpState::Established";
@@ -318,7 +318,7 @@ attributes! {
     settable HELPER_NAME = sys::ATTR_HELPER_NAME, String, text, r#""ftp".to_owned()"#;
     /// DCCP state.
     settable DCCP_STATE = sys::ATTR_DCCP_STATE, DccpState, dccp_state, "DccpState::Open";
-    /// Which DCCP side sends in the original direction.
+    /// Which DCCP endpoint sends in the original direction.
     settable DCCP_ROLE = sys::ATTR_DCCP_ROLE, DccpRole, dccp_role, "DccpRole::Server";
     /// DCCP sequence number of the handshake.
     settable DCCP_HANDSHAKE_SEQ = sys::ATTR_DCCP_HANDSHAKE_SEQ, u64, u64, "1";
@@ -338,21 +338,21 @@ attributes! {
     settable HELPER_INFO = sys::ATTR_HELPER_INFO, Vec<u8>, info, "vec![1, 2, 3]";
     /// Connection labels; the kernel keeps 128.
     settable CONNLABELS = sys::ATTR_CONNLABELS, Labels, labels, "Labels::new(127)?";
-    /// Which labels an update changes; of the same size as the labels.
+    /// Which labels an update changes; must have the size of the labels.
     settable CONNLABELS_MASK = sys::ATTR_CONNLABELS_MASK, Labels, labels, "Labels::new(127)?";
-    /// Zone of the original direction alone.
+    /// Zone of only the original direction.
     settable ORIG_ZONE = sys::ATTR_ORIG_ZONE, u16, u16, "5";
-    /// Zone of the reply direction alone.
+    /// Zone of only the reply direction.
     settable REPL_ZONE = sys::ATTR_REPL_ZONE, u16, u16, "5";
-    /// Address that the source of a new entry is translated to.
+    /// Address to which the kernel translates the source of a new entry.
     settable SNAT_IPV6 = sys::ATTR_SNAT_IPV6, Ipv6Addr, ipv6, "Ipv6Addr::LOCALHOST";
-    /// Address that the destination of a new entry is translated to.
+    /// Address to which the kernel translates the destination of a new entry.
     settable DNAT_IPV6 = sys::ATTR_DNAT_IPV6, Ipv6Addr, ipv6, "Ipv6Addr::LOCALHOST";
     /// Initial sequence number that the SYN proxy sent.
     settable SYNPROXY_ISN = sys::ATTR_SYNPROXY_ISN, u32, u32, "1";
     /// Initial timestamp that the SYN proxy sent.
     settable SYNPROXY_ITS = sys::ATTR_SYNPROXY_ITS, u32, u32, "1";
-    /// Offset of timestamps behind the SYN proxy.
+    /// Offset of timestamps that pass the SYN proxy.
     settable SYNPROXY_TSOFF = sys::ATTR_SYNPROXY_TSOFF, u32, u32, "1";
     /// When the event happened, with `nf_conntrack_timestamp`, Linux 6.14 or newer and
     /// libnetfilter_conntrack 1.1.1 or newer.
