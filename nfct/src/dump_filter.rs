@@ -122,7 +122,7 @@ mod tests {
             all().mark(3, u32::MAX).status(crate::Status::ASSURED, crate::Status::ASSURED),
             all().family(Family::Ipv4).status(crate::Status(0), crate::Status::SEEN_REPLY),
         ] {
-            let mut request = crate::wire::Request::new(sys::IPCTNL_MSG_CT_GET, 0, 0, 0);
+            let mut request = crate::wire::MessageWriter::new(sys::IPCTNL_MSG_CT_GET, 0, 0, 0);
             selection.write(&mut request);
             assert_eq!(attributes(&selection).unwrap(), request.finish()[20..], "{selection:?}");
         }
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn an_old_library_is_an_error_and_no_crash() {
         let zone = Selection::all().zone(5);
-        let mut request = crate::wire::Request::new(sys::IPCTNL_MSG_CT_GET, 0, 0, 0);
+        let mut request = crate::wire::MessageWriter::new(sys::IPCTNL_MSG_CT_GET, 0, 0, 0);
         zone.write(&mut request);
         match attributes(&zone) {
             Ok(attributes) => assert_eq!(attributes, request.finish()[20..]),

@@ -21,7 +21,7 @@ use crate::operation::Operation;
 use crate::selection::Selection;
 use crate::statistics::{Count, CpuStatistics, ExpectCpuStatistics};
 use crate::tuple::Tuple;
-use crate::wire::{Message, Request, expectation_kind, message_kind};
+use crate::wire::{Message, MessageWriter, expectation_kind, message_kind};
 
 /// A socket for queries, in the network namespace of the thread that opened it.
 ///
@@ -156,7 +156,8 @@ impl Query {
     pub fn count(&mut self) -> Result<Count, Error> {
         const DOING: &str = "counting the conntrack entries";
         let sequence = self.channel.next_sequence();
-        let request = Request::new(sys::IPCTNL_MSG_CT_GET_STATS, sys::NLM_F_REQUEST, sequence, 0).finish();
+        let request =
+            MessageWriter::new(sys::IPCTNL_MSG_CT_GET_STATS, sys::NLM_F_REQUEST, sequence, 0).finish();
         let read = |message: &Message<'_>| {
             Count::read(message).map_err(|source| Error::Malformed { doing: DOING, source })
         };
@@ -266,7 +267,7 @@ impl Query {
         };
         let sequence = self.channel.next_sequence();
         let family = Family::of(tuple.src).number();
-        let mut request = Request::new(sys::IPCTNL_MSG_CT_GET, sys::NLM_F_REQUEST, sequence, family);
+        let mut request = MessageWriter::new(sys::IPCTNL_MSG_CT_GET, sys::NLM_F_REQUEST, sequence, family);
         request.tuple(kind, tuple);
         // The kernel looks for the tuple in both directions, although the request names one.
         let read = |message: &Message<'_>| {
@@ -290,7 +291,7 @@ impl Query {
     fn dump_kind<T: Entry>(&mut self, kind: u16, selection: Selection) -> Result<Dump<'_, T>, Error> {
         let sequence = self.channel.next_sequence();
         let flags = sys::NLM_F_REQUEST | sys::NLM_F_DUMP;
-        let mut request = Request::of_kind(kind, flags, sequence, selection.wire_family().number());
+        let mut request = MessageWriter::of_kind(kind, flags, sequence, selection.wire_family().number());
         selection.write(&mut request);
         self.channel.send(&request.finish()).map_err(|source| Error::from_io(dump::DOING, source))?;
         // Every kernel applies the family to a dump.

@@ -10,7 +10,7 @@ use crate::flow::Flow;
 use crate::network::Network;
 use crate::state::Status;
 use crate::tuple::{Layer4, Protocol, Tuple};
-use crate::wire::Request;
+use crate::wire::MessageWriter;
 
 /// Conditions on entries. An entry is selected if it meets all of them.
 ///
@@ -145,7 +145,7 @@ impl Endpoints {
             | flag(ports && self.dst_port.is_some(), FILTER_DST_PORT)
     }
 
-    fn write(&self, request: &mut Request, tuple: u32, flags: u32, protocol: Option<Protocol>) {
+    fn write(&self, request: &mut MessageWriter, tuple: u32, flags: u32, protocol: Option<Protocol>) {
         let octets = |address: IpAddr| match address {
             IpAddr::V4(address) => address.octets().to_vec(),
             IpAddr::V6(address) => address.octets().to_vec(),
@@ -381,7 +381,7 @@ impl Selection {
     }
 
     /// Writes the conditions into a request.
-    pub(crate) fn write(&self, request: &mut Request) {
+    pub(crate) fn write(&self, request: &mut MessageWriter) {
         if let Some(Bits { value, mask }) = self.mark {
             request.attribute(sys::CTA_MARK, &(value & mask).to_be_bytes());
             request.attribute(sys::CTA_MARK_MASK, &mask.to_be_bytes());
@@ -396,7 +396,7 @@ impl Selection {
         self.write_tuples(request);
     }
 
-    fn write_tuples(&self, request: &mut Request) {
+    fn write_tuples(&self, request: &mut MessageWriter) {
         let family = self.wire_family();
         let all_of_family =
             self.original.addresses().chain(self.reply.addresses()).all(|address| family.has(address));

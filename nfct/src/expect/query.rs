@@ -14,7 +14,7 @@ use crate::query::Query;
 use crate::selection::Selection;
 use crate::tuple::Tuple;
 use crate::wire::{
-    Message, Request, expectation_kind, name_expectation, plain_tuple, write_expectation, write_text,
+    Message, MessageWriter, expectation_kind, name_expectation, plain_tuple, write_expectation, write_text,
     write_zone,
 };
 
@@ -69,12 +69,12 @@ impl Query {
         &mut self,
         family: Family,
         flags: u32,
-        fill: impl FnOnce(&mut Request),
+        fill: impl FnOnce(&mut MessageWriter),
     ) -> Result<Dump<'_, Expectation>, Error> {
         let sequence = self.channel.next_sequence();
         let kind = expectation_kind(sys::IPCTNL_MSG_EXP_GET);
         let flags = sys::NLM_F_REQUEST | sys::NLM_F_DUMP | flags;
-        let mut request = Request::of_kind(kind, flags, sequence, family.number());
+        let mut request = MessageWriter::of_kind(kind, flags, sequence, family.number());
         fill(&mut request);
         self.channel
             .send(&request.finish())
@@ -165,7 +165,7 @@ impl Query {
     ) -> Result<(), Error> {
         expectation.check(operation.doing())?;
         let (message, flags) = (sys::IPCTNL_MSG_EXP_NEW, flags | sys::NLM_F_ACK);
-        let fill = |request: &mut Request| write_expectation(request, expectation);
+        let fill = |request: &mut MessageWriter| write_expectation(request, expectation);
         self.request_expectation(message, flags, expectation.family(), operation, fill).map(drop)
     }
 
@@ -189,7 +189,7 @@ impl Query {
         let (message, flags) = (sys::IPCTNL_MSG_EXP_DELETE, sys::NLM_F_ACK);
         let (operation, family) = (ExpectOperation::Delete, expectation.family());
         expectation.expected.check(operation.doing())?;
-        let fill = |request: &mut Request| name_expectation(request, expectation);
+        let fill = |request: &mut MessageWriter| name_expectation(request, expectation);
         match self.request_expectation(message, flags, family, operation, fill) {
             Ok(_) => Ok(true),
             Err(error) if error.errno() == Some(libc::ENOENT) => Ok(false),
@@ -223,7 +223,7 @@ impl Query {
     pub fn flush_expectations_of(&mut self, helper: &str) -> Result<(), Error> {
         check_helper(ExpectOperation::Flush.doing(), helper)?;
         let (message, flags) = (sys::IPCTNL_MSG_EXP_DELETE, sys::NLM_F_ACK);
-        let fill = |request: &mut Request| write_text(request, sys::CTA_EXPECT_HELP_NAME, helper);
+        let fill = |request: &mut MessageWriter| write_text(request, sys::CTA_EXPECT_HELP_NAME, helper);
         self.request_expectation(message, flags, Family::Any, ExpectOperation::Flush, fill).map(drop)
     }
 
@@ -235,11 +235,11 @@ impl Query {
         flags: u32,
         family: Family,
         operation: ExpectOperation,
-        fill: impl FnOnce(&mut Request),
+        fill: impl FnOnce(&mut MessageWriter),
     ) -> Result<Option<Expectation>, Error> {
         let (kind, sequence) = (expectation_kind(message), self.channel.next_sequence());
         let doing = operation.doing();
-        let mut request = Request::of_kind(kind, sys::NLM_F_REQUEST | flags, sequence, family.number());
+        let mut request = MessageWriter::of_kind(kind, sys::NLM_F_REQUEST | flags, sequence, family.number());
         fill(&mut request);
         let read = |message: &Message<'_>| {
             message.expectation().map(Some).map_err(|source| Error::Malformed { doing, source })

@@ -12,7 +12,7 @@ use crate::event::{Event, EventKind};
 use crate::flow::Flow;
 use crate::state::Status;
 use crate::tuple::{Layer4, Protocol, Tuple};
-use crate::wire::Request;
+use crate::wire::MessageWriter;
 
 /// Whether the kernel delivers a message through the filter. Sockets of any
 /// kind can have one.
@@ -30,7 +30,7 @@ fn delivers(filter: &KernelFilter, message: &[u8]) -> bool {
 }
 
 fn message(original: &Tuple, reply: &Tuple) -> Vec<u8> {
-    let mut request = Request::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, 0);
+    let mut request = MessageWriter::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, 0);
     request.attribute(sys::CTA_ID, &[0, 0, 0, 1]);
     request.tuple(sys::CTA_TUPLE_ORIG, original).tuple(sys::CTA_TUPLE_REPLY, reply);
     request.finish()
@@ -92,7 +92,7 @@ fn detailed(protocol: Protocol, v6: bool, zones: (u16, u16), mark: u32, state: O
     };
     let mut message = crate::wire::write_event(&Event::new(EventKind::Update, flow));
     if let Some(state) = state {
-        let mut request = Request::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, 0);
+        let mut request = MessageWriter::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, 0);
         request.nested(sys::CTA_PROTOINFO, |request| {
             request.nested(sys::CTA_PROTOINFO_TCP, |request| {
                 request.attribute(sys::CTA_PROTOINFO_TCP_STATE, &[state]);
@@ -183,6 +183,6 @@ fn a_message_that_the_filter_does_not_understand_is_delivered() {
     assert!(delivers(&filter, &icmp), "a protocol without ports");
     let both = filter.clone().address(Direction::Reply, Endpoint::Destination, "10.0.0.1".parse().unwrap());
     assert!(!delivers(&both, &icmp), "its address does not match");
-    assert!(delivers(&filter, &Request::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, 0).finish()), "no tuple");
+    assert!(delivers(&filter, &MessageWriter::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, 0).finish()), "no tuple");
     assert!(delivers(&KernelFilter::new(), &icmp), "no condition");
 }

@@ -16,7 +16,7 @@ use crate::operation::Operation;
 use crate::selection::Selection;
 use crate::socket;
 use crate::tuple::Tuple;
-use crate::wire::Request;
+use crate::wire::MessageWriter;
 
 /// The first kernel that applies family, mark, status and zone together to a request
 /// that removes entries.
@@ -149,7 +149,7 @@ impl Query {
         let sequence = self.channel.next_sequence();
         let flags = sys::NLM_F_REQUEST | sys::NLM_F_ACK;
         let family = Family::of(original.src).number();
-        let mut request = Request::new(sys::IPCTNL_MSG_CT_DELETE, flags, sequence, family);
+        let mut request = MessageWriter::new(sys::IPCTNL_MSG_CT_DELETE, flags, sequence, family);
         request.tuple(sys::CTA_TUPLE_ORIG, original).attribute(sys::CTA_ID, &id.to_be_bytes());
         match self.channel.acknowledged(&request.finish(), sequence, Operation::Delete.doing()) {
             Ok(()) => Ok(true),
@@ -185,7 +185,7 @@ impl Query {
         let sequence = self.channel.next_sequence();
         let flags = sys::NLM_F_REQUEST | sys::NLM_F_ACK;
         let family = selection.wire_family().number();
-        let mut request = Request::new(sys::IPCTNL_MSG_CT_DELETE, flags, sequence, family);
+        let mut request = MessageWriter::new(sys::IPCTNL_MSG_CT_DELETE, flags, sequence, family);
         selection.write(request.use_family());
         let answer = self.channel.acknowledged(&request.finish(), sequence, DOING);
         answer.map_err(|refused| refused.into_error(|error| Error::from_plain_request(DOING, error)))

@@ -14,7 +14,7 @@ use crate::selection::Selection;
 use crate::socket;
 use crate::state::Status;
 use crate::tuple::{Layer4, Protocol, Tuple};
-use crate::wire::Request;
+use crate::wire::MessageWriter;
 
 /// Runs `test` in a fresh network namespace. Skips it where none can be
 /// created and `CI` is not set.
@@ -78,7 +78,7 @@ fn the_kernel_applies_the_conditions_that_its_version_supports() {
 fn an_interrupted_dump_is_reported_and_a_malformed_message_does_not_end_it() {
     let mut query = Query::open().unwrap();
     let message = |sequence, flags| {
-        let mut request = Request::new(sys::IPCTNL_MSG_CT_NEW, flags, sequence, libc::AF_INET as u8);
+        let mut request = MessageWriter::new(sys::IPCTNL_MSG_CT_NEW, flags, sequence, libc::AF_INET as u8);
         let address = "10.0.0.1".parse().unwrap();
         let layer4 = Layer4::Ports { src: 1, dst: 2 };
         let tuple = Tuple { src: address, dst: address, protocol: Protocol::Udp, layer4, zone: 0 };
@@ -90,7 +90,7 @@ fn an_interrupted_dump_is_reported_and_a_malformed_message_does_not_end_it() {
         request.tuple(sys::CTA_TUPLE_REPLY, &tuple);
         request.finish()
     };
-    let done = |flags| Request::of_kind(sys::NLMSG_DONE as u16, flags, 1, 0).finish();
+    let done = |flags| MessageWriter::of_kind(sys::NLMSG_DONE as u16, flags, 1, 0).finish();
     let interrupted = sys::NLM_F_DUMP_INTR;
     for (messages, is_interrupted) in [
         ([whole(1, 0), whole(1, 0), done(0)], false),

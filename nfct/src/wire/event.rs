@@ -2,7 +2,7 @@
 
 use nfct_sys as sys;
 
-use super::request::Request;
+use super::request::MessageWriter;
 use crate::event::{Event, EventKind};
 use crate::flow::Counters;
 use crate::tuple::Tuple;
@@ -30,7 +30,7 @@ pub fn write_event(event: &Event) -> Vec<u8> {
         EventKind::Destroy => (sys::IPCTNL_MSG_CT_DELETE, 0),
     };
     let family = if flow.original.src.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    let mut request = Request::new(message, flags, 0, family as u8);
+    let mut request = MessageWriter::new(message, flags, 0, family as u8);
     let zone = flow.original.zone;
     let without_zone = |tuple: &Tuple| Tuple { zone: 0, ..*tuple };
     if zone == flow.reply.zone {

@@ -6,7 +6,7 @@ use super::attributes::{Attributes, u16_be, u32_be};
 use super::flow::read_tuple;
 use super::malformed::Malformed;
 use super::message::Message;
-use super::request::{Request, expectation_kind};
+use super::request::{MessageWriter, expectation_kind};
 use crate::direction::Direction;
 use crate::expectation::{ExpectFlags, ExpectNat, Expectation};
 use crate::tuple::Tuple;
@@ -79,7 +79,7 @@ fn text(kind: u16, value: &[u8]) -> Result<String, Malformed> {
 }
 
 /// Adds what identifies an expectation: its tuple, its zone and, if known, its id.
-pub(crate) fn name_expectation(request: &mut Request, expectation: &Expectation) {
+pub(crate) fn name_expectation(request: &mut MessageWriter, expectation: &Expectation) {
     plain_tuple(request, sys::CTA_EXPECT_TUPLE, &expectation.expected);
     write_zone(request, expectation.zone);
     if let Some(id) = expectation.id {
@@ -88,7 +88,7 @@ pub(crate) fn name_expectation(request: &mut Request, expectation: &Expectation)
 }
 
 /// Adds all fields of an expectation except its id, which the kernel assigns.
-pub(crate) fn write_expectation(request: &mut Request, expectation: &Expectation) {
+pub(crate) fn write_expectation(request: &mut MessageWriter, expectation: &Expectation) {
     plain_tuple(request, sys::CTA_EXPECT_MASTER, &expectation.master);
     plain_tuple(request, sys::CTA_EXPECT_TUPLE, &expectation.expected);
     plain_tuple(request, sys::CTA_EXPECT_MASK, &expectation.mask);
@@ -115,17 +115,17 @@ pub(crate) fn write_expectation(request: &mut Request, expectation: &Expectation
 }
 
 /// Adds a string as the kernel expects it, with a zero byte at its end.
-pub(crate) fn write_text(request: &mut Request, kind: u32, text: &str) {
+pub(crate) fn write_text(request: &mut MessageWriter, kind: u32, text: &str) {
     request.attribute(kind, &[text.as_bytes(), &[0]].concat());
 }
 
 /// Adds a tuple of an expectation without its zone, which is in `CTA_EXPECT_ZONE`.
-pub(crate) fn plain_tuple(request: &mut Request, kind: u32, tuple: &Tuple) {
+pub(crate) fn plain_tuple(request: &mut MessageWriter, kind: u32, tuple: &Tuple) {
     request.tuple(kind, &Tuple { zone: 0, ..*tuple });
 }
 
 /// Adds the zone, if it is not the default one.
-pub(crate) fn write_zone(request: &mut Request, zone: u16) {
+pub(crate) fn write_zone(request: &mut MessageWriter, zone: u16) {
     if zone != 0 {
         request.attribute(sys::CTA_EXPECT_ZONE, &zone.to_be_bytes());
     }
@@ -148,7 +148,7 @@ impl Expectation {
     /// ```
     pub fn to_message(&self) -> Vec<u8> {
         let kind = expectation_kind(sys::IPCTNL_MSG_EXP_NEW);
-        let mut request = Request::of_kind(kind, 0, 0, self.family().number());
+        let mut request = MessageWriter::of_kind(kind, 0, 0, self.family().number());
         write_expectation(&mut request, self);
         if let Some(id) = self.id {
             request.attribute(sys::CTA_EXPECT_ID, &id.to_be_bytes());

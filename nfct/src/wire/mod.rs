@@ -23,7 +23,7 @@ pub(crate) use expectation::{name_expectation, plain_tuple, write_expectation, w
 pub use malformed::Malformed;
 pub(crate) use message::HEADER;
 pub use message::{Message, Messages};
-pub(crate) use request::{Request, expectation_kind, message_kind};
+pub(crate) use request::{MessageWriter, expectation_kind, message_kind};
 
 #[cfg(test)]
 mod tests;

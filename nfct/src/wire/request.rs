@@ -8,13 +8,13 @@ use super::attributes::{ATTRIBUTE, NESTED, align};
 use super::message::HEADER;
 use crate::tuple::{Layer4, Protocol, Tuple};
 
-/// Builds one request.
+/// Builds one netlink message, most often a request.
 #[derive(Debug)]
-pub(crate) struct Request {
+pub(crate) struct MessageWriter {
     bytes: Vec<u8>,
 }
 
-impl Request {
+impl MessageWriter {
     /// A message for the conntrack subsystem; `family` is `AF_INET`,
     /// `AF_INET6` or `AF_UNSPEC`.
     pub(crate) fn new(message: u32, flags: u32, sequence: u32, family: u8) -> Self {

@@ -49,7 +49,7 @@ fn tuples() -> Vec<Tuple> {
 fn message(original: &Tuple, reply: &Tuple) -> Vec<u8> {
     // The C library takes the family from the message, not from the tuple.
     let family = if original.src.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    let mut request = Request::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, family as u8);
+    let mut request = MessageWriter::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, family as u8);
     request.tuple(sys::CTA_TUPLE_ORIG, original).tuple(sys::CTA_TUPLE_REPLY, reply);
     request.attribute(sys::CTA_ID, &0xdead_beef_u32.to_be_bytes());
     request.attribute(sys::CTA_MARK, &7_u32.to_be_bytes());
@@ -109,7 +109,7 @@ fn a_truncated_message_is_an_error_and_not_an_entry() {
     let tuple = tuples()[0];
     let complete = message(&tuple, &tuple);
     assert_eq!(Messages::new(&complete[..complete.len() - 4]).next(), Some(Err(Malformed::Length)));
-    let mut request = Request::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, libc::AF_INET as u8);
+    let mut request = MessageWriter::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, libc::AF_INET as u8);
     request.tuple(sys::CTA_TUPLE_ORIG, &tuple);
     let bytes = request.finish();
     assert_eq!(Messages::new(&bytes).next().unwrap().unwrap().flow(), Err(Malformed::NoTuple));
