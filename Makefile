@@ -95,10 +95,10 @@ build: rust ## build target/release/pynatconnd
 demo: setup ## show one lookup on real NAT between network namespaces
 	@demo/run.sh
 
-check: rust ## before each commit: fmt, clippy, unit tests; without root
+check: rust ## before each commit: fmt, clippy, unit tests, layers; without root
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
-	$(CARGO_TEST) --lib --bins
+	$(CARGO_TEST) --lib --bins --test house
 
 # One build for each kind of artefact: checked (clippy, doc), tests, release (both packages).
 test: PACKAGES += shellcheck python3-venv nginx mandoc systemd prometheus valgrind
