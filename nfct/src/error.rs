@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use crate::wire::Malformed;
+use crate::malformed::Malformed;
 
 /// An operation that failed.
 ///

@@ -33,7 +33,8 @@ const SMALLEST_EVENT: usize = 512;
 /// # }
 /// ```
 ///
-/// [`receive`](Self::receive) is faster: it passes on many events with one call. With the feature `tokio`, `EventStream` is the asynchronous form.
+/// [`receive`](Self::receive) is faster: it passes on many events with one call. With
+/// the feature `tokio`, `EventStream` is the asynchronous form.
 pub struct Events {
     handle: Handle,
     batch: Batch,

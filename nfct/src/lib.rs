@@ -117,16 +117,17 @@
 //! import each other.
 //!
 //! ```text
-//! 8  resync, stream, async_query      snapshots that events continue; events and queries on tokio
-//! 7  expect                           expectations: the C library's object and handle, queries, events
-//! 6  query, events                    queries and subscriptions
-//! 5  channel, dump                    a socket for requests with its buffer; the answer of a dump
-//! 4  handle                           the C library's handle and its callbacks
-//! 3  selection, kernel_filter, dump_filter, message, statistics, namespace, notification, waiter, view
+//! 9  resync, stream, async_query      snapshots that events continue; events and queries on tokio
+//! 8  expect                           expectations: the C library's object and handle, queries, events
+//! 7  query, events                    queries and subscriptions
+//! 6  channel, dump                    a socket for requests with its buffer; the answer of a dump
+//! 5  handle                           the C library's handle and its callbacks
+//! 4  selection, kernel_filter, dump_filter, message, statistics, namespace, notification, waiter, view
 //!                                     parts of requests, socket settings, what a subscription returns
-//! 2  conntrack, labels, owned         the C library's objects, and the code that frees them
-//! 1  wire, tuple, flow, event, expectation, error, operation      netlink messages, values, errors and their causes
-//! 0  state, direction, family, network, socket                    vocabulary, system calls
+//! 3  conntrack, labels, owned         the C library's objects, and the code that frees them
+//! 2  wire                             netlink messages
+//! 1  tuple, flow, event, expectation, operation, error      values, errors and their causes
+//! 0  state, direction, family, network, malformed, socket   vocabulary, system calls
 //! ```
 //!
 //! [`wire`] reads and writes netlink attributes in safe code over byte slices.
@@ -151,6 +152,7 @@ mod flow;
 mod handle;
 mod kernel_filter;
 mod labels;
+mod malformed;
 mod message;
 mod namespace;
 mod network;

@@ -183,7 +183,8 @@ impl Table {
     /// The best mapping for one key, by [`Mapping::rank`]. Only TCP and UDP
     /// mappings match; `protocol` narrows that to one of them.
     ///
-    /// # Errors When too many mappings share the value to find the best in one call.
+    /// # Errors
+    /// When too many mappings share the value to find the best in one call.
     /// Use [`scan`](Self::scan) then.
     pub fn best(
         &self,

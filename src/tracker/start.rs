@@ -17,8 +17,8 @@ impl Tracker {
     /// starts the threads. A thread that ends calls `on_failure`: from then on the
     /// table is out of date, and the process must end.
     ///
-    /// # Errors Those of [`Events::subscribe`], and when the system cannot start a
-    /// thread.
+    /// # Errors
+    /// Those of [`Events::subscribe`], and when the system cannot start a thread.
     pub fn start(
         settings: Settings,
         clock: Arc<dyn Clock>,

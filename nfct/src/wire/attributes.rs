@@ -1,6 +1,6 @@
 //! Netlink attributes: iteration, and the numbers in them.
 
-use super::malformed::Malformed;
+use crate::malformed::Malformed;
 
 /// Size of `struct nlattr`.
 pub(super) const ATTRIBUTE: usize = 4;

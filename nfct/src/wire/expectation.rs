@@ -4,11 +4,11 @@ use nfct_sys as sys;
 
 use super::attributes::{Attributes, u16_be, u32_be};
 use super::flow::read_tuple;
-use super::malformed::Malformed;
 use super::message::Message;
 use super::request::{MessageWriter, expectation_kind};
 use crate::direction::Direction;
 use crate::expectation::{ExpectFlags, ExpectNat, Expectation};
+use crate::malformed::Malformed;
 use crate::tuple::Tuple;
 
 impl Message<'_> {

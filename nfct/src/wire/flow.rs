@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use nfct_sys as sys;
 
 use super::attributes::{ATTRIBUTE, Attributes, byte, u16_be, u32_be, u64_be};
-use super::malformed::Malformed;
 use super::message::Message;
 use crate::flow::{Counters, Flow};
+use crate::malformed::Malformed;
 use crate::state::{Status, TcpState};
 use crate::tuple::{Layer4, Protocol, Tuple};
 

@@ -3,7 +3,7 @@
 use nfct_sys as sys;
 
 use super::attributes::{Attributes, align, u16_be, u16_ne, u32_ne};
-use super::malformed::Malformed;
+use crate::malformed::Malformed;
 
 /// Size of `struct nlmsghdr`.
 pub(crate) const HEADER: usize = 16;

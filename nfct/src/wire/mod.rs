@@ -13,14 +13,13 @@ mod attributes;
 mod event;
 mod expectation;
 mod flow;
-mod malformed;
 mod message;
 mod request;
 
+pub use crate::malformed::Malformed;
 pub(crate) use attributes::{Attributes, u32_be};
 pub use event::write_event;
 pub(crate) use expectation::{name_expectation, plain_tuple, write_expectation, write_text, write_zone};
-pub use malformed::Malformed;
 pub(crate) use message::HEADER;
 pub use message::{Message, Messages};
 pub(crate) use request::{MessageWriter, expectation_kind, message_kind};
