@@ -21,6 +21,19 @@ const SIZE: &str = "the entry does not fit a message: its labels or the helper's
 pub(crate) const NO_LABELS: &str = "the entry cannot hold labels: when it began, no rule of its network namespace used \
                                     `ct label`; add such a rule first";
 
+/// The error for an error number: with the hint of the operation, or else the general one.
+fn refused(
+    doing: &'static str,
+    source: io::Error,
+    hint: impl Fn(i32) -> Option<&'static str>,
+    general: fn(&'static str, io::Error) -> Error,
+) -> Error {
+    match source.raw_os_error().and_then(hint) {
+        Some(hint) => Error::system(doing, source, hint),
+        None => general(doing, source),
+    }
+}
+
 /// A request about one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -44,12 +57,7 @@ impl Operation {
 
     /// The error for the kernel's error number.
     pub(crate) fn refused(self, source: io::Error) -> Error {
-        let doing = self.doing();
-        let Some(errno) = source.raw_os_error() else { return Error::from_io(doing, source) };
-        match self.hint(errno) {
-            Some(hint) => Error::system(doing, source, hint),
-            None => Error::from_io(doing, source),
-        }
+        refused(self.doing(), source, |errno| self.hint(errno), Error::from_io)
     }
 
     fn hint(self, errno: i32) -> Option<&'static str> {
@@ -109,12 +117,7 @@ impl ExpectOperation {
 
     /// The error for the kernel's error number.
     pub(crate) fn refused(self, source: io::Error) -> Error {
-        let doing = self.doing();
-        let Some(errno) = source.raw_os_error() else { return Error::from_io(doing, source) };
-        match self.hint(errno) {
-            Some(hint) => Error::system(doing, source, hint),
-            None => Error::from_plain_request(doing, source),
-        }
+        refused(self.doing(), source, |errno| self.hint(errno), Error::from_plain_request)
     }
 
     fn hint(self, errno: i32) -> Option<&'static str> {

@@ -1,7 +1,7 @@
 //! The layers of a crate, as the documentation of its `lib.rs` lists them: one
 //! line each, with a number, the names of modules, and their purpose.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::graph::Graph;
 use crate::module::Crate;
@@ -22,6 +22,11 @@ impl Layers {
             layers.extend(modules.map(|name| (name.to_owned(), number)));
         }
         Self(layers)
+    }
+
+    /// The modules of each layer.
+    pub fn modules(&self) -> BTreeSet<(usize, String)> {
+        self.0.iter().map(|(name, layer)| (*layer, name.clone())).collect()
     }
 
     /// Modules without a layer, layers that list a module that does not exist, and

@@ -12,6 +12,7 @@ mod layers;
 mod module;
 mod resolve;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -49,6 +50,24 @@ fn imports_never_point_up() {
         faults.extend(layers.faults(&krate, &graph));
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// `doc/ARCHITECTURE.md` says more of the daemon's layers, and so lists them too.
+#[test]
+fn the_document_lists_the_layers_of_the_daemon() {
+    let document = std::fs::read_to_string(root().join("doc/ARCHITECTURE.md")).unwrap();
+    let (_, section) = document.split_once("## Layers of the daemon\n").expect("the section");
+    let rows = section.lines().take_while(|line| !line.starts_with("## "));
+    let listed: BTreeSet<(usize, String)> = rows
+        .filter_map(|row| {
+            let mut cells = row.strip_prefix("| ")?.split(" | ");
+            Some((cells.next()?.parse().ok()?, cells.next()?))
+        })
+        .flat_map(|(layer, names)| {
+            names.split('`').skip(1).step_by(2).map(move |name| (layer, name.to_owned()))
+        })
+        .collect();
+    assert_eq!(listed, Layers::read(&Crate::read(&root(), "src")).modules());
 }
 
 #[test]

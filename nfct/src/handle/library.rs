@@ -267,17 +267,9 @@ impl<S: Subsystem> LibraryHandle<S> {
     pub fn query(
         &mut self,
         request: S::Request<'_>,
-        mut callback: impl FnMut(EventKind, &S::Object) -> Next,
+        callback: impl FnMut(EventKind, &S::Object) -> Next,
     ) -> Result<(), Error> {
-        let Prepared { doing, number, argument, refused } = S::prepare(request)?;
-        let callback = |_: &Message<'_>, kind, object: &S::Object| callback(kind, object);
-        let (result, error) = self.with_callback(callback, Stop::AtTheEnd, doing, |raw| {
-            let data = argument.as_ptr();
-            // SAFETY: the handle is live; `data` is of the kind that this query
-            // reads, and it and the trampoline's state outlive this call.
-            unsafe { (S::LIBRARY.query)(raw, number, data) }
-        })?;
-        if result < 0 { Err(refused(error)) } else { Ok(()) }
+        self.query_until(Stop::AtTheEnd, request, callback)
     }
 
     /// Sends a request without waiting: [`catch`](Self::catch) gets the answer.
@@ -313,9 +305,18 @@ impl<S: Subsystem> LibraryHandle<S> {
         request: S::Request<'_>,
         mut callback: impl FnMut(&S::Object) -> Next,
     ) -> Result<(), Error> {
+        self.query_until(Stop::Now, request, |_, object| callback(object))
+    }
+
+    fn query_until(
+        &mut self,
+        stop: Stop,
+        request: S::Request<'_>,
+        mut callback: impl FnMut(EventKind, &S::Object) -> Next,
+    ) -> Result<(), Error> {
         let Prepared { doing, number, argument, refused } = S::prepare(request)?;
-        let callback = |_: &Message<'_>, _, object: &S::Object| callback(object);
-        let (result, error) = self.with_callback(callback, Stop::Now, doing, |raw| {
+        let callback = |_: &Message<'_>, kind, object: &S::Object| callback(kind, object);
+        let (result, error) = self.with_callback(callback, stop, doing, |raw| {
             let data = argument.as_ptr();
             // SAFETY: the handle is live; `data` is of the kind that this query
             // reads, and it and the trampoline's state outlive this call.

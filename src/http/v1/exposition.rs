@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
@@ -102,13 +104,7 @@ impl<'a> Page<'a> {
         help: &str,
         samples: impl IntoIterator<Item = (SampleLabels<N, V>, u64)>,
     ) -> fmt::Result {
-        let help = sentence(help);
-        let mut metric = self.0.encode_descriptor(name, &help, None, MetricType::Gauge)?;
-        for (labels, value) in samples {
-            let labels = labels.each_ref().map(|(name, value)| (*name, value.as_ref()));
-            metric.encode_family(&labels)?.encode_gauge(&value)?;
-        }
-        Ok(())
+        self.samples(name, help, MetricType::Gauge, samples, |mut sample, value| sample.encode_gauge(&value))
     }
 
     pub(super) fn counter(
@@ -129,11 +125,24 @@ impl<'a> Page<'a> {
         help: &str,
         samples: impl IntoIterator<Item = (SampleLabels<N, V>, u64)>,
     ) -> fmt::Result {
+        self.samples(name, help, MetricType::Counter, samples, |mut sample, value| {
+            sample.encode_counter::<NoLabelSet, _, u64>(&value, None)
+        })
+    }
+
+    fn samples<const N: usize, V: AsRef<str>>(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        samples: impl IntoIterator<Item = (SampleLabels<N, V>, u64)>,
+        write: impl Fn(MetricEncoder<'_>, u64) -> fmt::Result,
+    ) -> fmt::Result {
         let help = sentence(help);
-        let mut metric = self.0.encode_descriptor(name, &help, None, MetricType::Counter)?;
+        let mut metric = self.0.encode_descriptor(name, &help, None, kind)?;
         for (labels, value) in samples {
             let labels = labels.each_ref().map(|(name, value)| (*name, value.as_ref()));
-            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            write(metric.encode_family(&labels)?, value)?;
         }
         Ok(())
     }
