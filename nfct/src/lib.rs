@@ -126,7 +126,7 @@
 //!                                     parts of requests, socket settings, what a subscription returns
 //! 3  conntrack, labels, owned         the C library's objects, and the code that frees them
 //! 2  wire                             netlink messages
-//! 1  tuple, flow, event, expectation, operation, error      values, errors and their causes
+//! 1  tuple, flow, found, event, expectation, operation, error  values, errors and their causes
 //! 0  state, direction, family, network, malformed, socket   vocabulary, system calls
 //! ```
 //!
@@ -149,6 +149,7 @@ mod expect;
 mod expectation;
 mod family;
 mod flow;
+mod found;
 mod handle;
 mod kernel_filter;
 mod labels;
@@ -186,6 +187,7 @@ pub use expect::{
 pub use expectation::{ExpectFlags, ExpectNat, Expectation};
 pub use family::Family;
 pub use flow::{Counters, Flow};
+pub use found::Found;
 pub use handle::{Connections, Handle, LibraryHandle, Next, Request, Subsystem};
 pub use kernel_filter::KernelFilter;
 pub use labels::{LabelMap, Labels};

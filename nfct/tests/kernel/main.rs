@@ -10,6 +10,7 @@ mod events;
 mod expectations;
 mod ftp;
 mod hints;
+mod many;
 mod objects;
 mod queries;
 mod resync;
