@@ -1,9 +1,10 @@
 //! Queries to the kernel: all entries, one entry, counts and statistics. The
 //! submodule `change` creates, changes and removes entries, `each` looks up many
-//! tuples at once.
+//! tuples at once, `rules` reads the rules that mask events.
 
 mod change;
 mod each;
+mod rules;
 #[cfg(test)]
 mod tests;
 

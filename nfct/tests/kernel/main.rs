@@ -14,3 +14,4 @@ mod many;
 mod objects;
 mod queries;
 mod resync;
+mod rules;
