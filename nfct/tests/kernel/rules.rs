@@ -197,6 +197,44 @@ fn a_change_of_the_rules_is_noticed_once() {
     });
 }
 
+/// Capabilities belong to a thread, but setuid changes all threads: the test starts itself again as nobody.
+#[test]
+fn cap_net_admin_is_enough_and_needed() {
+    const AS_NOBODY: &str = "NFCT_TEST_RULES_AS_NOBODY";
+    if std::env::var_os(AS_NOBODY).is_some() {
+        match RuleChanges::subscribe() {
+            Ok(changes) => println!("changes: {}", changes.has_changed().unwrap()),
+            Err(error) => println!("{error}"),
+        }
+        match Query::open().unwrap().event_masks() {
+            Ok(masks) => println!("masks: {}", masks[0]),
+            Err(error) => println!("{error}"),
+        }
+        return;
+    }
+    in_fresh_namespace(|| {
+        nft(&table("inet", "t", &["ct event set new"]));
+        let output = |capabilities: &[&str]| {
+            let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+            let mut command = Command::new("setpriv");
+            command.args(nobody).args(capabilities).arg(std::env::current_exe().unwrap());
+            command.args(["rules::cap_net_admin_is_enough_and_needed", "--exact", "--nocapture"]);
+            let output = command.env(AS_NOBODY, "1").output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success(), "{text}");
+            text
+        };
+        let with = output(&["--inh-caps=+net_admin", "--ambient-caps=+net_admin", "--no-new-privs"]);
+        assert!(with.contains("changes: false"), "{with}");
+        assert!(with.contains("masks: rule") && with.contains("sets the event mask 0x1"), "{with}");
+        let without = output(&[]);
+        let needs = ": Operation not permitted (os error 1): needs CAP_NET_ADMIN";
+        for doing in ["following the rules of nftables", "reading the rules of nftables"] {
+            assert!(without.contains(&format!("{doing}{needs}")), "{without}");
+        }
+    });
+}
+
 /// Rules of a chain that do not mask events.
 fn many(count: usize) -> String {
     let mut rules = String::from("add table inet many\nadd chain inet many c\n");
