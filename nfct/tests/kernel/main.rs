@@ -13,5 +13,6 @@ mod hints;
 mod many;
 mod objects;
 mod queries;
+mod reliable;
 mod resync;
 mod rules;
