@@ -84,6 +84,23 @@ impl RuleChanges {
     }
 }
 
+impl RuleChanges {
+    /// Waits until the rules may have changed.
+    ///
+    /// ```no_run
+    /// let changes = nfct::RuleChanges::subscribe()?;
+    /// changes.wait()?;
+    /// assert!(changes.has_changed()?);
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The system's error. A signal ends the wait without an error.
+    pub fn wait(&self) -> Result<(), Error> {
+        crate::waiter::wait(self.handle.as_fd(), None).map(drop)
+    }
+}
+
 /// Readable when the rules have changed.
 impl AsFd for RuleChanges {
     fn as_fd(&self) -> BorrowedFd<'_> {
