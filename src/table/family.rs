@@ -121,6 +121,10 @@ impl<A: Address> FamilyTable<A> {
             if self.first_closed == NONE {
                 self.last_closed = NONE;
             }
+            if self.repeated.is_active(now) {
+                let entry = self.entries.get(slot);
+                self.repeated.remember(self.live_index.hash(&entry.reply), entry.id, now);
+            }
             self.free_slot(slot);
         }
         removed
