@@ -10,9 +10,12 @@ use crate::mapping::{Mapping, Source};
 use crate::tuples::Tuples;
 
 /// An address of one family, as entries and index keys store it.
-pub(super) trait Address: Copy + Eq + Hash + std::fmt::Debug + Into<IpAddr> {
+pub(super) trait Address: Copy + Ord + Hash + std::fmt::Debug + Into<IpAddr> {
     /// What index keys without an address store.
     const UNSET: Self;
+
+    /// The highest address.
+    const LAST: Self;
 
     /// `None` for an address of the other family.
     fn from_ip(address: IpAddr) -> Option<Self>;
@@ -20,6 +23,7 @@ pub(super) trait Address: Copy + Eq + Hash + std::fmt::Debug + Into<IpAddr> {
 
 impl Address for Ipv4Addr {
     const UNSET: Self = Ipv4Addr::UNSPECIFIED;
+    const LAST: Self = Ipv4Addr::BROADCAST;
 
     fn from_ip(address: IpAddr) -> Option<Self> {
         match address {
@@ -31,6 +35,7 @@ impl Address for Ipv4Addr {
 
 impl Address for Ipv6Addr {
     const UNSET: Self = Ipv6Addr::UNSPECIFIED;
+    const LAST: Self = Ipv6Addr::from_bits(u128::MAX);
 
     fn from_ip(address: IpAddr) -> Option<Self> {
         match address {
@@ -99,9 +104,20 @@ impl<A: Address> PackedTuple<A> {
         if self.is_icmp() { 0 } else { self.dst_l4 }
     }
 
-    /// The public port of a reply tuple, or the ICMP identifier after translation.
+    /// The port of a public end, which is the tuple's destination, or the ICMP
+    /// identifier.
     pub(super) fn nat_port(&self) -> u16 {
         if self.is_icmp() { self.src_l4 } else { self.dst_l4 }
+    }
+
+    /// Whether it is the same tuple, in this or another zone.
+    pub(super) fn is_equal_in_another_zone(&self, other: &Self) -> bool {
+        Self { zone: other.zone, ..*self } == *other
+    }
+
+    /// The source port; 0 for ICMP, which has none.
+    pub(super) fn peer_port(&self) -> u16 {
+        if self.is_icmp() { 0 } else { self.src_l4 }
     }
 
     fn is_icmp(&self) -> bool {
@@ -171,6 +187,8 @@ const STATE: u8 = 0b11;
 const SOURCE: u8 = 0b1100;
 const MAY_END_SILENTLY: u8 = 0b1_0000;
 const WAS_NEWEST: u8 = 0b10_0000;
+/// Its mark is that at its end.
+const HAS_FINAL_MARK: u8 = 0b1000_0000;
 
 impl<A: Address> PackedMapping<A> {
     /// What free slots hold.
@@ -246,9 +264,20 @@ impl<A: Address> PackedMapping<A> {
         self.flags = self.flags & !WAS_NEWEST | if was_newest { WAS_NEWEST } else { 0 };
     }
 
+    /// Stores the mark that the DESTROY event reports.
+    pub(super) fn set_final_mark(&mut self, mark: u32) {
+        self.mark = mark;
+        self.flags |= HAS_FINAL_MARK;
+    }
+
     /// Notes that the kernel will report its end.
     pub(super) fn clear_may_end_silently(&mut self) {
         self.flags &= !MAY_END_SILENTLY;
+    }
+
+    /// The same as [`Tuples::is_source_nat`](Tuples::is_source_nat).
+    pub(super) fn is_source_nat(&self) -> bool {
+        self.original.src != self.reply.dst || self.original.src_port() != self.reply.nat_port()
     }
 
     /// The same as [`Mapping::age_rank`].
@@ -260,7 +289,7 @@ impl<A: Address> PackedMapping<A> {
         Mapping {
             tuples: Tuples { original: self.original.unpack(), reply: self.reply.unpack() },
             id: self.id,
-            mark: self.mark,
+            mark: (self.flags & HAS_FINAL_MARK != 0).then_some(self.mark),
             opened: self.opened.into(),
             closed: (self.state() != SlotState::Live).then(|| self.closed.into()),
             source: self.source(),
@@ -345,6 +374,10 @@ mod tests {
                 }
                 entry.clear_may_end_silently();
                 assert!(!entry.mapping().may_end_silently);
+                assert_eq!(entry.mapping().mark, None);
+                entry.set_final_mark(7);
+                assert_eq!((entry.mapping().mark, entry.state()), (Some(7), SlotState::Free));
+                assert_eq!(entry.mapping().source, source);
             }
         }
     }

@@ -7,6 +7,7 @@ use nfct::Flow;
 use super::chunks::Chunks;
 use super::ended::EndedLifetimes;
 use super::entry::{Address, NONE, PackedMapping, PackedTuples, SlotState};
+use super::forward::ForwardIndex;
 use super::index::{ChainIndex, ChainKey, IndexedBy, LiveIndex, MAX_CHAIN_WALK, ProtocolClass};
 use super::journal::{Change, Journal};
 use crate::clock::Stamp;
@@ -43,6 +44,7 @@ pub(super) struct FamilyTable<A> {
     last_closed: u32,
     pub(super) live_index: LiveIndex,
     pub(super) indexes: Vec<ChainIndex>,
+    pub(super) forwards: ForwardIndex<A>,
     /// The latest time, by the monotonic clock, at which a stored entry opened.
     newest_opened: u64,
     /// How long lookups still find a closed mapping.
@@ -71,6 +73,7 @@ impl<A: Address> FamilyTable<A> {
             last_closed: NONE,
             live_index: LiveIndex::new(),
             indexes: indexed_by.into_iter().map(ChainIndex::new).collect(),
+            forwards: ForwardIndex::new(),
             newest_opened: 0,
             del_delay,
             dump_number: 0,
@@ -112,12 +115,14 @@ impl<A: Address> FamilyTable<A> {
         }
         match self.live_index.find(&tuples.reply, &self.entries) {
             Some(slot) if self.entries.get(slot).id == flow.id => {
+                self.entries.get_mut(slot).set_final_mark(flow.mark);
                 self.close_slot(slot, now, journal);
                 CloseResult::WasLive
             }
             _ if self.is_known_closed(&tuples, flow) => CloseResult::Stale,
             _ => {
                 let slot = self.store(PackedMapping::new(&tuples, flow, Source::Event, false, now), journal);
+                self.entries.get_mut(slot).set_final_mark(flow.mark);
                 self.queue_closed(slot, now);
                 CloseResult::WasUnknown
             }
@@ -196,6 +201,7 @@ impl<A: Address> FamilyTable<A> {
         self.first_free = self.entries.get(slot).next;
         *self.entries.get_mut(slot) = PackedMapping { dump_number: self.dump_number, ..entry };
         self.number_and_index(slot, journal, false);
+        self.forwards.insert(slot, self.entries.get(slot));
         slot
     }
 
@@ -243,6 +249,7 @@ impl<A: Address> FamilyTable<A> {
     }
 
     fn free_slot(&mut self, slot: u32) {
+        self.forwards.remove(slot, self.entries.get(slot));
         for index in &mut self.indexes {
             index.remove(slot, &self.entries);
         }

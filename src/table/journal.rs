@@ -12,6 +12,8 @@ pub enum Change {
     Opened(Mapping),
     /// A mapping closed.
     Closed(Mapping),
+    /// The kernel lost this many events, so changes are missing here.
+    Lost(u64),
 }
 
 /// Changes taken from the table.

@@ -9,18 +9,22 @@
 //! `store` is the complete table: it passes each call to the `family` of the
 //! addresses, and numbers all changes. `family` holds the mappings of IPv4 or of
 //! IPv6: it opens, closes and expires them. Its other methods are in `dump` (merge a
-//! dump of the kernel's table), `queries` (lookups and scans) and `reload` (put
+//! dump of the kernel's table), `queries` (lookups and scans), `chain` (connections that
+//! are translated twice) and `reload` (put
 //! another configuration into force). Below it, `chunks` is the storage, `entry` what
-//! is stored, `index` how it is found, `ended` the lifetimes that end while a dump
+//! is stored, `index` how it is found, `forward` how connections that began outside are
+//! found, `ended` the lifetimes that end while a dump
 //! runs, and `journal` the changes for listeners. `cursor` is a position for work in
 //! slices.
 
+mod chain;
 mod chunks;
 mod cursor;
 mod dump;
 mod ended;
 mod entry;
 mod family;
+mod forward;
 mod index;
 mod journal;
 mod queries;

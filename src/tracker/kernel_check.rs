@@ -82,7 +82,7 @@ impl Tracker {
     /// question and the filter name all parts of its reply tuple. The connection is
     /// not added to the table, because its end would not be noticed there.
     pub(super) async fn find_in_kernel(&self, check: &mut KernelCheck, question: &Question) {
-        let replies = question.reply_tuples(&self.lock().settings.filter);
+        let replies = question.outside_tuples(&self.lock().settings.filter, &[]);
         if replies.is_empty() || check.failed {
             return;
         }
@@ -100,7 +100,7 @@ impl Tracker {
         let mapping = Mapping {
             tuples: Tuples::from(&flow),
             id: flow.id,
-            mark: flow.mark,
+            mark: None,
             opened: flow.start.map_or(now, |nanoseconds| now.back_to_wall(nanoseconds / 1_000_000)),
             closed: None,
             source: Source::Kernel,
@@ -121,8 +121,12 @@ impl Tracker {
         self.stats.kernel_queries.add(replies.len());
         let reply = async {
             let mut query = self.query.clone().lock_owned().await;
-            let run =
-                move || replies.iter().map(|reply| query.get_by_reply(reply)).collect::<Result<Vec<_>, _>>();
+            // A connection that began outside has the tuple in the original direction.
+            let get = move |tuple: &Tuple| match query.get_by_reply(tuple) {
+                Ok(None) => query.get_by_original(tuple),
+                found => found,
+            };
+            let run = move || replies.iter().map(get).collect::<Result<Vec<_>, _>>();
             tokio::task::spawn_blocking(run).await
         };
         match tokio::time::timeout(KERNEL_TIMEOUT, reply).await {

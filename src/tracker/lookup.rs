@@ -25,7 +25,12 @@ impl Tracker {
         let question = Question::by_key(key, value, protocol);
         let mut check = KernelCheck::default();
         let Answer { value: best, mut complete } = loop {
-            let best = self.read(|table, now| table.best(key, value, protocol, now)).await?;
+            let best = self
+                .drain_then(|state, now| {
+                    let accept = |mapping: &Mapping| state.settings.filter.is_for_legacy(mapping);
+                    state.table.best(key, value, protocol, accept, now)
+                })
+                .await?;
             let found = best.value.unwrap_or_default();
             if !self.close_ended(&mut check, &question, found.as_slice(), best.complete).await? {
                 break best;
@@ -38,6 +43,8 @@ impl Tracker {
         if best.is_none() && check.unknown.is_empty() {
             self.find_in_kernel(&mut check, &question).await;
         }
+        // The question's public end is either end, the key's is the source's.
+        check.unknown.retain(|mapping| mapping.key(key) == Some(value));
         best = best.into_iter().chain(check.unknown).max_by_key(Mapping::rank);
         complete &= !check.failed;
         Ok(Answer { value: best, complete })
@@ -50,6 +57,7 @@ impl Tracker {
         value: KeyValue,
         protocol: Option<Protocol>,
     ) -> Result<Option<Mapping>, Error> {
+        let filter = self.filter();
         let mut best: Option<Mapping> = None;
         self.scan(|mapping| {
             let is_protocol = match protocol {
@@ -58,6 +66,7 @@ impl Tracker {
             };
             if is_protocol
                 && mapping.key(key) == Some(value)
+                && filter.is_for_legacy(&mapping)
                 && best.is_none_or(|best| mapping.rank() > best.rank())
             {
                 best = Some(mapping);
@@ -146,8 +155,12 @@ impl Tracker {
     }
 }
 
-/// Sorts mappings, newest first, and keeps at most `max`.
+/// Sorts mappings, newest first, and keeps at most `max`: closed ones only if there
+/// is place after the live ones.
 fn keep_newest(mappings: &mut Vec<Mapping>, max: usize) {
+    if mappings.len() > max {
+        mappings.sort_unstable_by_key(|mapping| std::cmp::Reverse((mapping.is_live(), mapping.age_rank())));
+        mappings.truncate(max);
+    }
     mappings.sort_unstable_by_key(|mapping| std::cmp::Reverse(mapping.age_rank()));
-    mappings.truncate(max);
 }

@@ -11,8 +11,8 @@
 //! an overrun and from time to time. `dump` then reads and merges it. `start`
 //! subscribes to the kernel's events and starts the threads.
 //!
-//! `lookup` finds mappings, `kernel_check` compares single mappings with the
-//! kernel, `publish` passes changes on to the `listener`s, `ports` counts the
+//! `lookup` finds mappings, `via` those of the same connection further inside,
+//! `kernel_check` compares single mappings with the kernel, `fields` reads more of its entries, `publish` passes changes on to the `listener`s, `ports` counts the
 //! public ports in use, and `reload` puts another configuration into force.
 //!
 //! All of these work on the `shared` tracker, which has the lock: `guard` holds it,
@@ -21,6 +21,7 @@
 
 mod dump;
 mod dump_request;
+mod fields;
 mod guard;
 mod kernel_check;
 mod listener;
@@ -35,6 +36,7 @@ mod settings;
 mod shared;
 mod start;
 mod state;
+mod via;
 
 pub use nfct::{Error, LIBRARY_VERSION};
 

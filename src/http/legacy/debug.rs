@@ -20,11 +20,13 @@ const MAPPINGS_PER_PIECE: usize = 256;
 /// For each value of the key, the mapping that a lookup returns.
 pub(in crate::http) async fn answer(app: &App, key: Key) -> Response {
     app.tracker.wait_complete(TABLE_TIMEOUT).await;
+    let filter = app.tracker.filter();
     let mut best: BTreeMap<KeyValue, Mapping> = BTreeMap::new();
     let collected = app
         .tracker
         .scan(|mapping| {
-            if !matches!(mapping.original.protocol, Protocol::Tcp | Protocol::Udp) {
+            let is_transport = matches!(mapping.original.protocol, Protocol::Tcp | Protocol::Udp);
+            if !is_transport || !filter.is_for_legacy(&mapping) {
                 return;
             }
             let Some(value) = mapping.key(key) else { return };
@@ -43,19 +45,21 @@ pub(in crate::http) async fn answer(app: &App, key: Key) -> Response {
     let mut rest = best.into_iter().peekable();
     let mut separator = "{";
     let mut finished = false;
+    let tracker = app.tracker.clone();
     let pieces = std::iter::from_fn(move || {
         if finished {
             return None;
         }
         let mut piece = Vec::new();
-        for (value, mapping) in rest.by_ref().take(MAPPINGS_PER_PIECE) {
+        let (values, mappings): (Vec<_>, Vec<_>) = rest.by_ref().take(MAPPINGS_PER_PIECE).unzip();
+        for (value, traced) in values.into_iter().zip(tracker.trace_part(&mappings)) {
             let value = match value {
                 KeyValue::Port(port) => port.to_string(),
                 KeyValue::Ip(address) => address.to_string(),
             };
             piece.extend_from_slice(separator.as_bytes());
             piece.extend_from_slice(format!("\n    \"{value}\": ").as_bytes());
-            piece.extend_from_slice(&response::to_json(&LegacyMapping::from(&mapping), 1));
+            piece.extend_from_slice(&response::to_json(&LegacyMapping::from(&traced), 1));
             separator = ",";
         }
         if rest.peek().is_none() {

@@ -46,7 +46,7 @@ pub(in crate::http) async fn answer(app: &App, key: Key, uri: &Uri) -> Response 
     let Some(value) = value else { return not_found(app) };
     let mut waited = false;
     loop {
-        match app.tracker.best(key, value, protocol).await {
+        match app.tracker.best_traced(key, value, protocol).await {
             Err(error) => {
                 count(app, LookupOutcome::Undecided);
                 return tracker_failed(&error);
