@@ -67,18 +67,21 @@ impl Filter {
 
     /// The conditions as a socket filter, so that events of other connections
     /// never wake the daemon. It may pass more than [`matches`](Self::matches)
-    /// accepts, never less. A public address or port can be in either tuple, which the
-    /// socket filter does not check.
+    /// accepts, never less: it does not check whether the destination is translated,
+    /// nor whether a public address and port are of the same end.
     pub fn kernel_filter(&self) -> KernelFilter {
+        const SOURCE: (Direction, Endpoint) = (Direction::Original, Endpoint::Source);
+        const DESTINATION: (Direction, Endpoint) = (Direction::Original, Endpoint::Destination);
+        const PUBLIC: [(Direction, Endpoint); 2] = [(Direction::Reply, Endpoint::Destination), DESTINATION];
         self.conditions.iter().fold(KernelFilter::new(), |filter, (key, value)| {
-            let (direction, endpoint) = match key {
-                config::Key::SrcIp | config::Key::SrcPort => (Direction::Original, Endpoint::Source),
-                config::Key::DstIp | config::Key::DstPort => (Direction::Original, Endpoint::Destination),
-                config::Key::NatIp | config::Key::NatPort => return filter,
+            let places = match key {
+                config::Key::SrcIp | config::Key::SrcPort => &[SOURCE][..],
+                config::Key::DstIp | config::Key::DstPort => &[DESTINATION],
+                config::Key::NatIp | config::Key::NatPort => &PUBLIC,
             };
             match value {
-                KeyValue::Ip(address) => filter.address(direction, endpoint, *address),
-                KeyValue::Port(port) => filter.port(direction, endpoint, *port),
+                KeyValue::Ip(address) => filter.address_in(places.iter().copied(), *address),
+                KeyValue::Port(port) => filter.port_in(places.iter().copied(), *port),
             }
         })
     }
@@ -159,6 +162,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn destination_port(tuple: &Tuple) -> Option<u16> {
+        match tuple.layer4 {
+            Layer4::Ports { dst, .. } | Layer4::Keys { dst, .. } => Some(dst),
+            _ => None,
+        }
+    }
 
     /// Few addresses and ports, so that conditions often match.
     fn addresses() -> impl Strategy<Value = IpAddr> {
@@ -241,9 +251,19 @@ mod tests {
             prop_assert!(delivered || !matches);
             let has_ports = matches!(original.layer4, Layer4::Ports { .. } | Layer4::Keys { .. })
                 && matches!(reply.layer4, Layer4::Ports { .. } | Layer4::Keys { .. });
+            let is_public = |address: Option<IpAddr>, port: Option<u16>, tuple: &Tuple| {
+                address.is_none_or(|address| address == tuple.dst)
+                    && (port.is_none() || port == destination_port(tuple))
+            };
+            let in_either = |address, port| {
+                is_public(address, port, &original) || is_public(address, port, &reply)
+            };
             let is_exact = !config.nat_only && config.nat_ip.is_none() && config.nat_port.is_none();
             if has_ports && is_exact {
                 prop_assert_eq!(delivered, matches, "for protocols with ports the socket filter is exact");
+            }
+            if has_ports && !(in_either(config.nat_ip, None) && in_either(None, config.nat_port)) {
+                prop_assert!(!delivered, "a public address or port must be in one of the tuples");
             }
         }
     }
