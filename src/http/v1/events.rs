@@ -181,3 +181,31 @@ async fn write_changes(
         event.into_iter().for_each(|event| format.write(piece, &event));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_written_with_its_cause_in_both_formats() {
+        let written = |format: StreamFormat, cause| {
+            let mut out = Vec::new();
+            format.write(&mut out, &StreamEvent::Lost { count: 812, cause });
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            written(StreamFormat::Lines, Cause::Kernel),
+            "{\"event\":\"lost\",\"count\":812,\"cause\":\"kernel\"}\n"
+        );
+        assert_eq!(
+            written(StreamFormat::ServerSent, Cause::Client),
+            "event: lost\ndata: {\"cause\":\"client\",\"count\":812}\n\n"
+        );
+    }
+
+    #[test]
+    fn losses_concern_every_listener() {
+        let question = Question { nat_port: Some(1), ..Question::default() };
+        assert!(is_wanted(&question, &Change::Lost(3)));
+    }
+}

@@ -2,6 +2,7 @@
 
 mod auth;
 mod fields;
+mod kernel;
 mod lookup;
 mod outside;
 mod responses;
