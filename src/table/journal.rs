@@ -12,7 +12,7 @@ pub enum Change {
     Opened(Mapping),
     /// A mapping closed.
     Closed(Mapping),
-    /// The kernel lost this many events, so changes are missing here.
+    /// The kernel dropped this many events, and with them what they reported.
     Lost(u64),
 }
 
