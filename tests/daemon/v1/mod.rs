@@ -2,6 +2,7 @@
 
 mod auth;
 mod fields;
+mod helpers;
 mod kernel;
 mod lookup;
 mod outside;

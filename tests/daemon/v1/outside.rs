@@ -4,9 +4,10 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use lab::http::{Client, Stream};
 use lab::{Lab, traffic};
+use nfct::Protocol;
 use serde_json::{Value, json};
 
-use super::setup::client;
+use super::setup::{TestConnection, client, ctnetlink, start_daemon};
 use crate::binary::DAEMON;
 
 /// A port forward, and masquerading.
@@ -153,4 +154,68 @@ fn a_port_of_a_forward_and_of_an_inside_host_are_told_apart_by_the_far_side() {
     assert_eq!(auth(&mut client, &from("198.51.100.1", "50000")), values(["1", "192.168.7.2", "443", "0"]));
     assert_eq!(auth(&mut client, &from("198.51.100.2", "443")), values(["1", "192.168.7.3", "8443", "0"]));
     drop((outer, accepted, usual));
+}
+
+#[test]
+fn every_kind_of_translated_destination_has_a_public_end() {
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    let daemon = start_daemon(&lab);
+    let mut client = client(&lab, &daemon);
+    let mut query = ctnetlink(&lab);
+    let make = |protocol, src: &str, dst: &str, server: &str| {
+        let made = TestConnection::new(protocol, src, dst, src);
+        TestConnection { server: server.parse().expect("an address and port"), ..made }
+    };
+    // Only the prefix of the address is translated, only the port, and a ping.
+    for made in [
+        make(Protocol::Tcp, "[2001:db8::1]:50000", "[2001:db8:1::7]:443", "[fd00:7::7]:443"),
+        make(Protocol::Udp, "198.51.100.1:50000", "100.64.2.1:5353", "100.64.2.1:53"),
+        make(Protocol::Icmp, "198.51.100.1:77", "100.64.2.1:0", "192.168.7.2:0"),
+    ] {
+        made.create(&mut query);
+    }
+    for (lookup, expected) in [
+        (
+            "nat_ip=2001:db8:1::7&nat_port=443",
+            json!({"inside": "server", "server_ip": "fd00:7::7", "server_port": 443, "nat": ["dst"]}),
+        ),
+        ("nat_ip=100.64.2.1&nat_port=5353", json!({"inside": "server", "server_port": 53, "nat": ["dst"]})),
+        (
+            "nat_ip=100.64.2.1&nat_port=77",
+            json!({"inside": "server", "server_ip": "192.168.7.2", "protocol": "icmp", "nat": ["dst"]}),
+        ),
+        ("nat_ip=2001:db8:1::/48", json!({"inside": "server", "server_ip": "fd00:7::7"})),
+    ] {
+        let found = matches(&mut client, lookup);
+        assert_eq!(found.len(), 1, "{lookup}: {found:#?}");
+        for (name, value) in expected.as_object().unwrap() {
+            assert_eq!(&found[0][name], value, "{lookup}: {name}");
+        }
+    }
+}
+
+#[test]
+fn both_ends_of_one_connection_can_be_meant() {
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    let daemon = start_daemon(&lab);
+    let mut client = client(&lab, &daemon);
+    // An inside host reaches another one through the public address, and has the same port there.
+    let made = TestConnection::new(Protocol::Tcp, "192.168.7.2:443", "100.64.2.1:443", "100.64.2.1:443");
+    TestConnection { server: "192.168.7.3:8443".parse().unwrap(), ..made }.create(&mut ctnetlink(&lab));
+
+    let answer = client.get("/v1/lookup?nat_ip=100.64.2.1&nat_port=443").json();
+    assert_eq!((answer["matches"].as_array().unwrap().len(), &answer["ambiguous"]), (1, &json!(true)));
+    let base = [("X-Real-IP", "100.64.2.1"), ("X-Real-Port", "443")];
+    assert_eq!(auth(&mut client, &base)[3].as_deref(), Some("1"));
+    let from = |ip, port| [base[0], base[1], ("X-Dst-IP", ip), ("X-Dst-Port", port)];
+    let client_of_server = auth(&mut client, &from("192.168.7.3", "8443"));
+    assert_eq!(client_of_server, values(["1", "192.168.7.2", "443", "0"]));
+    let server_of_client = auth(&mut client, &from("192.168.7.2", "443"));
+    assert_eq!(server_of_client, values(["1", "192.168.7.3", "8443", "0"]));
 }
