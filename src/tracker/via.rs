@@ -4,8 +4,9 @@
 use nfct::{Error, Protocol};
 
 use super::kernel_check::KernelCheck;
-use super::read::Answer;
+use super::read::{Answer, LOCK_ATTEMPTS};
 use super::shared::Tracker;
+use super::state::TrackerState;
 use crate::config::Key;
 use crate::mapping::{Mapping, Traced};
 use crate::question::Question;
@@ -41,12 +42,19 @@ impl Tracker {
 
     /// Traces mappings, without a check with the kernel.
     pub async fn trace(&self, mappings: &[Mapping]) -> Vec<Traced> {
-        let mut traced = Vec::with_capacity(mappings.len());
-        for part in mappings.chunks(MAX_TRACED) {
-            if !traced.is_empty() {
+        let (mut traced, mut rest, mut lock_attempts) = (Vec::with_capacity(mappings.len()), mappings, 0);
+        while !rest.is_empty() {
+            lock_attempts += 1;
+            if let Some(state) =
+                if lock_attempts <= LOCK_ATTEMPTS { self.try_lock() } else { Some(self.lock()) }
+            {
+                let (part, further) = rest.split_at(rest.len().min(MAX_TRACED));
+                traced.extend(self.trace_in(&state, part));
+                (rest, lock_attempts) = (further, 0);
+            }
+            if !rest.is_empty() {
                 tokio::task::yield_now().await;
             }
-            traced.extend(self.trace_part(part));
         }
         traced
     }
@@ -54,9 +62,16 @@ impl Tracker {
     /// [`trace`](Self::trace) for at most a few hundred mappings, under one hold of
     /// the lock.
     pub fn trace_part(&self, mappings: &[Mapping]) -> Vec<Traced> {
-        let state = self.lock();
+        self.trace_in(&self.lock(), mappings).collect()
+    }
+
+    fn trace_in<'a>(
+        &self,
+        state: &'a TrackerState,
+        mappings: &'a [Mapping],
+    ) -> impl Iterator<Item = Traced> + use<'a> {
         let now = self.clock.now();
-        mappings.iter().map(|mapping| state.table.trace(*mapping, now)).collect()
+        mappings.iter().map(move |mapping| state.table.trace(*mapping, now))
     }
 
     /// Traces mappings. The mappings further inside are checked with the kernel like
