@@ -14,7 +14,6 @@ struct AuthAnswer {
     src_port: Option<String>,
     zone: Option<String>,
     ambiguous: Option<String>,
-    complete: Option<String>,
     error: Option<String>,
 }
 
@@ -34,19 +33,17 @@ fn ask(client: &mut Client, headers: &[(&str, &str)]) -> AuthAnswer {
         src_port: header("X-Nat-Src-Port"),
         zone: header("X-Nat-Zone"),
         ambiguous: header("X-Nat-Ambiguous"),
-        complete: header("X-Nat-Complete"),
         error: header("X-Nat-Error"),
     }
 }
 
 fn found(ip: &str, port: &str, ambiguous: &str) -> AuthAnswer {
-    let [found, src_ip, src_port, ambiguous, complete] =
-        ["1", ip, port, ambiguous, "1"].map(|value| Some(value.to_owned()));
-    AuthAnswer { found, src_ip, src_port, ambiguous, complete, ..AuthAnswer::default() }
+    let [found, src_ip, src_port, ambiguous] = ["1", ip, port, ambiguous].map(|value| Some(value.to_owned()));
+    AuthAnswer { found, src_ip, src_port, ambiguous, ..AuthAnswer::default() }
 }
 
 fn not_found() -> AuthAnswer {
-    AuthAnswer { found: Some("0".into()), complete: Some("1".into()), ..AuthAnswer::default() }
+    AuthAnswer { found: Some("0".into()), ..AuthAnswer::default() }
 }
 
 #[test]
@@ -58,6 +55,11 @@ fn auth_responds_in_headers_and_never_with_an_error_status() {
     let daemon = start_daemon(&lab);
     let mut client = client(&lab, &daemon);
     make_connections(&mut ctnetlink(&lab), &mut client);
+    let live = [("X-Real-IP", "100.64.2.1"), ("X-Real-Port", "50002")];
+    let answer = client.request("GET", "/v1/auth", &live, b"");
+    assert_eq!((answer.header("X-Nat-Found"), answer.header("X-Nat-Complete")), (Some("1"), Some("1")));
+    let answer = client.request("GET", "/v1/auth", &live[..1], b"");
+    assert_eq!((answer.header("X-Nat-Found"), answer.header("X-Nat-Complete")), (Some("0"), None));
     let mut ask = |headers: &[(&str, &str)]| ask(&mut client, headers);
 
     // A live mapping; a closed one; IPv6; an IPv4-mapped address; none.

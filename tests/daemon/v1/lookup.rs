@@ -92,7 +92,12 @@ fn each_field_filters_alone_and_with_others() {
     let check = |answer: &Value, expected: &[usize], ambiguous: bool, what: &str| {
         assert_eq!(numbers(answer["matches"].as_array().unwrap()), expected, "{what}");
         assert_eq!(answer["ambiguous"], ambiguous, "{what}");
-        assert_eq!((&answer["complete"], &answer["truncated"]), (&json!(true), &Value::Null), "{what}");
+        assert_eq!(answer["truncated"], Value::Null, "{what}");
+        // Without a live match it also depends on how long the daemon has known what closes.
+        let is_live = |found: &Value| found["state"] == "live";
+        if what.contains("state=live") || answer["matches"].as_array().unwrap().iter().any(is_live) {
+            assert_eq!(answer["complete"], true, "{what}");
+        }
     };
     for (query, expected, ambiguous) in LOOKUPS {
         let answer = client.get(&format!("/v1/lookup?{query}"));
@@ -231,7 +236,7 @@ fn wait_delays_the_response_until_a_match_or_the_timeout() {
     assert_eq!(client.get("/v1/lookup?nat_port=40001&wait=60000").status, 200);
     assert!(begun.elapsed() < minute);
     let begun = Instant::now();
-    let answer = client.get("/v1/lookup?nat_port=1&wait=300");
+    let answer = client.get("/v1/lookup?nat_port=1&state=live&wait=300");
     assert_eq!(
         (answer.status, answer.json()),
         (404, json!({"matches": [], "ambiguous": false, "complete": true}))

@@ -117,5 +117,5 @@ fn ready_means_that_the_table_equals_the_kernels() {
     lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "1");
     wait_until("the daemon is ready", || client.get("/readyz").status == 200);
     assert_eq!(client.get("/readyz").json(), json!({"ready": true}));
-    assert_eq!(client.get("/v1/lookup?nat_port=1").json()["complete"], true);
+    assert_eq!(client.get("/v1/lookup?nat_port=1&state=live").json()["complete"], true);
 }
