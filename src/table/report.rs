@@ -108,6 +108,7 @@ impl<A: Address> FamilyTable<A> {
             return CloseResult::WasLive;
         }
         if let Some(slot) = self.find_closed(&tuples, flow.id, MAX_CHAIN_WALK) {
+            self.entries.get_mut(slot).set_final_mark(flow.mark);
             self.note_end(slot, hash, now);
             return CloseResult::Stale;
         }

@@ -139,17 +139,19 @@ impl Tracker {
                     self.trace(&found).await
                 }
             };
+            // Of several live ones, one may have ended.
+            let live = found.iter().filter(|traced| traced.mapping.is_live()).count();
             let read = Reading {
                 found: &found,
                 complete: looked.complete,
                 asked: looked.asked,
-                verified_from: Doubt::Aged,
+                verified_from: if (2..=MAX_TRACED).contains(&live) { Doubt::None } else { Doubt::Aged },
             };
             if self.verify(&mut check, &read).await? {
                 continue;
             }
             let mut complete = looked.complete;
-            if !found.iter().any(|traced| traced.mapping.is_live()) {
+            if live == 0 {
                 if self.search_kernel(&mut check, question, looked.asked).await? {
                     continue;
                 }
