@@ -10,13 +10,14 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use lab::http::Client;
-use lab::{Daemon, Lab, flows, wait_until};
+use lab::{Daemon, Lab, flows, wait_until, wait_within};
 use nfct::{Family, Protocol, Query};
+use nix::sys::signal::Signal;
 
 use super::alone::alone;
 use super::binary::DAEMON;
 use super::heard::Heard;
-use super::lookups::{Answer, client, fully_named, look_up, wait_ready};
+use super::lookups::{Answer, LIMIT, client, fully_named, look_up, metric, wait_complete};
 use super::race::{Racers, resolved_clashes, two_processors};
 
 /// Racing sockets under each rule.
@@ -33,7 +34,7 @@ nat_only = yes
 
 [data]
 key_name = nat_port
-del_delay = 30
+del_delay = 3
 sweep_interval = 3600
 
 [http_server]
@@ -49,7 +50,7 @@ dst_port = 443
 
 [data]
 key_name = nat_port
-del_delay = 30
+del_delay = 3
 sweep_interval = 3600
 
 [http_server]
@@ -174,7 +175,7 @@ impl Clashes {
 
     fn daemon(&self, config: &str) -> Daemon {
         let daemon = DAEMON.start(self.lab.gateway(), config);
-        wait_ready(&self.lab, &daemon);
+        wait_complete(&self.lab, &daemon);
         daemon
     }
 }
@@ -301,7 +302,8 @@ fn the_end_of_a_clash_tells_whose_port_it_was() {
     let Some(cpus) = two_processors() else { return };
     let _alone = alone();
     let mut clashes = Clashes::under("masquerade fully-random", cpus);
-    let daemon = clashes.daemon(WIDE);
+    // Longer than it takes until all have ended.
+    let daemon = clashes.daemon(&WIDE.replace("del_delay = 3", "del_delay = 5"));
     let mut heard = Heard::listen(&clashes.lab, &daemon);
     let mut client = client(&clashes.lab, &daemon);
     let mut forced: Vec<[Arrival; 2]> = Vec::new();
@@ -409,4 +411,76 @@ fn a_lookup_that_waits_hears_the_end_of_a_clash() {
     }
     println!("{number} lookups that wait, half of them for a clash: the longest took {longest:.1?}");
     assert!(faults.is_empty(), "{} of {number}:\n{}", faults.len(), faults.join("\n"));
+}
+
+/// The kernel counts clashes. After one, a connection that is not found may exist, if it may be one of UDP.
+#[test]
+fn only_udp_is_doubtful_after_a_clash_and_not_for_long() {
+    if !lab::require() {
+        return;
+    }
+    let Some(cpus) = two_processors() else { return };
+    let _alone = alone();
+    let mut clashes = Clashes::under("masquerade fully-random", cpus);
+    let daemon = clashes.daemon(WIDE);
+    let mut client = client(&clashes.lab, &daemon);
+    let mut is_complete = |fields: &str| {
+        let answer = look_up(&mut client, fields);
+        assert!(answer.matches.is_empty(), "{answer:?}");
+        answer.complete
+    };
+    for _ in 0..10 {
+        while clashes.race().windows(2).all(|both| both[0].public == both[1].public) {
+            assert!(clashes.sockets < SOCKETS, "no race was forced");
+        }
+        assert!(!is_complete("nat_port=1"), "any protocol");
+        assert!(!is_complete("nat_port=1&protocol=udp"));
+        assert!(is_complete("nat_port=1&protocol=tcp"));
+    }
+    wait_within(LIMIT, "UDP is not doubtful either", || is_complete("nat_port=1&protocol=udp"));
+    println!("10 clashes of {} sockets made UDP doubtful", clashes.sockets);
+}
+
+/// A dump does not have the entry of a clash.
+#[test]
+fn a_dump_does_not_end_a_clash() {
+    const WANTED: usize = 10;
+    if !lab::require() {
+        return;
+    }
+    let Some(cpus) = two_processors() else { return };
+    let _alone = alone();
+    let mut clashes = Clashes::under("masquerade fully-random", cpus);
+    let daemon = clashes.daemon(WIDE);
+    let mut client = client(&clashes.lab, &daemon);
+    let dumps = "pynatconnd_resyncs_total{outcome=\"whole\"}";
+    let (mut tally, mut late, mut forced) = (Tally::default(), 0, 0);
+    while forced < WANTED && clashes.sockets < SOCKETS {
+        let arrivals = clashes.race();
+        if arrivals.len() < 2 || arrivals[0].public == arrivals[1].public {
+            continue;
+        }
+        forced += 1;
+        for arrival in &arrivals {
+            let named = fully_named(Protocol::Udp, arrival.public, clashes.target);
+            look_up(&mut client, &named);
+        }
+        let before = metric(&mut client, dumps);
+        // Another value makes the daemon read the kernel's table.
+        let changed = WIDE.replace("del_delay = 3", &format!("del_delay = {}", 3 + forced));
+        daemon.rewrite_config(&changed);
+        daemon.signal(Signal::SIGHUP);
+        wait_until("the kernel's table is read again", || metric(&mut client, dumps) > before);
+        for arrival in &arrivals {
+            let answer = look_up(&mut client, &format!("nat_port={}", arrival.public.port()));
+            if arrival.sent.elapsed() > IN_TIME {
+                late += 1;
+            } else {
+                tally.judge(arrival, &answer);
+            }
+        }
+    }
+    println!("{forced} clashes and a dump: {tally}; {late} lookups too late");
+    assert!(tally.asked > 0, "no race was forced");
+    assert!(tally.wrong.is_empty() && tally.absent.is_empty() && tally.doubtful == 0, "{tally:#?}");
 }

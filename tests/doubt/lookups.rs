@@ -1,11 +1,15 @@
 //! Lookups, and what is read of their answers.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use lab::http::Client;
-use lab::{Daemon, Lab, wait_until};
+use lab::{Daemon, Lab, wait_until, wait_within};
 use nfct::{Protocol, Tuple};
 use serde::Deserialize;
+
+/// The limit for doubts to end that end with time.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// One mapping of an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -93,6 +97,13 @@ pub(crate) fn client(lab: &Lab, daemon: &Daemon) -> Client {
 pub(crate) fn wait_ready(lab: &Lab, daemon: &Daemon) {
     let mut client = client(lab, daemon);
     wait_until("the kernel's table is read", || client.get("/readyz").status == 200);
+}
+
+/// Waits until an answer that finds nothing is complete: after its start a daemon does not know what has ended
+/// within `del_delay`.
+pub(crate) fn wait_complete(lab: &Lab, daemon: &Daemon) {
+    let mut client = client(lab, daemon);
+    wait_within(LIMIT, "what is not found does not exist", || look_up(&mut client, "nat_port=1").complete);
 }
 
 /// A counter or gauge of `/metrics`, without labels.

@@ -26,8 +26,8 @@ const FIRST_PORT: u16 = 10_000;
 const OF_ONE_PORT: u32 = 50_000;
 /// Inside ports of one sender.
 const PORTS: u16 = 200;
-/// For entries between a flush and the next, the kernel's table needs no more, and the fewer, the faster is a flush.
-const BUCKETS: u32 = 1024;
+/// For the entries between two flushes the kernel's table needs no more, and the fewer, the faster is a flush.
+const BUCKETS: u32 = 4096;
 
 const CONFIG: &str = "\
 [filter]
@@ -196,7 +196,8 @@ fn run(cpus: [usize; 2], lasts: Duration, rate: u32) -> Run {
     let lab = Lab::builder().build();
     lab.server().nft(SILENCE);
     lab.gateway().sysctl("net.netfilter.nf_conntrack_udp_timeout", "600");
-    let daemon = DAEMON.start(lab.gateway(), CONFIG);
+    // Whoever empties the table all the time does not take the daemon's share of the processors.
+    let daemon = DAEMON.builder(CONFIG).under(["nice", "-n", "-10"]).start(lab.gateway());
     wait_ready(&lab, &daemon);
     let events =
         lab.gateway().enter(|| Events::subscribe(Groups::NEW | Groups::DESTROY)).expect("subscribed");
@@ -268,7 +269,11 @@ fn no_flow_is_answered_live_after_its_destroy_event_overtook_its_new_event() {
         .find(|(run, rate)| {
             let overruns = run.overruns + f64::from(run.seen.overruns);
             if overruns > 0.0 {
-                println!("this machine is too slow for {rate} flows per second: {overruns} overruns");
+                println!(
+                    "this machine is too slow for {rate} flows per second: {} overruns of the daemon, {} of another \
+                     listener",
+                    run.overruns, run.seen.overruns
+                );
             }
             overruns == 0.0
         })
