@@ -1,7 +1,10 @@
 //! Queries to the kernel: all entries, one entry, counts and statistics. The
-//! submodule `change` creates, changes and removes entries.
+//! submodule `change` creates, changes and removes entries, `each` looks up many
+//! tuples at once, `rules` reads the rules that mask events.
 
 mod change;
+mod each;
+mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +48,8 @@ pub struct Query {
     pub(crate) channel: Channel,
     /// The buffer in which entries are written; allocated for the first one.
     message: Option<MessageBuffer>,
+    /// The memory for the requests of [`find_each`](Self::find_each).
+    requests: Vec<u8>,
 }
 
 impl Query {
@@ -61,7 +66,7 @@ impl Query {
     /// # Errors
     /// [`Error::Unsupported`] if the kernel has no netfilter netlink.
     pub fn open() -> Result<Self, Error> {
-        Ok(Self { channel: Channel::open()?, message: None })
+        Ok(Self { channel: Channel::open()?, message: None, requests: Vec::new() })
     }
 
     /// Reads all entries, or those of a [`Family`] or [`Selection`], in constant
