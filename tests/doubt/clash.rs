@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use super::alone::alone;
 use super::binary::DAEMON;
 use super::heard::Heard;
-use super::lookups::{Answer, LIMIT, client, fully_named, look_up, metric, wait_complete};
+use super::lookups::{Answer, LIMIT, client, dumps, fully_named, look_up, wait_complete};
 use super::race::{Racers, resolved_clashes, two_processors};
 
 /// Racing sockets under each rule.
@@ -453,7 +453,6 @@ fn a_dump_does_not_end_a_clash() {
     let mut clashes = Clashes::under("masquerade fully-random", cpus);
     let daemon = clashes.daemon(WIDE);
     let mut client = client(&clashes.lab, &daemon);
-    let dumps = "pynatconnd_resyncs_total{outcome=\"whole\"}";
     let (mut tally, mut late, mut forced) = (Tally::default(), 0, 0);
     while forced < WANTED && clashes.sockets < SOCKETS {
         let arrivals = clashes.race();
@@ -465,12 +464,12 @@ fn a_dump_does_not_end_a_clash() {
             let named = fully_named(Protocol::Udp, arrival.public, clashes.target);
             look_up(&mut client, &named);
         }
-        let before = metric(&mut client, dumps);
+        let before = dumps(&mut client);
         // Another value makes the daemon read the kernel's table.
         let changed = WIDE.replace("del_delay = 3", &format!("del_delay = {}", 3 + forced));
         daemon.rewrite_config(&changed);
         daemon.signal(Signal::SIGHUP);
-        wait_until("the kernel's table is read again", || metric(&mut client, dumps) > before);
+        wait_until("the kernel's table is read again", || dumps(&mut client) > before);
         for arrival in &arrivals {
             let answer = look_up(&mut client, &format!("nat_port={}", arrival.public.port()));
             if arrival.sent.elapsed() > IN_TIME {

@@ -93,10 +93,21 @@ pub(crate) fn client(lab: &Lab, daemon: &Daemon) -> Client {
     Client::connect(lab.gateway(), daemon.local_addr())
 }
 
-/// Waits until the daemon has read the kernel's table.
+/// How many reliable dumps of the kernel's table the daemon has read.
+pub(crate) fn dumps(client: &mut Client) -> f64 {
+    metric(client, "pynatconnd_resyncs_total{outcome=\"whole\"}")
+}
+
+/// Waits until the daemon has read the kernel's table. The table need not be complete.
+pub(crate) fn wait_dumped(lab: &Lab, daemon: &Daemon) {
+    let mut client = client(lab, daemon);
+    wait_until("the kernel's table is read", || dumps(&mut client) > 0.0);
+}
+
+/// Waits until the daemon's table is complete.
 pub(crate) fn wait_ready(lab: &Lab, daemon: &Daemon) {
     let mut client = client(lab, daemon);
-    wait_until("the kernel's table is read", || client.get("/readyz").status == 200);
+    wait_until("the table is complete", || client.get("/readyz").status == 200);
 }
 
 /// Waits until an answer that finds nothing is complete: after its start a daemon does not know what has ended
@@ -106,7 +117,7 @@ pub(crate) fn wait_complete(lab: &Lab, daemon: &Daemon) {
     wait_within(LIMIT, "what is not found does not exist", || look_up(&mut client, "nat_port=1").complete);
 }
 
-/// A counter or gauge of `/metrics`, without labels.
+/// A counter or gauge of `/metrics`, by its name and labels.
 pub(crate) fn metric(client: &mut Client, name: &str) -> f64 {
     let page = client.get("/metrics");
     let value = page.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
