@@ -186,6 +186,27 @@ impl Query {
         self.dump_kind(message_kind(sys::IPCTNL_MSG_CT_GET_STATS_CPU), Selection::all())
     }
 
+    /// The number of resolved clashes between two packets of one new connection, on all
+    /// processors since the network namespace was created. After a clash there can be an
+    /// entry that no NEW event and no dump reports ([`Status::NAT_CLASH`](crate::Status::NAT_CLASH)).
+    /// Kernels before 5.11 do not count them: then it is 0.
+    ///
+    /// Compare two results for equality: the counter of each processor wraps around after
+    /// 4,294,967,295.
+    ///
+    /// ```no_run
+    /// let mut query = nfct::Query::open()?;
+    /// let before = query.clashes()?;
+    /// println!("more: {}", query.clashes()? != before);
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`dump`](Self::dump).
+    pub fn clashes(&mut self) -> Result<u64, Error> {
+        self.cpu_statistics()?.map(|cpu| cpu.map(|cpu| u64::from(cpu.clash_resolve))).sum()
+    }
+
     /// Reads the counters of each processor for expectations.
     ///
     /// ```no_run

@@ -268,9 +268,11 @@ pub(crate) const SECTIONS: &[KnownSection] = &[
                 default: Is("no"),
                 example: "yes",
                 field: field!(values::boolean => netlink.reliable),
-                help: "Whether the kernel drops the packet of a new connection instead of its event when the \
-                    receive buffer is full. With yes, no event is lost, but a daemon that is too slow also \
-                    slows down the gateway.",
+                help: "Whether the kernel repeats events that were lost because the receive buffer was full. \
+                    No packet is held back for this. The begin of a connection is repeated with its next \
+                    packet, the end by a timer; until then the ended entry counts against nf_conntrack_max. \
+                    All listeners receive the repeated events. The daemon resyncs after an overrun in any \
+                    case: better leave this at no, and enlarge receive_buffer.",
                 reload: "Takes effect at once.",
             },
         ],

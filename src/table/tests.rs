@@ -117,6 +117,14 @@ impl Model {
         self.live.push((flow, self.now));
     }
 
+    /// Whether the table may remember the lifetime although it is removed.
+    fn may_be_remembered(&self, flow: &Flow) -> bool {
+        let is_over = |(known, closed): &(Flow, u64)| {
+            (known.reply, known.id) == (flow.reply, flow.id) && self.now - closed >= DEL_DELAY
+        };
+        !self.repeated.is_empty() && self.closed.iter().any(is_over)
+    }
+
     /// A dump from this time has the flow.
     fn tell(&mut self, flow: &Flow, at: u64) {
         let is_same_lifetime =
@@ -159,6 +167,8 @@ fn apply(table: &mut Table, model: &mut Model, step: &Step) {
             model.open(*flow);
             table.open(flow, now);
         }
+        // While events are repeated, it matters when exactly a mapping is removed.
+        Step::Close(flow) if model.may_be_remembered(flow) => {}
         Step::Close(flow) => {
             // A late DESTROY event of an expired entry must count as unknown.
             table.expire(now, usize::MAX);
