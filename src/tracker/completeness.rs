@@ -37,10 +37,7 @@ impl Tracker {
         if !state.reporting.has_missed() {
             state.log(
                 Level::Warn,
-                format!(
-                    "the kernel does not report every connection: {what} without an event; until all are \
-                     reported again, the table is incomplete, and live mappings are verified with the kernel"
-                ),
+                format!("the kernel does not report every connection, so the table is incomplete: {what} without an event"),
             );
         }
         self.change_reporting(state, Reporting::note_missed);
@@ -68,7 +65,7 @@ impl Tracker {
         if is_off {
             state.log(
                 Level::Warn,
-                "net.netfilter.nf_conntrack_events is 0: the kernel does not report connections; set it to 1",
+                "net.netfilter.nf_conntrack_events is 0, so the kernel does not report connections: set it to 1",
             );
         }
         self.change_reporting(&mut state, |reporting| reporting.is_off = is_off);

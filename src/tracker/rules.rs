@@ -36,11 +36,11 @@ impl Tracker {
         let mut state = self.lock();
         match (&state.reporting.masked_by, &suppressing) {
             (_, Some(rules)) if state.reporting.masked_by != suppressing => {
-                let line = format!(
-                    "rules suppress conntrack events: {rules}. The table is incomplete, and live mappings are \
-                     verified with the kernel, until these rules are removed or let new, related and destroy pass"
+                let rules = rules.clone();
+                state.log(
+                    Level::Warn,
+                    format!("rules suppress conntrack events, so the table is incomplete: {rules}"),
                 );
-                state.log(Level::Warn, line);
             }
             (Some(_), None) => state.log(Level::Info, "no rule suppresses conntrack events any more"),
             _ => {}
