@@ -262,33 +262,34 @@ fn no_flow_is_answered_live_after_its_destroy_event_overtook_its_new_event() {
     let _alone = alone();
     let _buckets = Changed::to("nf_conntrack_buckets", BUCKETS);
     let lasts = amount(Duration::from_secs(10), Duration::from_secs(60));
-    // After an overrun the daemon reads the kernel's table, which hides what is tested.
-    let (run, rate) = [RATE, RATE / 2, RATE / 4, RATE / 8]
+    // After an overrun the daemon reads the kernel's table, which hides what is tested. On a slow machine the table
+    // is seldom emptied at this rate.
+    let run = [RATE, RATE / 2, RATE / 4, RATE / 8]
         .into_iter()
         .map(|rate| (run(cpus, lasts, rate), rate))
-        .find(|(run, rate)| {
+        .find_map(|(run, rate)| {
             let overruns = run.overruns + f64::from(run.seen.overruns);
-            if overruns > 0.0 {
+            let is_forced = !run.seen.overtaken.is_empty();
+            if overruns > 0.0 || !is_forced {
                 println!(
-                    "this machine is too slow for {rate} flows per second: {} overruns of the daemon, {} of another \
-                     listener",
-                    run.overruns, run.seen.overruns
+                    "{rate} flows per second are too many for this machine: {overruns} overruns, {} flushes",
+                    run.flushes
                 );
             }
-            overruns == 0.0
+            (overruns == 0.0 && is_forced).then_some(run)
         })
-        .expect("at a lower rate no events are lost");
+        .expect("at a lower rate no events are lost, and some overtake others");
     let Run { sent, took, flushes, seen, listed, lookups, ghosts, .. } = run;
     println!(
-        "{sent} flows in {took:.1?}, {rate} per second, {flushes} flushes; another listener: {} NEW, {} DESTROY, \
+        "{sent} flows in {took:.1?}, {:.0} per second, {flushes} flushes; another listener: {} NEW, {} DESTROY, \
          {} DESTROY before NEW, {} of these NEW not dying\n\
          of the daemon: {listed} ghosts listed live; {} ghosts in {lookups} lookups",
+        f64::from(sent) / lasts.as_secs_f64(),
         seen.new,
         seen.destroyed,
         seen.overtaken.len(),
         seen.not_dying,
         ghosts.len(),
     );
-    assert!(!seen.overtaken.is_empty(), "no DESTROY event overtook a NEW event");
     assert!(ghosts.is_empty() && listed == 0, "{listed} listed, {:#?}", &ghosts[..ghosts.len().min(3)]);
 }
