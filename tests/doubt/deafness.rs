@@ -22,7 +22,7 @@ fn events_switched_off_count_from_the_next_answer_on() {
     let server = lab.udp_server(lab.server_at(PORT));
     let daemon = DAEMON.start(lab.gateway(), config(""));
     let mut questions = Questions::to(&lab, &daemon);
-    let (mut complete, mut ready, mut absent) = (0, 0, 0);
+    let (mut complete, mut ready, mut absent, mut missed) = (0, 0, 0, 0);
     let mut legacy = Ok(server.local_addr().expect("it is bound"));
     for round in 0..ROUNDS {
         questions.wait_ready();
@@ -44,15 +44,15 @@ fn events_switched_off_count_from_the_next_answer_on() {
         questions.wait_ready();
         for flow in &flows {
             let answer = questions.look_up(&format!("nat_port={}&state=live", flow.public.port()));
-            assert!(answer.live() == [flow.src] && answer.complete, "after the resync: {answer:?}");
+            missed += u32::from(answer.live() != [flow.src] || !answer.complete);
         }
     }
     println!(
-        "events switched off {ROUNDS} times: the next answer called complete {complete}, the table ready {ready}; {absent} of {} \
-         flows not found by name; the legacy route said {legacy:?}",
+        "events switched off {ROUNDS} times: the next answer called complete {complete}, the table ready {ready}; of {} flows \
+         {absent} not found by name, {missed} not by port after the resync; the legacy route said {legacy:?}",
         20 * ROUNDS
     );
-    assert_eq!((complete, ready, absent, legacy), (0, 0, 0, Err(503)));
+    assert_eq!((complete, ready, absent, missed, legacy), (0, 0, 0, 0, Err(503)));
 }
 
 /// Runs a program with no parameter of connection tracking to be seen.

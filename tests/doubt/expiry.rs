@@ -26,6 +26,11 @@ fn lab(clients: u8) -> Lab {
     lab
 }
 
+/// The kernel's entries, with the expired ones that it has not collected yet, which no listing shows.
+fn entries(lab: &Lab) -> String {
+    lab.gateway().read_sysctl("net.netfilter.nf_conntrack_count").expect("connection tracking is on")
+}
+
 fn start(lab: &Lab) -> Daemon {
     let daemon = DAEMON.start(lab.gateway(), config("del_delay = 60\n"));
     daemon.wait_for_line("equals the kernel's");
@@ -48,6 +53,7 @@ fn an_expired_udp_flow_is_not_live_and_closed_when_it_expired() {
     let flows = UdpFlow::begin_all(&lab, 0, 40_001..40_001 + FLOWS, &server);
     let expiry = SystemTime::now() + TIMEOUT;
     thread::sleep(TIMEOUT + TICKS);
+    let before = entries(&lab);
     // A third of them is asked about at once by name, a third by port. The last third waits.
     let third = usize::from(FLOWS / 3);
     let by_port = |flow: &UdpFlow| format!("nat_port={}", flow.public.port());
@@ -56,6 +62,7 @@ fn an_expired_udp_flow_is_not_live_and_closed_when_it_expired() {
     let named: usize = flows[..third].iter().map(|flow| live(&mut questions, &flow.named())).sum();
     let ported: usize = flows[third..2 * third].iter().map(|flow| live(&mut questions, &by_port(flow))).sum();
     thread::sleep(LATE);
+    let later = entries(&lab);
     let late: usize = flows[2 * third..].iter().map(|flow| live(&mut questions, &by_port(flow))).sum();
     // How far `closed` is from the expiry. `None` if it is missing.
     let off: Vec<Option<Duration>> = flows
@@ -70,7 +77,7 @@ fn an_expired_udp_flow_is_not_live_and_closed_when_it_expired() {
     let wrong = off.iter().filter(|off| off.is_none_or(|off| off > TOLERANCE)).count();
     println!(
         "expired UDP flows, of {third} each called live: named {named}, by port {ported}, {LATE:.0?} later {late}; `closed` is off by \
-         up to {most:.1?}, missing or off by more than {TOLERANCE:.0?} for {wrong} of {FLOWS}"
+         up to {most:.1?}, missing or off by more than {TOLERANCE:.0?} for {wrong} of {FLOWS}; the kernel had {before} entries, then {later}"
     );
     assert_eq!((named, ported, late, wrong), (0, 0, 0, 0));
 }
