@@ -191,6 +191,41 @@ fn a_mask_that_lets_pass_what_the_daemon_hears_is_harmless() {
     }
 }
 
+#[test]
+fn a_rule_counts_wherever_it_is() {
+    /// Each is the table `mask`, of the family that is named first.
+    const PLACES: &[(&str, &str)] = &[
+        ("inet", "chain tell {\ntype filter hook prerouting priority 0\nct event set new\n}"),
+        ("ip", "chain tell {\ntype filter hook postrouting priority 0\nct event set 0x0\n}"),
+        (
+            "ip",
+            "chain tell {\nct event set new\n}\nchain base {\ntype filter hook forward priority 0\njump tell\n}",
+        ),
+        (
+            "ip",
+            "chain tell {\ntype filter hook prerouting priority 0\nct event set new,destroy\nct event set new\n}",
+        ),
+    ];
+    if !lab::require() {
+        return;
+    }
+    let _alone = alone();
+    let Scene { lab, daemon, .. } = Scene::build(config(""));
+    let mut questions = Questions::to(&lab, &daemon);
+    let mut unseen = Vec::new();
+    for (number, (family, chains)) in PLACES.iter().enumerate() {
+        questions.wait_ready();
+        lab.gateway().nft(&format!("table {family} mask {{\n{chains}\n}}\n"));
+        if questions.look_up("nat_port=1&state=live").complete || questions.is_ready() {
+            unseen.push(number);
+        }
+        lab.gateway().nft(&format!("delete table {family} mask\n"));
+    }
+    questions.wait_ready();
+    println!("rules that mask events, of {}: {unseen:?} do not count", PLACES.len());
+    assert!(unseen.is_empty());
+}
+
 /// Whether a program is installed; prints it if not.
 pub(crate) fn has(program: &str) -> bool {
     let found = Command::new(program).arg("-V").output().is_ok_and(|output| output.status.success());
