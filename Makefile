@@ -8,7 +8,7 @@ RUST_MIN := 1.85
 
 # What the build, the demo and the tests need in addition to Rust.
 PACKAGES := libnetfilter-conntrack-dev libclang-dev pkg-config build-essential \
-	nftables iproute2 conntrack curl python3 procps
+	nftables iptables iproute2 conntrack curl python3 procps
 SCRIPTS := demo/run.sh .ci/run tests/openapi/run.sh tests/sanitize/run.sh debian/vendor.sh tests/packages/lint.sh \
 	tests/packages/run.sh tests/crates/run.sh
 

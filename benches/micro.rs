@@ -12,7 +12,6 @@ use pynatconnd::config::{Config, Key};
 use pynatconnd::filter::Filter;
 use pynatconnd::http::counters::{HttpCounters, LookupOutcome};
 use pynatconnd::http::route;
-use pynatconnd::mapping::Source;
 use pynatconnd::question::Question;
 use pynatconnd::table::{Cursor, Table};
 use pynatconnd::tuples::KeyValue;
@@ -71,7 +70,7 @@ fn flow(number: u32) -> Flow {
 
 fn full() -> Table {
     let mut table = Table::new(Key::NatPort, DEL_DELAY);
-    (0..MANY).for_each(|number| assert!(table.open(&flow(number), Source::Event, NOW)));
+    (0..MANY).for_each(|number| assert!(table.open(&flow(number), NOW)));
     table
 }
 
@@ -90,7 +89,7 @@ fn open_and_close(bencher: Bencher<'_, '_>) {
     let mut table = full();
     let mut next = MANY;
     bencher.bench_local(|| {
-        table.open(&flow(next), Source::Event, NOW);
+        table.open(&flow(next), NOW);
         table.close(&flow(next), NOW);
         table.expire(Stamp { monotonic: NOW.monotonic + 20_000, wall: NOW.wall }, usize::MAX);
         next += 1;
@@ -103,7 +102,7 @@ fn open(bencher: Bencher<'_, '_>) {
     let mut next = MANY;
     bencher.bench_local(|| {
         next += 1;
-        table.open(&flow(next), Source::Event, NOW)
+        table.open(&flow(next), NOW)
     });
 }
 

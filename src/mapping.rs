@@ -30,6 +30,20 @@ impl Source {
     }
 }
 
+/// How far a live mapping can be trusted without the kernel. `doc/EXACTNESS.md` has the
+/// rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Doubt {
+    /// Nothing can have ended it without an event.
+    None,
+    /// A packet may have shortened its timeout since the kernel last told of it.
+    Aged,
+    /// It may have ended: verify it.
+    Doubtful,
+    /// Its end may never be reported: verify it each time.
+    Unreported,
+}
+
 /// One lifetime of one mapping, copied out of the table. It dereferences to its
 /// [`Tuples`], so their accessors are its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,10 +61,8 @@ pub struct Mapping {
     pub closed: Option<Stamp>,
     /// How the daemon learned of it.
     pub source: Source,
-    /// Whether it may end without a DESTROY event: it opened while no program
-    /// subscribed, or while the kernel did not report connections. The daemon checks
-    /// with the kernel before it reports such a mapping as live.
-    pub may_end_silently: bool,
+    /// Whether it must be verified with the kernel before it is reported as live.
+    pub doubt: Doubt,
     /// Orders mappings that opened in the same millisecond: the later one has
     /// the greater number.
     pub sequence: u32,

@@ -1,6 +1,8 @@
 //! What `/proc` shows about conntrack and about this process. A container may hide
 //! it; the functions return `None` then.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -11,6 +13,34 @@ use procfs::process::{LimitValue, MMapPath};
 /// program subscribes (its default since Linux 5.19).
 pub fn conntrack_events() -> Option<u32> {
     conntrack("events")
+}
+
+/// The same setting of one network namespace, read from an open file: this costs a
+/// microsecond.
+#[derive(Debug)]
+pub struct EventsSetting(Option<File>);
+
+impl EventsSetting {
+    /// The setting of the network namespace of this thread.
+    pub fn open() -> Self {
+        Self(File::open(path("events")).ok())
+    }
+
+    /// Its value now; `None` if the system hides it.
+    pub fn read(&self) -> Option<u32> {
+        let mut text = [0; 16];
+        let length = self.0.as_ref()?.read_at(&mut text, 0).ok()?;
+        std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
+    }
+}
+
+/// The shortest timeout that a packet can give to a TCP connection, which is one of a
+/// connection that closes or that has not opened.
+pub fn shortest_tcp_timeout() -> Option<Duration> {
+    let states =
+        ["close", "close_wait", "fin_wait", "last_ack", "time_wait", "max_retrans", "unacknowledged"];
+    let timeout = |state| conntrack::<u64>(&format!("tcp_timeout_{state}"));
+    states.into_iter().filter_map(timeout).min().map(Duration::from_secs)
 }
 
 /// The number of buckets of the kernel's table; it can change at any time.
@@ -29,7 +59,11 @@ pub fn conntrack_limit() -> Option<u64> {
 }
 
 fn conntrack<T: FromStr>(name: &str) -> Option<T> {
-    std::fs::read_to_string(format!("/proc/sys/net/netfilter/nf_conntrack_{name}")).ok()?.trim().parse().ok()
+    std::fs::read_to_string(path(name)).ok()?.trim().parse().ok()
+}
+
+fn path(name: &str) -> String {
+    format!("/proc/sys/net/netfilter/nf_conntrack_{name}")
 }
 
 /// The resources that this process uses.

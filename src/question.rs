@@ -99,7 +99,7 @@ impl Question {
     /// answering host and its port (the original destination, unless the question
     /// names another). Without a protocol, one each for TCP and UDP. The result is
     /// empty if a part is missing.
-    pub fn reply_tuples(&self, filter: &Filter) -> Vec<Tuple> {
+    pub fn outside_tuples(&self, filter: &Filter, _zones: &[u16]) -> Vec<Tuple> {
         let nat_ip = one_address(self.nat_ip).or(filter.nat_ip());
         let nat_port = self.nat_port.or(filter.nat_port());
         let server_ip = one_address(self.server_ip).or(one_address(self.dst_ip)).or(filter.dst_ip());

@@ -128,6 +128,12 @@ pub struct Stats {
     pub created_by_event: Counter,
     /// Mappings added to the table by a dump.
     pub created_by_dump: Counter,
+    /// Mappings added to the table because a query has found them.
+    pub created_by_query: Counter,
+    /// Connections that began without a NEW event, as sweeps have shown.
+    pub missing_new_events: Counter,
+    /// Connections that ended without a DESTROY event although they had a NEW event.
+    pub missing_destroy_events: Counter,
     /// Closed mappings removed after `del_delay`.
     pub removed_after_del_delay: Counter,
     /// Closed mappings removed because they were older than `life_span`.
@@ -167,6 +173,9 @@ impl Default for Stats {
             events_destroy: Counter::default(),
             created_by_event: Counter::default(),
             created_by_dump: Counter::default(),
+            created_by_query: Counter::default(),
+            missing_new_events: Counter::default(),
+            missing_destroy_events: Counter::default(),
             removed_after_del_delay: Counter::default(),
             removed_after_life_span: Counter::default(),
             overruns: Counter::default(),

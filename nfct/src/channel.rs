@@ -8,8 +8,8 @@ use crate::error::Error;
 use crate::event::Groups;
 use crate::handle::Handle;
 use crate::namespace::Namespace;
-use crate::socket;
-use crate::wire::{Message, Messages};
+use crate::socket::{self, Batch};
+use crate::wire::{Malformed, Message, Messages};
 
 /// The kernel sends at most 32 KiB of a dump at once, and at most as much as the
 /// largest buffer with which the program has read the socket.
@@ -19,19 +19,28 @@ const BUFFER: usize = 64 * 1024;
 pub(crate) struct Channel {
     handle: Handle,
     pub(crate) buffer: Box<[u8]>,
+    /// The buffers for the answers to many requests; allocated for the first ones.
+    batch: Option<Batch>,
     sequence: u32,
 }
 
 impl Channel {
     pub(crate) fn open() -> Result<Self, Error> {
         let handle = Handle::open(Groups::NONE)?;
-        Ok(Self { handle, buffer: vec![0; BUFFER].into_boxed_slice(), sequence: 0 })
+        Ok(Self { handle, buffer: vec![0; BUFFER].into_boxed_slice(), batch: None, sequence: 0 })
     }
 
     /// The number of the next request.
     pub(crate) fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
+    }
+
+    /// The number of the first of `count` requests that are numbered in a row.
+    pub(crate) fn next_sequences(&mut self, count: u32) -> u32 {
+        let first = self.next_sequence();
+        self.sequence = self.sequence.wrapping_add(count.saturating_sub(1));
+        first
     }
 
     pub(crate) fn send(&self, request: &[u8]) -> io::Result<()> {
@@ -41,6 +50,40 @@ impl Channel {
     /// Waits for a datagram and returns its length in the buffer.
     pub(crate) fn receive(&mut self) -> io::Result<usize> {
         socket::receive(self.handle.as_fd(), &mut self.buffer)
+    }
+
+    /// Passes each message that is waiting in the socket to `read`, until `read` returns
+    /// true or nothing is waiting. The kernel handles requests within the system call
+    /// that sends them: all answers are waiting when it returns, or are lost.
+    ///
+    /// Answers are lost if the receive buffer is full, and if one is too large for the
+    /// [`Batch`]. The rest is read nevertheless.
+    ///
+    /// # Errors
+    /// Any other error of the socket.
+    pub(crate) fn receive_waiting(
+        &mut self,
+        mut read: impl FnMut(Result<Message<'_>, Malformed>) -> bool,
+    ) -> io::Result<()> {
+        let batch = self.batch.get_or_insert_with(Batch::new);
+        loop {
+            match batch.receive(self.handle.as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EMSGSIZE)) => {
+                    continue;
+                }
+                received => received?,
+            }
+            let datagrams = (0..).map_while(|at| batch.datagram(at));
+            if datagrams.flat_map(Messages::new).any(&mut read) {
+                return Ok(());
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.handle.as_fd()
     }
 
     /// Replaces the socket with a new one in the same network namespace. Returns

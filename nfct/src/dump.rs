@@ -10,6 +10,7 @@ use nfct_sys as sys;
 use crate::channel::Channel;
 use crate::conntrack::Conntrack;
 use crate::error::Error;
+use crate::event_mask::{RULE, RuleMasks};
 use crate::flow::Flow;
 use crate::selection::Selection;
 use crate::statistics::{CpuStatistics, ExpectCpuStatistics};
@@ -51,6 +52,7 @@ impl sealed::Sealed for Flow {}
 impl sealed::Sealed for Conntrack {}
 impl sealed::Sealed for CpuStatistics {}
 impl sealed::Sealed for ExpectCpuStatistics {}
+impl sealed::Sealed for RuleMasks {}
 
 fn malformed(source: Malformed) -> Error {
     Error::Malformed { doing: DOING, source }
@@ -102,6 +104,20 @@ impl Entry for ExpectCpuStatistics {
 
     fn read(message: &Message<'_>, _: Option<&Selection>) -> Result<Option<Self>, Error> {
         ExpectCpuStatistics::read(message).map(Some).map_err(malformed)
+    }
+}
+
+impl Entry for RuleMasks {
+    fn is_in(kind: u16) -> bool {
+        kind == RULE
+    }
+
+    fn read(message: &Message<'_>, _: Option<&Selection>) -> Result<Option<Self>, Error> {
+        RuleMasks::read(message).map(Some).map_err(|source| Error::Malformed { doing: Self::DOING, source })
+    }
+
+    fn refused(error: io::Error) -> Error {
+        Error::from_io(Self::DOING, error)
     }
 }
 

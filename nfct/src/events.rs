@@ -273,18 +273,32 @@ impl Events {
         Ok(bytes.div_ceil(SMALLEST_EVENT))
     }
 
-    /// Sets reliable delivery (`NETLINK_BROADCAST_ERROR`): while an event cannot be
-    /// delivered, the kernel holds back the packet, or the end of the connection, that
-    /// caused it. No event is lost, but a slow listener makes the gateway drop packets.
+    /// Sets whether the kernel repeats events that this listener lost because its receive
+    /// buffer was full (`NETLINK_BROADCAST_ERROR`). The packet that caused an event is
+    /// never held back or dropped for this.
+    ///
+    /// - **NEW**: the kernel notes the loss in the entry, and sends the event again with
+    ///   each later packet of the connection, until the listener has received it. A
+    ///   connection without a later packet is never reported, except by its DESTROY event.
+    /// - **DESTROY**: the kernel keeps the ended entry
+    ///   ([`Query::dump_dying`](crate::Query::dump_dying)). It sends the event again after
+    ///   a second, then about every 10 ms, until the listener has received it or has closed
+    ///   its socket. An entry that is kept counts against `nf_conntrack_max`: if a listener
+    ///   does not read for long, the table becomes full and the kernel drops the packets of
+    ///   new connections. A new connection can have the tuples of one that is kept. Its NEW
+    ///   event then precedes the DESTROY event of the old one.
+    /// - Each repetition goes to all listeners of the group. Those that have received the
+    ///   event before receive it again.
+    ///
+    /// So events can be missing after an overrun with this setting too: read the table
+    /// again ([`resync`](Self::resync)). `lost` counts failed attempts, also of events that
+    /// were delivered later. Seen on Linux 6.18; see `net/netfilter/nf_conntrack_ecache.c`.
     ///
     /// ```no_run
     /// let events = nfct::Events::subscribe(nfct::Groups::ALL)?;
     /// events.set_reliable(true)?;
     /// # Ok::<_, nfct::Error>(())
     /// ```
-    ///
-    /// A full receive buffer is still an overrun. `lost` then counts failed attempts:
-    /// the kernel repeats them.
     ///
     /// # Errors
     /// The system's error.

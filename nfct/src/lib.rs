@@ -120,13 +120,13 @@
 //! 9  resync, stream, async_query      snapshots that events continue; events and queries on tokio
 //! 8  expect                           expectations: the C library's object and handle, queries, events
 //! 7  query, events                    queries and subscriptions
-//! 6  channel, dump                    a socket for requests with its buffer; the answer of a dump
+//! 6  channel, dump, rule_changes      a socket for requests with its buffer; the answer of a dump; changed rules
 //! 5  handle                           the C library's handle and its callbacks
-//! 4  selection, kernel_filter, dump_filter, message, statistics, namespace, notification, waiter, view
-//!                                     parts of requests, socket settings, what a subscription returns
+//! 4  selection, kernel_filter, dump_filter, message, statistics, event_mask, namespace, notification, waiter, view
+//!                                     parts of requests, socket settings, what a query or a subscription returns
 //! 3  conntrack, labels, owned         the C library's objects, and the code that frees them
 //! 2  wire                             netlink messages
-//! 1  tuple, flow, event, expectation, operation, error      values, errors and their causes
+//! 1  tuple, flow, found, event, expectation, operation, error  values, errors and their causes
 //! 0  state, direction, family, network, malformed, socket   vocabulary, system calls
 //! ```
 //!
@@ -144,11 +144,13 @@ mod dump;
 mod dump_filter;
 mod error;
 mod event;
+mod event_mask;
 mod events;
 mod expect;
 mod expectation;
 mod family;
 mod flow;
+mod found;
 mod handle;
 mod kernel_filter;
 mod labels;
@@ -161,6 +163,7 @@ mod operation;
 mod owned;
 mod query;
 mod resync;
+mod rule_changes;
 mod selection;
 mod socket;
 mod state;
@@ -179,6 +182,7 @@ pub use direction::{Direction, Endpoint, Logic};
 pub use dump::{Dump, Entry, Piece};
 pub use error::Error;
 pub use event::{Event, EventKind, ExpectGroups, Groups};
+pub use event_mask::EventMask;
 pub use events::{Events, FullEvents};
 pub use expect::{
     Expect, ExpectAttribute, ExpectEvent, ExpectEvents, ExpectHandle, ExpectRef, ExpectRequest, Expectations,
@@ -186,12 +190,14 @@ pub use expect::{
 pub use expectation::{ExpectFlags, ExpectNat, Expectation};
 pub use family::Family;
 pub use flow::{Counters, Flow};
+pub use found::Found;
 pub use handle::{Connections, Handle, LibraryHandle, Next, Request, Subsystem};
 pub use kernel_filter::KernelFilter;
 pub use labels::{LabelMap, Labels};
 pub use namespace::Namespace;
 pub use notification::{EventRecord, FullEvent, Notification, Received};
 pub use query::Query;
+pub use rule_changes::RuleChanges;
 pub use selection::Selection;
 pub use state::{DccpRole, DccpState, Layer3, SctpState, Status, TcpFlags, TcpState};
 pub use statistics::{Count, CpuStatistics, ExpectCpuStatistics};

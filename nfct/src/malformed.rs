@@ -21,6 +21,9 @@ pub enum Malformed {
     /// A tuple that every entry or expectation has is missing.
     #[error("a tuple is missing")]
     NoTuple,
+    /// The kernel's answer is about another tuple than the query.
+    #[error("the answer has another tuple than the query")]
+    OtherTuple,
     /// The C library cannot read the message.
     #[error("the C library cannot read the message")]
     Library,

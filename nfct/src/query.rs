@@ -1,7 +1,10 @@
 //! Queries to the kernel: all entries, one entry, counts and statistics. The
-//! submodule `change` creates, changes and removes entries.
+//! submodule `change` creates, changes and removes entries, `each` looks up many
+//! tuples at once, `rules` reads the rules that mask events.
 
 mod change;
+mod each;
+mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +48,8 @@ pub struct Query {
     pub(crate) channel: Channel,
     /// The buffer in which entries are written; allocated for the first one.
     message: Option<MessageBuffer>,
+    /// The memory for the requests of [`find_each`](Self::find_each).
+    requests: Vec<u8>,
 }
 
 impl Query {
@@ -61,7 +66,7 @@ impl Query {
     /// # Errors
     /// [`Error::Unsupported`] if the kernel has no netfilter netlink.
     pub fn open() -> Result<Self, Error> {
-        Ok(Self { channel: Channel::open()?, message: None })
+        Ok(Self { channel: Channel::open()?, message: None, requests: Vec::new() })
     }
 
     /// Reads all entries, or those of a [`Family`] or [`Selection`], in constant
@@ -179,6 +184,27 @@ impl Query {
     /// As [`dump`](Self::dump).
     pub fn cpu_statistics(&mut self) -> Result<Dump<'_, CpuStatistics>, Error> {
         self.dump_kind(message_kind(sys::IPCTNL_MSG_CT_GET_STATS_CPU), Selection::all())
+    }
+
+    /// The number of resolved clashes between two packets of one new connection, on all
+    /// processors since the network namespace was created. After a clash there can be an
+    /// entry that no event and no dump reports ([`Status::NAT_CLASH`](crate::Status::NAT_CLASH)).
+    /// Kernels before 5.11 do not count them: then it is 0.
+    ///
+    /// Compare two results for equality: the counter of each processor wraps around after
+    /// 4,294,967,295.
+    ///
+    /// ```no_run
+    /// let mut query = nfct::Query::open()?;
+    /// let before = query.clashes()?;
+    /// println!("more: {}", query.clashes()? != before);
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`dump`](Self::dump).
+    pub fn clashes(&mut self) -> Result<u64, Error> {
+        self.cpu_statistics()?.map(|cpu| cpu.map(|cpu| u64::from(cpu.clash_resolve))).sum()
     }
 
     /// Reads the counters of each processor for expectations.

@@ -301,7 +301,8 @@ bits! {
         FIXED_TIMEOUT = sys::IPS_FIXED_TIMEOUT, "FIXED_TIMEOUT";
         /// A template of a rule, not a connection.
         TEMPLATE = sys::IPS_TEMPLATE, "TEMPLATE";
-        /// Up to Linux 4.11: the mark of untracked packets. Later kernels: an entry whose NAT clashed.
+        /// Up to Linux 4.11: the mark of untracked packets. Later kernels: see
+        /// [`NAT_CLASH`](Self::NAT_CLASH), which is the same bit.
         UNTRACKED = sys::IPS_UNTRACKED, "UNTRACKED";
         /// A rule assigned the helper.
         HELPER = sys::IPS_HELPER, "HELPER";
@@ -313,6 +314,20 @@ bits! {
 }
 
 impl Status {
+    /// The entry lost a clash: the kernel processed two packets of one new connection at
+    /// the same time, and gave them different translations. This entry exists so that the
+    /// reply to its packet is translated back. The kernel lists it in no dump, reports it in
+    /// no event, finds it by its reply tuple alone, and removes it after a second or with
+    /// the first reply. It has [`FIXED_TIMEOUT`](Self::FIXED_TIMEOUT) too. The same bit as
+    /// [`UNTRACKED`](Self::UNTRACKED).
+    ///
+    /// ```
+    /// use nfct::Status;
+    /// let status = Status::CONFIRMED | Status::FIXED_TIMEOUT | Status::NAT_CLASH;
+    /// assert!(status.contains(Status::NAT_CLASH));
+    /// ```
+    pub const NAT_CLASH: Status = Status::UNTRACKED;
+
     /// Whether the entry came from an expectation (a helper's data connection).
     pub fn is_expected(self) -> bool {
         self.contains(Status::EXPECTED)
@@ -367,6 +382,7 @@ mod tests {
             (0..16).fold(Status(0), |all, bit| all | Status(1 << bit)).to_string().matches('|').count(),
             15
         );
+        assert_eq!(Status::NAT_CLASH, Status(1 << 12), "IPS_NAT_CLASH_BIT");
         assert_eq!(TcpFlags(255).to_string().matches('|').count(), 7);
     }
 }

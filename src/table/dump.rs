@@ -2,32 +2,37 @@
 
 use std::time::Duration;
 
-use nfct::Flow;
+use nfct::{Flow, Tuple};
 
 use super::ended::EndedLifetimes;
 use super::entry::{Address, PackedMapping, PackedTuple, PackedTuples, SlotState};
 use super::family::FamilyTable;
 use super::journal::Journal;
 use crate::clock::Stamp;
-use crate::mapping::{Mapping, Source};
+use crate::mapping::Source;
 
 impl<A: Address> FamilyTable<A> {
-    pub(super) fn begin_dump(&mut self, may_end_silently: bool) {
-        self.dumped_may_end_silently = may_end_silently;
+    pub(super) fn begin_dump(&mut self) {
         self.dump_number = self.dump_number.wrapping_add(1);
         self.ended_during_dump = Some(EndedLifetimes::new());
     }
 
-    pub(super) fn merge(&mut self, flow: &Flow, now: Stamp, journal: &mut Journal) -> bool {
+    pub(super) fn merge(&mut self, flow: &Flow, read: Stamp, now: Stamp, journal: &mut Journal) -> bool {
         if flow.status.is_dying() {
             return false;
         }
         let Some(tuples) = PackedTuples::pack(flow) else { return false };
+        let hash = self.live_index.hash(&tuples.reply);
+        let has_ended = self.ended_during_dump.as_ref().is_some_and(|ended| ended.contains(hash, flow.id));
         if let Some(slot) = self.live_index.find(&tuples.reply, &self.entries) {
             let entry = self.entries.get_mut(slot);
-            if entry.id == flow.id {
+            if entry.id == flow.id
+                && entry.original == tuples.original
+                && entry.began_with(flow, now) != Some(false)
+            {
                 entry.mark = flow.mark;
                 entry.dump_number = self.dump_number;
+                entry.set_told_if_newer(flow, read);
                 return false;
             }
             if entry.dump_number == self.dump_number {
@@ -36,42 +41,33 @@ impl<A: Address> FamilyTable<A> {
             }
             self.close_slot(slot, now, journal);
         }
-        let hash = self.live_index.hash(&tuples.reply);
-        if self.ended_during_dump.as_ref().is_some_and(|ended| ended.contains(hash, flow.id)) {
+        if has_ended {
+            // Or it is a new lifetime with the same id.
+            journal.request_verification(flow.reply);
             return false;
         }
-        let entry = PackedMapping::new(&tuples, flow, Source::Dump, self.dumped_may_end_silently, now);
-        self.insert(entry, journal);
+        self.insert(PackedMapping::new(&tuples, flow, Source::Dump, now), journal);
         true
     }
 
-    pub(super) fn close_lifetime(&mut self, mapping: &Mapping, now: Stamp, journal: &mut Journal) {
-        let Some(reply) = PackedTuple::pack(&mapping.reply) else { return };
-        let found = self.live_index.find(&reply, &self.entries);
-        if let Some(slot) = found.filter(|slot| {
-            let entry = self.entries.get(*slot);
-            (entry.id, entry.sequence) == (mapping.id, mapping.sequence)
-        }) {
-            self.close_slot(slot, now, journal);
-        }
+    /// Passes the reply tuples of the live mappings of a slice that the dump did not
+    /// contain, and that did not open while it ran, to `on`. Returns where to continue.
+    pub(super) fn unseen(&self, from: u32, mut on: impl FnMut(Tuple)) -> Option<u32> {
+        let (slice, next) = self.slice(from);
+        slice
+            .map(|slot| self.entries.get(slot))
+            .filter(|entry| entry.state() == SlotState::Live && entry.dump_number != self.dump_number)
+            .for_each(|entry| on(entry.reply.unpack()));
+        next
     }
 
-    pub(super) fn close_unseen(
-        &mut self,
-        from: u32,
-        now: Stamp,
-        journal: &mut Journal,
-    ) -> (Option<u32>, usize) {
-        let (slice, next) = self.slice(from);
-        let mut closed = 0;
-        for slot in slice {
+    /// Whether the mapping with this reply tuple came from a dump, and no event has
+    /// reported it yet.
+    pub(super) fn is_only_dumped(&mut self, reply: &PackedTuple<A>) -> bool {
+        self.live_index.find(reply, &self.entries).is_some_and(|slot| {
             let entry = self.entries.get(slot);
-            if entry.state() == SlotState::Live && entry.dump_number != self.dump_number {
-                self.close_slot(slot, now, journal);
-                closed += 1;
-            }
-        }
-        (next, closed)
+            entry.is_unreported() && entry.source() == Source::Dump
+        })
     }
 
     pub(super) fn end_dump(&mut self) -> Option<EndedLifetimes> {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use nfct::{Flow, Layer4, Protocol, Tuple};
 
 use crate::clock::Stamp;
-use crate::mapping::{Mapping, Source};
+use crate::mapping::{Doubt, Mapping, Source};
 use crate::tuples::Tuples;
 
 /// An address of one family, as entries and index keys store it.
@@ -71,7 +71,7 @@ impl<A: Address> PackedTuple<A> {
         })
     }
 
-    fn unpack(&self) -> Tuple {
+    pub(super) fn unpack(&self) -> Tuple {
         let protocol = self.protocol();
         let layer4 = match protocol {
             Protocol::Icmp | Protocol::Icmpv6 => {
@@ -87,6 +87,10 @@ impl<A: Address> PackedTuple<A> {
 
     pub(super) fn protocol(&self) -> Protocol {
         Protocol::from(self.protocol)
+    }
+
+    pub(super) fn zone(&self) -> u16 {
+        self.zone
     }
 
     /// The source port, or the ICMP identifier.
@@ -152,8 +156,9 @@ pub(super) struct PackedMapping<A> {
     pub(super) original: PackedTuple<A>,
     pub(super) reply: PackedTuple<A>,
     pub(super) opened: PackedStamp,
-    /// Has no meaning while the mapping is live.
-    pub(super) closed: PackedStamp,
+    /// When it closed. While it is live: when the kernel last told of it, and the
+    /// timeout that the kernel named then.
+    pub(super) closed_or_told: PackedStamp,
     pub(super) id: u32,
     pub(super) mark: u32,
     /// The slot that closed after this one, or the next free one.
@@ -162,15 +167,19 @@ pub(super) struct PackedMapping<A> {
     pub(super) sequence: u32,
     /// The last dump that contained it, or during which it opened.
     pub(super) dump_number: u16,
-    /// The slot's state, the mapping's source, whether it may end without a
-    /// DESTROY event, and whether it was the newest entry.
+    /// The slot's state, the mapping's source, and the bits below.
     pub(super) flags: u8,
 }
 
 const STATE: u8 = 0b11;
 const SOURCE: u8 = 0b1100;
-const MAY_END_SILENTLY: u8 = 0b1_0000;
+/// No event proves that the kernel reports it: it may end without a DESTROY event.
+const UNREPORTED: u8 = 0b1_0000;
 const WAS_NEWEST: u8 = 0b10_0000;
+/// It must be verified with the kernel once.
+const SUSPECT: u8 = 0b100_0000;
+/// The timeout of an entry whose report names none.
+const UNKNOWN_TIMEOUT: u64 = 10_000;
 
 impl<A: Address> PackedMapping<A> {
     /// What free slots hold.
@@ -180,7 +189,7 @@ impl<A: Address> PackedMapping<A> {
             original: empty,
             reply: empty,
             opened: PackedStamp { high: [0; 2], low: [0; 2] },
-            closed: PackedStamp { high: [0; 2], low: [0; 2] },
+            closed_or_told: PackedStamp { high: [0; 2], low: [0; 2] },
             id: 0,
             mark: 0,
             next: NONE,
@@ -191,28 +200,18 @@ impl<A: Address> PackedMapping<A> {
     };
 
     /// A live mapping with the tuples of `flow`.
-    pub(super) fn new(
-        tuples: &PackedTuples<A>,
-        flow: &Flow,
-        source: Source,
-        may_end_silently: bool,
-        now: Stamp,
-    ) -> Self {
-        let opened = match flow.start {
-            Some(nanoseconds) => now.back_to_wall(nanoseconds / 1_000_000),
-            None => now,
-        };
+    pub(super) fn new(tuples: &PackedTuples<A>, flow: &Flow, source: Source, now: Stamp) -> Self {
         PackedMapping {
             original: tuples.original,
             reply: tuples.reply,
-            opened: opened.into(),
-            closed: opened.into(),
+            opened: moment(flow.start, now).unwrap_or(now).into(),
+            closed_or_told: told(flow, now),
             id: flow.id,
             mark: flow.mark,
             next: NONE,
             sequence: 0,
             dump_number: 0,
-            flags: SlotState::Live as u8 | (source as u8) << 2 | u8::from(may_end_silently) << 4,
+            flags: SlotState::Live as u8 | (source as u8) << 2 | UNREPORTED,
         }
     }
 
@@ -229,7 +228,7 @@ impl<A: Address> PackedMapping<A> {
         self.flags = self.flags & !STATE | state as u8;
     }
 
-    fn source(&self) -> Source {
+    pub(super) fn source(&self) -> Source {
         match (self.flags & SOURCE) >> 2 {
             0 => Source::Event,
             1 => Source::Dump,
@@ -243,12 +242,64 @@ impl<A: Address> PackedMapping<A> {
     }
 
     pub(super) fn set_was_newest(&mut self, was_newest: bool) {
-        self.flags = self.flags & !WAS_NEWEST | if was_newest { WAS_NEWEST } else { 0 };
+        self.set_flag(WAS_NEWEST, was_newest);
     }
 
-    /// Notes that the kernel will report its end.
-    pub(super) fn clear_may_end_silently(&mut self) {
-        self.flags &= !MAY_END_SILENTLY;
+    /// Whether it may end without a DESTROY event.
+    pub(super) fn is_unreported(&self) -> bool {
+        self.flags & UNREPORTED != 0
+    }
+
+    pub(super) fn set_unreported(&mut self, unreported: bool) {
+        self.set_flag(UNREPORTED, unreported);
+    }
+
+    /// Whether it must be verified with the kernel once.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.flags & SUSPECT != 0
+    }
+
+    pub(super) fn set_suspect(&mut self, suspect: bool) {
+        self.set_flag(SUSPECT, suspect);
+    }
+
+    fn set_flag(&mut self, flag: u8, value: bool) {
+        self.flags = self.flags & !flag | if value { flag } else { 0 };
+    }
+
+    /// When it closed; has no meaning while it is live.
+    pub(super) fn closed(&self) -> Stamp {
+        self.closed_or_told.into()
+    }
+
+    pub(super) fn set_closed(&mut self, closed: Stamp) {
+        self.closed_or_told = closed.into();
+    }
+
+    /// Notes that the kernel has told of it now.
+    pub(super) fn set_told(&mut self, flow: &Flow, now: Stamp) {
+        self.closed_or_told = told(flow, now);
+    }
+
+    /// Notes that the kernel told of it at an earlier moment, unless it has done so since.
+    pub(super) fn set_told_if_newer(&mut self, flow: &Flow, read: Stamp) {
+        if read.monotonic >= Stamp::from(self.closed_or_told).monotonic {
+            self.set_told(flow, read);
+        }
+    }
+
+    /// The milliseconds since the kernel last told of it, and the timeout in milliseconds
+    /// that the kernel named then. For live mappings.
+    pub(super) fn told(&self, now: Stamp) -> (u64, u64) {
+        let Stamp { monotonic, wall: timeout } = self.closed_or_told.into();
+        (now.monotonic.saturating_sub(monotonic), timeout)
+    }
+
+    /// Whether `flow`, which has the same tuples and the same id, is the same lifetime as
+    /// far as the kernel's timestamps tell; `None` if they do not.
+    pub(super) fn began_with(&self, flow: &Flow, now: Stamp) -> Option<bool> {
+        let began = moment(flow.start, now)?;
+        Some(Stamp::from(self.opened).wall == began.wall)
     }
 
     /// The same as [`Mapping::age_rank`].
@@ -256,18 +307,32 @@ impl<A: Address> PackedMapping<A> {
         (Stamp::from(self.opened).monotonic, self.sequence)
     }
 
-    pub(super) fn mapping(&self) -> Mapping {
+    /// The mapping, with this doubt.
+    pub(super) fn mapping(&self, doubt: Doubt) -> Mapping {
         Mapping {
             tuples: Tuples { original: self.original.unpack(), reply: self.reply.unpack() },
             id: self.id,
             mark: self.mark,
             opened: self.opened.into(),
-            closed: (self.state() != SlotState::Live).then(|| self.closed.into()),
+            closed: (self.state() != SlotState::Live).then(|| self.closed()),
             source: self.source(),
-            may_end_silently: self.flags & MAY_END_SILENTLY != 0,
+            doubt,
             sequence: self.sequence,
         }
     }
+}
+
+/// The moment of one of the kernel's timestamps, which are in nanoseconds since the Unix
+/// epoch.
+pub(super) fn moment(nanoseconds: Option<u64>, now: Stamp) -> Option<Stamp> {
+    Some(now.back_to_wall(nanoseconds? / 1_000_000))
+}
+
+/// What a report of the kernel at `now` leaves in an entry: the moment, and the timeout in
+/// milliseconds instead of the wall clock.
+fn told(flow: &Flow, now: Stamp) -> PackedStamp {
+    let timeout = flow.timeout.map_or(UNKNOWN_TIMEOUT, |seconds| u64::from(seconds) * 1000);
+    Stamp { monotonic: now.monotonic, wall: timeout }.into()
 }
 
 /// Both tuples of a flow, packed.
@@ -324,28 +389,27 @@ mod tests {
         };
         let mut flow = Flow::new(tuple, tuple);
         flow.id = 1;
+        flow.timeout = Some(u32::MAX);
         let now = Stamp { monotonic: (1 << 48) - 1, wall: 1_795_246_463_007 };
+        let tuples = PackedTuples::<Ipv4Addr>::pack(&flow).unwrap();
         for source in [Source::Event, Source::Dump, Source::Kernel] {
-            for may_end_silently in [false, true] {
-                let mut entry = PackedMapping::new(
-                    &PackedTuples::<Ipv4Addr>::pack(&flow).unwrap(),
-                    &flow,
-                    source,
-                    may_end_silently,
-                    now,
-                );
+            for (unreported, suspect) in [(false, false), (false, true), (true, false), (true, true)] {
+                let mut entry = PackedMapping::new(&tuples, &flow, source, now);
+                assert!(entry.is_unreported() && !entry.is_suspect());
+                entry.set_unreported(unreported);
+                entry.set_suspect(suspect);
                 for state in [SlotState::Live, SlotState::Closed, SlotState::Removed, SlotState::Free] {
                     entry.set_state(state);
-                    let mapping = entry.mapping();
-                    assert_eq!(
-                        (entry.state(), mapping.source, mapping.may_end_silently),
-                        (state, source, may_end_silently)
-                    );
+                    let mapping = entry.mapping(Doubt::None);
+                    assert_eq!((entry.state(), mapping.source), (state, source));
+                    assert_eq!((entry.is_unreported(), entry.is_suspect()), (unreported, suspect));
                     assert_eq!(mapping.opened, now);
                 }
-                entry.clear_may_end_silently();
-                assert!(!entry.mapping().may_end_silently);
             }
         }
+        let mut entry = PackedMapping::new(&tuples, &flow, Source::Event, now);
+        assert_eq!(entry.told(now), (0, u64::from(u32::MAX) * 1000));
+        entry.set_closed(now);
+        assert_eq!(entry.closed(), now);
     }
 }

@@ -1,32 +1,28 @@
 //! The mappings of one address family: IPv4's entries are smaller than IPv6's.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
-
-use nfct::Flow;
 
 use super::chunks::Chunks;
 use super::ended::EndedLifetimes;
-use super::entry::{Address, NONE, PackedMapping, PackedTuples, SlotState};
-use super::index::{ChainIndex, ChainKey, IndexedBy, LiveIndex, MAX_CHAIN_WALK, ProtocolClass};
+use super::entry::{Address, NONE, PackedMapping, SlotState};
+use super::index::{ChainIndex, IndexedBy, LiveIndex};
 use super::journal::{Change, Journal};
+use super::repeated::Repeated;
 use crate::clock::Stamp;
 use crate::config::Key;
-use crate::mapping::Source;
+use crate::mapping::Doubt;
 
 /// Slots in a slice. One hold of the lock works on one slice, for far less than a
 /// millisecond.
 const SLOTS_PER_SLICE: u32 = 1024;
 
-/// What a DESTROY event did to the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CloseResult {
-    /// It closed a live mapping.
-    WasLive,
-    /// The mapping was unknown, and is now stored as closed.
-    WasUnknown,
-    /// The table has newer information; nothing changed.
-    Stale,
-}
+/// The kernel's default of the shortest timeout of a connection that closes:
+/// `nf_conntrack_tcp_timeout_close`.
+const DEFAULT_CLOSING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Closed entries are stored at least this long, although lookups do not see them after
+/// `del_delay`: their lifetimes must be known when a late event names them.
+const MIN_KEPT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct FamilyTable<A> {
@@ -41,6 +37,8 @@ pub(super) struct FamilyTable<A> {
     /// order in which they expire.
     first_closed: u32,
     last_closed: u32,
+    /// The first of them whose `del_delay` has not passed when it was last checked.
+    first_visible: u32,
     pub(super) live_index: LiveIndex,
     pub(super) indexes: Vec<ChainIndex>,
     /// The latest time, by the monotonic clock, at which a stored entry opened.
@@ -51,8 +49,19 @@ pub(super) struct FamilyTable<A> {
     pub(super) dump_number: u16,
     /// Lifetimes that ended while a dump runs, which it may still contain.
     pub(super) ended_during_dump: Option<EndedLifetimes>,
-    /// Whether the mappings that the dump adds may end without a DESTROY event.
-    pub(super) dumped_may_end_silently: bool,
+    /// Lifetimes whose DESTROY event the kernel repeats.
+    pub(super) repeated: Repeated,
+    /// The zones of reply tuples that were ever stored, except zone 0.
+    pub(super) zones: BTreeSet<u16>,
+    /// The number of live mappings that may end without a DESTROY event.
+    pub(super) unreported: usize,
+    /// The number of mappings that ended, as a query has shown, although their DESTROY event
+    /// has not come yet.
+    pub(super) missing_ends: usize,
+    /// Whether the kernel reports the end of each connection whose NEW event it sends.
+    pub(super) trusts_events: bool,
+    /// The shortest timeout of a connection that closes.
+    pub(super) closing_timeout: Duration,
 }
 
 impl<A: Address> FamilyTable<A> {
@@ -69,77 +78,43 @@ impl<A: Address> FamilyTable<A> {
             closed: 0,
             first_closed: NONE,
             last_closed: NONE,
+            first_visible: NONE,
             live_index: LiveIndex::new(),
             indexes: indexed_by.into_iter().map(ChainIndex::new).collect(),
             newest_opened: 0,
             del_delay,
             dump_number: 0,
             ended_during_dump: None,
-            dumped_may_end_silently: false,
-        }
-    }
-
-    pub(super) fn open(&mut self, flow: &Flow, source: Source, now: Stamp, journal: &mut Journal) -> bool {
-        let Some(tuples) = PackedTuples::pack(flow) else { return false };
-        if let Some(slot) = self.live_index.find(&tuples.reply, &self.entries) {
-            let entry = self.entries.get_mut(slot);
-            if entry.id == flow.id && entry.original == tuples.original {
-                entry.mark = flow.mark;
-                entry.dump_number = self.dump_number;
-                if source == Source::Event {
-                    // The kernel sends a DESTROY event for each NEW event.
-                    entry.clear_may_end_silently();
-                    // It may be another lifetime: the kernel reuses conntrack ids.
-                    self.number_and_index(slot, journal, true);
-                }
-                return false;
-            }
-            // The kernel gives a reply tuple to one connection at a time, so the
-            // previous one ended without a DESTROY event.
-            self.close_slot(slot, now, journal);
-        } else if flow.status.is_dying() && self.is_known_closed(&tuples, flow) {
-            // The DESTROY event overtook the NEW event.
-            return false;
-        }
-        self.insert(PackedMapping::new(&tuples, flow, source, source == Source::Kernel, now), journal);
-        true
-    }
-
-    pub(super) fn close(&mut self, flow: &Flow, now: Stamp, journal: &mut Journal) -> CloseResult {
-        let Some(tuples) = PackedTuples::pack(flow) else { return CloseResult::Stale };
-        if let Some(ended) = &mut self.ended_during_dump {
-            ended.insert(self.live_index.hash(&tuples.reply), flow.id);
-        }
-        match self.live_index.find(&tuples.reply, &self.entries) {
-            Some(slot) if self.entries.get(slot).id == flow.id => {
-                self.close_slot(slot, now, journal);
-                CloseResult::WasLive
-            }
-            _ if self.is_known_closed(&tuples, flow) => CloseResult::Stale,
-            _ => {
-                let slot = self.store(PackedMapping::new(&tuples, flow, Source::Event, false, now), journal);
-                self.queue_closed(slot, now);
-                CloseResult::WasUnknown
-            }
+            repeated: Repeated::default(),
+            zones: BTreeSet::new(),
+            unreported: 0,
+            missing_ends: 0,
+            trusts_events: true,
+            closing_timeout: DEFAULT_CLOSING_TIMEOUT,
         }
     }
 
     pub(super) fn expire(&mut self, now: Stamp, max: usize) -> usize {
         let mut removed = 0;
         for _ in 0..max {
-            if self.first_closed == NONE {
+            let slot = self.first_visible;
+            if slot == NONE || now.since(self.entries.get(slot).closed()) < self.del_delay {
                 break;
             }
-            let slot = self.first_closed;
-            let entry = self.entries.get(slot);
-            if now.since(entry.closed.into()) < self.del_delay {
-                break;
-            }
+            let entry = self.entries.get_mut(slot);
+            self.first_visible = entry.next;
             if entry.state() == SlotState::Closed {
+                entry.set_state(SlotState::Removed);
                 self.closed -= 1;
                 removed += 1;
             }
-            self.first_closed = entry.next;
+        }
+        for _ in 0..max {
+            let slot = self.first_closed;
+            if slot == self.first_visible || now.since(self.entries.get(slot).closed()) < MIN_KEPT {
+                break;
+            }
+            self.first_closed = self.entries.get(slot).next;
             if self.first_closed == NONE {
                 self.last_closed = NONE;
             }
@@ -149,8 +124,12 @@ impl<A: Address> FamilyTable<A> {
     }
 
     pub(super) fn next_expiry(&self, now: Stamp) -> Option<Duration> {
-        let first = (self.first_closed != NONE).then(|| self.entries.get(self.first_closed))?;
-        Some(self.del_delay.saturating_sub(now.since(first.closed.into())))
+        let age = |slot| now.since(self.entries.get(slot).closed());
+        let visible =
+            (self.first_visible != NONE).then(|| self.del_delay.saturating_sub(age(self.first_visible)));
+        let kept = (self.first_closed != self.first_visible)
+            .then(|| MIN_KEPT.saturating_sub(age(self.first_closed)));
+        visible.into_iter().chain(kept).min()
     }
 
     pub(super) fn index(&self, by: IndexedBy) -> Option<&ChainIndex> {
@@ -163,29 +142,29 @@ impl<A: Address> FamilyTable<A> {
         (from..end, (end < self.first_unused).then_some(end))
     }
 
-    /// Whether exactly this lifetime is stored as closed.
-    fn is_known_closed(&self, tuples: &PackedTuples<A>, flow: &Flow) -> bool {
-        let class = ProtocolClass::of(flow.original.protocol);
-        let key = ChainKey::new(Some(flow.reply.dst), Some(tuples.reply.nat_port()), class);
-        let chain = self.index(IndexedBy::NatIpAndPort).zip(key);
-        chain.is_some_and(|(index, key)| {
-            index.walk(key, &self.entries).take(MAX_CHAIN_WALK).any(|slot| {
-                let entry = self.entries.get(slot);
-                entry.state() == SlotState::Closed && entry.id == flow.id && entry.reply == tuples.reply
-            })
-        })
-    }
-
-    pub(super) fn insert(&mut self, entry: PackedMapping<A>, journal: &mut Journal) {
+    /// Stores a live mapping, and returns its slot.
+    pub(super) fn insert(&mut self, entry: PackedMapping<A>, journal: &mut Journal) -> u32 {
+        self.unreported += usize::from(entry.is_unreported());
+        if entry.reply.zone() != 0 {
+            self.zones.insert(entry.reply.zone());
+        }
         let slot = self.store(entry, journal);
-        let entry = *self.entries.get(slot);
         self.live_index.insert(slot, &self.entries);
         self.live += 1;
-        journal.record(|| Change::Opened(entry.mapping()));
+        journal.record(|| Change::Opened(self.entries.get(slot).mapping(Doubt::None)));
+        slot
+    }
+
+    /// Stores a lifetime of which only the end is known.
+    pub(super) fn insert_closed(&mut self, entry: PackedMapping<A>, closed: Stamp, journal: &mut Journal) {
+        let slot = self.store(entry, journal);
+        journal.record(|| Change::Opened(self.entries.get(slot).mapping(Doubt::None)));
+        self.queue_closed(slot, closed);
+        journal.record(|| Change::Closed(self.entries.get(slot).mapping(Doubt::None)));
     }
 
     /// Stores an entry in a free slot and adds it to the chain indexes.
-    fn store(&mut self, entry: PackedMapping<A>, journal: &mut Journal) -> u32 {
+    pub(super) fn store(&mut self, entry: PackedMapping<A>, journal: &mut Journal) -> u32 {
         let slot = if self.first_free == NONE {
             self.first_unused += 1;
             self.first_unused - 1
@@ -201,7 +180,7 @@ impl<A: Address> FamilyTable<A> {
 
     /// Numbers an entry and puts it at the front of its chains, which are in the
     /// order of these numbers. `is_indexed` says that it is in them already.
-    fn number_and_index(&mut self, slot: u32, journal: &mut Journal, is_indexed: bool) {
+    pub(super) fn number_and_index(&mut self, slot: u32, journal: &mut Journal, is_indexed: bool) {
         if is_indexed {
             for index in &mut self.indexes {
                 index.remove(slot, &self.entries);
@@ -217,22 +196,25 @@ impl<A: Address> FamilyTable<A> {
         }
     }
 
-    pub(super) fn close_slot(&mut self, slot: u32, now: Stamp, journal: &mut Journal) {
+    /// Closes a live mapping that ended at `closed`.
+    pub(super) fn close_slot(&mut self, slot: u32, closed: Stamp, journal: &mut Journal) {
         self.live_index.remove(slot, &self.entries);
         self.live -= 1;
-        self.queue_closed(slot, now);
-        let entry = *self.entries.get(slot);
-        journal.record(|| Change::Closed(entry.mapping()));
+        self.unreported -= usize::from(self.entries.get(slot).is_unreported());
+        self.queue_closed(slot, closed);
+        journal.record(|| Change::Closed(self.entries.get(slot).mapping(Doubt::None)));
     }
 
     /// Appends an entry to the closed ones, which wait to expire.
-    fn queue_closed(&mut self, slot: u32, now: Stamp) {
+    fn queue_closed(&mut self, slot: u32, closed: Stamp) {
         let entry = self.entries.get_mut(slot);
         if let Some(ended) = &mut self.ended_during_dump {
             ended.insert(self.live_index.hash(&entry.reply), entry.id);
         }
         entry.set_state(SlotState::Closed);
-        entry.closed = now.into();
+        entry.set_closed(closed.max(Stamp::from(entry.opened)));
+        entry.set_unreported(false);
+        entry.set_suspect(false);
         entry.next = NONE;
         self.closed += 1;
         match self.last_closed {
@@ -240,6 +222,9 @@ impl<A: Address> FamilyTable<A> {
             last => self.entries.get_mut(last).next = slot,
         }
         self.last_closed = slot;
+        if self.first_visible == NONE {
+            self.first_visible = slot;
+        }
     }
 
     fn free_slot(&mut self, slot: u32) {

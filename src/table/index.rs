@@ -291,6 +291,12 @@ impl ChainIndex {
         std::iter::successors(newer(slot), move |slot| newer(*slot))
     }
 
+    /// The older slots of a slot's chain, the next older one first.
+    pub(super) fn older(&self, slot: u32) -> impl Iterator<Item = u32> + '_ {
+        let older = move |slot: u32| Some(self.links.get(slot).older).filter(|older| *older != NONE);
+        std::iter::successors(older(slot), move |slot| older(*slot))
+    }
+
     /// The slots of a key's chain, the one added last first.
     pub(super) fn walk<'a, A: Address>(
         &'a self,

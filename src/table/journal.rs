@@ -1,9 +1,17 @@
-//! The table's changes, collected until the tracker takes them for its listeners.
+//! What the tracker takes from the table: the changes for its listeners, and what must be
+//! verified with the kernel.
+
+use std::collections::VecDeque;
+
+use nfct::Tuple;
 
 use crate::mapping::Mapping;
 
 /// Changes kept at most until they are taken.
 const MAX_CHANGES: usize = 65_536;
+/// Requested verifications kept at most. Those that are left out happen when the mappings
+/// are looked up.
+const MAX_REQUESTED: usize = 65_536;
 
 /// A change to the table that listeners receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +20,8 @@ pub enum Change {
     Opened(Mapping),
     /// A mapping closed.
     Closed(Mapping),
+    /// The kernel dropped this many events, and with them what they reported.
+    Lost(u64),
 }
 
 /// Changes taken from the table.
@@ -27,8 +37,8 @@ pub struct Changes {
     pub next: u64,
 }
 
-/// Numbers all changes and all stored entries, and keeps the changes that
-/// listeners want.
+/// Numbers all changes and all stored entries, and keeps the changes that listeners want
+/// and the requested verifications.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     /// The number of the next change.
@@ -39,6 +49,8 @@ pub(super) struct Journal {
     changes: Option<Vec<Change>>,
     /// The number of the entry that was stored last.
     last_entry: u32,
+    /// The reply tuples of mappings to verify.
+    requested: VecDeque<Tuple>,
 }
 
 impl Journal {
@@ -46,6 +58,28 @@ impl Journal {
     pub(super) fn number_entry(&mut self) -> u32 {
         self.last_entry = self.last_entry.wrapping_add(1);
         self.last_entry
+    }
+
+    /// The number of the entry that was stored last.
+    pub(super) fn last_entry(&self) -> u32 {
+        self.last_entry
+    }
+
+    /// Requests that the mapping with this reply tuple be verified with the kernel soon.
+    pub(super) fn request_verification(&mut self, reply: Tuple) {
+        if self.requested.len() < MAX_REQUESTED {
+            self.requested.push_back(reply);
+        }
+    }
+
+    /// Takes requested verifications, at most `max`.
+    pub(super) fn take_requested(&mut self, max: usize) -> Vec<Tuple> {
+        let count = self.requested.len().min(max);
+        self.requested.drain(..count).collect()
+    }
+
+    pub(super) fn has_requested(&self) -> bool {
+        !self.requested.is_empty()
     }
 
     pub(super) fn collect(&mut self, collect: bool) -> u64 {

@@ -8,15 +8,18 @@
 //!
 //! `store` is the complete table: it passes each call to the `family` of the
 //! addresses, and numbers all changes. `family` holds the mappings of IPv4 or of
-//! IPv6: it opens, closes and expires them. Its other methods are in `dump` (merge a
-//! dump of the kernel's table), `queries` (lookups and scans) and `reload` (put
-//! another configuration into force). Below it, `chunks` is the storage, `entry` what
-//! is stored, `index` how it is found, `ended` the lifetimes that end while a dump
-//! runs, and `journal` the changes for listeners. `cursor` is a position for work in
-//! slices.
+//! IPv6: it stores, closes and expires them. Its other methods are in `report` (apply
+//! the kernel's events), `dump` (merge a dump of the kernel's table), `verify` (what is
+//! doubtful, and the kernel's answers about it), `queries` (lookups and scans) and
+//! `reload` (put another configuration into force). Below it, `chunks` is the storage,
+//! `entry` what is stored, `index` how it is found, `ended` the lifetimes that end while
+//! a dump runs, `repeated` those whose DESTROY event comes again, and `journal` the
+//! changes for listeners. `cursor` is a position for work in slices.
 
 mod chunks;
 mod cursor;
+#[cfg(test)]
+mod doubt_tests;
 mod dump;
 mod ended;
 mod entry;
@@ -25,12 +28,16 @@ mod index;
 mod journal;
 mod queries;
 mod reload;
+mod repeated;
+mod report;
 mod store;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 pub use cursor::Cursor;
-pub use family::CloseResult;
 pub use journal::{Change, Changes};
 pub use queries::{TooMany, Transport};
+pub use report::CloseResult;
 pub use store::Table;
+pub use verify::Verified;

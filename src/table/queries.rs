@@ -9,7 +9,7 @@ use super::family::FamilyTable;
 use super::index::{ChainKey, IndexedBy, MAX_CHAIN_WALK, ProtocolClass};
 use crate::clock::Stamp;
 use crate::config::Key;
-use crate::mapping::Mapping;
+use crate::mapping::{Doubt, Mapping};
 use crate::question::{Question, one_address};
 use crate::tuples::KeyValue;
 
@@ -133,9 +133,12 @@ impl<A: Address> FamilyTable<A> {
         let entry = self.entries.get(slot);
         let is_visible = match entry.state() {
             SlotState::Live => true,
-            SlotState::Closed => now.since(entry.closed.into()) < self.del_delay,
+            SlotState::Closed => now.since(entry.closed()) < self.del_delay,
             SlotState::Free | SlotState::Removed => false,
         };
-        is_visible.then(|| entry.mapping())
+        is_visible.then(|| {
+            let is_live = entry.state() == SlotState::Live;
+            entry.mapping(if is_live { self.doubt(slot, now) } else { Doubt::None })
+        })
     }
 }

@@ -6,7 +6,8 @@ use super::index::{ChainIndex, IndexedBy};
 use super::journal::Journal;
 use crate::clock::Stamp;
 use crate::config::Key;
-use crate::mapping::Mapping;
+use crate::mapping::Doubt;
+use crate::tuples::Tuples;
 
 impl<A: Address> FamilyTable<A> {
     pub(super) fn set_key(&mut self, key: Key) {
@@ -32,14 +33,16 @@ impl<A: Address> FamilyTable<A> {
         &mut self,
         from: u32,
         now: Stamp,
-        keep: impl Fn(&Mapping) -> bool,
+        keep: impl Fn(&Tuples) -> bool,
         journal: &mut Journal,
     ) -> (Option<u32>, usize) {
         let (slice, next) = self.slice(from);
         let mut removed = 0;
         for slot in slice {
             let entry = self.entries.get(slot);
-            if matches!(entry.state(), SlotState::Free | SlotState::Removed) || keep(&entry.mapping()) {
+            if matches!(entry.state(), SlotState::Free | SlotState::Removed)
+                || keep(&entry.mapping(Doubt::None).tuples)
+            {
                 continue;
             }
             if entry.state() == SlotState::Live {

@@ -3,17 +3,20 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use nfct::{Flow, Protocol};
+use nfct::{Flow, Protocol, Tuple};
 
 use super::cursor::Cursor;
-use super::family::{CloseResult, FamilyTable};
-use super::journal::{Changes, Journal};
+use super::entry::PackedTuple;
+use super::family::FamilyTable;
+use super::journal::{Change, Changes, Journal};
 use super::queries::{TooMany, Transport};
+use super::report::CloseResult;
+use super::verify::Verified;
 use crate::clock::Stamp;
 use crate::config::Key;
-use crate::mapping::{Mapping, Source};
+use crate::mapping::Mapping;
 use crate::question::Question;
-use crate::tuples::KeyValue;
+use crate::tuples::{KeyValue, Tuples};
 
 /// The mappings of both address families.
 #[derive(Debug)]
@@ -74,24 +77,96 @@ impl Table {
         self.journal.take()
     }
 
-    /// Opens the mapping of a connection that began, or that a query to the
-    /// kernel found. Returns whether it was not yet live in the table.
-    pub fn open(&mut self, flow: &Flow, source: Source, now: Stamp) -> bool {
-        in_family!(self, flow.original.src.is_ipv4(), family => family.open(flow, source, now, &mut self.journal))
+    /// Applies a NEW event. Returns whether it opened a mapping.
+    pub fn open(&mut self, flow: &Flow, now: Stamp) -> bool {
+        in_family!(self, flow.original.src.is_ipv4(), family => family.open(flow, now, &mut self.journal))
     }
 
-    /// Closes the mapping of a connection that ended: the lifetime with this
-    /// conntrack id and no other. An unknown lifetime is stored as closed.
+    /// Applies a DESTROY event: closes the lifetime that it names and no other. An
+    /// unknown lifetime is stored as closed.
     pub fn close(&mut self, flow: &Flow, now: Stamp) -> CloseResult {
         in_family!(self, flow.original.src.is_ipv4(), family => family.close(flow, now, &mut self.journal))
     }
 
-    /// Closes a lifetime that the kernel no longer has. Does nothing if the table
-    /// has changed it since `mapping` was read.
-    pub fn close_lifetime(&mut self, mapping: &Mapping, now: Stamp) {
-        in_family!(self, mapping.src_ip().is_ipv4(), family => {
-            family.close_lifetime(mapping, now, &mut self.journal);
-        });
+    /// The number of the entry that was stored last, for [`verified`](Self::verified).
+    pub fn last_entry(&self) -> u32 {
+        self.journal.last_entry()
+    }
+
+    /// Applies the kernel's answer to a query for this reply tuple: the connection that has
+    /// it, if there is one that is not dying. `asked` is [`last_entry`](Self::last_entry)
+    /// before the query; a mapping that was stored since then does not change.
+    pub fn verified(&mut self, reply: &Tuple, found: Option<&Flow>, asked: u32, now: Stamp) -> Verified {
+        in_family!(self, reply.src.is_ipv4(), family => {
+            let Some(reply) = PackedTuple::pack(reply) else { return Verified::Nothing };
+            family.verified(&reply, found, asked, now, &mut self.journal)
+        })
+    }
+
+    /// The reply tuples of mappings that must be verified soon, at most `max`.
+    pub fn take_requested(&mut self, max: usize) -> Vec<Tuple> {
+        self.journal.take_requested(max)
+    }
+
+    /// Whether there are mappings that must be verified soon.
+    pub fn has_requested(&self) -> bool {
+        self.journal.has_requested()
+    }
+
+    /// The number of live mappings that may end without a DESTROY event.
+    pub fn unreported(&self) -> usize {
+        self.v4.unreported + self.v6.unreported
+    }
+
+    /// Passes the reply tuples of live mappings that may end without a DESTROY event to
+    /// `on`; works on one slice from `cursor` on, as [`scan`](Self::scan) does.
+    pub fn unreported_in(&self, cursor: Cursor, on: impl FnMut(Tuple)) -> Option<Cursor> {
+        cursor.after(if cursor.is_v4 {
+            self.v4.unreported_in(cursor.slot, on)
+        } else {
+            self.v6.unreported_in(cursor.slot, on)
+        })
+    }
+
+    /// Whether the kernel reports the end of each connection whose NEW event it sends. If
+    /// not, mappings that open from now on may end without a DESTROY event.
+    pub fn set_trusts_events(&mut self, trusts_events: bool) {
+        self.v4.trusts_events = trusts_events;
+        self.v6.trusts_events = trusts_events;
+    }
+
+    /// Marks the live mappings of one slice from `cursor` on as such that may end without a
+    /// DESTROY event. Returns where to continue, or `None` at the end.
+    pub fn distrust(&mut self, cursor: Cursor) -> Option<Cursor> {
+        let next = in_family!(self, cursor.is_v4, family => family.distrust(cursor.slot));
+        cursor.after(next)
+    }
+
+    /// Sets the shortest timeout of a TCP connection that closes.
+    pub fn set_closing_timeout(&mut self, timeout: Duration) {
+        self.v4.closing_timeout = timeout;
+        self.v6.closing_timeout = timeout;
+    }
+
+    /// The zones of reply tuples that the table has had, except zone 0.
+    pub fn zones(&self) -> Vec<u16> {
+        self.v4.zones.union(&self.v6.zones).copied().collect()
+    }
+
+    /// The number of mappings that ended, as a query has shown, although their DESTROY event
+    /// has not come yet.
+    pub fn missing_ends(&self) -> usize {
+        self.v4.missing_ends + self.v6.missing_ends
+    }
+
+    /// Takes this number: from now on it begins at 0.
+    pub fn take_missing_ends(&mut self) -> usize {
+        std::mem::take(&mut self.v4.missing_ends) + std::mem::take(&mut self.v6.missing_ends)
+    }
+
+    /// Tells listeners that the kernel dropped this many events.
+    pub fn record_loss(&mut self, events: u64) {
+        self.journal.record(|| Change::Lost(events));
     }
 
     /// Removes about `max` closed mappings whose `del_delay` is over, and returns
@@ -107,26 +182,35 @@ impl Table {
     }
 
     /// Begins to merge a dump of the kernel's table: from now on the table notes
-    /// the lifetimes that end, because the dump may still contain them. The
-    /// mappings that the dump adds are marked with `may_end_silently`.
-    pub fn begin_dump(&mut self, may_end_silently: bool) {
-        self.v4.begin_dump(may_end_silently);
-        self.v6.begin_dump(may_end_silently);
+    /// the lifetimes that end, because the dump may still contain them.
+    pub fn begin_dump(&mut self) {
+        self.v4.begin_dump();
+        self.v6.begin_dump();
     }
 
-    /// Merges a connection of the dump. Returns whether it was unknown.
-    pub fn merge(&mut self, flow: &Flow, now: Stamp) -> bool {
-        in_family!(self, flow.original.src.is_ipv4(), family => family.merge(flow, now, &mut self.journal))
+    /// Merges a connection of the dump, which the kernel had at the moment `read`. Returns
+    /// whether it was unknown.
+    pub fn merge(&mut self, flow: &Flow, read: Stamp, now: Stamp) -> bool {
+        in_family!(self, flow.original.src.is_ipv4(), family => family.merge(flow, read, now, &mut self.journal))
     }
 
-    /// Closes, after a complete dump, the live mappings that it did not contain and
-    /// that did not open while it ran. Works on one slice from `cursor` on. Returns
-    /// where to continue, or `None` at the end, and how many were closed.
-    pub fn close_unseen(&mut self, cursor: Cursor, now: Stamp) -> (Option<Cursor>, usize) {
-        let (next, closed) = in_family!(self, cursor.is_v4, family => {
-            family.close_unseen(cursor.slot, now, &mut self.journal)
-        });
-        (cursor.after(next), closed)
+    /// Passes the reply tuples of the live mappings that the dump did not contain, and
+    /// that did not open while it ran, to `on`; works on one slice from `cursor` on, as
+    /// [`scan`](Self::scan) does.
+    pub fn unseen(&self, cursor: Cursor, on: impl FnMut(Tuple)) -> Option<Cursor> {
+        cursor.after(if cursor.is_v4 {
+            self.v4.unseen(cursor.slot, on)
+        } else {
+            self.v6.unseen(cursor.slot, on)
+        })
+    }
+
+    /// Whether the live mapping with this reply tuple came from a dump, and no event has
+    /// reported it yet.
+    pub fn is_only_dumped(&mut self, reply: &Tuple) -> bool {
+        in_family!(self, reply.src.is_ipv4(), family => {
+            PackedTuple::pack(reply).is_some_and(|reply| family.is_only_dumped(&reply))
+        })
     }
 
     /// Ends a dump, complete or not. The returned value takes some time to drop:
@@ -136,7 +220,7 @@ impl Table {
     }
 
     /// Removes closed mappings that opened more than `life_span` ago, one slice
-    /// at a time, as [`close_unseen`](Self::close_unseen) does.
+    /// at a time, as [`scan`](Self::scan) does.
     pub fn remove_old(&mut self, cursor: Cursor, life_span: Duration, now: Stamp) -> (Option<Cursor>, usize) {
         let (next, removed) = in_family!(self, cursor.is_v4, family => {
             family.remove_old(cursor.slot, life_span, now)
@@ -145,12 +229,12 @@ impl Table {
     }
 
     /// Removes mappings, also live ones, for which `keep` returns false; one slice
-    /// at a time, as [`close_unseen`](Self::close_unseen) does.
+    /// at a time, as [`scan`](Self::scan) does.
     pub fn retain(
         &mut self,
         cursor: Cursor,
         now: Stamp,
-        keep: impl Fn(&Mapping) -> bool,
+        keep: impl Fn(&Tuples) -> bool,
     ) -> (Option<Cursor>, usize) {
         let (next, removed) = in_family!(self, cursor.is_v4, family => {
             family.retain(cursor.slot, now, keep, &mut self.journal)

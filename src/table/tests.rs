@@ -9,7 +9,7 @@ use super::index::MAX_CHAIN_WALK;
 use super::*;
 use crate::clock::Stamp;
 use crate::config::Key;
-use crate::mapping::{Mapping, Source};
+use crate::mapping::Mapping;
 use crate::question::Question;
 use crate::tuples::KeyValue;
 
@@ -84,41 +84,68 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// The same history in plain lists: live flows, and closed ones with their times.
 #[derive(Default)]
 struct Model {
+    /// With the time of the last NEW event.
     live: Vec<(Flow, u64)>,
-    closed: Vec<(Flow, u64, u64)>,
+    closed: Vec<(Flow, u64)>,
+    /// Lifetimes whose DESTROY event came again.
+    repeated: Vec<Flow>,
     /// The time in milliseconds; each step takes at least one.
     now: u64,
+}
+
+/// Whether two events name the same tuples and the same id.
+fn is_same(one: &Flow, other: &Flow) -> bool {
+    (one.id, one.original, one.reply) == (other.id, other.original, other.reply)
 }
 
 impl Model {
     fn open(&mut self, flow: Flow) {
         if let Some(at) = self.live.iter().position(|(known, _)| known.reply == flow.reply) {
-            let (known, opened) = self.live[at];
-            if known.id == flow.id && known.original == flow.original {
+            let (known, told) = self.live[at];
+            let is_same_lifetime = is_same(&known, &flow)
+                && match flow.start {
+                    Some(start) => known.start == Some(start),
+                    None => self.now - told < 10_000,
+                };
+            if is_same_lifetime {
+                self.live[at].1 = self.now;
                 return;
             }
             self.live.remove(at);
-            self.closed.push((known, opened, self.now));
+            self.closed.push((known, self.now));
         }
         self.live.push((flow, self.now));
     }
 
+    /// A dump from this time has the flow.
+    fn tell(&mut self, flow: &Flow, at: u64) {
+        let is_same_lifetime =
+            |known: &Flow| is_same(known, flow) && (flow.start.is_none() || known.start == flow.start);
+        if let Some((_, told)) = self.live.iter_mut().find(|(known, _)| is_same_lifetime(known)) {
+            *told = at.max(*told);
+        }
+    }
+
     fn close(&mut self, flow: Flow) {
-        match self.live.iter().position(|(known, _)| known.reply == flow.reply && known.id == flow.id) {
+        let is_repeated = self.repeated.iter().any(|known| (known.reply, known.id) == (flow.reply, flow.id));
+        let live = self.live.iter().position(|(known, _)| is_same(known, &flow));
+        let is_closed =
+            self.closed.iter().any(|(known, closed)| is_same(known, &flow) && self.now - closed < DEL_DELAY);
+        match live {
+            Some(_) if is_repeated => {}
             Some(at) => {
-                let (known, opened) = self.live.remove(at);
-                self.closed.push((known, opened, self.now));
+                let (known, _) = self.live.remove(at);
+                self.closed.push((known, self.now));
             }
-            None if self.closed.iter().any(|(known, _, closed)| {
-                known.reply == flow.reply && known.id == flow.id && self.now - closed < DEL_DELAY
-            }) => {}
-            None => self.closed.push((flow, self.now, self.now)),
+            None if is_closed => self.repeated.push(flow),
+            None if is_repeated => {}
+            None => self.closed.push((flow, self.now)),
         }
     }
 
     fn visible(&self) -> Vec<(Flow, bool)> {
         let live = self.live.iter().map(|(flow, _)| (*flow, true));
-        let closed = self.closed.iter().filter(|(.., closed)| self.now - closed < DEL_DELAY);
+        let closed = self.closed.iter().filter(|(_, closed)| self.now - closed < DEL_DELAY);
         live.chain(closed.map(|(flow, ..)| (*flow, false))).collect()
     }
 }
@@ -130,7 +157,7 @@ fn apply(table: &mut Table, model: &mut Model, step: &Step) {
     match step {
         Step::Open(flow) => {
             model.open(*flow);
-            table.open(flow, Source::Event, now);
+            table.open(flow, now);
         }
         Step::Close(flow) => {
             // A late DESTROY event of an expired entry must count as unknown.
@@ -143,7 +170,7 @@ fn apply(table: &mut Table, model: &mut Model, step: &Step) {
             table.expire(now, *most);
         }
         Step::Dump | Step::LateDump(_) => {
-            table.begin_dump(false);
+            table.begin_dump();
             let dumped: Vec<Flow> = model.live.iter().map(|(flow, _)| *flow).collect();
             if let Step::LateDump(meanwhile) = step {
                 for step in meanwhile {
@@ -151,15 +178,25 @@ fn apply(table: &mut Table, model: &mut Model, step: &Step) {
                 }
             }
             for flow in &dumped {
-                table.merge(flow, now);
+                table.merge(flow, now, now);
+                model.tell(flow, now.monotonic - stamp(0).monotonic);
             }
-            let mut cursor = Some(Cursor::START);
-            while let Some(from) = cursor {
-                cursor = table.close_unseen(from, now).0;
+            for reply in unseen(table) {
+                let found = model.live.iter().map(|(flow, _)| flow).find(|flow| flow.reply == reply);
+                table.verified(&reply, found, table.last_entry(), now);
             }
             drop(table.end_dump());
         }
     }
+}
+
+/// The reply tuples of live mappings that the dump did not have.
+fn unseen(table: &Table) -> Vec<Tuple> {
+    let (mut unseen, mut cursor) = (Vec::new(), Some(Cursor::START));
+    while let Some(from) = cursor {
+        cursor = table.unseen(from, |reply| unseen.push(reply));
+    }
+    unseen
 }
 
 fn all(table: &Table, now: Stamp) -> Vec<Mapping> {
@@ -234,7 +271,7 @@ proptest! {
 fn a_closed_mapping_is_found_for_del_delay_and_no_longer() {
     let mut table = Table::new(Key::NatPort, Duration::from_millis(DEL_DELAY));
     let flow = flow(2, 1, 1, false, 7);
-    table.open(&flow, Source::Event, stamp(0));
+    table.open(&flow, stamp(0));
     table.close(&flow, stamp(5));
     let best = |table: &Table, at| table.best(Key::NatPort, KeyValue::Port(1), None, stamp(at)).unwrap();
     assert!(best(&table, 5 + DEL_DELAY - 1).is_some_and(|mapping| !mapping.is_live()));
@@ -248,8 +285,8 @@ fn a_closed_mapping_is_found_for_del_delay_and_no_longer() {
 fn the_end_of_an_older_lifetime_does_not_close_the_newer_one() {
     let mut table = Table::new(Key::NatPort, Duration::from_millis(DEL_DELAY));
     let (old, new) = (flow(2, 1, 1, false, 7), flow(3, 1, 1, false, 8));
-    table.open(&old, Source::Event, stamp(0));
-    table.open(&new, Source::Event, stamp(1));
+    table.open(&old, stamp(0));
+    table.open(&new, stamp(1));
     table.close(&old, stamp(2));
     let best = table.best(Key::NatPort, KeyValue::Port(1), None, stamp(3)).unwrap().unwrap();
     assert_eq!((best.src_ip(), best.is_live()), (new.original.src, true));
@@ -263,28 +300,24 @@ fn a_destroy_event_that_overtakes_the_new_event_wins() {
     let mut dying = live;
     dying.status = Status(1 << 9);
     table.close(&dying, stamp(0));
-    assert!(!table.open(&dying, Source::Event, stamp(1)));
+    assert!(!table.open(&dying, stamp(1)));
     assert_eq!(table.live(), 0);
-    assert!(table.open(&live, Source::Event, stamp(2)), "the kernel may reuse an id");
+    assert!(table.open(&live, stamp(2)), "the kernel may reuse an id");
+    assert_eq!(table.take_requested(9), [live.reply], "but it may also be the same lifetime");
 }
 
 #[test]
 fn a_dump_neither_reopens_what_ended_nor_closes_what_began_meanwhile() {
     let mut table = Table::new(Key::NatPort, Duration::ZERO);
     let (ended, began) = (flow(2, 1, 1, false, 7), flow(2, 2, 1, false, 8));
-    table.open(&ended, Source::Event, stamp(0));
-    table.begin_dump(false);
+    table.open(&ended, stamp(0));
+    table.begin_dump();
     table.close(&ended, stamp(1));
     table.expire(stamp(1), 10);
-    table.open(&began, Source::Event, stamp(2));
-    assert!(!table.merge(&ended, stamp(3)));
-    assert_eq!(
-        {
-            let (next, closed) = table.close_unseen(Cursor::START, stamp(4));
-            (table.close_unseen(next.unwrap(), stamp(4)), closed)
-        },
-        ((None, 0), 0)
-    );
+    table.open(&began, stamp(2));
+    assert!(!table.merge(&ended, stamp(3), stamp(3)));
+    assert_eq!(unseen(&table), []);
+    assert_eq!(table.take_requested(9), [ended.reply], "it may be a new lifetime with the same id");
     drop(table.end_dump());
     assert_eq!(table.live(), 1);
 }
@@ -293,11 +326,11 @@ fn a_dump_neither_reopens_what_ended_nor_closes_what_began_meanwhile() {
 fn thousands_of_udp_flows_do_not_hide_the_tcp_connection_on_their_port() {
     let mut table = Table::new(Key::NatPort, Duration::from_millis(DEL_DELAY));
     let tcp = flow(2, 7, 1, false, 1);
-    table.open(&tcp, Source::Event, stamp(0));
+    table.open(&tcp, stamp(0));
     for number in 0..10_000_u32 {
         let mut udp = flow(3, 7, 2, true, number + 10);
         udp.reply.src = std::net::Ipv4Addr::from(0x0a00_0000 + number).into();
-        table.open(&udp, Source::Event, stamp(1));
+        table.open(&udp, stamp(1));
     }
     let best = |protocol| table.best(Key::NatPort, KeyValue::Port(7), protocol, stamp(2));
     assert_eq!(best(None).unwrap().unwrap().original, tcp.original);
@@ -307,11 +340,11 @@ fn thousands_of_udp_flows_do_not_hide_the_tcp_connection_on_their_port() {
     assert_eq!(table.find(&question, stamp(2)), None, "too many for one hold of the lock");
 
     let mut closed = Table::new(Key::NatPort, Duration::from_millis(DEL_DELAY));
-    closed.open(&tcp, Source::Event, stamp(0));
+    closed.open(&tcp, stamp(0));
     for number in 0..10_000_u32 {
         let mut ended = flow(3, 7, 2, false, number + 10);
         ended.reply.src = std::net::Ipv4Addr::from(0x0a00_0000 + number).into();
-        closed.open(&ended, Source::Event, stamp(1));
+        closed.open(&ended, stamp(1));
         closed.close(&ended, stamp(1));
     }
     assert_eq!(closed.best(Key::NatPort, KeyValue::Port(7), None, stamp(2)), Err(TooMany));
@@ -326,14 +359,14 @@ fn a_port_with_many_closed_mappings_takes_several_slices_and_counts_once() {
         (flow.original.dst, flow.reply.src) = (server, server);
         flow
     };
-    table.open(&numbered(0), Source::Event, stamp(0));
-    table.open(&numbered(1), Source::Event, stamp(0));
+    table.open(&numbered(0), stamp(0));
+    table.open(&numbered(1), stamp(0));
     // Not translated: it uses no public port.
     let mut plain = flow(3, 1, 1, false, 1);
     plain.reply.dst = plain.original.src;
-    table.open(&plain, Source::Event, stamp(0));
+    table.open(&plain, stamp(0));
     for number in 2..MAX_CHAIN_WALK as u32 + 10 {
-        table.open(&numbered(number), Source::Event, stamp(0));
+        table.open(&numbered(number), stamp(0));
         table.close(&numbered(number), stamp(1));
     }
     let both = [("100.64.2.1".parse().unwrap(), true); 2];
@@ -344,7 +377,7 @@ fn a_port_with_many_closed_mappings_takes_several_slices_and_counts_once() {
     let usual = slices(&|from| table.scan(from, stamp(1), |_| ()));
     assert_eq!(slices(&|from| table.scan_ports(from, |_, _| ())), usual + 1);
     for number in MAX_CHAIN_WALK as u32 + 10..MAX_CHAIN_WALK as u32 + 20 {
-        table.open(&numbered(number), Source::Event, stamp(2));
+        table.open(&numbered(number), stamp(2));
     }
     assert_eq!(ports(&table), both);
 }

@@ -6,10 +6,11 @@
 use std::sync::mpsc;
 use std::thread;
 
-use nfct::{Error, Family, Piece, Query};
+use nfct::{Error, Family, Piece, Query, Tuple};
 
 use super::shared::Tracker;
 use super::state::TrackerState;
+use crate::clock::Stamp;
 use crate::filter::Filter;
 
 /// The approximate number of entries in a piece of a dump.
@@ -20,6 +21,8 @@ const ENTRIES_PER_PIECE: usize = 256;
 const PIECES_PER_BATCH: usize = 8;
 /// Batches that can wait for the merging thread: about four megabytes.
 const MAX_BATCHES_AHEAD: usize = 8;
+/// Entries that the table lacked and that the summary names.
+const MAX_UNKNOWN: usize = 1024;
 /// Entries merged under one hold of the lock.
 const MERGES_PER_HOLD: usize = 128;
 
@@ -33,6 +36,8 @@ pub(super) struct DumpSummary {
     pub(super) interrupted: bool,
     /// Whether the rest was not read, because the dump had become useless.
     pub(super) cut_short: bool,
+    /// Some of the reply tuples that the table lacked.
+    pub(super) unknown: Vec<Tuple>,
 }
 
 impl Tracker {
@@ -42,20 +47,23 @@ impl Tracker {
         &self,
         query: &mut Query,
         filter: &Filter,
+        invalidations: u64,
         is_useless: impl Fn(&TrackerState) -> bool + Send,
     ) -> Result<DumpSummary, Error> {
-        let (full, batches) = mpsc::sync_channel::<Vec<Piece>>(MAX_BATCHES_AHEAD);
+        let (full, batches) = mpsc::sync_channel::<(Stamp, Vec<Piece>)>(MAX_BATCHES_AHEAD);
         // Batches go back to be filled again.
         let (merged, empty) = mpsc::channel();
         thread::scope(|scope| {
             let merge = move || {
                 let mut summary = DumpSummary::default();
-                for batch in batches {
+                for (read, batch) in batches {
                     if is_useless(&self.lock()) {
                         summary.cut_short = true;
                         break;
                     }
-                    batch.iter().for_each(|piece| self.merge_piece(piece, filter, &mut summary));
+                    for piece in &batch {
+                        self.merge_piece(piece, read, filter, invalidations, &mut summary);
+                    }
                     // Fails at the end of the dump, when the reader needs no more
                     // batches.
                     let _ = merged.send(batch);
@@ -68,13 +76,14 @@ impl Tracker {
             loop {
                 let mut batch: Vec<Piece> = empty.try_recv().unwrap_or_default();
                 batch.resize_with(PIECES_PER_BATCH, Piece::default);
+                let read = self.clock.now();
                 let mut filled = 0;
                 while filled < PIECES_PER_BATCH && dump.read_piece(&mut batch[filled])? {
                     filled += 1;
                 }
                 batch.truncate(filled);
                 // Sending fails if the merging thread stopped; its summary says why.
-                if full.send(batch).is_err() || filled < PIECES_PER_BATCH {
+                if full.send((read, batch)).is_err() || filled < PIECES_PER_BATCH {
                     break;
                 }
             }
@@ -88,7 +97,16 @@ impl Tracker {
         })
     }
 
-    fn merge_piece(&self, piece: &Piece, filter: &Filter, summary: &mut DumpSummary) {
+    /// Merges the entries that `filter` accepts, and the filter in force, if it is another one
+    /// since the number of `invalidations`. They were read at the moment `read` or later.
+    fn merge_piece(
+        &self,
+        piece: &Piece,
+        read: Stamp,
+        filter: &Filter,
+        invalidations: u64,
+        summary: &mut DumpSummary,
+    ) {
         let mut flows = Vec::with_capacity(ENTRIES_PER_PIECE);
         for flow in piece.flows() {
             match flow {
@@ -102,7 +120,18 @@ impl Tracker {
         for flows in flows.chunks(MERGES_PER_HOLD) {
             let mut state = self.lock();
             let now = self.clock.now();
-            let created = flows.iter().filter(|flow| state.table.merge(flow, now)).count();
+            let mut created = 0;
+            for flow in flows {
+                let is_same_filter = state.invalidations == invalidations;
+                if (is_same_filter || state.settings.filter.matches_flow(flow))
+                    && state.table.merge(flow, read, now)
+                {
+                    created += 1;
+                    if summary.unknown.len() < MAX_UNKNOWN {
+                        summary.unknown.push(flow.reply);
+                    }
+                }
+            }
             self.stats.created_by_dump.add(created);
             self.notify_changes(&state);
         }

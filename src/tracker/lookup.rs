@@ -2,17 +2,33 @@
 
 use nfct::{Error, Protocol};
 
-use super::kernel_check::KernelCheck;
+use super::check::{KernelCheck, Reading};
 use super::read::Answer;
 use super::shared::Tracker;
+use crate::clock::Stamp;
 use crate::config::Key;
-use crate::mapping::Mapping;
-use crate::question::Question;
-use crate::table::{Cursor, TooMany};
+use crate::mapping::{Doubt, Mapping};
+use crate::question::{Question, StateFilter};
+use crate::table::{Cursor, Table, TooMany};
 use crate::tuples::KeyValue;
+
+/// What one reading of the table for a lookup has given.
+struct Looked<T> {
+    found: T,
+    /// Whether the table was known to equal the kernel's.
+    complete: bool,
+    /// Whether the table had every mapping that has closed and can still be looked up.
+    knows_closed: bool,
+    /// Whether it lacks some of them because events were lost.
+    lost_closed: bool,
+    /// The number of the entry that was stored last.
+    asked: u32,
+}
 
 impl Tracker {
     /// The best mapping for one key; see [`Table::best`](crate::table::Table::best).
+    /// Without a live mapping, the answer is complete if there is none, and if none that
+    /// closed is missing because events were lost.
     ///
     /// # Errors
     /// When the daemon can no longer follow the kernel.
@@ -24,23 +40,35 @@ impl Tracker {
     ) -> Result<Answer<Option<Mapping>>, Error> {
         let question = Question::by_key(key, value, protocol);
         let mut check = KernelCheck::default();
-        let Answer { value: best, mut complete } = loop {
-            let best = self.read(|table, now| table.best(key, value, protocol, now)).await?;
-            let found = best.value.unwrap_or_default();
-            if !self.close_ended(&mut check, &question, found.as_slice(), best.complete).await? {
-                break best;
+        loop {
+            let looked = self.look(|table, now| table.best(key, value, protocol, now)).await?;
+            let best = match looked.found {
+                Ok(best) => best,
+                Err(TooMany) => self.best_by_scan(key, value, protocol).await?,
+            };
+            let read = Reading {
+                mappings: best.as_slice(),
+                complete: looked.complete,
+                asked: looked.asked,
+                verified_from: Doubt::Doubtful,
+            };
+            if self.verify(&mut check, &read).await? {
+                continue;
             }
-        };
-        let mut best = match best {
-            Ok(best) => best,
-            Err(TooMany) => self.best_by_scan(key, value, protocol).await?,
-        };
-        if best.is_none() && check.unknown.is_empty() {
-            self.find_in_kernel(&mut check, &question).await;
+            if best.is_some_and(|best| best.is_live()) {
+                return Ok(Answer { value: best, complete: looked.complete && !check.failed });
+            }
+            self.check_events_setting();
+            if self.search_kernel(&mut check, &question, looked.asked).await? {
+                continue;
+            }
+            let complete = looked.complete
+                && self.is_complete()
+                && !check.failed
+                && !looked.lost_closed
+                && !self.may_lack_clash(&question);
+            return Ok(Answer { value: best, complete });
         }
-        best = best.into_iter().chain(check.unknown).max_by_key(Mapping::rank);
-        complete &= !check.failed;
-        Ok(Answer { value: best, complete })
     }
 
     /// [`best`](Self::best) by a scan of the table, without an index.
@@ -68,35 +96,57 @@ impl Tracker {
     }
 
     /// The newest mappings that match a question, newest first: `max` of them, and
-    /// one more if there are more.
+    /// one more if there are more. The answer is complete if no live mapping is missing and, if
+    /// no live one is found, no closed one either.
     ///
     /// # Errors
     /// When the daemon can no longer follow the kernel.
     pub async fn find(&self, question: &Question, max: usize) -> Result<Answer<Vec<Mapping>>, Error> {
         let mut check = KernelCheck::default();
-        let Answer { value, mut complete } = loop {
-            let found = self.read(|table, now| table.find(question, now)).await?;
-            let mappings = found.value.as_deref().unwrap_or_default();
-            if !self.close_ended(&mut check, question, mappings, found.complete).await? {
-                break found;
+        self.check_events_setting();
+        loop {
+            let looked = self.look(|table, now| table.find(question, now)).await?;
+            let mut found = match looked.found {
+                Some(found) => found,
+                None => self.find_by_scan(question, max).await?,
+            };
+            keep_newest(&mut found, max + 1);
+            let read = Reading {
+                mappings: &found,
+                complete: looked.complete,
+                asked: looked.asked,
+                verified_from: Doubt::Aged,
+            };
+            if self.verify(&mut check, &read).await? {
+                continue;
             }
-        };
-        let mut found = match value {
-            Some(found) => found,
-            None => self.find_by_scan(question, max).await?,
-        };
-        if check.unknown.is_empty()
-            && (found.is_empty() || (!complete && !found.iter().any(Mapping::is_live)))
-        {
-            self.find_in_kernel(&mut check, question).await;
+            let mut complete = looked.complete;
+            if !found.iter().any(Mapping::is_live) {
+                if self.search_kernel(&mut check, question, looked.asked).await? {
+                    continue;
+                }
+                let needs_closed = question.state != StateFilter::Live;
+                complete &= looked.knows_closed || !needs_closed;
+                complete &= question.state == StateFilter::Closed || !self.may_lack_clash(question);
+            }
+            complete &= !check.failed;
+            return Ok(Answer { value: found, complete });
         }
-        complete &= !check.failed;
-        check
-            .unknown
-            .retain(|mapping| !found.iter().any(|known| known.is_live() && known.reply == mapping.reply));
-        found.extend(check.unknown);
-        keep_newest(&mut found, max + 1);
-        Ok(Answer { value: found, complete })
+    }
+
+    /// Reads the table once for a lookup.
+    async fn look<T>(&self, look: impl FnOnce(&Table, Stamp) -> T) -> Result<Looked<T>, Error> {
+        let read = self.drain_then(|state, now| {
+            let knows_closed = state.knows_closed(now);
+            Looked {
+                found: look(&state.table, now),
+                complete: state.complete,
+                knows_closed,
+                lost_closed: state.has_lost_events && !knows_closed,
+                asked: state.table.last_entry(),
+            }
+        });
+        Ok(read.await?.value)
     }
 
     /// [`find`](Self::find) by a scan of the table, without an index: unsorted, and
@@ -115,34 +165,61 @@ impl Tracker {
         Ok(found)
     }
 
-    /// Passes every mapping to `on`, one slice of the table under each hold of the
-    /// lock. A mapping that stays live throughout the scan is passed exactly once.
-    ///
-    /// # Errors
-    /// When the daemon can no longer follow the kernel.
-    pub async fn scan(&self, mut on: impl FnMut(Mapping)) -> Result<(), Error> {
+    /// Passes every mapping to `on`, unverified, one slice of the table under each hold of
+    /// the lock. A mapping that stays live throughout the scan is passed exactly once.
+    async fn scan(&self, mut on: impl FnMut(Mapping)) -> Result<(), Error> {
         let mut next = Some(Cursor::START);
         while let Some(from) = next {
-            next = self.scan_slice(from, &mut on).await?;
+            next = self.read_slice(from, &mut on).await?.0;
         }
         Ok(())
     }
 
-    /// One slice of [`scan`](Self::scan), which begins at [`Cursor::START`]; returns
-    /// where to continue.
+    /// The mappings of one slice of the table that `wanted` accepts; the slice begins at
+    /// [`Cursor::START`], or where the last one says. The live ones are verified if they are
+    /// doubtful, and left out if they have ended. A mapping that stays live throughout the
+    /// scan is passed exactly once.
     ///
     /// # Errors
     /// When the daemon can no longer follow the kernel.
     pub async fn scan_slice(
         &self,
         from: Cursor,
+        wanted: impl Fn(&Mapping) -> bool,
+    ) -> Result<(Vec<Mapping>, Option<Cursor>), Error> {
+        let mut found = Vec::new();
+        let (next, complete, asked) = self
+            .read_slice(from, |mapping| {
+                if wanted(&mapping) {
+                    found.push(mapping);
+                }
+            })
+            .await?;
+        let mut check = KernelCheck::default();
+        let read = Reading { mappings: &found, complete, asked, verified_from: Doubt::Aged };
+        if self.verify(&mut check, &read).await? {
+            found.retain(|mapping| !check.has_ended(mapping));
+        }
+        Ok((found, next))
+    }
+
+    /// Passes the mappings of one slice to `on`. Returns where to continue, whether the table
+    /// is complete, and the number of the entry that was stored last.
+    async fn read_slice(
+        &self,
+        from: Cursor,
         mut on: impl FnMut(Mapping),
-    ) -> Result<Option<Cursor>, Error> {
+    ) -> Result<(Option<Cursor>, bool, u32), Error> {
         if from == Cursor::START {
-            return Ok(self.read(|table, now| table.scan(from, now, &mut on)).await?.value);
+            let read = self.drain_then(|state, now| {
+                (state.table.scan(from, now, &mut on), state.complete, state.table.last_entry())
+            });
+            return Ok(read.await?.value);
         }
         tokio::task::yield_now().await;
-        Ok(self.lock().table.scan(from, self.clock.now(), &mut on))
+        let state = self.lock();
+        let next = state.table.scan(from, self.clock.now(), &mut on);
+        Ok((next, state.complete, state.table.last_entry()))
     }
 }
 

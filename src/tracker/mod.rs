@@ -6,23 +6,30 @@
 //! reads: its result is never older than the request. `read` is the only way to
 //! the table for a lookup, so no lookup can skip this step.
 //!
-//! Two threads run independently of the lookups. `pump` drains the socket while no
+//! Three threads run independently of the lookups. `pump` drains the socket while no
 //! lookup does. `resync` decides when the kernel's table is read: at the start, after
-//! an overrun and from time to time. `dump` then reads and merges it. `start`
-//! subscribes to the kernel's events and starts the threads.
+//! an overrun and from time to time. `dump` then reads and merges it. `verify` queries
+//! the kernel about single connections; lookups and other threads pass work to it
+//! through the `verifier`. `start` subscribes to the kernel's events and starts the
+//! threads.
 //!
-//! `lookup` finds mappings, `kernel_check` compares single mappings with the
-//! kernel, `publish` passes changes on to the `listener`s, `ports` counts the
-//! public ports in use, and `reload` puts another configuration into force.
+//! `lookup` finds mappings, and has the doubtful ones verified by `check`. `completeness`
+//! says whether the table is complete. It depends on `reporting`: what is known about
+//! connections that the kernel does not report. `rules` finds the rules of nftables that
+//! suppress events, and `clashes` is about UDP entries that the kernel hides. `publish` passes changes on to the `listener`s,
+//! `ports` counts the public ports in use, and `reload` puts another configuration into
+//! force.
 //!
 //! All of these work on the `shared` tracker, which has the lock: `guard` holds it,
 //! `state` is what it protects. `settings` is the part of the configuration that the
 //! tracker uses, and `dump_request` wakes the thread that reads dumps.
 
+mod check;
+mod clashes;
+mod completeness;
 mod dump;
 mod dump_request;
 mod guard;
-mod kernel_check;
 mod listener;
 mod lookup;
 mod ports;
@@ -30,11 +37,15 @@ mod publish;
 mod pump;
 mod read;
 mod reload;
+mod reporting;
 mod resync;
+mod rules;
 mod settings;
 mod shared;
 mod start;
 mod state;
+mod verifier;
+mod verify;
 
 pub use nfct::{Error, LIBRARY_VERSION};
 

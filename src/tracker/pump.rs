@@ -9,8 +9,8 @@ use nfct::{Error, EventKind, Received, Waiter};
 
 use super::shared::Tracker;
 use super::state::TrackerState;
+use super::verifier::Work;
 use crate::config::NetlinkConfig;
-use crate::mapping::Source;
 use crate::table::CloseResult;
 
 /// System calls that receive events under one hold of the lock; each receives up to
@@ -48,7 +48,7 @@ impl Tracker {
                 }
                 let now = *received_at.get_or_insert_with(|| self.clock.now());
                 match event.kind {
-                    EventKind::New => created += usize::from(table.open(&event.flow, Source::Event, now)),
+                    EventKind::New => created += usize::from(table.open(&event.flow, now)),
                     EventKind::Destroy => {
                         created += usize::from(table.close(&event.flow, now) == CloseResult::WasUnknown);
                     }
@@ -58,6 +58,9 @@ impl Tracker {
             self.stats.created_by_event.add(created);
             self.stats.events_new.add(began);
             self.stats.events_destroy.add(ended);
+            if state.reporting.is_unheard && began + ended > 0 {
+                self.change_reporting(state, |reporting| reporting.is_unheard = false);
+            }
             match received {
                 Received::Some { messages, malformed } => {
                     state.messages += messages as u64;
@@ -69,12 +72,21 @@ impl Tracker {
                     break;
                 }
                 Received::Overrun => self.note_overrun(state),
+                // From here on nothing is missing.
+                Received::Recovered { lost } => {
+                    state.table.record_loss(lost.into());
+                    state.closed_known_since = self.clock.now();
+                    state.has_lost_events = true;
+                }
                 // More may wait already: only an empty read shows that the socket is drained.
                 _ => {}
             }
         }
         let is_expired = self.expire(state);
         self.notify_changes(state);
+        if state.table.has_requested() {
+            self.verifier.push_requested();
+        }
         Ok(is_empty && is_expired)
     }
 
@@ -133,8 +145,13 @@ impl Tracker {
 
     /// Drains the socket while no lookup does; never returns except for an error.
     pub(super) fn pump_forever(&self, waiter: &Waiter) -> Result<Infallible, Error> {
+        let (mut next_check, mut events) = (Instant::now(), 0);
         loop {
             let next_expiry = self.pump_all()?;
+            if Instant::now() >= next_check {
+                next_check = Instant::now() + MAX_REST;
+                self.check_regularly(&mut events);
+            }
             let rest_ends = Instant::now() + next_expiry.map_or(MAX_REST, |expiry| expiry.min(MAX_REST));
             loop {
                 waiter.wait(Some(rest_ends.saturating_duration_since(Instant::now())))?;
@@ -147,6 +164,27 @@ impl Tracker {
                 self.rounds.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+
+    /// What is done about once a second. `events` is the number of events received until the
+    /// last time.
+    fn check_regularly(&self, events: &mut u64) {
+        self.check_events_setting();
+        let mut state = self.lock();
+        if state.table.unreported() > 0 {
+            self.verifier.push(Work::Patrol);
+        }
+        let received = state.messages;
+        if std::mem::replace(events, received) != received {
+            self.verifier.push(Work::Clashes);
+        }
+        // A DESTROY event may be a little later than the query that shows the end.
+        if state.missing_ends > 0 && state.table.missing_ends() > 0 {
+            let missing = state.table.take_missing_ends();
+            self.stats.missing_destroy_events.add(missing);
+            self.note_missing_events(&mut state, "a connection ended");
+        }
+        state.missing_ends = state.table.missing_ends();
     }
 
     /// Drains the socket, and returns the time until a mapping expires.

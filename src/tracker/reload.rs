@@ -32,6 +32,8 @@ impl Tracker {
         }
         if other_filter {
             self.invalidate(&mut state);
+            // What the old filter held back and has closed is not known.
+            state.closed_known_since = self.clock.now();
         }
         state.table.set_del_delay(settings.del_delay);
         state.table.set_key(settings.key);
@@ -41,7 +43,7 @@ impl Tracker {
         while self.lock().table.build_index() {}
         if other_filter {
             self.in_slices(|state, cursor, now| {
-                state.table.retain(cursor, now, |mapping| filter.matches(&mapping.tuples))
+                state.table.retain(cursor, now, |tuples| filter.matches(tuples))
             });
         }
         Ok(())

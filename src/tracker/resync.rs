@@ -19,13 +19,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use log::Level;
-use nfct::{Error, Query};
+use nfct::{Error, Events, Groups, Query, Tuple};
 
 use super::dump::DumpSummary;
 use super::settings::Settings;
 use super::shared::Tracker;
 use super::state::TrackerState;
 use crate::proc;
+use crate::table::Cursor;
 
 /// The shortest time between an invalid dump and the next one. While events are
 /// still lost, it is at least as long as the dump took.
@@ -35,8 +36,16 @@ const QUIET_TIME: Duration = Duration::from_millis(100);
 /// The maximum number of dumps in a row that are cut short. The next one is always
 /// read to its end, because it still finds connections.
 const MAX_CUT_SHORT: u32 = 3;
-/// The time between two dumps while the kernel does not report connections.
-const DUMP_INTERVAL_WITHOUT_EVENTS: Duration = Duration::from_secs(5);
+/// The least time between two dumps while the kernel does not report every connection.
+const MIN_UNREPORTED_INTERVAL: Duration = Duration::from_secs(5);
+/// That time is at least this many times as long as a dump takes.
+const MAX_SHARE: u32 = 20;
+/// Mappings that are verified together.
+const VERIFIED_TOGETHER: usize = 128;
+/// The NEW event of an entry that a dump has is queued by this time later.
+const EVENT_DELAY: Duration = Duration::from_millis(100);
+/// The kernel's default of the shortest timeout of a TCP connection that closes.
+const MAX_CLOSING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The result of a dump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,29 +63,31 @@ impl Tracker {
     /// for an error.
     pub(super) fn resync_forever(&self, mut query: Query) -> Result<Infallible, Error> {
         let mut cleaned = Instant::now();
-        let mut is_first = true;
         let mut cut_short = 0;
         loop {
             let begun = Instant::now();
-            // Connections that began before the daemon subscribed, or while the
-            // kernel did not report them, end without a DESTROY event.
-            let events_off = proc::conntrack_events() == Some(0);
-            let may_end_silently = is_first || events_off;
-            let outcome = self.resync(&mut query, may_end_silently, cut_short < MAX_CUT_SHORT)?;
+            let outcome = self.resync(&mut query, cut_short < MAX_CUT_SHORT)?;
             let is_complete = outcome == DumpOutcome::Complete;
             cut_short = if outcome == DumpOutcome::CutShort { cut_short + 1 } else { 0 };
-            is_first &= !is_complete;
             let ended = Instant::now();
-            let Settings { garbage_cleaner_interval, sweep_interval, .. } = self.lock().settings;
+            let took = ended - begun;
+            let (settings, reports_all) = {
+                let state = self.lock();
+                (state.settings.clone(), state.reporting.is_complete())
+            };
+            let Settings { garbage_cleaner_interval, sweep_interval, .. } = settings;
             if is_complete && ended >= cleaned + garbage_cleaner_interval {
                 self.remove_old_mappings();
                 cleaned = ended;
             }
-            let sweep_interval =
-                if events_off { DUMP_INTERVAL_WITHOUT_EVENTS.min(sweep_interval) } else { sweep_interval };
+            let sweep_interval = if reports_all {
+                sweep_interval
+            } else {
+                MIN_UNREPORTED_INTERVAL.max(took * MAX_SHARE).min(sweep_interval)
+            };
             let next = (cleaned + garbage_cleaner_interval).min(ended + sweep_interval);
             if !is_complete || self.dump_request.wait_until(next) {
-                self.pause(ended, ended - begun);
+                self.pause(ended, took);
             }
         }
     }
@@ -96,64 +107,56 @@ impl Tracker {
 
     /// Makes the table equal to the kernel's, unless events are lost at the same
     /// time.
-    fn resync(
-        &self,
-        query: &mut Query,
-        may_end_silently: bool,
-        may_cut_short: bool,
-    ) -> Result<DumpOutcome, Error> {
+    fn resync(&self, query: &mut Query, may_cut_short: bool) -> Result<DumpOutcome, Error> {
         let begun = Instant::now();
-        let buckets = proc::conntrack_buckets();
-        let (invalidations, filter, was_empty) = self.drain_blocking(|state| {
+        subscribe_again();
+        let (invalidations, filter, was_complete, distrust) = self.drain_blocking(|state| {
             self.dump_request.clear();
-            state.table.begin_dump(may_end_silently);
-            (state.invalidations, state.settings.filter.clone(), state.table.live() == 0)
+            state.table.begin_dump();
+            state.table.set_closing_timeout(closing_timeout());
+            let distrust = std::mem::take(&mut state.distrust);
+            (state.invalidations, state.settings.filter.clone(), state.complete, distrust)
         })?;
+        if distrust {
+            self.distrust_all();
+        }
         let is_useless = |state: &TrackerState| {
             may_cut_short
                 && state.invalidations != invalidations
                 && state.invalidated_at.elapsed() >= QUIET_TIME
         };
-        let dump = self.merge_dump(query, &filter, is_useless);
-        // While the kernel resizes its table, a dump may lack entries.
-        let is_resized = proc::conntrack_buckets() != buckets;
-        let is_complete = matches!(dump, Ok(DumpSummary { interrupted: false, cut_short: false, .. }))
-            && !is_resized
+        let dump = self.merge_dump(query, &filter, invalidations, is_useless);
+        let is_valid = matches!(dump, Ok(DumpSummary { interrupted: false, cut_short: false, .. }))
             && self.drain_blocking(|state| state.invalidations)? == invalidations;
-        // An entry that cannot be parsed may be that of any mapping, so no mapping is
-        // closed then.
-        let is_parsed = matches!(dump, Ok(DumpSummary { malformed: 0, .. }));
-        let closed = if is_complete && is_parsed && !was_empty {
-            self.in_slices(|state, cursor, now| state.table.close_unseen(cursor, now))
-        } else {
-            0
-        };
+        let closed = if is_valid { self.verify_unseen(query)? } else { 0 };
         // Declared before the lock is taken, so that it is dropped after the release.
         let _ended_lifetimes;
         let mut state = self.lock();
         _ended_lifetimes = state.table.end_dump();
-        let DumpSummary { entries, malformed, cut_short, .. } = dump?;
+        drop(state);
+        let DumpSummary { entries, malformed, cut_short, unknown, .. } = dump?;
+        let unreported = if is_valid && was_complete { self.count_unreported(&unknown)? } else { 0 };
+        state = self.lock();
         self.stats.resync_time.record(begun.elapsed());
         self.stats.closed_by_dump.add(closed);
         self.stats.malformed.add(malformed);
-        self.notify_changes(&state);
-        if malformed > 0 {
+        if malformed > 0 && !state.reporting.has_unreadable {
             state.log(Level::Warn, format!("{malformed} entries of the kernel's table cannot be parsed"));
         }
-        if !is_complete || state.invalidations != invalidations {
+        if !is_valid || state.invalidations != invalidations {
             self.stats.incomplete_dumps.increment();
             return Ok(if cut_short { DumpOutcome::CutShort } else { DumpOutcome::Invalid });
         }
         self.loaded.store(true, Ordering::Relaxed);
         self.stats.complete_dumps.increment();
         let was_complete = state.complete;
-        if proc::conntrack_events() == Some(0) {
-            // The kernel does not report what begins from now on.
-            state.complete = false;
-            self.complete.send_replace(false);
-        } else if !state.complete {
-            state.complete = true;
-            self.complete.send_replace(true);
+        state.synced = true;
+        self.change_reporting(&mut state, |reporting| reporting.has_unreadable = malformed > 0);
+        if unreported > 0 {
+            self.stats.missing_new_events.add(unreported);
+            self.note_missing_events(&mut state, &format!("{unreported} connections began"));
+        } else {
+            self.note_no_missing_events(&mut state);
         }
         let summary = format!(
             "{} mappings from {entries} kernel entries, read in {} ms",
@@ -162,6 +165,39 @@ impl Tracker {
         );
         self.log_complete(&mut state, &summary, was_complete, closed);
         Ok(DumpOutcome::Complete)
+    }
+
+    /// Verifies the live mappings that the dump lacked: while the kernel resizes its hash
+    /// table, a dump may lack entries. Returns how many had ended.
+    fn verify_unseen(&self, query: &mut Query) -> Result<usize, Error> {
+        let (mut cursor, mut ended) = (Some(Cursor::START), 0);
+        while let Some(from) = cursor {
+            let mut unseen = Vec::new();
+            let asked = {
+                let state = self.lock();
+                cursor = state.table.unseen(from, |reply| unseen.push(reply));
+                state.table.last_entry()
+            };
+            for unseen in unseen.chunks(VERIFIED_TOGETHER) {
+                ended += self.verify_now(query, unseen, asked)?;
+            }
+        }
+        Ok(ended)
+    }
+
+    /// How many of these connections, which the dump had and the table lacked, no event has
+    /// reported.
+    fn count_unreported(&self, unknown: &[Tuple]) -> Result<usize, Error> {
+        if unknown.is_empty() {
+            return Ok(0);
+        }
+        thread::sleep(EVENT_DELAY);
+        self.drain_blocking(|state| unknown.iter().filter(|reply| state.table.is_only_dumped(reply)).count())
+    }
+
+    /// Marks all live mappings as such that may end without a DESTROY event.
+    fn distrust_all(&self) {
+        self.in_slices(|state, cursor, _| (state.table.distrust(cursor), 0));
     }
 
     /// Logs what a complete dump has changed, if it has changed anything.
@@ -192,4 +228,18 @@ impl Tracker {
         let removed = self.in_slices(|state, cursor, now| state.table.remove_old(cursor, life_span, now));
         self.stats.removed_after_life_span.add(removed);
     }
+}
+
+/// Subscribes once more, for a moment. With `nf_conntrack_events` = 2 the kernel keeps one flag
+/// that says whether anybody listens. A listener that ends while another one begins can clear
+/// it (`nfnetlink_unbind` in `net/netfilter/nfnetlink.c`). This sets it again.
+fn subscribe_again() {
+    if let Err(error) = Events::subscribe(Groups::NEW | Groups::DESTROY) {
+        log::debug!("{error}");
+    }
+}
+
+/// The shortest timeout that a packet can give to a TCP connection.
+fn closing_timeout() -> Duration {
+    proc::shortest_tcp_timeout().map_or(MAX_CLOSING_TIMEOUT, |timeout| timeout.min(MAX_CLOSING_TIMEOUT))
 }

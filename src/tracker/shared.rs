@@ -4,17 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use nfct::{Error, Query, Waiter};
+use nfct::{Error, Waiter};
 // Its mutex is eventually fair: work in slices takes the lock again at once, and
 // waiting threads must get it between two slices.
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::clashes::Clashes;
 use super::dump_request::DumpRequest;
 use super::guard::Guard;
 use super::listener::Publisher;
 use super::state::TrackerState;
+use super::verifier::Verifier;
 use crate::clock::{Clock, Stamp};
+use crate::proc::EventsSetting;
 use crate::stats::Stats;
 use crate::table::Cursor;
 
@@ -31,9 +34,13 @@ pub struct Tracker {
     /// queued before that attempt: events are received under the lock, which is
     /// held until they are in the table.
     pub(super) last_empty_attempt: AtomicU64,
-    /// Queries the kernel about single connections. Do not wait for this lock while
-    /// you hold the other one.
-    pub(super) query: Arc<tokio::sync::Mutex<Query>>,
+    /// Queries the kernel about single connections.
+    pub(super) verifier: Arc<Verifier>,
+    pub(super) clashes: Clashes,
+    /// The kernel's setting `nf_conntrack_events`.
+    pub(super) events_setting: EventsSetting,
+    /// Whether it was 0 when it was last read.
+    pub(super) events_are_off: AtomicBool,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) stats: Arc<Stats>,
     pub(super) dump_request: DumpRequest,
@@ -50,16 +57,21 @@ impl Tracker {
     pub(super) fn new(
         state: TrackerState,
         socket: Waiter,
-        query: Query,
+        verifier: Arc<Verifier>,
+        clashes: Clashes,
+        events_setting: EventsSetting,
         clock: Arc<dyn Clock>,
         stats: Arc<Stats>,
     ) -> Self {
         Self {
+            events_are_off: AtomicBool::new(state.reporting.is_off),
             state: Mutex::new(state),
             socket,
             attempts: AtomicU64::new(0),
             last_empty_attempt: AtomicU64::new(0),
-            query: Arc::new(tokio::sync::Mutex::new(query)),
+            verifier,
+            clashes,
+            events_setting,
             clock,
             stats,
             dump_request: DumpRequest::default(),
@@ -126,8 +138,8 @@ impl Tracker {
     pub(super) fn invalidate(&self, state: &mut TrackerState) {
         state.invalidations += 1;
         state.invalidated_at = Instant::now();
-        state.complete = false;
-        self.complete.send_replace(false);
+        state.synced = false;
+        self.update_complete(state);
         self.dump_request.set();
     }
 

@@ -4,12 +4,17 @@ use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use nfct::{Error, Events, Groups, Query};
+use nfct::{Error, Events, Groups, Query, RuleChanges};
 
+use super::clashes::{self, Clashes};
+use super::reporting::Reporting;
+use super::rules;
 use super::settings::Settings;
 use super::shared::Tracker;
 use super::state::TrackerState;
+use super::verifier::Verifier;
 use crate::clock::Clock;
+use crate::proc::EventsSetting;
 use crate::stats::Stats;
 
 impl Tracker {
@@ -31,11 +36,24 @@ impl Tracker {
         events.set_filter(&settings.filter.kernel_filter())?;
         let (waiter, socket) = (events.waiter()?, events.waiter()?);
         // All sockets are opened here, in the caller's network namespace.
-        let (dumps, query) = (Query::open()?, Query::open()?);
-        let state = TrackerState::new(events, settings, receive_buffer);
-        let tracker = Arc::new(Self::new(state, socket, query, clock, stats));
+        let (dumps, mut query) = (Query::open()?, Query::open()?);
+        let events_setting = EventsSetting::open();
+        // The subscription comes first, so that no change is missed.
+        let (rule_changes, mut rule_query) = (RuleChanges::subscribe()?, Query::open()?);
+        let suppressing = rules::read(&mut rule_query);
+        let clashes = Clashes::new(clashes::read(&mut query).unwrap_or_default());
+        let reporting = Reporting::new(events_setting.read());
+        let state = TrackerState::new(events, settings, receive_buffer, reporting, clock.now());
+        let (verifier, work) = Verifier::new();
+        let tracker = Self::new(state, socket, verifier, clashes, events_setting, clock, stats);
+        let tracker = Arc::new(tracker);
+        tracker.note_rules(suppressing);
         let on_failure: Arc<dyn Fn(Error) + Send + Sync> = Arc::new(on_failure);
         tracker.spawn("netfilter", on_failure.clone(), move |tracker| tracker.pump_forever(&waiter))?;
+        tracker.spawn("verify", on_failure.clone(), move |tracker| tracker.verify_forever(query, &work))?;
+        tracker.spawn("rules", on_failure.clone(), move |tracker| {
+            tracker.follow_rules(&rule_changes, rule_query)
+        })?;
         tracker.spawn("resync", on_failure, move |tracker| tracker.resync_forever(dumps))?;
         Ok(tracker)
     }

@@ -5,7 +5,9 @@ use std::time::Instant;
 use log::Level;
 use nfct::Events;
 
+use super::reporting::Reporting;
 use super::settings::Settings;
+use crate::clock::Stamp;
 use crate::table::Table;
 
 /// The table, the event socket, and the state of both.
@@ -22,7 +24,21 @@ pub(super) struct TrackerState {
     pub(super) invalidations: u64,
     /// When the last of these happened.
     pub(super) invalidated_at: Instant,
+    /// Whether a complete dump has been merged since then.
+    pub(super) synced: bool,
+    pub(super) reporting: Reporting,
+    /// Whether the table is known to equal the kernel's: it is synced, and the kernel reports
+    /// every connection.
     pub(super) complete: bool,
+    /// The mappings that were live at some time may end without a DESTROY event; they must be
+    /// marked so before the table is complete again.
+    pub(super) distrust: bool,
+    /// The number of mappings that had ended without a DESTROY event a second ago.
+    pub(super) missing_ends: usize,
+    /// The table has every mapping that has closed since then.
+    pub(super) closed_known_since: Stamp,
+    /// Whether events were lost before that, or the daemon had not started yet.
+    pub(super) has_lost_events: bool,
     /// When events were first lost since the last complete dump.
     pub(super) overrun_at: Option<Instant>,
     /// The kernel's count of lost events when the log last reported it.
@@ -32,7 +48,13 @@ pub(super) struct TrackerState {
 }
 
 impl TrackerState {
-    pub(super) fn new(events: Events, settings: Settings, receive_buffer: usize) -> Self {
+    pub(super) fn new(
+        events: Events,
+        settings: Settings,
+        receive_buffer: usize,
+        reporting: Reporting,
+        now: Stamp,
+    ) -> Self {
         Self {
             events,
             table: Table::new(settings.key, settings.del_delay),
@@ -41,11 +63,22 @@ impl TrackerState {
             receive_buffer,
             invalidations: 0,
             invalidated_at: Instant::now(),
+            synced: false,
+            reporting,
             complete: false,
+            distrust: false,
+            missing_ends: 0,
+            closed_known_since: now,
+            has_lost_events: false,
             overrun_at: None,
             lost_events_logged: 0,
             pending_log: Vec::new(),
         }
+    }
+
+    /// Whether the table has every mapping that has closed and can still be looked up.
+    pub(super) fn knows_closed(&self, now: Stamp) -> bool {
+        now.since(self.closed_known_since) >= self.settings.del_delay
     }
 
     /// Logs a line after the lock is released.

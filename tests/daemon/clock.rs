@@ -116,7 +116,8 @@ impl Bench {
     fn find(&self, port: u16) -> Vec<Mapping> {
         let question = Question { nat_port: Some(port), ..Question::default() };
         let answer = self.runtime.block_on(self.tracker.find(&question, 10)).expect("the tracker runs");
-        assert!(answer.complete);
+        // What closed just before the tracker began is not known.
+        assert!(answer.complete || !answer.value.iter().any(Mapping::is_live));
         answer.value
     }
 

@@ -28,8 +28,10 @@ impl LookupClient {
     fn all(&mut self, lookup: &str) -> (Vec<Value>, bool) {
         let answer = self.0.get(&format!("/v1/lookup?{lookup}"));
         let json = answer.json();
-        assert_eq!(json["complete"], true, "{lookup}: {json}");
         let matches = json["matches"].as_array().expect("a list").clone();
+        if matches.iter().any(|one| one["state"] == "live") {
+            assert_eq!(json["complete"], true, "{lookup}: {json}");
+        }
         assert_eq!(answer.status, if matches.is_empty() { 404 } else { 200 }, "{lookup}: {json}");
         (matches, json["ambiguous"].as_bool().expect("yes or no"))
     }

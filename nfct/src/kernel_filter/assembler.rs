@@ -14,7 +14,7 @@ use nfct_sys as sys;
 use super::condition::Condition;
 use crate::direction::{Direction, Endpoint, Logic};
 use crate::error::Error;
-use crate::network::{self, Network};
+use crate::network::Network;
 use crate::tuple::Protocol;
 
 pub(super) const ATTACHING: &str = "setting the event filter";
@@ -62,12 +62,8 @@ pub(super) fn assemble(conditions: &[Condition]) -> Result<Vec<sock_filter>, Err
     let mut program = Vec::new();
     for condition in conditions {
         match condition {
-            Condition::Address(direction, endpoint, address) => {
-                check_address(&mut program, *direction, *endpoint, *address)
-            }
-            Condition::Port(direction, endpoint, port) => {
-                check_port(&mut program, *direction, *endpoint, *port)
-            }
+            Condition::Address(places, address) => check_address(&mut program, places, *address),
+            Condition::Port(places, port) => check_port(&mut program, places, *port),
             Condition::Networks(direction, endpoint, logic, networks) => {
                 check_networks(&mut program, *direction, *endpoint, *logic, networks)
             }
@@ -94,11 +90,6 @@ const fn statement(code: u16, k: u32) -> sock_filter {
     sock_filter { code, jt: 0, jf: 0, k }
 }
 
-/// Skips the next statement if the accumulator is `k`.
-const fn skip_next_if(k: u32) -> sock_filter {
-    sock_filter { code: JUMP_IF_EQUAL, jt: 1, jf: 0, k }
-}
-
 /// Skips the next statement unless the accumulator is `k`.
 const fn skip_next_unless(k: u32) -> sock_filter {
     sock_filter { code: JUMP_IF_EQUAL, jt: 0, jf: 1, k }
@@ -121,49 +112,6 @@ fn find_part(program: &mut Vec<sock_filter>, direction: Direction, part: u32) {
         statement(LOAD_WORD, FIND_NESTED),
         skip_next_unless(0),
         statement(RETURN, DELIVER),
-    ]);
-}
-
-fn check_address(program: &mut Vec<sock_filter>, direction: Direction, endpoint: Endpoint, address: IpAddr) {
-    let attribute = match (address, endpoint) {
-        (IpAddr::V4(_), Endpoint::Source) => sys::CTA_IP_V4_SRC,
-        (IpAddr::V4(_), Endpoint::Destination) => sys::CTA_IP_V4_DST,
-        (IpAddr::V6(_), Endpoint::Source) => sys::CTA_IP_V6_SRC,
-        (IpAddr::V6(_), Endpoint::Destination) => sys::CTA_IP_V6_DST,
-    };
-    find_part(program, direction, sys::CTA_TUPLE_IP);
-    program.extend([
-        statement(LOAD_X_IMMEDIATE, attribute),
-        statement(LOAD_WORD, FIND_NESTED),
-        // No such address: the connection is of the other family.
-        skip_next_unless(0),
-        statement(RETURN, DROP),
-        statement(COPY_TO_X, 0),
-    ]);
-    for (at, word) in network::words(address).enumerate() {
-        program.extend([
-            statement(LOAD_WORD_AT_X, VALUE + 4 * at as u32),
-            skip_next_if(word),
-            statement(RETURN, DROP),
-        ]);
-    }
-}
-
-fn check_port(program: &mut Vec<sock_filter>, direction: Direction, endpoint: Endpoint, port: u16) {
-    let attribute = match endpoint {
-        Endpoint::Source => sys::CTA_PROTO_SRC_PORT,
-        Endpoint::Destination => sys::CTA_PROTO_DST_PORT,
-    };
-    find_part(program, direction, sys::CTA_TUPLE_PROTO);
-    program.extend([
-        statement(LOAD_X_IMMEDIATE, attribute),
-        statement(LOAD_WORD, FIND_NESTED),
-        // No port: the protocol has none, so the listener must decide.
-        sock_filter { code: JUMP_IF_EQUAL, jt: 4, jf: 0, k: 0 },
-        statement(COPY_TO_X, 0),
-        statement(LOAD_HALF_AT_X, VALUE),
-        skip_next_if(port.into()),
-        statement(RETURN, DROP),
     ]);
 }
 
@@ -219,6 +167,65 @@ impl<'a> List<'a> {
     }
 }
 
+/// Compares an address of the event with networks of one family. Events of the other family have none.
+fn compare_networks<'a>(
+    list: &mut List<'_>,
+    direction: Direction,
+    endpoint: Endpoint,
+    v4: bool,
+    networks: impl IntoIterator<Item = &'a Network>,
+) {
+    let attribute = match (v4, endpoint) {
+        (true, Endpoint::Source) => sys::CTA_IP_V4_SRC,
+        (true, Endpoint::Destination) => sys::CTA_IP_V4_DST,
+        (false, Endpoint::Source) => sys::CTA_IP_V6_SRC,
+        (false, Endpoint::Destination) => sys::CTA_IP_V6_DST,
+    };
+    find_part(list.program, direction, sys::CTA_TUPLE_IP);
+    list.program.extend([statement(LOAD_X_IMMEDIATE, attribute), statement(LOAD_WORD, FIND_NESTED)]);
+    list.unless_zero(|list| {
+        list.program.push(statement(COPY_TO_X, 0));
+        for Network { words, .. } in networks {
+            for (at, (word, mask)) in words.iter().enumerate() {
+                // Jumps to the end of this network: past three statements for each further word and one for the verdict.
+                let rest = (3 * (words.len() - at - 1) + 1) as u8;
+                list.program.extend([
+                    statement(LOAD_WORD_AT_X, VALUE + 4 * at as u32),
+                    statement(AND, *mask),
+                    sock_filter { code: JUMP_IF_EQUAL, jt: 0, jf: rest, k: *word },
+                ]);
+            }
+            list.found();
+        }
+    });
+}
+
+fn check_address(program: &mut Vec<sock_filter>, places: &[(Direction, Endpoint)], address: IpAddr) {
+    let network = Network::new(address, u8::MAX);
+    let mut list = List::new(program, Logic::Only);
+    for (direction, endpoint) in places {
+        compare_networks(&mut list, *direction, *endpoint, network.is_ipv4, [&network]);
+    }
+    list.end();
+}
+
+fn check_port(program: &mut Vec<sock_filter>, places: &[(Direction, Endpoint)], port: u16) {
+    let mut list = List::new(program, Logic::Only);
+    for (direction, endpoint) in places {
+        let attribute = match endpoint {
+            Endpoint::Source => sys::CTA_PROTO_SRC_PORT,
+            Endpoint::Destination => sys::CTA_PROTO_DST_PORT,
+        };
+        find_part(list.program, *direction, sys::CTA_TUPLE_PROTO);
+        list.program.extend([statement(LOAD_X_IMMEDIATE, attribute), statement(LOAD_WORD, FIND_NESTED)]);
+        // No port: the protocol has none, so the listener must decide.
+        list.compare(0);
+        list.program.extend([statement(COPY_TO_X, 0), statement(LOAD_HALF_AT_X, VALUE)]);
+        list.compare(port.into());
+    }
+    list.end();
+}
+
 fn check_networks(
     program: &mut Vec<sock_filter>,
     direction: Direction,
@@ -229,32 +236,9 @@ fn check_networks(
     let mut list = List::new(program, logic);
     for v4 in [true, false] {
         let mut of_family = networks.iter().filter(|network| network.is_ipv4 == v4).peekable();
-        if of_family.peek().is_none() {
-            continue;
+        if of_family.peek().is_some() {
+            compare_networks(&mut list, direction, endpoint, v4, of_family);
         }
-        let attribute = match (v4, endpoint) {
-            (true, Endpoint::Source) => sys::CTA_IP_V4_SRC,
-            (true, Endpoint::Destination) => sys::CTA_IP_V4_DST,
-            (false, Endpoint::Source) => sys::CTA_IP_V6_SRC,
-            (false, Endpoint::Destination) => sys::CTA_IP_V6_DST,
-        };
-        find_part(list.program, direction, sys::CTA_TUPLE_IP);
-        list.program.extend([statement(LOAD_X_IMMEDIATE, attribute), statement(LOAD_WORD, FIND_NESTED)]);
-        list.unless_zero(|list| {
-            list.program.push(statement(COPY_TO_X, 0));
-            for Network { words, .. } in of_family {
-                for (at, (word, mask)) in words.iter().enumerate() {
-                    // Jumps to the end of this network: past three statements for each further word and one for the verdict.
-                    let rest = (3 * (words.len() - at - 1) + 1) as u8;
-                    list.program.extend([
-                        statement(LOAD_WORD_AT_X, VALUE + 4 * at as u32),
-                        statement(AND, *mask),
-                        sock_filter { code: JUMP_IF_EQUAL, jt: 0, jf: rest, k: *word },
-                    ]);
-                }
-                list.found();
-            }
-        });
     }
     list.end();
 }

@@ -9,8 +9,10 @@ use crate::tuple::Protocol;
 /// A condition that an event must meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Condition {
-    Address(Direction, Endpoint, IpAddr),
-    Port(Direction, Endpoint, u16),
+    /// In one of these places.
+    Address(Vec<(Direction, Endpoint)>, IpAddr),
+    /// In one of these places.
+    Port(Vec<(Direction, Endpoint)>, u16),
     Networks(Direction, Endpoint, Logic, Vec<Network>),
     Protocols(Logic, Vec<Protocol>),
     States(Logic, Protocol, Vec<u8>),

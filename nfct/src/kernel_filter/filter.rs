@@ -135,8 +135,27 @@ impl KernelFilter {
     /// # let _ = filter;
     /// ```
     #[must_use]
-    pub fn address(mut self, direction: Direction, endpoint: Endpoint, address: IpAddr) -> Self {
-        self.conditions.push(Condition::Address(direction, endpoint, address));
+    pub fn address(self, direction: Direction, endpoint: Endpoint, address: IpAddr) -> Self {
+        self.address_in([(direction, endpoint)], address)
+    }
+
+    /// Adds a condition: at least one of these endpoints has this address.
+    ///
+    /// ```
+    /// use nfct::{Direction, Endpoint, KernelFilter};
+    /// // With source NAT the public address is where replies go. With destination NAT it is
+    /// // where the client's packets go.
+    /// let public = [(Direction::Reply, Endpoint::Destination), (Direction::Original, Endpoint::Destination)];
+    /// let filter = KernelFilter::new().address_in(public, "100.64.2.1".parse().unwrap());
+    /// # let _ = filter;
+    /// ```
+    #[must_use]
+    pub fn address_in(
+        mut self,
+        places: impl IntoIterator<Item = (Direction, Endpoint)>,
+        address: IpAddr,
+    ) -> Self {
+        self.conditions.push(Condition::Address(places.into_iter().collect(), address));
         self
     }
 
@@ -149,8 +168,22 @@ impl KernelFilter {
     /// # let _ = filter;
     /// ```
     #[must_use]
-    pub fn port(mut self, direction: Direction, endpoint: Endpoint, port: u16) -> Self {
-        self.conditions.push(Condition::Port(direction, endpoint, port));
+    pub fn port(self, direction: Direction, endpoint: Endpoint, port: u16) -> Self {
+        self.port_in([(direction, endpoint)], port)
+    }
+
+    /// Adds a condition: at least one of these endpoints has this port, or the protocol
+    /// has no ports.
+    ///
+    /// ```
+    /// use nfct::{Direction, Endpoint, KernelFilter};
+    /// let public = [(Direction::Reply, Endpoint::Destination), (Direction::Original, Endpoint::Destination)];
+    /// let filter = KernelFilter::new().port_in(public, 443);
+    /// # let _ = filter;
+    /// ```
+    #[must_use]
+    pub fn port_in(mut self, places: impl IntoIterator<Item = (Direction, Endpoint)>, port: u16) -> Self {
+        self.conditions.push(Condition::Port(places.into_iter().collect(), port));
         self
     }
 

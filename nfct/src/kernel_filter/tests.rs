@@ -78,6 +78,77 @@ fn each_field_of_both_tuples_is_distinguished() {
     }
 }
 
+#[test]
+fn a_value_in_one_of_several_places_is_enough() {
+    let places = [
+        (Direction::Original, Endpoint::Source),
+        (Direction::Original, Endpoint::Destination),
+        (Direction::Reply, Endpoint::Source),
+        (Direction::Reply, Endpoint::Destination),
+    ];
+    for v6 in [false, true] {
+        let (original, reply) = tuples(Protocol::Sctp, |src, dst| Layer4::Ports { src, dst }, v6);
+        let event = message(&original, &reply);
+        let at = |(direction, endpoint): (Direction, Endpoint)| {
+            let tuple = if direction == Direction::Original { original } else { reply };
+            match endpoint {
+                Endpoint::Source => (tuple.src, tuple.src_port().unwrap()),
+                Endpoint::Destination => (tuple.dst, tuple.dst_port().unwrap()),
+            }
+        };
+        // Each selection of places, with each address and port of the event and some that it lacks.
+        let other: (IpAddr, u16) = (if v6 { "192.168.7.2" } else { "fd00:7::2" }.parse().unwrap(), 9);
+        let near: (IpAddr, u16) = (if v6 { "2001:db8::3" } else { "100.64.2.3" }.parse().unwrap(), 50000);
+        for selected in 0..16_usize {
+            let selected = (0..4).filter(|bit| selected >> bit & 1 == 1).map(|bit| places[bit]);
+            for (address, port) in places.map(at).into_iter().chain([other, near]) {
+                let has_address = selected.clone().any(|place| at(place).0 == address);
+                let has_port = selected.clone().any(|place| at(place).1 == port);
+                let by_address = KernelFilter::new().address_in(selected.clone(), address);
+                let by_port = KernelFilter::new().port_in(selected.clone(), port);
+                assert_eq!(delivers(&by_address, &event), has_address, "{by_address:?}");
+                assert_eq!(delivers(&by_port, &event), has_port, "{by_port:?}");
+                // Other conditions before and after it still apply.
+                let both = by_port.clone().address_in(selected.clone(), address);
+                assert_eq!(delivers(&both, &event), has_address && has_port, "{both:?}");
+                let both = by_address.clone().port_in(selected.clone(), port);
+                assert_eq!(delivers(&both, &event), has_address && has_port, "{both:?}");
+                let tcp = by_address.port_in(selected.clone(), port).protocols(Logic::Only, [Protocol::Tcp]);
+                assert!(!delivers(&tcp, &event), "{tcp:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_place_that_an_event_lacks_does_not_hide_the_event() {
+    let (original, reply) = tuples(Protocol::Icmp, |id, _| Layer4::Icmp { id, kind: 8, code: 0 }, false);
+    let public = [(Direction::Reply, Endpoint::Destination), (Direction::Original, Endpoint::Destination)];
+    let by_port = KernelFilter::new().port_in(public, 1);
+    let icmp = message(&original, &reply);
+    assert!(delivers(&by_port, &icmp), "a protocol without ports");
+    let elsewhere = by_port.clone().address_in(public, "10.0.0.1".parse().unwrap());
+    assert!(!delivers(&elsewhere, &icmp), "its address does not match");
+    assert!(delivers(&by_port.clone().address_in(public, reply.dst), &icmp));
+    assert!(delivers(&by_port.clone().address_in(public, original.dst), &icmp));
+    // Without one tuple the filter cannot decide.
+    let (original, reply) = tuples(Protocol::Tcp, |src, dst| Layer4::Ports { src, dst }, true);
+    for (kind, tuple) in [(sys::CTA_TUPLE_ORIG, original), (sys::CTA_TUPLE_REPLY, reply)] {
+        let mut request = MessageWriter::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, 0);
+        request.tuple(kind, &tuple);
+        let half = request.finish();
+        assert!(delivers(&by_port, &half));
+        assert!(delivers(&KernelFilter::new().address_in(public, "fd00::1".parse().unwrap()), &half));
+    }
+    // A tuple without addresses or ports.
+    let mut request = MessageWriter::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, 0);
+    for kind in [sys::CTA_TUPLE_ORIG, sys::CTA_TUPLE_REPLY] {
+        request.nested(kind, |_| ());
+    }
+    let empty = request.finish();
+    assert!(delivers(&by_port.address_in(public, "fd00::1".parse().unwrap()), &empty));
+}
+
 /// An event with details, as the kernel sends it.
 fn detailed(protocol: Protocol, v6: bool, zones: (u16, u16), mark: u32, state: Option<u8>) -> Vec<u8> {
     let (original, reply) = tuples(protocol, |src, dst| Layer4::Ports { src, dst }, v6);

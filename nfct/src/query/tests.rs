@@ -10,6 +10,7 @@ use crate::direction::{Direction, Endpoint};
 use crate::dump::Dump;
 use crate::family::Family;
 use crate::flow::Flow;
+use crate::found::Found;
 use crate::selection::Selection;
 use crate::socket;
 use crate::state::Status;
@@ -70,6 +71,61 @@ fn the_kernel_applies_the_conditions_that_its_version_supports() {
             let sent = dump.count();
             let expected = if socket::kernel_version() >= since { 1 } else { 5 };
             assert_eq!(sent, expected, "{selection:?}");
+        }
+    });
+}
+
+/// Both tuples of the entries that [`create`] makes with these numbers.
+fn both_tuples(query: &mut Query) -> Vec<Tuple> {
+    query.dump(Family::Any).unwrap().flatten().flat_map(|flow| [flow.original, flow.reply]).collect()
+}
+
+#[test]
+fn a_full_receive_buffer_loses_and_mixes_no_answer() {
+    in_fresh_namespace(|| {
+        let mut query = Query::open().unwrap();
+        (0..70).for_each(|number| create(&mut query, number, 0));
+        let mut tuples = both_tuples(&mut query);
+        assert_eq!(tuples.len(), 140);
+        // Every third one is not found.
+        tuples.iter_mut().step_by(3).for_each(|tuple| tuple.zone = 9);
+        // For some answers; the kernel raises a smaller size to this one.
+        socket::set_receive_buffer(query.channel.as_fd(), 1).unwrap();
+        let lost = socket::drops(query.channel.as_fd()).unwrap();
+        for round in 0..3 {
+            let found = query.find_each(&tuples).unwrap();
+            for (at, (tuple, found)) in tuples.iter().zip(&found).enumerate() {
+                match found {
+                    Found::Nothing => assert_eq!(at % 3, 0, "{tuple} in round {round}"),
+                    Found::Flow(Direction::Original, flow) => assert_eq!(flow.original, *tuple),
+                    Found::Flow(Direction::Reply, flow) => assert_eq!(flow.reply, *tuple),
+                    Found::Failed(error) => panic!("{tuple}: {error}"),
+                }
+                assert!(at % 3 == 0 || matches!(found, Found::Flow(..)), "{tuple}");
+            }
+            assert_eq!(query.count().unwrap().entries, 70, "the socket has no answer left");
+        }
+        assert!(socket::drops(query.channel.as_fd()).unwrap() > lost, "the receive buffer was full");
+    });
+}
+
+#[test]
+fn the_answers_to_earlier_queries_are_ignored() {
+    in_fresh_namespace(|| {
+        let mut query = Query::open().unwrap();
+        (0..3).for_each(|number| create(&mut query, number, 0));
+        let tuples = both_tuples(&mut query);
+        // Nobody reads the answer to this one: it is a datagram of a dump, too large for an answer.
+        let sequence = query.channel.next_sequence();
+        let flags = sys::NLM_F_REQUEST | sys::NLM_F_DUMP;
+        let request = MessageWriter::new(sys::IPCTNL_MSG_CT_GET, flags, sequence, 0);
+        query.channel.send(&request.finish()).unwrap();
+        for _ in 0..2 {
+            let found = query.find_each(&tuples).unwrap();
+            for (tuple, found) in tuples.iter().zip(&found) {
+                let Found::Flow(_, flow) = found else { panic!("{tuple}: {found:?}") };
+                assert!([flow.original, flow.reply].contains(tuple));
+            }
         }
     });
 }

@@ -52,7 +52,7 @@ pub(super) fn u16_ne(bytes: &[u8], at: usize) -> u16 {
     u16::from_ne_bytes([bytes[at], bytes[at + 1]])
 }
 
-pub(super) fn u32_ne(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn u32_ne(bytes: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
@@ -71,6 +71,6 @@ pub(crate) fn u32_be(kind: u16, value: &[u8]) -> Result<u32, Malformed> {
     value.try_into().map(u32::from_be_bytes).map_err(|_| Malformed::Size(kind))
 }
 
-pub(super) fn u64_be(kind: u16, value: &[u8]) -> Result<u64, Malformed> {
+pub(crate) fn u64_be(kind: u16, value: &[u8]) -> Result<u64, Malformed> {
     value.try_into().map(u64::from_be_bytes).map_err(|_| Malformed::Size(kind))
 }

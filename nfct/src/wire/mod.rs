@@ -17,7 +17,7 @@ mod message;
 mod request;
 
 pub use crate::malformed::Malformed;
-pub(crate) use attributes::{Attributes, u32_be};
+pub(crate) use attributes::{Attributes, u32_be, u32_ne, u64_be};
 pub use event::write_event;
 pub(crate) use expectation::{name_expectation, plain_tuple, write_expectation, write_text, write_zone};
 pub(crate) use message::HEADER;

@@ -12,6 +12,8 @@ use crate::tuple::{Layer4, Protocol, Tuple};
 #[derive(Debug)]
 pub(crate) struct MessageWriter {
     bytes: Vec<u8>,
+    /// Where the message begins: after the messages that precede it in the same datagram.
+    start: usize,
 }
 
 impl MessageWriter {
@@ -23,7 +25,13 @@ impl MessageWriter {
 
     /// A message for either subsystem; `kind` is its `nlmsg_type`.
     pub(crate) fn of_kind(kind: u16, flags: u32, sequence: u32, family: u8) -> Self {
-        let mut bytes = Vec::with_capacity(128);
+        Self::after(Vec::with_capacity(128), kind, flags, sequence, family)
+    }
+
+    /// A message after those that `bytes` contains, in the same memory. The kernel handles all messages of
+    /// a datagram, in their order.
+    pub(crate) fn after(mut bytes: Vec<u8>, kind: u16, flags: u32, sequence: u32, family: u8) -> Self {
+        let start = bytes.len();
         bytes.extend_from_slice(&0_u32.to_ne_bytes());
         bytes.extend_from_slice(&kind.to_ne_bytes());
         bytes.extend_from_slice(&(flags as u16).to_ne_bytes());
@@ -31,13 +39,13 @@ impl MessageWriter {
         bytes.extend_from_slice(&0_u32.to_ne_bytes());
         // struct nfgenmsg: family, version 0, resource id 0.
         bytes.extend_from_slice(&[family, 0, 0, 0]);
-        Self { bytes }
+        Self { bytes, start }
     }
 
     /// Sets version 1 of `struct nfgenmsg`. Only with it does the kernel (from 5.3 on) use the family of a
     /// request that removes many entries.
     pub(crate) fn use_family(&mut self) -> &mut Self {
-        self.bytes[HEADER + 1] = 1;
+        self.bytes[self.start + HEADER + 1] = 1;
         self
     }
 
@@ -107,10 +115,10 @@ impl MessageWriter {
         });
     }
 
-    /// The finished message.
+    /// The finished message, after those that preceded it.
     pub(crate) fn finish(mut self) -> Vec<u8> {
-        let length = (self.bytes.len() as u32).to_ne_bytes();
-        self.bytes[..4].copy_from_slice(&length);
+        let length = ((self.bytes.len() - self.start) as u32).to_ne_bytes();
+        self.bytes[self.start..self.start + 4].copy_from_slice(&length);
         self.bytes
     }
 

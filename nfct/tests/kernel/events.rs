@@ -162,6 +162,12 @@ fn the_kernel_delivers_only_what_the_filter_accepts() {
             3,
         );
         assert_eq!(received(&both), [1]);
+        let places = [(reply, Endpoint::Destination), (original, Endpoint::Destination)];
+        assert_eq!(received(&filter.clone().address_in(places, public)), [0, 1, 3]);
+        let server = "198.51.100.1".parse().unwrap();
+        assert_eq!(received(&filter.clone().address_in(places, server).port_in(places, 3)), [1]);
+        let server = "2001:db8::1".parse().unwrap();
+        assert_eq!(received(&filter.clone().address_in(places, server).port_in(places, 53)), [2]);
         assert_eq!(received(&filter), [0, 1, 2, 3], "the filter is removed");
     });
 }

@@ -257,6 +257,8 @@ fn per_cpu_statistics_are_read_correctly() {
         (1..=40).for_each(|port| create(&mut query, masqueraded(port)));
         let ours: Vec<_> = query.cpu_statistics().unwrap().map(Result::unwrap).collect();
         assert_eq!(ours.iter().map(|cpu| cpu.insert).sum::<u32>(), 40, "{ours:?}");
+        let clashes: u32 = ours.iter().map(|cpu| cpu.clash_resolve).sum();
+        assert_eq!(query.clashes().unwrap(), u64::from(clashes));
         let text = Command::new("conntrack").arg("-S").output().unwrap();
         let text = String::from_utf8(text.stdout).unwrap();
         for (cpu, line) in ours.iter().zip(text.lines()) {

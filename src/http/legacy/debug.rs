@@ -12,6 +12,7 @@ use crate::config::Key;
 use crate::http::app::App;
 use crate::http::response::{self, Response};
 use crate::mapping::{Mapping, Protocol};
+use crate::table::Cursor;
 use crate::tuples::KeyValue;
 
 /// Mappings in one piece of the body.
@@ -21,21 +22,23 @@ const MAPPINGS_PER_PIECE: usize = 256;
 pub(in crate::http) async fn answer(app: &App, key: Key) -> Response {
     app.tracker.wait_complete(TABLE_TIMEOUT).await;
     let mut best: BTreeMap<KeyValue, Mapping> = BTreeMap::new();
-    let collected = app
-        .tracker
-        .scan(|mapping| {
-            if !matches!(mapping.original.protocol, Protocol::Tcp | Protocol::Udp) {
-                return;
+    let is_usual = |mapping: &Mapping| matches!(mapping.original.protocol, Protocol::Tcp | Protocol::Udp);
+    let mut next = Some(Cursor::START);
+    while let Some(from) = next {
+        let found = match app.tracker.scan_slice(from, is_usual).await {
+            Ok((found, further)) => {
+                next = further;
+                found
             }
-            let Some(value) = mapping.key(key) else { return };
+            Err(error) => return tracker_failed(&error),
+        };
+        for mapping in found {
+            let Some(value) = mapping.key(key) else { continue };
             let current = best.entry(value).or_insert(mapping);
             if mapping.rank() > current.rank() {
                 *current = mapping;
             }
-        })
-        .await;
-    if let Err(error) = collected {
-        return tracker_failed(&error);
+        }
     }
     if best.is_empty() {
         return response::json_text(StatusCode::OK, "{}");

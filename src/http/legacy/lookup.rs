@@ -52,16 +52,17 @@ pub(in crate::http) async fn answer(app: &App, key: Key, uri: &Uri) -> Response 
                 return tracker_failed(&error);
             }
             Ok(answer) => match answer.value {
-                Some(mapping) => {
+                Some(mapping) if mapping.is_live() || answer.complete => {
                     count(app, LookupOutcome::Found);
                     return response::json(&LegacyMapping::from(&mapping));
                 }
                 None if answer.complete => return not_found(app),
-                None if !waited => {
+                // A closed one is not the answer while a live one may be missing.
+                _ if !waited => {
                     app.tracker.wait_complete(TABLE_TIMEOUT).await;
                     waited = true;
                 }
-                None => {
+                _ => {
                     count(app, LookupOutcome::Undecided);
                     let text = "not found, but the table is incomplete: try again";
                     let undecided = response::line(StatusCode::SERVICE_UNAVAILABLE, text);

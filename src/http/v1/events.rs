@@ -135,13 +135,11 @@ async fn send(
 }
 
 fn write_change(piece: &mut Vec<u8>, format: StreamFormat, question: &Question, change: &Change) {
-    let (Change::Opened(mapping) | Change::Closed(mapping)) = change;
-    if question.matches(mapping) {
-        let found = Match::from(mapping);
-        let event = match change {
-            Change::Opened(_) => StreamEvent::Opened { mapping: found },
-            Change::Closed(_) => StreamEvent::Closed { mapping: found },
-        };
-        format.write(piece, &event);
-    }
+    let event = match change {
+        Change::Lost(count) => StreamEvent::Lost { count: *count },
+        Change::Opened(mapping) | Change::Closed(mapping) if !question.matches(mapping) => return,
+        Change::Opened(mapping) => StreamEvent::Opened { mapping: Match::from(mapping) },
+        Change::Closed(mapping) => StreamEvent::Closed { mapping: Match::from(mapping) },
+    };
+    format.write(piece, &event);
 }

@@ -155,6 +155,7 @@ async fn find_or_wait(app: &App, request: &LookupRequest) -> Result<LookupRespon
             while let Some((lost, mut changes)) = listener.next().await {
                 let is_match = |change| match change {
                     Change::Opened(mapping) | Change::Closed(mapping) => request.question.matches(&mapping),
+                    Change::Lost(_) => true,
                 };
                 if lost > 0 || changes.any(is_match) {
                     return;

@@ -33,20 +33,18 @@ pub(in crate::http) fn answer(app: Arc<App>, request: &Request<Incoming>) -> Res
 async fn send(app: &App, question: &Question, mut sender: Sender<Bytes, BodyError>) {
     let mut next = Some(Cursor::START);
     while let Some(from) = next {
-        let mut found = Vec::new();
-        let slice = app.tracker.scan_slice(from, |mapping| {
-            if question.matches(&mapping) {
-                found.push(mapping);
+        let slice = app.tracker.scan_slice(from, |mapping| question.matches(mapping)).await;
+        let found = match slice {
+            Ok((found, further)) => {
+                next = further;
+                found
             }
-        });
-        match slice.await {
-            Ok(further) => next = further,
             Err(error) => {
                 log::error!("{error}");
                 // Aborting shows the client that the body is incomplete.
                 return sender.abort(Box::new(error));
             }
-        }
+        };
         let mut piece = Vec::with_capacity(found.len() * 512);
         found.iter().for_each(|mapping| write_line(&mut piece, &Match::from(mapping)));
         if !piece.is_empty() && sender.send_data(piece.into()).await.is_err() {

@@ -145,10 +145,11 @@ impl Scrape {
         )?;
         page.counters(
             "pynatconnd_mappings_created",
-            "Mappings added to the table, by an event or by a dump",
+            "Mappings added to the table, by an event, by a dump or by a query to the kernel",
             [
                 ([("learnt", "event")], stats.created_by_event.get()),
                 ([("learnt", "dump")], stats.created_by_dump.get()),
+                ([("learnt", "kernel")], stats.created_by_query.get()),
             ],
         )?;
         page.counter(
@@ -247,6 +248,15 @@ impl Scrape {
             "Mappings closed because they had ended without a DESTROY event",
             None,
             stats.closed_by_dump.get(),
+        )?;
+        page.counters(
+            "pynatconnd_unreported",
+            "Connections that began (new) or ended (destroy) without an event although the kernel seemed to \
+             report everything",
+            [
+                ([("kind", "new")], stats.missing_new_events.get()),
+                ([("kind", "destroy")], stats.missing_destroy_events.get()),
+            ],
         )?;
         page.counter(
             "pynatconnd_kernel_questions",

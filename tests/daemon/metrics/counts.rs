@@ -132,7 +132,7 @@ fn known_lookups_are_counted_by_route_and_result() {
     assert_eq!(bench.ask("legacy", "PUT", "/nat_port/1", "").status, 405);
     assert_eq!(bench.ask("legacy", "HEAD", &format!("/nat_port/{known}"), "").status, 200);
 
-    // A kernel that is too busy to answer within a second is no failure: the response says so.
+    // What closed before the daemon's start is not known for del_delay, and the response says so.
     let mut undecided = 0.0;
     let tuple = "nat_ip=100.64.2.1&dst_ip=198.51.100.1&dst_port=443";
     for (query, status, times) in [
@@ -151,7 +151,9 @@ fn known_lookups_are_counted_by_route_and_result() {
         }
     }
     let three = format!("[{{\"nat_port\":{known}}},{{\"nat_port\":1}},{{\"nat_port\":{known}}}]");
-    assert_eq!(bench.ask("lookup", "POST", "/v1/lookup", &three).status, 200);
+    let answer = bench.ask("lookup", "POST", "/v1/lookup", &three);
+    assert_eq!(answer.status, 200);
+    undecided += f64::from(u8::from(answer.json()[1]["complete"] == false));
     assert_eq!(bench.ask("lookup", "POST", "/v1/lookup", "[{\"nat_port\":1},{\"x\":1}]").status, 400);
     assert_eq!(bench.ask("lookup", "POST", "/v1/lookup", "no list").status, 400);
 
@@ -192,10 +194,8 @@ fn known_lookups_are_counted_by_route_and_result() {
         ("pynatconnd_lookups_total{route=\"lookup\",result=\"undecided\"}", undecided),
         ("pynatconnd_lookups_total{route=\"lookup\",result=\"bad\"}", 3.0),
         ("pynatconnd_lookups_total{route=\"auth\",result=\"found\"}", 1.0),
-        ("pynatconnd_lookups_total{route=\"auth\",result=\"not_found\"}", 1.0),
+        ("pynatconnd_lookups_total{route=\"auth\",result=\"undecided\"}", 1.0),
         ("pynatconnd_lookups_total{route=\"auth\",result=\"bad\"}", 2.0),
-        // The mapping that may end silently, and the one that does not exist.
-        ("pynatconnd_kernel_questions_total", 2.0),
         ("pynatconnd_http_refused_total", 3.0),
     ]);
     // A response of /metrics does not count itself.
@@ -218,6 +218,9 @@ fn known_lookups_are_counted_by_route_and_result() {
             .collect();
         assert_eq!(reported, counted);
     }
+    // The mapping that may end silently, and the one that does not exist. The first one is also verified
+    // in the background.
+    assert!(samples["pynatconnd_kernel_questions_total"] >= 2.0);
     let statistics = bench.ask("nagios", "GET", "/nagios", "").json();
     let statistics = &statistics["http_stat"];
     assert_eq!(statistics["successful_replies"], 12);
@@ -233,15 +236,22 @@ fn known_lookups_are_counted_by_route_and_result() {
 /// The messages that the kernel dropped for the daemon's event socket, as /proc/net/netlink shows.
 fn kernel_drops(lab: &Lab) -> u64 {
     const NETFILTER: &str = "12";
+    /// NEW and DESTROY events of connections.
+    const EVENTS: u32 = 0b101;
     let sockets = lab.gateway().read_proc_net("netlink").expect("it can be read");
     let mut lines = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let head = lines.next().expect("it has a header line");
     let column = |name: &str| head.iter().position(|column| *column == name).expect("the column is there");
     let (protocol, groups, drops) = (column("Eth"), column("Groups"), column("Drops"));
     let listeners: Vec<_> =
-        lines.filter(|socket| socket[protocol] == NETFILTER && socket[groups] != "00000000").collect();
+        lines.filter(|socket| socket[protocol] == NETFILTER && listens(socket[groups], EVENTS)).collect();
     assert_eq!(listeners.len(), 1, "{sockets}");
     listeners[0][drops].parse().expect("a number")
+}
+
+/// Whether a socket with these groups, in hexadecimal, listens to all of `wanted`.
+fn listens(groups: &str, wanted: u32) -> bool {
+    u32::from_str_radix(groups, 16).is_ok_and(|groups| groups & wanted == wanted)
 }
 
 #[test]

@@ -1,0 +1,199 @@
+//! Applies the kernel's events: what began and what ended.
+
+use std::time::Duration;
+
+use nfct::Flow;
+
+use super::entry::{Address, PackedMapping, PackedTuples, SlotState, moment};
+use super::family::FamilyTable;
+use super::index::{ChainKey, IndexedBy, MAX_CHAIN_WALK, ProtocolClass};
+use super::journal::Journal;
+use crate::clock::Stamp;
+use crate::mapping::Source;
+
+/// Events of two processors can overtake each other by less than this time.
+const OVERTAKEN: Duration = Duration::from_secs(1);
+/// A lifetime whose DESTROY event was applied just before its NEW event is one of the
+/// newest entries with its public address and port.
+const NEWEST: usize = 16;
+
+/// What a DESTROY event did to the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseResult {
+    /// It closed a live mapping.
+    WasLive,
+    /// The mapping was unknown, and is now stored as closed.
+    WasUnknown,
+    /// The table has newer information; nothing changed.
+    Stale,
+}
+
+impl<A: Address> FamilyTable<A> {
+    /// Applies a NEW event. Returns whether it opened a mapping.
+    pub(super) fn open(&mut self, flow: &Flow, now: Stamp, journal: &mut Journal) -> bool {
+        let Some(tuples) = PackedTuples::pack(flow) else { return false };
+        let Some(slot) = self.live_index.find(&tuples.reply, &self.entries) else {
+            if flow.status.is_dying() && self.find_closed(&tuples, flow.id, MAX_CHAIN_WALK).is_some() {
+                // The DESTROY event overtook the NEW event.
+                return false;
+            }
+            let slot = self.insert_reported(&tuples, flow, now, journal);
+            // The id does not tell: the same tuples get the same id again. Nor does a DESTROY event
+            // that seemed to be a repeated one.
+            let hash = self.live_index.hash(&tuples.reply);
+            let overtaken = self.closed_before(slot, now) || self.repeated.contains(hash, flow.id, now);
+            if overtaken || flow.status.is_dying() {
+                self.suspect(slot, journal);
+            }
+            return true;
+        };
+        let entry = self.entries.get(slot);
+        if entry.id != flow.id || entry.original != tuples.original {
+            if flow.status.is_dying() {
+                // The kernel gives a reply tuple to one connection at a time. Either this event is
+                // late, or the table lacks the end of the connection that it has.
+                self.suspect(slot, journal);
+                if self.find_closed(&tuples, flow.id, MAX_CHAIN_WALK).is_none() {
+                    self.insert_closed(PackedMapping::new(&tuples, flow, Source::Event, now), now, journal);
+                }
+                return true;
+            }
+            // The previous connection ended without a DESTROY event, or this event is late.
+            self.close_slot(slot, now, journal);
+            let slot = self.insert_reported(&tuples, flow, now, journal);
+            self.suspect(slot, journal);
+            return true;
+        }
+        if !self.is_same_lifetime(slot, flow, now) {
+            self.close_slot(slot, now, journal);
+            let slot = self.insert_reported(&tuples, flow, now, journal);
+            self.suspect(slot, journal);
+            return true;
+        }
+        let entry = self.entries.get_mut(slot);
+        entry.mark = flow.mark;
+        entry.dump_number = self.dump_number;
+        entry.set_told(flow, now);
+        if self.trusts_events {
+            self.unreported -= usize::from(entry.is_unreported());
+            entry.set_unreported(false);
+        }
+        // A query that was made before this event must not close it.
+        self.number_and_index(slot, journal, true);
+        false
+    }
+
+    /// Applies a DESTROY event.
+    pub(super) fn close(&mut self, flow: &Flow, now: Stamp, journal: &mut Journal) -> CloseResult {
+        let Some(tuples) = PackedTuples::pack(flow) else { return CloseResult::Stale };
+        let hash = self.live_index.hash(&tuples.reply);
+        if let Some(ended) = &mut self.ended_during_dump {
+            ended.insert(hash, flow.id);
+        }
+        let closed = moment(flow.stop, now).unwrap_or(now);
+        let live = self.live_index.find(&tuples.reply, &self.entries);
+        let is_this = |slot: &u32| {
+            let entry = self.entries.get(*slot);
+            entry.id == flow.id && entry.original == tuples.original
+        };
+        if let Some(slot) = live.filter(is_this) {
+            if self.repeated.contains(hash, flow.id, now) {
+                // It may be the end of an earlier lifetime with the same id, once more.
+                self.repeated.note(hash, flow.id, now);
+                self.suspect(slot, journal);
+                return CloseResult::Stale;
+            }
+            self.close_slot(slot, closed, journal);
+            return CloseResult::WasLive;
+        }
+        if let Some(slot) = self.find_closed(&tuples, flow.id, MAX_CHAIN_WALK) {
+            self.note_end(slot, hash, now);
+            return CloseResult::Stale;
+        }
+        if self.repeated.contains(hash, flow.id, now) {
+            self.repeated.note(hash, flow.id, now);
+            return CloseResult::Stale;
+        }
+        if let Some(slot) = live {
+            // Its NEW event is missing, so the end of the live mapping may be missing too.
+            self.suspect(slot, journal);
+        }
+        if now.since(closed) >= self.del_delay.max(OVERTAKEN) {
+            // No lookup could find it any more.
+            return CloseResult::Stale;
+        }
+        self.insert_closed(PackedMapping::new(&tuples, flow, Source::Event, now), closed, journal);
+        CloseResult::WasUnknown
+    }
+
+    /// Notes a DESTROY event of a mapping that is closed already: the first one, if a query
+    /// has closed it, or a repeated one.
+    fn note_end(&mut self, slot: u32, hash: u64, now: Stamp) {
+        let entry = self.entries.get_mut(slot);
+        if entry.is_unreported() {
+            self.missing_ends -= usize::from(entry.is_suspect()).min(self.missing_ends);
+            entry.set_unreported(false);
+            entry.set_suspect(false);
+        }
+        // It may also be the end of a later lifetime, whose NEW event is still to come.
+        self.repeated.note(hash, entry.id, now);
+    }
+
+    fn insert_reported(
+        &mut self,
+        tuples: &PackedTuples<A>,
+        flow: &Flow,
+        now: Stamp,
+        journal: &mut Journal,
+    ) -> u32 {
+        let mut entry = PackedMapping::new(tuples, flow, Source::Event, now);
+        entry.set_unreported(!self.trusts_events);
+        self.insert(entry, journal)
+    }
+
+    /// Whether a NEW event names the lifetime that the live mapping with its tuples and its
+    /// id already has.
+    fn is_same_lifetime(&self, slot: u32, flow: &Flow, now: Stamp) -> bool {
+        let entry = self.entries.get(slot);
+        if let Some(is_same) = entry.began_with(flow, now) {
+            return is_same;
+        }
+        if entry.is_unreported() {
+            // The event of a connection that a dump or a query found was queued before that.
+            return now.since(entry.opened.into()) < OVERTAKEN;
+        }
+        // The kernel repeats a NEW event that another listener with reliable delivery did not get.
+        let (since, timeout) = entry.told(now);
+        since < timeout
+    }
+
+    /// Whether the lifetime of a new mapping was closed just before.
+    fn closed_before(&self, slot: u32, now: Stamp) -> bool {
+        let Some(index) = self.index(IndexedBy::NatIpAndPort) else { return false };
+        let new = self.entries.get(slot);
+        index.older(slot).take(NEWEST).any(|slot| {
+            let entry = self.entries.get(slot);
+            is_closed(entry.state())
+                && (entry.id, &entry.reply, &entry.original) == (new.id, &new.reply, &new.original)
+                && now.since(entry.closed()) < OVERTAKEN
+        })
+    }
+
+    /// The slot in which exactly this lifetime is stored as closed, among the `max` newest
+    /// entries with its public address and port.
+    fn find_closed(&self, tuples: &PackedTuples<A>, id: u32, max: usize) -> Option<u32> {
+        let reply = &tuples.reply;
+        let class = ProtocolClass::of(reply.protocol());
+        let key = ChainKey::new(Some(reply.dst.into()), Some(reply.nat_port()), class)?;
+        self.index(IndexedBy::NatIpAndPort)?.walk(key, &self.entries).take(max).find(|slot| {
+            let entry = self.entries.get(*slot);
+            is_closed(entry.state())
+                && (entry.id, &entry.reply, &entry.original) == (id, reply, &tuples.original)
+        })
+    }
+}
+
+/// Whether a slot has a closed lifetime, which lookups may see no longer.
+fn is_closed(state: SlotState) -> bool {
+    matches!(state, SlotState::Closed | SlotState::Removed)
+}

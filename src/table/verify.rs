@@ -1,0 +1,170 @@
+//! Verifying doubtful mappings with the kernel's answers.
+
+use std::time::Duration;
+
+use nfct::{Flow, Protocol};
+
+use super::entry::{Address, PackedMapping, PackedTuple, PackedTuples, SlotState};
+use super::family::FamilyTable;
+use super::index::IndexedBy;
+use super::journal::Journal;
+use crate::clock::Stamp;
+use crate::mapping::{Doubt, Source};
+
+/// Entries that share a public address and port and are compared at most.
+const MAX_COMPARED: usize = 64;
+/// The shortest timeout of SCTP or DCCP in a state that a packet can bring about.
+const SHORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a query to the kernel has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verified {
+    /// The kernel has the connection of the live mapping.
+    Live,
+    /// The live mapping has ended.
+    Ended,
+    /// The kernel has a connection that the table lacked. It is in the table now.
+    Added,
+    /// Neither has one, or the table has newer information than the query.
+    Nothing,
+}
+
+impl<A: Address> FamilyTable<A> {
+    /// Whether the mapping of a live slot must be verified.
+    pub(super) fn doubt(&self, slot: u32, now: Stamp) -> Doubt {
+        let entry = self.entries.get(slot);
+        if entry.is_unreported() {
+            return Doubt::Unreported;
+        }
+        let (since, timeout) = entry.told(now);
+        if entry.is_suspect() || since >= timeout || self.has_rival(slot) {
+            return Doubt::Doubtful;
+        }
+        let closing = match entry.original.protocol() {
+            Protocol::Tcp => self.closing_timeout,
+            Protocol::Sctp | Protocol::Dccp => SHORT_TIMEOUT,
+            _ => return Doubt::None,
+        };
+        if u128::from(since) >= closing.as_millis() { Doubt::Aged } else { Doubt::None }
+    }
+
+    /// Whether a live mapping of another inside address and port has the same public address,
+    /// port and protocol.
+    fn has_rival(&self, slot: u32) -> bool {
+        let Some(index) = self.index(IndexedBy::NatIpAndPort) else { return true };
+        let inside = |entry: &PackedMapping<A>| {
+            let original = &entry.original;
+            (original.src, original.src_port(), original.zone(), original.protocol())
+        };
+        let mut compared = 0;
+        let is_rival = |other: u32| {
+            compared += 1;
+            let (this, other) = (self.entries.get(slot), self.entries.get(other));
+            compared > MAX_COMPARED
+                || (other.state() == SlotState::Live
+                    && other.reply.protocol() == this.reply.protocol()
+                    && inside(this) != inside(other))
+        };
+        index.newer(slot).chain(index.older(slot)).any(is_rival)
+    }
+
+    /// Marks a live mapping for verification, and requests it.
+    pub(super) fn suspect(&mut self, slot: u32, journal: &mut Journal) {
+        let entry = self.entries.get_mut(slot);
+        entry.set_suspect(true);
+        journal.request_verification(entry.reply.unpack());
+    }
+
+    /// Applies the kernel's answer to a query for `reply`, which was made when `asked` was
+    /// the last number of an entry.
+    pub(super) fn verified(
+        &mut self,
+        reply: &PackedTuple<A>,
+        found: Option<&Flow>,
+        asked: u32,
+        now: Stamp,
+        journal: &mut Journal,
+    ) -> Verified {
+        let live = self.live_index.find(reply, &self.entries);
+        let Some(slot) = live else {
+            return if found.is_some_and(|flow| self.adopt(flow, now, journal)) {
+                Verified::Added
+            } else {
+                Verified::Nothing
+            };
+        };
+        let entry = self.entries.get_mut(slot);
+        // Numbers wrap around: the later one of two is ahead by less than half of all.
+        if (1..=u32::MAX / 2).contains(&entry.sequence.wrapping_sub(asked)) {
+            return Verified::Nothing;
+        }
+        let is_this = |flow: &&Flow| {
+            flow.id == entry.id
+                && PackedTuple::pack(&flow.original) == Some(entry.original)
+                && entry.began_with(flow, now) != Some(false)
+        };
+        match found {
+            Some(flow) if is_this(&flow) => {
+                entry.set_suspect(false);
+                entry.set_told(flow, now);
+                entry.mark = flow.mark;
+                Verified::Live
+            }
+            Some(flow) => {
+                self.close_unreported(slot, now, journal);
+                self.adopt(flow, now, journal);
+                Verified::Added
+            }
+            None => {
+                self.close_unreported(slot, now, journal);
+                Verified::Ended
+            }
+        }
+    }
+
+    /// Closes a live mapping whose end the kernel has not reported.
+    fn close_unreported(&mut self, slot: u32, now: Stamp, journal: &mut Journal) {
+        let entry = self.entries.get(slot);
+        let is_missing = !entry.is_unreported() && !entry.is_suspect();
+        self.close_slot(slot, now, journal);
+        let entry = self.entries.get_mut(slot);
+        entry.set_unreported(true);
+        entry.set_suspect(is_missing);
+        self.missing_ends += usize::from(is_missing);
+    }
+
+    /// Adds a connection that a query found.
+    fn adopt(&mut self, flow: &Flow, now: Stamp, journal: &mut Journal) -> bool {
+        let Some(tuples) = PackedTuples::pack(flow) else { return false };
+        if self.live_index.find(&tuples.reply, &self.entries).is_some() {
+            return false;
+        }
+        self.insert(PackedMapping::new(&tuples, flow, Source::Kernel, now), journal);
+        true
+    }
+
+    /// Marks the live mappings of a slice as such that may end without a DESTROY event.
+    /// Returns where to continue.
+    pub(super) fn distrust(&mut self, from: u32) -> Option<u32> {
+        let (slice, next) = self.slice(from);
+        for slot in slice {
+            let entry = self.entries.get_mut(slot);
+            if entry.state() == SlotState::Live && !entry.is_unreported() {
+                entry.set_unreported(true);
+                self.unreported += 1;
+            }
+        }
+        next
+    }
+
+    /// The reply tuples of the live mappings of a slice that may end without a DESTROY
+    /// event, and where to continue.
+    pub(super) fn unreported_in(&self, from: u32, mut on: impl FnMut(nfct::Tuple)) -> Option<u32> {
+        let (slice, next) = self.slice(from);
+        slice
+            .map(|slot| self.entries.get(slot))
+            .filter(|entry| entry.state() == SlotState::Live && entry.is_unreported())
+            .for_each(|entry| on(entry.reply.unpack()));
+        next
+    }
+}

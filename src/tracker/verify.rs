@@ -1,0 +1,145 @@
+//! Verifies doubtful mappings: the thread's side of [`Verifier`](super::verifier::Verifier).
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::mpsc::Receiver;
+
+use nfct::{Error, Flow, Found, Query, Tuple};
+
+use super::clashes;
+use super::shared::Tracker;
+use super::state::TrackerState;
+use super::verifier::Work;
+use crate::table::{Cursor, Verified};
+
+/// Mappings that the table requests to verify and that are verified together, so that no
+/// lookup waits longer for its own queries.
+const REQUESTED_TOGETHER: usize = 64;
+/// Mappings that may end without a DESTROY event, and that a patrol verifies at most: half a
+/// millisecond of processor time.
+const PATROLLED: usize = 128;
+/// Slices of the table that a patrol searches for such mappings at most.
+const PATROLLED_SLICES: usize = 64;
+
+impl Tracker {
+    /// Does the work of the thread that queries the kernel; never returns except for an
+    /// error.
+    pub(super) fn verify_forever(
+        &self,
+        mut query: Query,
+        work: &Receiver<Work>,
+    ) -> Result<Infallible, Error> {
+        let mut patrol = Cursor::START;
+        loop {
+            match work.recv() {
+                Ok(Work::Queries(batch, sender)) => {
+                    let tuples = batch.take_tuples();
+                    // Lookups that have waited too long are gone.
+                    if !sender.is_closed() {
+                        let _ = sender.send(self.query_kernel(&mut query, &tuples));
+                    }
+                }
+                Ok(Work::Job(job)) => job(&mut query),
+                Ok(Work::Requested) => self.verify_requested(&mut query)?,
+                Ok(Work::Patrol) => patrol = self.patrol(&mut query, patrol)?,
+                Ok(Work::Clashes) => {
+                    if let Ok(count) = clashes::read(&mut query) {
+                        self.clashes.note(count, self.clock.now());
+                    }
+                }
+                Err(_) => {
+                    return Err(Error::new("receiving work", io::Error::other("the tracker is gone")));
+                }
+            }
+        }
+    }
+
+    /// The kernel's entries with these tuples; `None` if the queries failed.
+    fn query_kernel(&self, query: &mut Query, tuples: &[Tuple]) -> Option<Vec<Found>> {
+        self.stats.kernel_queries.add(tuples.len());
+        query.find_each(tuples).inspect_err(|error| log::debug!("{error}")).ok()
+    }
+
+    /// Verifies mappings for which the table requests it.
+    fn verify_requested(&self, query: &mut Query) -> Result<(), Error> {
+        self.verifier.begin_requested();
+        let (tuples, asked, has_more) = {
+            let mut state = self.lock();
+            let tuples = state.table.take_requested(REQUESTED_TOGETHER);
+            (tuples, state.table.last_entry(), state.table.has_requested())
+        };
+        self.verify_now(query, &tuples, asked)?;
+        if has_more {
+            self.verifier.push_requested();
+        }
+        Ok(())
+    }
+
+    /// Verifies some of the mappings that may end without a DESTROY event, from a position
+    /// on. Returns where to continue.
+    fn patrol(&self, query: &mut Query, from: Cursor) -> Result<Cursor, Error> {
+        let (mut cursor, mut tuples, mut asked) = (from, Vec::new(), 0);
+        for slice in 0..PATROLLED_SLICES {
+            let state = self.lock();
+            if slice == 0 {
+                asked = state.table.last_entry();
+            }
+            let next = state.table.unreported_in(cursor, |reply| tuples.push(reply));
+            cursor = next.unwrap_or(Cursor::START);
+            if next.is_none() || tuples.len() >= PATROLLED {
+                break;
+            }
+        }
+        for tuples in tuples.chunks(REQUESTED_TOGETHER) {
+            self.verify_now(query, tuples, asked)?;
+        }
+        Ok(cursor)
+    }
+
+    /// Queries the kernel for reply tuples, and applies its replies. `asked` is
+    /// [`last_entry`](crate::table::Table::last_entry) when the tuples were read. Returns how
+    /// many mappings had ended.
+    pub(super) fn verify_now(&self, query: &mut Query, tuples: &[Tuple], asked: u32) -> Result<usize, Error> {
+        if tuples.is_empty() {
+            return Ok(0);
+        }
+        let Some(found) = self.query_kernel(query, tuples) else { return Ok(0) };
+        // The DESTROY event of a connection that the kernel no longer has tells when it ended.
+        self.drain_blocking(|state| self.apply(state, tuples, &found, asked))
+    }
+
+    /// Applies the kernel's replies to queries for these tuples. Returns how many mappings
+    /// had ended.
+    pub(super) fn apply(
+        &self,
+        state: &mut TrackerState,
+        tuples: &[Tuple],
+        found: &[Found],
+        asked: u32,
+    ) -> usize {
+        let now = self.clock.now();
+        let mut ended = 0;
+        for (tuple, found) in tuples.iter().zip(found) {
+            let flow = match found {
+                Found::Flow(_, flow) => living(flow).filter(|flow| state.settings.filter.matches_flow(flow)),
+                Found::Nothing => None,
+                // What it is cannot be known.
+                _ => continue,
+            };
+            // A connection begun outside has this tuple in its original direction.
+            let reply = flow.map_or(*tuple, |flow| flow.reply);
+            match state.table.verified(&reply, flow, asked, now) {
+                Verified::Ended => ended += 1,
+                Verified::Added => self.stats.created_by_query.increment(),
+                Verified::Live | Verified::Nothing => {}
+            }
+        }
+        self.notify_changes(state);
+        ended
+    }
+}
+
+/// An entry, unless the kernel is removing it.
+pub(super) fn living(flow: &Flow) -> Option<&Flow> {
+    Some(flow).filter(|flow| !flow.status.is_dying())
+}
