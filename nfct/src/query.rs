@@ -188,7 +188,7 @@ impl Query {
 
     /// The number of resolved clashes between two packets of one new connection, on all
     /// processors since the network namespace was created. After a clash there can be an
-    /// entry that no event and no dump reports ([`Status::NAT_CLASH`](crate::Status::NAT_CLASH)).
+    /// entry that no NEW event and no dump reports ([`Status::NAT_CLASH`](crate::Status::NAT_CLASH)).
     /// Kernels before 5.11 do not count them: then it is 0.
     ///
     /// Compare two results for equality: the counter of each processor wraps around after

@@ -316,9 +316,11 @@ bits! {
 impl Status {
     /// The entry lost a clash: the kernel processed two packets of one new connection at
     /// the same time, and gave them different translations. This entry exists so that the
-    /// reply to its packet is translated back. The kernel lists it in no dump, reports it in
-    /// no event, finds it by its reply tuple alone, and removes it after a second or with
-    /// the first reply. It has [`FIXED_TIMEOUT`](Self::FIXED_TIMEOUT) too. The same bit as
+    /// reply to its packet is translated back. The kernel sends no NEW event for it, lists
+    /// it in no dump, finds it by its reply tuple alone, and removes it after a second or
+    /// with the first reply. Its DESTROY event has the original tuple of the connection,
+    /// which continues, but another id. The entry has
+    /// [`FIXED_TIMEOUT`](Self::FIXED_TIMEOUT) too. The same bit as
     /// [`UNTRACKED`](Self::UNTRACKED).
     ///
     /// ```

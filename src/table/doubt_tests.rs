@@ -339,6 +339,24 @@ fn a_late_event_of_a_dying_entry_does_not_replace_a_live_mapping() {
 }
 
 #[test]
+fn an_end_that_no_event_tells_is_evidence_unless_the_event_comes_later() {
+    let mut table = Table::new(Key::NatPort, Duration::from_secs(10));
+    let end = |table: &mut Table, flow: &Flow| {
+        table.open(flow, stamp(0));
+        let asked = table.last_entry();
+        assert_eq!(table.verified(&flow.reply, None, asked, stamp(1)), Verified::Ended);
+    };
+    end(&mut table, &flow(2, 1, 1));
+    assert_eq!(table.missing_ends(), 0, "its event may have been lost");
+    table.set_expects_ends(true);
+    end(&mut table, &flow(2, 1, 2));
+    end(&mut table, &flow(2, 2, 2));
+    assert_eq!(table.missing_ends(), 2);
+    assert_eq!(table.close(&flow(2, 1, 2), stamp(2)), CloseResult::Stale);
+    assert_eq!((table.take_missing_ends(), table.missing_ends()), (1, 0));
+}
+
+#[test]
 fn a_repeated_destroy_event_neither_revives_a_mapping_nor_ends_the_next_one() {
     let mut table = Table::new(Key::NatPort, Duration::from_secs(1));
     let flow = flow(2, 1, 1);

@@ -60,6 +60,8 @@ pub(super) struct FamilyTable<A> {
     pub(super) missing_ends: usize,
     /// Whether the kernel reports the end of each connection whose NEW event it sends.
     pub(super) trusts_events: bool,
+    /// Whether no event has been lost, so that an end without one is evidence of missing events.
+    pub(super) expects_ends: bool,
     /// The shortest timeout of a connection that closes.
     pub(super) closing_timeout: Duration,
 }
@@ -90,6 +92,7 @@ impl<A: Address> FamilyTable<A> {
             unreported: 0,
             missing_ends: 0,
             trusts_events: true,
+            expects_ends: false,
             closing_timeout: DEFAULT_CLOSING_TIMEOUT,
         }
     }

@@ -153,6 +153,17 @@ impl Table {
         self.v4.zones.union(&self.v6.zones).copied().collect()
     }
 
+    /// Whether no event has been lost, so that an end without one is evidence of missing events.
+    pub fn set_expects_ends(&mut self, expects_ends: bool) {
+        for (expects, missing) in [
+            (&mut self.v4.expects_ends, &mut self.v4.missing_ends),
+            (&mut self.v6.expects_ends, &mut self.v6.missing_ends),
+        ] {
+            *expects = expects_ends;
+            *missing = if expects_ends { *missing } else { 0 };
+        }
+    }
+
     /// The number of mappings that ended, as a query has shown, although their DESTROY event
     /// has not come yet.
     pub fn missing_ends(&self) -> usize {

@@ -125,7 +125,7 @@ impl<A: Address> FamilyTable<A> {
     /// Closes a live mapping whose end the kernel has not reported.
     fn close_unreported(&mut self, slot: u32, now: Stamp, journal: &mut Journal) {
         let entry = self.entries.get(slot);
-        let is_missing = !entry.is_unreported() && !entry.is_suspect();
+        let is_missing = self.expects_ends && !entry.is_unreported() && !entry.is_suspect();
         self.close_slot(slot, now, journal);
         let entry = self.entries.get_mut(slot);
         entry.set_unreported(true);

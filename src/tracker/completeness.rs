@@ -79,6 +79,7 @@ impl Tracker {
         let complete = state.synced && state.reporting.is_complete();
         if complete != state.complete {
             state.complete = complete;
+            state.table.set_expects_ends(complete);
             self.complete.send_replace(complete);
         }
     }

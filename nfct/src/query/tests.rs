@@ -1,5 +1,7 @@
 //! The conditions that the kernel applies itself, and dumps that it interrupts.
 
+mod clash;
+
 use std::time::Duration;
 
 use nfct_sys as sys;
@@ -16,6 +18,12 @@ use crate::socket;
 use crate::state::Status;
 use crate::tuple::{Layer4, Protocol, Tuple};
 use crate::wire::MessageWriter;
+
+/// Skips a test for which something is missing.
+fn lacks(what: &str) {
+    assert!(std::env::var_os("CI").is_none(), "CI must have {what}");
+    println!("skipped: needs {what}");
+}
 
 /// Runs `test` in a fresh network namespace. Skips it where none can be
 /// created and `CI` is not set.
