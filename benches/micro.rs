@@ -120,7 +120,7 @@ fn look_up_by_public_port(bencher: Bencher<'_, '_>) {
     let mut numbers = shuffled();
     bencher.bench_local(|| {
         let port = KeyValue::Port(1024 + (numbers.next().unwrap_or_default() % PORTS) as u16);
-        table.best(Key::NatPort, port, None, NOW)
+        table.best(Key::NatPort, port, None, |_| true, NOW)
     });
 }
 

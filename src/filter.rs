@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use nfct::{Direction, Endpoint, Flow, KernelFilter};
 
 use crate::config;
-use crate::tuples::{KeyValue, Tuples};
+use crate::tuples::{KeyValue, PublicEnd, Tuples};
 
 /// The conditions in force.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +35,16 @@ impl Filter {
         Self { conditions, nat_only: config.nat_only }
     }
 
+    /// The source address that every tracked connection has, if one is set.
+    pub fn src_ip(&self) -> Option<IpAddr> {
+        self.address(config::Key::SrcIp)
+    }
+
+    /// The source port that every tracked connection has, if one is set.
+    pub fn src_port(&self) -> Option<u16> {
+        self.port(config::Key::SrcPort)
+    }
+
     /// The public address that every tracked connection has, if one is set.
     pub fn nat_ip(&self) -> Option<IpAddr> {
         self.address(config::Key::NatIp)
@@ -57,17 +67,21 @@ impl Filter {
 
     /// The conditions as a socket filter, so that events of other connections
     /// never wake the daemon. It may pass more than [`matches`](Self::matches)
-    /// accepts, never less.
+    /// accepts, never less: it does not check whether the destination is translated,
+    /// nor whether a public address and port are of the same end.
     pub fn kernel_filter(&self) -> KernelFilter {
+        const SOURCE: (Direction, Endpoint) = (Direction::Original, Endpoint::Source);
+        const DESTINATION: (Direction, Endpoint) = (Direction::Original, Endpoint::Destination);
+        const PUBLIC: [(Direction, Endpoint); 2] = [(Direction::Reply, Endpoint::Destination), DESTINATION];
         self.conditions.iter().fold(KernelFilter::new(), |filter, (key, value)| {
-            let (direction, endpoint) = match key {
-                config::Key::SrcIp | config::Key::SrcPort => (Direction::Original, Endpoint::Source),
-                config::Key::DstIp | config::Key::DstPort => (Direction::Original, Endpoint::Destination),
-                config::Key::NatIp | config::Key::NatPort => (Direction::Reply, Endpoint::Destination),
+            let places = match key {
+                config::Key::SrcIp | config::Key::SrcPort => &[SOURCE][..],
+                config::Key::DstIp | config::Key::DstPort => &[DESTINATION],
+                config::Key::NatIp | config::Key::NatPort => &PUBLIC,
             };
             match value {
-                KeyValue::Ip(address) => filter.address(direction, endpoint, *address),
-                KeyValue::Port(port) => filter.port(direction, endpoint, *port),
+                KeyValue::Ip(address) => filter.address_in(places.iter().copied(), *address),
+                KeyValue::Port(port) => filter.port_in(places.iter().copied(), *port),
             }
         })
     }
@@ -92,11 +106,33 @@ impl Filter {
         (self.conditions.is_empty() && !self.nat_only) || self.matches(&Tuples::from(flow))
     }
 
-    /// Whether a connection with these tuples is tracked.
+    /// Whether a connection with these tuples is tracked. Its public address and port
+    /// are those of either end, but both of the same end.
     pub fn matches(&self, tuples: &Tuples) -> bool {
         (!self.nat_only || tuples.is_source_nat() || tuples.is_destination_nat())
-            && self.conditions.iter().all(|(key, value)| tuples.key(*key) == Some(*value))
+            && self.conditions.iter().all(|(key, value)| is_public(*key) || tuples.key(*key) == Some(*value))
+            && (self.is_public_end(&tuples.source_end())
+                || (tuples.is_destination_nat() && self.is_public_end(&tuples.destination_end())))
     }
+
+    /// Whether the public address and port of the conditions, if they are set, are
+    /// those of the source's end. The legacy routes know only this end.
+    pub fn is_for_legacy(&self, tuples: &Tuples) -> bool {
+        self.is_public_end(&tuples.source_end())
+    }
+
+    /// Whether an end has the public address and port of the conditions.
+    fn is_public_end(&self, end: &PublicEnd) -> bool {
+        self.conditions.iter().all(|(key, value)| match (key, value) {
+            (config::Key::NatIp, KeyValue::Ip(address)) => end.ip == *address,
+            (config::Key::NatPort, KeyValue::Port(port)) => end.port == Some(*port),
+            _ => true,
+        })
+    }
+}
+
+fn is_public(key: config::Key) -> bool {
+    matches!(key, config::Key::NatIp | config::Key::NatPort)
 }
 
 /// In words, such as `all connections` or `connections with dst_ip 198.51.100.1,
@@ -126,6 +162,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn destination_port(tuple: &Tuple) -> Option<u16> {
+        match tuple.layer4 {
+            Layer4::Ports { dst, .. } | Layer4::Keys { dst, .. } => Some(dst),
+            _ => None,
+        }
+    }
 
     /// Few addresses and ports, so that conditions often match.
     fn addresses() -> impl Strategy<Value = IpAddr> {
@@ -208,8 +251,19 @@ mod tests {
             prop_assert!(delivered || !matches);
             let has_ports = matches!(original.layer4, Layer4::Ports { .. } | Layer4::Keys { .. })
                 && matches!(reply.layer4, Layer4::Ports { .. } | Layer4::Keys { .. });
-            if has_ports && !config.nat_only {
+            let is_public = |address: Option<IpAddr>, port: Option<u16>, tuple: &Tuple| {
+                address.is_none_or(|address| address == tuple.dst)
+                    && (port.is_none() || port == destination_port(tuple))
+            };
+            let in_either = |address, port| {
+                is_public(address, port, &original) || is_public(address, port, &reply)
+            };
+            let is_exact = !config.nat_only && config.nat_ip.is_none() && config.nat_port.is_none();
+            if has_ports && is_exact {
                 prop_assert_eq!(delivered, matches, "for protocols with ports the socket filter is exact");
+            }
+            if has_ports && !(in_either(config.nat_ip, None) && in_either(None, config.nat_port)) {
+                prop_assert!(!delivered, "a public address or port must be in one of the tuples");
             }
         }
     }

@@ -8,8 +8,10 @@
 //! 5  http                               listener, limits, routes
 //! 4  tracker                            keeps the table equal to the kernel's
 //! 3  table                              the mappings and their indexes
-//! 2  tuples, mapping, filter, question  a connection's tuples; a mapping and its lifetime;
-//!                                       what is tracked; what a lookup searches for
+//! 2  tuples, mapping, filter, question, fields
+//!                                       a connection's tuples; a mapping and its lifetime;
+//!                                       what is tracked; what a lookup searches for, and
+//!                                       asks for in addition
 //! 1  acl, cli, clock, config, error, logging, proc, stats
 //! 0  the crates nfct and nfct-sys
 //! ```
@@ -28,6 +30,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod error;
+pub mod fields;
 pub mod filter;
 pub mod http;
 pub mod logging;

@@ -1,11 +1,12 @@
 //! One NAT mapping and its lifetime.
 
+use std::net::IpAddr;
 use std::ops::Deref;
 
 pub use nfct::{Layer4, Protocol};
 
 use crate::clock::Stamp;
-use crate::tuples::Tuples;
+use crate::tuples::{PublicEnd, Tuples};
 
 /// How the daemon learned of a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +53,9 @@ pub struct Mapping {
     pub tuples: Tuples,
     /// The kernel's conntrack id, which names this lifetime.
     pub id: u32,
-    /// The connection mark when it was last reported.
-    pub mark: u32,
+    /// The connection mark at its end, from the DESTROY event. `None` while it is live,
+    /// and if no event reported its end.
+    pub mark: Option<u32>,
     /// When it opened: the kernel's own timestamp if it keeps them, else the
     /// time at which the daemon learned of the mapping.
     pub opened: Stamp,
@@ -100,4 +102,71 @@ impl Mapping {
         };
         (self.is_live(), protocol, self.is_source_nat(), self.age_rank())
     }
+}
+
+/// A mapping, and the mappings of the same connection further inside: those that
+/// translated its packets before, on the same gateway. Usually there are none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traced {
+    /// The mapping.
+    pub mapping: Mapping,
+    /// Those behind its source, from outside to inside.
+    pub source: Vec<Mapping>,
+    /// Those behind its destination, from outside to inside.
+    pub destination: Vec<Mapping>,
+}
+
+/// A host at one end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Host {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Its port; the identifier of an ICMP echo.
+    pub port: Option<u16>,
+    /// The conntrack zone of the packets that it sends.
+    pub zone: u16,
+}
+
+impl Traced {
+    /// The mapping and those further inside.
+    pub fn all(&self) -> impl Iterator<Item = &Mapping> {
+        std::iter::once(&self.mapping).chain(&self.source).chain(&self.destination)
+    }
+
+    /// The host that began the connection, as far inside as it is known.
+    pub fn source_host(&self) -> Host {
+        source_host(self.source.last().unwrap_or(&self.mapping))
+    }
+
+    /// The host that answers, as far inside as it is known.
+    pub fn server_host(&self) -> Host {
+        server_host(self.destination.last().unwrap_or(&self.mapping))
+    }
+
+    /// The host behind a public end of the mapping.
+    pub fn inside_host(&self, end: &PublicEnd) -> Host {
+        if end.is_source { self.source_host() } else { self.server_host() }
+    }
+
+    /// The addresses between the public end and the source host, from outside to
+    /// inside.
+    pub fn source_via(&self) -> impl Iterator<Item = Host> + '_ {
+        let outer = self.source.len();
+        std::iter::once(&self.mapping).chain(&self.source).take(outer).map(source_host)
+    }
+
+    /// The addresses between the public end and the server, from outside to inside.
+    pub fn server_via(&self) -> impl Iterator<Item = Host> + '_ {
+        let outer = self.destination.len();
+        std::iter::once(&self.mapping).chain(&self.destination).take(outer).map(server_host)
+    }
+}
+
+fn source_host(mapping: &Mapping) -> Host {
+    Host { ip: mapping.src_ip(), port: mapping.src_port(), zone: mapping.original.zone }
+}
+
+fn server_host(mapping: &Mapping) -> Host {
+    let end = mapping.destination_end();
+    Host { ip: end.inside_ip, port: end.inside_port, zone: end.inside_zone }
 }

@@ -1,10 +1,11 @@
 //! The two tuples by which the kernel describes a connection. Together they show how
 //! it is translated.
 //!
-//! The original tuple holds what the inside host sent: `src` and `dst` come from it.
-//! The reply tuple holds what the answering host must send. Its destination is the
-//! public address and port: `nat`. Its source is the host that really answers:
-//! `server`, which differs from `dst` if the destination is translated.
+//! The original tuple holds what the host that began the connection sent: `src` and
+//! `dst` come from it. The reply tuple holds what the answering host must send. Its
+//! destination is the public address and port of source NAT: `nat`. Its source is the
+//! host that really answers: `server`, which differs from `dst` if the destination is
+//! translated. Then `dst` is a public end too, and `server` is the host behind it.
 
 use std::net::IpAddr;
 
@@ -19,6 +20,38 @@ pub struct Tuples {
     pub original: Tuple,
     /// The connection as the answering side sees it.
     pub reply: Tuple,
+}
+
+/// An end of a connection as the far side sees it, and the host behind it. A
+/// connection whose source is translated has one at the destination of its reply
+/// tuple. A connection whose destination is translated (it began outside) has one at
+/// the destination of its original tuple.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublicEnd {
+    /// The public address.
+    pub ip: IpAddr,
+    /// The public port; the identifier of an ICMP echo.
+    pub port: Option<u16>,
+    /// The inside host: the address behind the public one. The two are equal if
+    /// nothing is translated.
+    pub inside_ip: IpAddr,
+    /// The inside host's port.
+    pub inside_port: Option<u16>,
+    /// The conntrack zone of the packets that the inside host sends.
+    pub inside_zone: u16,
+    /// The far side: the host outside that sends to the public end.
+    pub peer_ip: IpAddr,
+    /// The far side's port.
+    pub peer_port: Option<u16>,
+    /// Whether it is the end of the host that began the connection.
+    pub is_source: bool,
+}
+
+impl PublicEnd {
+    /// Whether address or port are translated here.
+    pub fn is_translated(&self) -> bool {
+        self.ip != self.inside_ip || self.port != self.inside_port
+    }
 }
 
 /// The value of one of the six keys.
@@ -92,6 +125,53 @@ impl Tuples {
     /// Whether the destination is translated, address or port.
     pub fn is_destination_nat(&self) -> bool {
         self.server_ip() != self.dst_ip() || self.server_port() != self.dst_port()
+    }
+
+    /// The public ends: where the source is translated, where the destination is
+    /// translated, or both. If neither is, the source's end, which is not translated,
+    /// is the only one; otherwise it comes last. So the first end is the best guess
+    /// if a lookup does not tell which one it means.
+    pub fn public_ends(&self) -> impl Iterator<Item = PublicEnd> + use<> {
+        let source = self.source_end();
+        let destination = self.is_destination_nat().then(|| self.destination_end());
+        let is_source_nat = self.is_source_nat();
+        let (first, last) = if is_source_nat { (Some(source), None) } else { (None, Some(source)) };
+        first.into_iter().chain(destination).chain(last)
+    }
+
+    /// The end at the destination of the reply tuple, translated or not.
+    pub fn source_end(&self) -> PublicEnd {
+        PublicEnd {
+            ip: self.nat_ip(),
+            port: self.nat_port(),
+            inside_ip: self.src_ip(),
+            inside_port: self.src_port(),
+            inside_zone: self.original.zone,
+            peer_ip: self.server_ip(),
+            peer_port: self.server_port(),
+            is_source: true,
+        }
+    }
+
+    /// The end at the destination of the original tuple, translated or not.
+    pub fn destination_end(&self) -> PublicEnd {
+        let identifier = |tuple: &Tuple| match tuple.layer4 {
+            Layer4::Icmp { id, .. } => Some(id),
+            _ => None,
+        };
+        PublicEnd {
+            ip: self.dst_ip(),
+            port: self.dst_port().or(identifier(&self.original)),
+            inside_ip: self.server_ip(),
+            inside_port: self.server_port().or(identifier(&self.reply)),
+            inside_zone: self.reply.zone,
+            peer_ip: self.src_ip(),
+            peer_port: match self.original.layer4 {
+                Layer4::Icmp { .. } => None,
+                _ => self.src_port(),
+            },
+            is_source: false,
+        }
     }
 
     /// The value of one of the six keys; `None` for the port of a protocol

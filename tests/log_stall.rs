@@ -81,7 +81,7 @@ fn a_log_that_nobody_reads_delays_no_response() {
     thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().expect("threads can be created");
         let found = runtime.block_on(queried.best(Key::NatPort, KeyValue::Port(2000), None));
-        answered.send(found.expect("the tracker runs").value.map(|mapping| mapping.src_ip())).unwrap();
+        answered.send(found.expect("the tracker runs").value.map(|found| found.mapping.src_ip())).unwrap();
     });
     let found = answer.recv_timeout(lab::PATIENCE);
     let expected = lab.client_at(0, 2000).ip();

@@ -14,6 +14,12 @@ use crate::wire::{Attributes, Malformed, Message, u32_be, u32_ne, u64_be};
 pub(crate) const GET_RULES: u16 = ((libc::NFNL_SUBSYS_NFTABLES << 8) | libc::NFT_MSG_GETRULE) as u16;
 /// `nlmsg_type` of a rule.
 pub(crate) const RULE: u16 = ((libc::NFNL_SUBSYS_NFTABLES << 8) | libc::NFT_MSG_NEWRULE) as u16;
+/// The types of messages that say that rules are gone, alone or with what contained them.
+pub(crate) const REMOVALS: [u16; 3] = [
+    ((libc::NFNL_SUBSYS_NFTABLES << 8) | libc::NFT_MSG_DELRULE) as u16,
+    ((libc::NFNL_SUBSYS_NFTABLES << 8) | libc::NFT_MSG_DELCHAIN) as u16,
+    ((libc::NFNL_SUBSYS_NFTABLES << 8) | libc::NFT_MSG_DELTABLE) as u16,
+];
 
 const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_CHAIN: u16 = 2;

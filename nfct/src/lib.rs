@@ -197,7 +197,7 @@ pub use labels::{LabelMap, Labels};
 pub use namespace::Namespace;
 pub use notification::{EventRecord, FullEvent, Notification, Received};
 pub use query::Query;
-pub use rule_changes::RuleChanges;
+pub use rule_changes::{RuleChange, RuleChanges};
 pub use selection::Selection;
 pub use state::{DccpRole, DccpState, Layer3, SctpState, Status, TcpFlags, TcpState};
 pub use statistics::{Count, CpuStatistics, ExpectCpuStatistics};

@@ -144,22 +144,6 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize
     }
 }
 
-/// Discards one waiting datagram without blocking.
-///
-/// # Errors
-/// `EAGAIN` if nothing is waiting, `ENOBUFS` if the kernel has dropped datagrams.
-pub(crate) fn discard(fd: BorrowedFd<'_>) -> io::Result<()> {
-    loop {
-        // SAFETY: a length of 0 needs no buffer. The kernel discards the datagram.
-        let length = unsafe { libc::recv(fd.as_raw_fd(), null_mut(), 0, libc::MSG_DONTWAIT) };
-        match io::Error::last_os_error() {
-            _ if length >= 0 => return Ok(()),
-            error if error.kind() == io::ErrorKind::Interrupted => {}
-            error => return Err(error),
-        }
-    }
-}
-
 /// Sets the size of the receive buffer, above `net.core.rmem_max` if the process may.
 /// Returns the size in effect: the kernel doubles the given size.
 pub(crate) fn set_receive_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<usize> {

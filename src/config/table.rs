@@ -120,7 +120,7 @@ pub(crate) const SECTIONS: &[KnownSection] = &[
                 default: Unset,
                 example: "192.168.7.2",
                 field: field!(values::address => filter.src_ip),
-                help: "Address of the inside host, before translation.",
+                help: "Address of the host that began the connection, before translation.",
                 reload: FILTER_RELOAD,
             },
             KnownKey {
@@ -138,7 +138,8 @@ pub(crate) const SECTIONS: &[KnownSection] = &[
                 default: Unset,
                 example: "100.64.2.1",
                 field: field!(values::address => filter.nat_ip),
-                help: "Public address, after translation.",
+                help: "Public address of either end: of a translated source, or of a translated destination (a \
+                    connection that began outside).",
                 reload: FILTER_RELOAD,
             },
             KnownKey {
@@ -147,7 +148,7 @@ pub(crate) const SECTIONS: &[KnownSection] = &[
                 default: Unset,
                 example: "40001",
                 field: field!(values::port => filter.nat_port),
-                help: "Public port, after translation.",
+                help: "Public port of the same end.",
                 reload: FILTER_RELOAD,
             },
             KnownKey {
@@ -156,7 +157,7 @@ pub(crate) const SECTIONS: &[KnownSection] = &[
                 default: Unset,
                 example: "198.51.100.1",
                 field: field!(values::address => filter.dst_ip),
-                help: "Address that the inside host connects to.",
+                help: "Address that the connection was begun to, before translation.",
                 reload: FILTER_RELOAD,
             },
             KnownKey {
@@ -165,7 +166,7 @@ pub(crate) const SECTIONS: &[KnownSection] = &[
                 default: Unset,
                 example: "443",
                 field: field!(values::port => filter.dst_port),
-                help: "Port that the inside host connects to.",
+                help: "Port that the connection was begun to, before translation.",
                 reload: FILTER_RELOAD,
             },
             KnownKey {
@@ -268,9 +269,11 @@ pub(crate) const SECTIONS: &[KnownSection] = &[
                 default: Is("no"),
                 example: "yes",
                 field: field!(values::boolean => netlink.reliable),
-                help: "Whether the kernel drops the packet of a new connection instead of its event when the \
-                    receive buffer is full. With yes, no event is lost, but a daemon that is too slow also \
-                    slows down the gateway.",
+                help: "Whether the kernel repeats events that were lost because the receive buffer was full. \
+                    No packet is held back for this. The begin of a connection is repeated with its next \
+                    packet, the end by a timer; until then the ended entry counts against nf_conntrack_max. \
+                    All listeners receive the repeated events. The daemon resyncs after an overrun in any \
+                    case: better leave this at no, and enlarge receive_buffer.",
                 reload: "Takes effect at once.",
             },
         ],

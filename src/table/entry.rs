@@ -10,9 +10,12 @@ use crate::mapping::{Doubt, Mapping, Source};
 use crate::tuples::Tuples;
 
 /// An address of one family, as entries and index keys store it.
-pub(super) trait Address: Copy + Eq + Hash + std::fmt::Debug + Into<IpAddr> {
+pub(super) trait Address: Copy + Ord + Hash + std::fmt::Debug + Into<IpAddr> {
     /// What index keys without an address store.
     const UNSET: Self;
+
+    /// The highest address.
+    const LAST: Self;
 
     /// `None` for an address of the other family.
     fn from_ip(address: IpAddr) -> Option<Self>;
@@ -20,6 +23,7 @@ pub(super) trait Address: Copy + Eq + Hash + std::fmt::Debug + Into<IpAddr> {
 
 impl Address for Ipv4Addr {
     const UNSET: Self = Ipv4Addr::UNSPECIFIED;
+    const LAST: Self = Ipv4Addr::BROADCAST;
 
     fn from_ip(address: IpAddr) -> Option<Self> {
         match address {
@@ -31,6 +35,7 @@ impl Address for Ipv4Addr {
 
 impl Address for Ipv6Addr {
     const UNSET: Self = Ipv6Addr::UNSPECIFIED;
+    const LAST: Self = Ipv6Addr::from_bits(u128::MAX);
 
     fn from_ip(address: IpAddr) -> Option<Self> {
         match address {
@@ -103,9 +108,20 @@ impl<A: Address> PackedTuple<A> {
         if self.is_icmp() { 0 } else { self.dst_l4 }
     }
 
-    /// The public port of a reply tuple, or the ICMP identifier after translation.
+    /// The port of a public end, which is the tuple's destination, or the ICMP
+    /// identifier.
     pub(super) fn nat_port(&self) -> u16 {
         if self.is_icmp() { self.src_l4 } else { self.dst_l4 }
+    }
+
+    /// Whether it is the same tuple, in this or another zone.
+    pub(super) fn is_equal_in_another_zone(&self, other: &Self) -> bool {
+        Self { zone: other.zone, ..*self } == *other
+    }
+
+    /// The source port; 0 for ICMP, which has none.
+    pub(super) fn peer_port(&self) -> u16 {
+        if self.is_icmp() { 0 } else { self.src_l4 }
     }
 
     fn is_icmp(&self) -> bool {
@@ -178,6 +194,8 @@ const UNREPORTED: u8 = 0b1_0000;
 const WAS_NEWEST: u8 = 0b10_0000;
 /// It must be verified with the kernel once.
 const SUSPECT: u8 = 0b100_0000;
+/// Its mark is that at its end.
+const HAS_FINAL_MARK: u8 = 0b1000_0000;
 /// The timeout of an entry whose report names none.
 const UNKNOWN_TIMEOUT: u64 = 10_000;
 
@@ -245,6 +263,12 @@ impl<A: Address> PackedMapping<A> {
         self.set_flag(WAS_NEWEST, was_newest);
     }
 
+    /// Stores the mark that the DESTROY event reports.
+    pub(super) fn set_final_mark(&mut self, mark: u32) {
+        self.mark = mark;
+        self.set_flag(HAS_FINAL_MARK, true);
+    }
+
     /// Whether it may end without a DESTROY event.
     pub(super) fn is_unreported(&self) -> bool {
         self.flags & UNREPORTED != 0
@@ -302,6 +326,11 @@ impl<A: Address> PackedMapping<A> {
         Some(Stamp::from(self.opened).wall == began.wall)
     }
 
+    /// The same as [`Tuples::is_source_nat`](Tuples::is_source_nat).
+    pub(super) fn is_source_nat(&self) -> bool {
+        self.original.src != self.reply.dst || self.original.src_port() != self.reply.nat_port()
+    }
+
     /// The same as [`Mapping::age_rank`].
     pub(super) fn age_rank(&self) -> (u64, u32) {
         (Stamp::from(self.opened).monotonic, self.sequence)
@@ -312,7 +341,7 @@ impl<A: Address> PackedMapping<A> {
         Mapping {
             tuples: Tuples { original: self.original.unpack(), reply: self.reply.unpack() },
             id: self.id,
-            mark: self.mark,
+            mark: (self.flags & HAS_FINAL_MARK != 0).then_some(self.mark),
             opened: self.opened.into(),
             closed: (self.state() != SlotState::Live).then(|| self.closed()),
             source: self.source(),
@@ -411,5 +440,8 @@ mod tests {
         assert_eq!(entry.told(now), (0, u64::from(u32::MAX) * 1000));
         entry.set_closed(now);
         assert_eq!(entry.closed(), now);
+        assert_eq!(entry.mapping(Doubt::None).mark, None);
+        entry.set_final_mark(7);
+        assert_eq!(entry.mapping(Doubt::None).mark, Some(7));
     }
 }

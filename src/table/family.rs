@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::chunks::Chunks;
 use super::ended::EndedLifetimes;
 use super::entry::{Address, NONE, PackedMapping, SlotState};
+use super::forward::ForwardIndex;
 use super::index::{ChainIndex, IndexedBy, LiveIndex};
 use super::journal::{Change, Journal};
 use super::repeated::Repeated;
@@ -41,6 +42,7 @@ pub(super) struct FamilyTable<A> {
     first_visible: u32,
     pub(super) live_index: LiveIndex,
     pub(super) indexes: Vec<ChainIndex>,
+    pub(super) forwards: ForwardIndex<A>,
     /// The latest time, by the monotonic clock, at which a stored entry opened.
     newest_opened: u64,
     /// How long lookups still find a closed mapping.
@@ -83,6 +85,7 @@ impl<A: Address> FamilyTable<A> {
             first_visible: NONE,
             live_index: LiveIndex::new(),
             indexes: indexed_by.into_iter().map(ChainIndex::new).collect(),
+            forwards: ForwardIndex::new(),
             newest_opened: 0,
             del_delay,
             dump_number: 0,
@@ -120,6 +123,10 @@ impl<A: Address> FamilyTable<A> {
             self.first_closed = self.entries.get(slot).next;
             if self.first_closed == NONE {
                 self.last_closed = NONE;
+            }
+            if self.repeated.is_active(now) {
+                let entry = self.entries.get(slot);
+                self.repeated.remember(self.live_index.hash(&entry.reply), entry.id, now);
             }
             self.free_slot(slot);
         }
@@ -178,6 +185,7 @@ impl<A: Address> FamilyTable<A> {
         self.first_free = self.entries.get(slot).next;
         *self.entries.get_mut(slot) = PackedMapping { dump_number: self.dump_number, ..entry };
         self.number_and_index(slot, journal, false);
+        self.forwards.insert(slot, self.entries.get(slot));
         slot
     }
 
@@ -231,6 +239,7 @@ impl<A: Address> FamilyTable<A> {
     }
 
     fn free_slot(&mut self, slot: u32) {
+        self.forwards.remove(slot, self.entries.get(slot));
         for index in &mut self.indexes {
             index.remove(slot, &self.entries);
         }

@@ -140,7 +140,7 @@ impl IndexedBy {
 
 /// Each class has chains of its own, so that thousands of UDP flows from one port
 /// do not hide the TCP connection that shares it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum ProtocolClass {
     Tcp,
     Udp,
@@ -283,6 +283,16 @@ impl ChainIndex {
                 *found.get_mut() = older;
             }
         }
+    }
+
+    /// Whether a slot is in the chain of a key.
+    pub(super) fn has_key<A: Address>(
+        &self,
+        slot: u32,
+        key: ChainKey<A>,
+        entries: &Chunks<PackedMapping<A>>,
+    ) -> bool {
+        self.by.key_of(entries.get(slot)) == key
     }
 
     /// The newer slots of a slot's chain, the next newer one first.

@@ -10,12 +10,14 @@
 //! addresses, and numbers all changes. `family` holds the mappings of IPv4 or of
 //! IPv6: it stores, closes and expires them. Its other methods are in `report` (apply
 //! the kernel's events), `dump` (merge a dump of the kernel's table), `verify` (what is
-//! doubtful, and the kernel's answers about it), `queries` (lookups and scans) and
-//! `reload` (put another configuration into force). Below it, `chunks` is the storage,
-//! `entry` what is stored, `index` how it is found, `ended` the lifetimes that end while
-//! a dump runs, `repeated` those whose DESTROY event comes again, and `journal` the
-//! changes for listeners. `cursor` is a position for work in slices.
+//! doubtful, and the kernel's answers about it), `queries` (lookups and scans), `chain`
+//! (connections that are translated twice) and `reload` (put another configuration into
+//! force). Below it, `chunks` is the storage, `entry` what is stored, `index` how it is
+//! found, `forward` how connections that began outside are found, `ended` the lifetimes
+//! that end while a dump runs, `repeated` those whose DESTROY event comes again, and
+//! `journal` the changes for listeners. `cursor` is a position for work in slices.
 
+mod chain;
 mod chunks;
 mod cursor;
 #[cfg(test)]
@@ -24,6 +26,7 @@ mod dump;
 mod ended;
 mod entry;
 mod family;
+mod forward;
 mod index;
 mod journal;
 mod queries;

@@ -32,6 +32,7 @@ impl<A: Address> FamilyTable<A> {
         key: Key,
         value: KeyValue,
         protocol: Option<Protocol>,
+        accept: impl Fn(&Mapping) -> bool,
         now: Stamp,
     ) -> Result<Option<Mapping>, TooMany> {
         let Some(index) = self.index(IndexedBy::key(key)) else { return Err(TooMany) };
@@ -44,7 +45,8 @@ impl<A: Address> FamilyTable<A> {
             let mut walked = 0;
             for slot in index.walk(chain_key, &self.entries).take(MAX_CHAIN_WALK) {
                 walked += 1;
-                let found = self.visible(slot, now).filter(|mapping| mapping.key(key) == Some(value));
+                let is_match = |mapping: &Mapping| mapping.key(key) == Some(value) && accept(mapping);
+                let found = self.visible(slot, now).filter(is_match);
                 best = best.into_iter().chain(found).max_by_key(Mapping::rank);
                 let entry = self.entries.get(slot);
                 let is_last =
@@ -74,16 +76,37 @@ impl<A: Address> FamilyTable<A> {
             _ => return None,
         };
         let index = self.index(by)?;
+        let mut found = Vec::new();
         let mut walked = 0;
-        let found = ProtocolClass::all_of(question.protocol)
-            .filter_map(|class| ChainKey::new(address, port, class))
-            .flat_map(|key| index.walk(key, &self.entries))
-            .take(MAX_CHAIN_WALK)
-            .inspect(|_| walked += 1)
-            .filter_map(|slot| self.visible(slot, now))
-            .filter(|mapping| question.matches(mapping))
-            .collect();
-        (walked < MAX_CHAIN_WALK).then_some(found)
+        for class in ProtocolClass::all_of(question.protocol) {
+            // An address of the other family has no entries here.
+            let Some(key) = ChainKey::new(address, port, class) else { break };
+            let chain = index.walk(key, &self.entries);
+            // The chains of public ports have the ends of translated sources only.
+            let forwards = matches!(by, IndexedBy::NatIpAndPort | IndexedBy::NatPort)
+                .then(|| self.forwards(question, class))
+                .into_iter()
+                .flatten()
+                .filter(|slot| !index.has_key(*slot, key, &self.entries));
+            for slot in chain.chain(forwards) {
+                walked += 1;
+                if walked == MAX_CHAIN_WALK {
+                    return None;
+                }
+                found.extend(self.visible(slot, now).filter(|mapping| question.matches(mapping)));
+            }
+        }
+        Some(found)
+    }
+
+    /// The slots of connections that may have begun outside to the question's public
+    /// end.
+    fn forwards(&self, question: &Question, class: ProtocolClass) -> impl Iterator<Item = u32> + use<'_, A> {
+        let address = |network| one_address(network).and_then(A::from_ip);
+        let (public, peer) = (address(question.nat_ip), address(question.peer_ip));
+        let peer_port = question.peer_port;
+        let walk = move |port| self.forwards.walk(class, port, public, peer, peer_port);
+        question.nat_port.into_iter().flat_map(walk)
     }
 
     pub(super) fn scan(&self, from: u32, now: Stamp, mut on: impl FnMut(Mapping)) -> Option<u32> {
@@ -129,7 +152,7 @@ impl<A: Address> FamilyTable<A> {
     }
 
     /// A slot's mapping, unless the slot is free or the mapping has expired.
-    fn visible(&self, slot: u32, now: Stamp) -> Option<Mapping> {
+    pub(super) fn visible(&self, slot: u32, now: Stamp) -> Option<Mapping> {
         let entry = self.entries.get(slot);
         let is_visible = match entry.state() {
             SlotState::Live => true,

@@ -1,17 +1,21 @@
 //! Lifetimes whose DESTROY event the kernel repeats.
 //!
-//! If a listener asks for reliable delivery and does not read, the kernel sends a DESTROY
-//! event that this listener did not get again and again, to all listeners.
+//! If a listener asks for reliable delivery and does not read, the kernel sends the DESTROY
+//! events that this listener did not get again and again, to all listeners: after a second,
+//! and then one every few milliseconds, in turn. So with many of them, an event can come again
+//! long after its mapping was removed. While the kernel repeats events, the lifetimes of
+//! removed mappings are therefore remembered too.
 
 use std::collections::HashSet;
 
 use crate::clock::Stamp;
 
-/// A lifetime is forgotten one to two periods, in milliseconds, after its last repeated
-/// event. The kernel repeats an event after a tenth of a second.
-const PERIOD: u64 = 30_000;
+/// A lifetime is forgotten one to two periods, in milliseconds, after it was last noted.
+const PERIOD: u64 = 300_000;
 /// Lifetimes of one period that are remembered at most.
-const MAX_LIFETIMES: usize = 65_536;
+const MAX_LIFETIMES: usize = 262_144;
+/// The kernel no longer repeats events if none came again for this time, in milliseconds.
+const QUIET: u64 = 10_000;
 
 /// Lifetimes by hash of the reply tuple and by conntrack id.
 #[derive(Debug, Default)]
@@ -20,11 +24,24 @@ pub(super) struct Repeated {
     last_period: HashSet<(u64, u32)>,
     /// When this period began, in milliseconds of the monotonic clock.
     began: u64,
+    /// When an event last came again; 0 if never.
+    last: u64,
 }
 
 impl Repeated {
     /// Notes that a DESTROY event of this lifetime came again.
     pub(super) fn note(&mut self, hash: u64, id: u32, now: Stamp) {
+        self.last = now.monotonic;
+        self.remember(hash, id, now);
+    }
+
+    /// Whether the kernel repeats events, so that removed lifetimes must be remembered.
+    pub(super) fn is_active(&self, now: Stamp) -> bool {
+        self.last != 0 && now.monotonic.saturating_sub(self.last) < QUIET
+    }
+
+    /// Remembers a lifetime whose DESTROY event may come again.
+    pub(super) fn remember(&mut self, hash: u64, id: u32, now: Stamp) {
         self.forget_old(now);
         if self.this_period.len() < MAX_LIFETIMES {
             self.this_period.insert((hash, id));

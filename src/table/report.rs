@@ -103,6 +103,7 @@ impl<A: Address> FamilyTable<A> {
                 self.suspect(slot, journal);
                 return CloseResult::Stale;
             }
+            self.entries.get_mut(slot).set_final_mark(flow.mark);
             self.close_slot(slot, closed, journal);
             return CloseResult::WasLive;
         }
@@ -122,7 +123,9 @@ impl<A: Address> FamilyTable<A> {
             // No lookup could find it any more.
             return CloseResult::Stale;
         }
-        self.insert_closed(PackedMapping::new(&tuples, flow, Source::Event, now), closed, journal);
+        let mut entry = PackedMapping::new(&tuples, flow, Source::Event, now);
+        entry.set_final_mark(flow.mark);
+        self.insert_closed(entry, closed, journal);
         CloseResult::WasUnknown
     }
 

@@ -21,8 +21,8 @@ use crate::tuples::{KeyValue, Tuples};
 /// The mappings of both address families.
 #[derive(Debug)]
 pub struct Table {
-    v4: FamilyTable<Ipv4Addr>,
-    v6: FamilyTable<Ipv6Addr>,
+    pub(super) v4: FamilyTable<Ipv4Addr>,
+    pub(super) v6: FamilyTable<Ipv6Addr>,
     journal: Journal,
 }
 
@@ -275,8 +275,9 @@ impl Table {
         })
     }
 
-    /// The best mapping for one key, by [`Mapping::rank`]. Only TCP and UDP
-    /// mappings match; `protocol` narrows that to one of them.
+    /// The best mapping for one key, by [`Mapping::rank`], of those that `accept`
+    /// returns true for. Only TCP and UDP mappings match; `protocol` narrows that to
+    /// one of them.
     ///
     /// # Errors
     /// When too many mappings share the value to find the best in one call.
@@ -286,10 +287,11 @@ impl Table {
         key: Key,
         value: KeyValue,
         protocol: Option<Protocol>,
+        accept: impl Fn(&Mapping) -> bool,
         now: Stamp,
     ) -> Result<Option<Mapping>, TooMany> {
-        let v4 = self.v4.best(key, value, protocol, now)?;
-        let v6 = self.v6.best(key, value, protocol, now)?;
+        let v4 = self.v4.best(key, value, protocol, &accept, now)?;
+        let v6 = self.v6.best(key, value, protocol, &accept, now)?;
         Ok(v4.into_iter().chain(v6).max_by_key(Mapping::rank))
     }
 

@@ -8,7 +8,7 @@ use nfct::{Error, Found, Protocol, Tuple};
 use super::shared::Tracker;
 use super::verifier::Answered;
 use super::verify::living;
-use crate::mapping::{Doubt, Mapping};
+use crate::mapping::{Doubt, Mapping, Traced};
 use crate::question::{Question, StateFilter};
 
 /// Rounds of verification of one lookup. Each round closes or adds a mapping.
@@ -37,7 +37,7 @@ impl KernelCheck {
 
 /// What a lookup has read from the table.
 pub(super) struct Reading<'a> {
-    pub(super) mappings: &'a [Mapping],
+    pub(super) found: &'a [Traced],
     pub(super) complete: bool,
     /// [`last_entry`](crate::table::Table::last_entry) at that moment.
     pub(super) asked: u32,
@@ -57,7 +57,7 @@ impl Tracker {
                 && (mapping.doubt >= read.verified_from || !read.complete)
                 && !check.confirmed.contains(&(mapping.id, mapping.sequence))
         };
-        let doubtful: Vec<&Mapping> = read.mappings.iter().filter(doubtful).collect();
+        let doubtful: Vec<&Mapping> = read.found.iter().flat_map(Traced::all).filter(doubtful).collect();
         if doubtful.is_empty() {
             return Ok(false);
         }

@@ -5,11 +5,13 @@ use nfct::{Error, Protocol};
 use super::check::{KernelCheck, Reading};
 use super::read::Answer;
 use super::shared::Tracker;
+use super::state::TrackerState;
+use super::via::MAX_TRACED;
 use crate::clock::Stamp;
 use crate::config::Key;
-use crate::mapping::{Doubt, Mapping};
+use crate::mapping::{Doubt, Mapping, Traced};
 use crate::question::{Question, StateFilter};
-use crate::table::{Cursor, Table, TooMany};
+use crate::table::{Cursor, TooMany};
 use crate::tuples::KeyValue;
 
 /// What one reading of the table for a lookup has given.
@@ -26,9 +28,10 @@ struct Looked<T> {
 }
 
 impl Tracker {
-    /// The best mapping for one key; see [`Table::best`](crate::table::Table::best).
-    /// Without a live mapping, the answer is complete if there is none, and if none that
-    /// closed is missing because events were lost.
+    /// The best mapping for one key, traced to the host furthest inside; see
+    /// [`Table::best`](crate::table::Table::best). Without a live mapping, the answer is
+    /// complete if there is none, and if none that closed is missing because events were
+    /// lost.
     ///
     /// # Errors
     /// When the daemon can no longer follow the kernel.
@@ -37,17 +40,26 @@ impl Tracker {
         key: Key,
         value: KeyValue,
         protocol: Option<Protocol>,
-    ) -> Result<Answer<Option<Mapping>>, Error> {
+    ) -> Result<Answer<Option<Traced>>, Error> {
         let question = Question::by_key(key, value, protocol);
         let mut check = KernelCheck::default();
         loop {
-            let looked = self.look(|table, now| table.best(key, value, protocol, now)).await?;
+            let looked = self
+                .look(|state, now| {
+                    let accept = |mapping: &Mapping| state.settings.filter.is_for_legacy(mapping);
+                    let best = state.table.best(key, value, protocol, accept, now)?;
+                    Ok(best.map(|best| state.table.trace(best, now)))
+                })
+                .await?;
             let best = match looked.found {
                 Ok(best) => best,
-                Err(TooMany) => self.best_by_scan(key, value, protocol).await?,
+                Err(TooMany) => {
+                    let best = self.best_by_scan(key, value, protocol).await?;
+                    self.trace(best.as_slice()).await.pop()
+                }
             };
             let read = Reading {
-                mappings: best.as_slice(),
+                found: best.as_slice(),
                 complete: looked.complete,
                 asked: looked.asked,
                 verified_from: Doubt::Doubtful,
@@ -55,7 +67,7 @@ impl Tracker {
             if self.verify(&mut check, &read).await? {
                 continue;
             }
-            if best.is_some_and(|best| best.is_live()) {
+            if best.as_ref().is_some_and(|best| best.mapping.is_live()) {
                 return Ok(Answer { value: best, complete: looked.complete && !check.failed });
             }
             self.check_events_setting();
@@ -78,6 +90,7 @@ impl Tracker {
         value: KeyValue,
         protocol: Option<Protocol>,
     ) -> Result<Option<Mapping>, Error> {
+        let filter = self.filter();
         let mut best: Option<Mapping> = None;
         self.scan(|mapping| {
             let is_protocol = match protocol {
@@ -86,6 +99,7 @@ impl Tracker {
             };
             if is_protocol
                 && mapping.key(key) == Some(value)
+                && filter.is_for_legacy(&mapping)
                 && best.is_none_or(|best| mapping.rank() > best.rank())
             {
                 best = Some(mapping);
@@ -95,24 +109,38 @@ impl Tracker {
         Ok(best)
     }
 
-    /// The newest mappings that match a question, newest first: `max` of them, and
-    /// one more if there are more. The answer is complete if no live mapping is missing and, if
+    /// The newest mappings that match a question, newest first, each traced to the host
+    /// furthest inside: `max` of them, and one more if there are more. The answer is complete if no live mapping is missing and, if
     /// no live one is found, no closed one either.
     ///
     /// # Errors
     /// When the daemon can no longer follow the kernel.
-    pub async fn find(&self, question: &Question, max: usize) -> Result<Answer<Vec<Mapping>>, Error> {
+    pub async fn find(&self, question: &Question, max: usize) -> Result<Answer<Vec<Traced>>, Error> {
         let mut check = KernelCheck::default();
         self.check_events_setting();
         loop {
-            let looked = self.look(|table, now| table.find(question, now)).await?;
-            let mut found = match looked.found {
-                Some(found) => found,
-                None => self.find_by_scan(question, max).await?,
+            let looked = self
+                .look(|state, now| {
+                    let mut found = state.table.find(question, now)?;
+                    keep_newest(&mut found, max + 1);
+                    // Others are traced without this hold of the lock.
+                    let traced = |found: Vec<Mapping>| {
+                        found.into_iter().map(|mapping| state.table.trace(mapping, now)).collect()
+                    };
+                    Some(if found.len() <= MAX_TRACED { Ok(traced(found)) } else { Err(found) })
+                })
+                .await?;
+            let found: Vec<Traced> = match looked.found {
+                Some(Ok(traced)) => traced,
+                Some(Err(found)) => self.trace(&found).await,
+                None => {
+                    let mut found = self.find_by_scan(question, max).await?;
+                    keep_newest(&mut found, max + 1);
+                    self.trace(&found).await
+                }
             };
-            keep_newest(&mut found, max + 1);
             let read = Reading {
-                mappings: &found,
+                found: &found,
                 complete: looked.complete,
                 asked: looked.asked,
                 verified_from: Doubt::Aged,
@@ -121,7 +149,7 @@ impl Tracker {
                 continue;
             }
             let mut complete = looked.complete;
-            if !found.iter().any(Mapping::is_live) {
+            if !found.iter().any(|traced| traced.mapping.is_live()) {
                 if self.search_kernel(&mut check, question, looked.asked).await? {
                     continue;
                 }
@@ -135,11 +163,11 @@ impl Tracker {
     }
 
     /// Reads the table once for a lookup.
-    async fn look<T>(&self, look: impl FnOnce(&Table, Stamp) -> T) -> Result<Looked<T>, Error> {
+    async fn look<T>(&self, look: impl FnOnce(&TrackerState, Stamp) -> T) -> Result<Looked<T>, Error> {
         let read = self.drain_then(|state, now| {
             let knows_closed = state.knows_closed(now);
             Looked {
-                found: look(&state.table, now),
+                found: look(state, now),
                 complete: state.complete,
                 knows_closed,
                 lost_closed: state.has_lost_events && !knows_closed,
@@ -186,7 +214,7 @@ impl Tracker {
         &self,
         from: Cursor,
         wanted: impl Fn(&Mapping) -> bool,
-    ) -> Result<(Vec<Mapping>, Option<Cursor>), Error> {
+    ) -> Result<(Vec<Traced>, Option<Cursor>), Error> {
         let mut found = Vec::new();
         let (next, complete, asked) = self
             .read_slice(from, |mapping| {
@@ -196,10 +224,16 @@ impl Tracker {
             })
             .await?;
         let mut check = KernelCheck::default();
-        let read = Reading { mappings: &found, complete, asked, verified_from: Doubt::Aged };
-        if self.verify(&mut check, &read).await? {
-            found.retain(|mapping| !check.has_ended(mapping));
-        }
+        let found = self.trace(&found).await;
+        let read = Reading { found: &found, complete, asked, verified_from: Doubt::Aged };
+        let found = if self.verify(&mut check, &read).await? {
+            // An inner mapping may have ended too.
+            let live =
+                found.into_iter().map(|traced| traced.mapping).filter(|mapping| !check.has_ended(mapping));
+            self.trace(&live.collect::<Vec<_>>()).await
+        } else {
+            found
+        };
         Ok((found, next))
     }
 
@@ -223,8 +257,12 @@ impl Tracker {
     }
 }
 
-/// Sorts mappings, newest first, and keeps at most `max`.
+/// Sorts mappings, newest first, and keeps at most `max`: closed ones only if there
+/// is place after the live ones.
 fn keep_newest(mappings: &mut Vec<Mapping>, max: usize) {
+    if mappings.len() > max {
+        mappings.sort_unstable_by_key(|mapping| std::cmp::Reverse((mapping.is_live(), mapping.age_rank())));
+        mappings.truncate(max);
+    }
     mappings.sort_unstable_by_key(|mapping| std::cmp::Reverse(mapping.age_rank()));
-    mappings.truncate(max);
 }

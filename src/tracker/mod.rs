@@ -13,12 +13,13 @@
 //! through the `verifier`. `start` subscribes to the kernel's events and starts the
 //! threads.
 //!
-//! `lookup` finds mappings, and has the doubtful ones verified by `check`. `completeness`
-//! says whether the table is complete. It depends on `reporting`: what is known about
-//! connections that the kernel does not report. `rules` finds the rules of nftables that
-//! suppress events, and `clashes` is about UDP entries that the kernel hides. `publish` passes changes on to the `listener`s,
-//! `ports` counts the public ports in use, and `reload` puts another configuration into
-//! force.
+//! `lookup` finds mappings, and has the doubtful ones verified by `check`. `via` follows
+//! connections that are translated twice, and `fields` reads more of the kernel's entries.
+//! `completeness` says whether the table is complete. It depends on `reporting`: what is
+//! known about connections that the kernel does not report. `rules` finds the rules of
+//! nftables that suppress events, and `clashes` is about UDP entries that the kernel hides.
+//! `publish` passes changes on to the `listener`s, `ports` counts the public ports in use,
+//! and `reload` puts another configuration into force.
 //!
 //! All of these work on the `shared` tracker, which has the lock: `guard` holds it,
 //! `state` is what it protects. `settings` is the part of the configuration that the
@@ -29,6 +30,7 @@ mod clashes;
 mod completeness;
 mod dump;
 mod dump_request;
+mod fields;
 mod guard;
 mod listener;
 mod lookup;
@@ -46,6 +48,7 @@ mod start;
 mod state;
 mod verifier;
 mod verify;
+mod via;
 
 pub use nfct::{Error, LIBRARY_VERSION};
 

@@ -12,7 +12,7 @@ use crate::table::Table;
 
 /// Attempts at the lock before blocking. Yielding to other connections is
 /// cheaper than being woken.
-const LOCK_ATTEMPTS: u32 = 32;
+pub(super) const LOCK_ATTEMPTS: u32 = 32;
 
 /// The result of a lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

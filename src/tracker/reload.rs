@@ -4,8 +4,14 @@ use nfct::Error;
 
 use super::settings::Settings;
 use super::shared::Tracker;
+use crate::filter::Filter;
 
 impl Tracker {
+    /// The conditions in force.
+    pub fn filter(&self) -> Filter {
+        self.lock().settings.filter.clone()
+    }
+
     /// Puts other settings into force. The table stays. Another filter removes the
     /// mappings that it does not accept, and requests a dump to add connections that
     /// it accepts. The index for another key is built before this returns.

@@ -14,8 +14,6 @@ pub(super) struct Reporting {
     pub(super) is_off: bool,
     /// The rules that suppress events, in words.
     pub(super) masked_by: Option<String>,
-    /// The rules have changed and have not been read yet.
-    pub(super) are_rules_unread: bool,
     /// `nf_conntrack_events` cannot be read, and no event has been received yet.
     pub(super) is_unheard: bool,
     /// The last complete dump had entries that could not be parsed.
@@ -31,7 +29,6 @@ impl Reporting {
         Self {
             is_off: events == Some(0),
             masked_by: None,
-            are_rules_unread: false,
             is_unheard: events.is_none(),
             has_unreadable: false,
             missed: None,
@@ -41,11 +38,7 @@ impl Reporting {
 
     /// Whether the kernel reports every connection, as far as the daemon knows.
     pub(super) fn is_complete(&self) -> bool {
-        !self.is_off
-            && !self.is_unheard
-            && !self.are_rules_unread
-            && !self.has_unreadable
-            && self.are_events_complete()
+        !self.is_off && !self.is_unheard && !self.has_unreadable && self.are_events_complete()
     }
 
     /// Whether connections that begin now are certainly not all reported.

@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 
 use log::Level;
-use nfct::{Error, Query, RuleChanges};
+use nfct::{Error, EventMask, Query, RuleChanges};
 
 use super::shared::Tracker;
 
@@ -12,17 +12,22 @@ use super::shared::Tracker;
 const MAX_NAMED: usize = 3;
 
 impl Tracker {
-    /// Reads the rules whenever they change; never returns except for an error.
-    pub(super) fn follow_rules(&self, changes: &RuleChanges, mut query: Query) -> Result<Infallible, Error> {
+    /// Follows the rules as they change; never returns except for an error.
+    pub(super) fn follow_rules(
+        &self,
+        changes: &mut RuleChanges,
+        mut query: Query,
+    ) -> Result<Infallible, Error> {
         loop {
             changes.wait()?;
-            if !changes.has_changed()? {
-                continue;
+            let change = changes.read()?;
+            if change.added_masks.iter().any(is_suppressing) {
+                self.note_rules(describe(&change.added_masks));
             }
-            // Until they are read, each may suppress events.
-            self.change_reporting(&mut self.lock(), |reporting| reporting.are_rules_unread = true);
-            let suppressing = read(&mut query);
-            self.note_rules(suppressing);
+            // Rules that are gone matter only if they suppressed events.
+            if change.lost || (change.removed && self.lock().reporting.masked_by.is_some()) {
+                self.note_rules(read(&mut query));
+            }
         }
     }
 
@@ -40,18 +45,26 @@ impl Tracker {
             (Some(_), None) => state.log(Level::Info, "no rule suppresses conntrack events any more"),
             _ => {}
         }
-        self.change_reporting(&mut state, |reporting| {
-            reporting.are_rules_unread = false;
-            reporting.masked_by = suppressing;
-        });
+        self.change_reporting(&mut state, |reporting| reporting.masked_by = suppressing);
     }
 }
 
 /// The rules that suppress events, in words; `None` if there are none, or if this kernel has no
 /// nftables.
 pub(super) fn read(query: &mut Query) -> Option<String> {
-    let masks = query.event_masks().inspect_err(|error| log::warn!("{error}")).ok()?;
-    let suppressing: Vec<_> = masks.iter().filter(|mask| !mask.lets_through_begin_and_end()).collect();
+    match query.event_masks() {
+        Ok(masks) => describe(&masks),
+        // They may suppress anything.
+        Err(error) => Some(format!("unknown ones ({error})")),
+    }
+}
+
+fn is_suppressing(mask: &EventMask) -> bool {
+    !mask.lets_through_begin_and_end()
+}
+
+fn describe(masks: &[EventMask]) -> Option<String> {
+    let suppressing: Vec<_> = masks.iter().filter(|mask| is_suppressing(mask)).collect();
     if suppressing.is_empty() {
         return None;
     }

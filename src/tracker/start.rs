@@ -39,7 +39,7 @@ impl Tracker {
         let (dumps, mut query) = (Query::open()?, Query::open()?);
         let events_setting = EventsSetting::open();
         // The subscription comes first, so that no change is missed.
-        let (rule_changes, mut rule_query) = (RuleChanges::subscribe()?, Query::open()?);
+        let (mut rule_changes, mut rule_query) = (RuleChanges::subscribe()?, Query::open()?);
         let suppressing = rules::read(&mut rule_query);
         let clashes = Clashes::new(clashes::read(&mut query).unwrap_or_default());
         let reporting = Reporting::new(events_setting.read());
@@ -52,7 +52,7 @@ impl Tracker {
         tracker.spawn("netfilter", on_failure.clone(), move |tracker| tracker.pump_forever(&waiter))?;
         tracker.spawn("verify", on_failure.clone(), move |tracker| tracker.verify_forever(query, &work))?;
         tracker.spawn("rules", on_failure.clone(), move |tracker| {
-            tracker.follow_rules(&rule_changes, rule_query)
+            tracker.follow_rules(&mut rule_changes, rule_query)
         })?;
         tracker.spawn("resync", on_failure, move |tracker| tracker.resync_forever(dumps))?;
         Ok(tracker)

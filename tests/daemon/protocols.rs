@@ -456,14 +456,15 @@ table ip nat {
     let (matches, ambiguous) = client.all(nat);
     assert!(matches.len() == 3 && ambiguous, "{matches:#?}");
     for zone in [3, 4, 65_535] {
-        let found = client.one(&format!("{nat}&zone={zone}"), json!({"zone": zone, "mark": zone}));
+        let found =
+            client.one(&format!("{nat}&zone={zone}&fields=mark"), json!({"zone": zone, "mark": zone}));
         assert_eq!(found.get("reply_zone"), None, "{found}");
     }
     let (original, _) = in_zone(4);
     assert!(flows::remove(&mut query, &original));
-    client.one(&format!("{nat}&zone=4"), json!({"state": "closed", "mark": 4}));
-    client.one(&format!("{nat}&zone=3"), json!({"state": "live", "mark": 3}));
-    client.one(&format!("{nat}&zone=65535"), json!({"state": "live", "mark": 65_535}));
+    client.one(&format!("{nat}&zone=4&fields=mark"), json!({"state": "closed", "mark": 4}));
+    client.one(&format!("{nat}&zone=3&fields=mark"), json!({"state": "live", "mark": 3}));
+    client.one(&format!("{nat}&zone=65535&fields=mark"), json!({"state": "live", "mark": 65_535}));
 
     // A zone for the inside only, as for tenants whose addresses overlap.
     let server = lab.listen(lab.server_at(443));

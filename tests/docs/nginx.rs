@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 
+use lab::flows::{create, source_nat};
 use lab::http::{self, Client, Response};
 use lab::{Lab, Netns, traffic, wait_until};
 use nix::sys::signal::{Signal, kill};
@@ -242,5 +243,73 @@ fn the_application_gets_the_inside_address_and_the_site_works_without_the_daemon
     let _daemon = DAEMON.start(lab.gateway(), CONFIG);
     assert_eq!(inside(&ask(client)), Some(*from));
     println!("{CLIENTS} connections through the NAT, {} requests: 0 wrong, 0 missing", 2 * CLIENTS);
+    drop((nginx, application));
+}
+
+#[test]
+fn the_protocol_tells_hosts_with_the_same_public_port_apart() {
+    if !require() {
+        return;
+    }
+    let lab = Lab::builder().clients(2).build();
+    let daemon = DAEMON.start(lab.gateway(), CONFIG);
+    daemon.wait_for_line("the table equals the kernel's");
+    let application = application(&lab);
+    // The recipe, with HTTP/2 as well, and with what the daemon says of other hosts.
+    let listen = "    listen 198.51.100.1:80;\n";
+    let request = "        auth_request     /_inside;\n";
+    let pass = "        proxy_pass http://127.0.0.1:9000;\n";
+    let site = [
+        (listen, format!("{listen}    listen 198.51.100.1:81 http2;\n")),
+        (request, format!("{request}        auth_request_set $ambiguous $upstream_http_x_nat_ambiguous;\n")),
+        (pass, format!("        proxy_set_header X-Ambiguous $ambiguous;\n{pass}")),
+    ]
+    .iter()
+    .fold(recipe().to_owned(), |site, (line, lines)| {
+        assert!(site.contains(line), "the recipe has no line {line:?}");
+        site.replace(line, lines)
+    });
+    let nginx = Nginx::start(lab.server(), &site);
+
+    // Another host has the same public port over UDP, as a client that uses HTTP/3.
+    let mut query = lab.gateway().enter(nfct::Query::open).expect("ctnetlink is available");
+    let mut other = |port, to: SocketAddr| {
+        let (from, nat) = (lab.client_at(1, 50_000), SocketAddr::new(lab.public(0), port));
+        create(&mut query, &source_nat(nfct::Protocol::Udp, from, to, nat));
+    };
+    let from = lab.client_at(0, 40_001);
+    let ambiguous = |answer: &Response| received_field(answer, "X-Ambiguous").map(str::to_owned);
+
+    let site = lab.server_at(80);
+    other(40_001, site);
+    let mut client = Client::over(lab.connect(from, site)).expect("it is open");
+    let answer = ask(&mut client);
+    assert_eq!(
+        (inside(&answer), ambiguous(&answer)),
+        (Some(from), Some("0".to_owned())),
+        "{}",
+        answer.text()
+    );
+
+    let site = lab.server_at(81);
+    other(40_002, site);
+    let url = format!("http://{site}/");
+    let answer = lab.client().run(
+        "curl",
+        &["-sS", "--http2-prior-knowledge", "--interface", "192.168.7.2", "--local-port", "40002", &url],
+    );
+    for line in ["X-Inside-IP: 192.168.7.2\r\n", "X-Inside-Port: 40002\r\n", "X-Ambiguous: 0\r\n"] {
+        assert!(answer.contains(line), "{answer}");
+    }
+    // Without the protocol it could be either.
+    let headers = [
+        ("X-Real-IP", "100.64.2.1"),
+        ("X-Real-Port", "40001"),
+        ("X-Dst-IP", "198.51.100.1"),
+        ("X-Dst-Port", "80"),
+    ];
+    let answer = Client::connect(lab.server(), daemon.addr_on(lab.public(0)))
+        .request("GET", "/v1/auth", &headers, b"");
+    assert_eq!(answer.header("X-Nat-Ambiguous"), Some("1"));
     drop((nginx, application));
 }

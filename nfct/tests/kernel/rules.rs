@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use lab::in_fresh_namespace;
-use nfct::{EventKind, Events, Family, Groups, Notification, Query, RuleChanges};
+use nfct::{EventKind, Events, Family, Groups, Notification, Query, RuleChange, RuleChanges};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Loads rules into the namespace of this thread.
@@ -162,22 +162,26 @@ fn a_mask_hides_exactly_the_events_that_it_lacks() {
 #[test]
 fn a_change_of_the_rules_is_noticed_once() {
     in_fresh_namespace(|| {
-        let changes = RuleChanges::subscribe().unwrap();
-        assert!(!changes.has_changed().unwrap());
-        let is_readable = || {
+        let mut changes = RuleChanges::subscribe().unwrap();
+        assert_eq!(changes.read().unwrap(), RuleChange::default());
+        let is_readable = |changes: &RuleChanges| {
             let mut watched = [PollFd::new(changes.as_fd(), PollFlags::POLLIN)];
             poll(&mut watched, PollTimeout::ZERO).unwrap() == 1
         };
-        for rules in [
-            table("inet", "t", &["ct event set new"]),
-            "flush chain inet t c\n".to_owned(),
-            "delete table inet t\n".to_owned(),
+        for (rules, masks, removed) in [
+            (table("inet", "t", &["counter"]), 0, false),
+            ("add rule inet t c ct event set new\n".to_owned(), 1, false),
+            ("flush chain inet t c\n".to_owned(), 0, true),
+            (table("ip", "other", &["ct event set new", "counter", "ct event set destroy"]), 2, false),
+            ("delete table inet t\n".to_owned(), 0, true),
         ] {
-            assert!(!is_readable());
+            assert!(!is_readable(&changes));
             nft(&rules);
-            assert!(is_readable());
-            assert!(changes.has_changed().unwrap(), "{rules}");
-            assert!(!changes.has_changed().unwrap(), "{rules}");
+            assert!(is_readable(&changes));
+            changes.wait().unwrap();
+            let change = changes.read().unwrap();
+            assert_eq!((change.added_masks.len(), change.removed), (masks, removed), "{rules}");
+            assert_eq!(changes.read().unwrap(), RuleChange::default(), "{rules}");
         }
         // Elsewhere, and not of the rules.
         std::thread::spawn(|| {
@@ -187,13 +191,13 @@ fn a_change_of_the_rules_is_noticed_once() {
         .join()
         .unwrap();
         assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
-        assert!(!changes.has_changed().unwrap());
+        assert_eq!(changes.read().unwrap(), RuleChange::default());
         // More notifications than fit the receive buffer.
         nft(&table("inet", "t", &["counter ip saddr 10.0.0.1 ip daddr 10.0.0.2"; 5000]));
-        assert!(changes.has_changed().unwrap());
-        assert!(!changes.has_changed().unwrap());
+        assert!(changes.read().unwrap().lost, "the masks must be read again");
+        assert_eq!(changes.read().unwrap(), RuleChange::default());
         nft("delete table inet t\n");
-        assert!(changes.has_changed().unwrap(), "it notices changes after an overrun");
+        assert!(changes.read().unwrap().removed, "it notices changes after an overrun");
     });
 }
 
@@ -203,7 +207,7 @@ fn cap_net_admin_is_enough_and_needed() {
     const AS_NOBODY: &str = "NFCT_TEST_RULES_AS_NOBODY";
     if std::env::var_os(AS_NOBODY).is_some() {
         match RuleChanges::subscribe() {
-            Ok(changes) => println!("changes: {}", changes.has_changed().unwrap()),
+            Ok(mut changes) => println!("changes: {:?}", changes.read().unwrap()),
             Err(error) => println!("{error}"),
         }
         match Query::open().unwrap().event_masks() {
@@ -225,7 +229,7 @@ fn cap_net_admin_is_enough_and_needed() {
             text
         };
         let with = output(&["--inh-caps=+net_admin", "--ambient-caps=+net_admin", "--no-new-privs"]);
-        assert!(with.contains("changes: false"), "{with}");
+        assert!(with.contains("changes: RuleChange"), "{with}");
         assert!(with.contains("masks: rule") && with.contains("sets the event mask 0x1"), "{with}");
         let without = output(&[]);
         let needs = ": Operation not permitted (os error 1): needs CAP_NET_ADMIN";
@@ -285,13 +289,13 @@ fn figure_of_10000_rules() {
     in_fresh_namespace(|| {
         nft(&many(10_000));
         let mut query = Query::open().unwrap();
-        let changes = RuleChanges::subscribe().unwrap();
+        let mut changes = RuleChanges::subscribe().unwrap();
         for _ in 0..5 {
             let started = Instant::now();
             assert_eq!(query.event_masks().unwrap(), []);
             print!("10,000 rules: {:.1} ms", started.elapsed().as_secs_f64() * 1e3);
             let started = Instant::now();
-            (0..10_000).for_each(|_| assert!(!changes.has_changed().unwrap()));
+            (0..10_000).for_each(|_| assert!(!changes.read().unwrap().lost));
             println!(", no change: {:.2} us", started.elapsed().as_secs_f64() * 1e2);
         }
     });

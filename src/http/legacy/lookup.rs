@@ -52,9 +52,9 @@ pub(in crate::http) async fn answer(app: &App, key: Key, uri: &Uri) -> Response 
                 return tracker_failed(&error);
             }
             Ok(answer) => match answer.value {
-                Some(mapping) if mapping.is_live() || answer.complete => {
+                Some(traced) if traced.mapping.is_live() || answer.complete => {
                     count(app, LookupOutcome::Found);
-                    return response::json(&LegacyMapping::from(&mapping));
+                    return response::json(&LegacyMapping::from(&traced));
                 }
                 None if answer.complete => return not_found(app),
                 // A closed one is not the answer while a live one may be missing.

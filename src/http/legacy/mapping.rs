@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::mapping::Mapping;
+use crate::mapping::Traced;
 
 /// A mapping with the Python program's fields, in alphabetical order.
 #[derive(Serialize)]
@@ -20,8 +20,9 @@ pub(super) struct LegacyMapping {
     time: String,
 }
 
-impl From<&Mapping> for LegacyMapping {
-    fn from(mapping: &Mapping) -> Self {
+impl From<&Traced> for LegacyMapping {
+    fn from(traced: &Traced) -> Self {
+        let (mapping, source) = (&traced.mapping, traced.source_host());
         let layer3 = if mapping.src_ip().is_ipv4() { "ipv4" } else { "ipv6" };
         LegacyMapping {
             dst_ip: mapping.dst_ip(),
@@ -30,8 +31,8 @@ impl From<&Mapping> for LegacyMapping {
             nat_port: mapping.nat_port(),
             protocol: [layer3, mapping.original.protocol.name().unwrap_or("unknown")],
             sig_type: "new",
-            src_ip: mapping.src_ip(),
-            src_port: mapping.src_port(),
+            src_ip: source.ip,
+            src_port: source.port,
             time: local_time(mapping.opened.wall),
         }
     }

@@ -14,8 +14,9 @@ use crate::http::app::App;
 use crate::http::counters::LookupOutcome;
 use crate::http::response::{self, Response};
 use crate::http::route::RouteLabel;
-use crate::mapping::{Mapping, Protocol};
+use crate::mapping::{Host, Mapping, Protocol, Traced};
 use crate::question::Question;
+use crate::tuples::PublicEnd;
 
 /// The maximum number of matches among which the best is chosen.
 const MAX_MATCHES: usize = 1000;
@@ -42,23 +43,43 @@ pub(in crate::http) async fn answer(app: &App, headers: &HeaderMap) -> Result<Re
     let found = app.tracker.find(&question, MAX_MATCHES).await;
     let found = found.inspect_err(|_| count(app, LookupOutcome::Undecided))?;
     set("x-nat-complete", if found.complete { "1" } else { "0" });
-    // HTTP uses TCP or, for HTTP/3, UDP.
-    let is_http = |mapping: &&Mapping| matches!(mapping.original.protocol, Protocol::Tcp | Protocol::Udp);
-    let best = found.value.iter().filter(is_http).max_by_key(|mapping| mapping.rank());
-    count(app, LookupOutcome::of(best.is_some(), found.complete));
-    let Some(best) = best else {
+    let Some((host, ambiguous)) = choose(&question, &found.value) else {
+        count(app, LookupOutcome::of(false, found.complete));
         set("x-nat-found", "0");
         return Ok(response);
     };
-    let is_as_good = |other: &&Mapping| {
-        other.is_live() == best.is_live() && other.original.protocol == best.original.protocol
-    };
-    let ambiguous = found.value.iter().filter(is_as_good).count() > 1;
+    count(app, LookupOutcome::of(true, found.complete));
     set("x-nat-found", "1");
-    set("x-nat-src-ip", &best.src_ip().to_string());
-    set("x-nat-src-port", &best.src_port().unwrap_or(0).to_string());
+    set("x-nat-src-ip", &host.ip.to_string());
+    set("x-nat-src-port", &host.port.unwrap_or(0).to_string());
+    if host.zone != 0 {
+        set("x-nat-zone", &host.zone.to_string());
+    }
     set("x-nat-ambiguous", if ambiguous { "1" } else { "0" });
     Ok(response)
+}
+
+/// The best inside host, and whether another one could be meant: any other address, port or zone behind
+/// an end that matches, if the mapping is in the same state. Only a live mapping excludes others, the
+/// closed ones: none of protocol, translation and age tells which of two hosts is the client.
+fn choose(question: &Question, found: &[Traced]) -> Option<(Host, bool)> {
+    // HTTP uses TCP or, for HTTP/3, UDP.
+    let is_http =
+        |traced: &&Traced| matches!(traced.mapping.original.protocol, Protocol::Tcp | Protocol::Udp);
+    let ends = || {
+        found.iter().filter(is_http).flat_map(|traced| {
+            question
+                .public_ends(&traced.mapping)
+                .map(move |end| (&traced.mapping, end, traced.inside_host(&end)))
+        })
+    };
+    let rank = |(mapping, end, _): &(&Mapping, PublicEnd, Host)| {
+        let is_tcp = mapping.original.protocol == Protocol::Tcp;
+        (mapping.is_live(), is_tcp, end.is_translated(), mapping.age_rank())
+    };
+    let (best, _, host) = ends().max_by_key(rank)?;
+    let other = ends().any(|(mapping, _, other)| mapping.is_live() == best.is_live() && other != host);
+    Some((host, other || found.len() > MAX_MATCHES))
 }
 
 fn count(app: &App, outcome: LookupOutcome) {
@@ -66,7 +87,8 @@ fn count(app: &App, outcome: LookupOutcome) {
 }
 
 /// `X-Real-IP` and `X-Real-Port` are the client's address and port as the web server sees them.
-/// `X-Dst-IP` and `X-Dst-Port`, if sent, are the web server's own.
+/// `X-Dst-IP` and `X-Dst-Port`, if sent, are the web server's own; `X-Protocol` is the connection's protocol
+/// and `X-Zone` its conntrack zone.
 fn read(headers: &HeaderMap) -> Result<Question, String> {
     let address = header::<IpAddr>(headers, "x-real-ip", "an IP address")?.ok_or("X-Real-IP is missing")?;
     let port = header::<u16>(headers, "x-real-port", "a port")?.ok_or("X-Real-Port is missing")?;
@@ -74,10 +96,36 @@ fn read(headers: &HeaderMap) -> Result<Question, String> {
     Ok(Question {
         nat_ip: Some(address.to_canonical().into()),
         nat_port: Some(port),
-        server_ip: server.map(|server| server.to_canonical().into()),
-        server_port: header(headers, "x-dst-port", "a port")?,
+        peer_ip: server.map(|server| server.to_canonical().into()),
+        peer_port: header(headers, "x-dst-port", "a port")?,
+        protocol: header::<Transport>(headers, "x-protocol", Transport::EXPECTED)?
+            .map(|Transport(protocol)| protocol),
+        zone: header(headers, "x-zone", "a conntrack zone, 0 to 65535")?,
         ..Question::default()
     })
+}
+
+/// The transport protocol of an HTTP connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Transport(Protocol);
+
+impl Transport {
+    const EXPECTED: &str = "tcp, udp, or nginx's $server_protocol such as HTTP/1.1";
+}
+
+/// `tcp`, `udp`, or the version of HTTP: 3 uses UDP, those before use TCP.
+impl FromStr for Transport {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let text = text.to_ascii_lowercase();
+        let version = text.strip_prefix("http/").map(|version| version.split('.').next().unwrap_or_default());
+        match (text.as_str(), version) {
+            ("tcp", _) | (_, Some("0" | "1" | "2")) => Ok(Self(Protocol::Tcp)),
+            ("udp", _) | (_, Some("3")) => Ok(Self(Protocol::Udp)),
+            _ => Err(()),
+        }
+    }
 }
 
 fn header<T: FromStr>(headers: &HeaderMap, name: &str, expected: &str) -> Result<Option<T>, String> {
@@ -86,5 +134,24 @@ fn header<T: FromStr>(headers: &HeaderMap, name: &str, expected: &str) -> Result
     match text.trim().parse() {
         Ok(value) => Ok(Some(value)),
         Err(_) => Err(format!("{name}: expected {expected}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_http_tells_the_transport_protocol() {
+        let read = |text: &str| text.parse::<Transport>().ok().map(|Transport(protocol)| protocol);
+        for text in ["tcp", "TCP", "HTTP/0.9", "HTTP/1.0", "http/1.1", "HTTP/2.0", "HTTP/2"] {
+            assert_eq!(read(text), Some(Protocol::Tcp), "{text}");
+        }
+        for text in ["udp", "Udp", "HTTP/3.0", "http/3"] {
+            assert_eq!(read(text), Some(Protocol::Udp), "{text}");
+        }
+        for text in ["", "quic", "HTTP/", "HTTP/4.0", "HTTP/30", "HTTP", "17", "1.1"] {
+            assert_eq!(read(text), None, "{text}");
+        }
     }
 }

@@ -15,6 +15,7 @@ use super::request::LookupRequest;
 use super::stream::{NDJSON, PIECES_AHEAD, head, write_line};
 use crate::http::app::App;
 use crate::http::response::{self, BodyError, Response};
+use crate::mapping::Mapping;
 use crate::question::Question;
 use crate::table::Change;
 use crate::tracker::ChangeListener;
@@ -55,8 +56,8 @@ impl StreamFormat {
             (StreamFormat::ServerSent, StreamEvent::Closed { mapping }) => {
                 write_server_sent(out, "closed", mapping)
             }
-            (StreamFormat::ServerSent, StreamEvent::Lost { count }) => {
-                write_server_sent(out, "lost", &serde_json::json!({ "count": count }));
+            (StreamFormat::ServerSent, StreamEvent::Lost { count, cause }) => {
+                write_server_sent(out, "lost", &serde_json::json!({ "count": count, "cause": cause }));
             }
             // A comment, which clients ignore.
             (StreamFormat::ServerSent, StreamEvent::Alive) => out.extend_from_slice(b":\n\n"),
@@ -79,17 +80,28 @@ enum StreamEvent {
     Closed {
         mapping: Match,
     },
-    /// The client was too slow, and this many events were lost.
+    /// This many events are missing here.
     Lost {
         count: u64,
+        cause: Cause,
     },
     /// The heartbeat: no event for a while.
     Alive,
 }
 
+/// Why events are missing.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Cause {
+    /// The client was too slow.
+    Client,
+    /// The kernel could not deliver its events to the daemon. A resync follows, whose changes the client gets.
+    Kernel,
+}
+
 /// Streams the changes from now on.
 pub(in crate::http) fn answer(app: Arc<App>, request: &Request<Incoming>) -> Result<Response, Failure> {
-    let question = LookupRequest::without_wait(request.uri().query())?;
+    let question = LookupRequest::question_only(request.uri().query())?;
     let format = StreamFormat::of(request);
     if request.method() == Method::HEAD {
         return Ok(head(format.content_type()));
@@ -113,33 +125,87 @@ async fn send(
     let mut stopping = app.stopping.clone();
     loop {
         let mut piece = Vec::new();
-        tokio::select! {
+        let changes: Vec<Change> = tokio::select! {
             next = tokio::time::timeout(HEARTBEAT, listener.next()) => match next {
                 Ok(Some((lost, changes))) => {
                     if lost > 0 {
-                        format.write(&mut piece, &StreamEvent::Lost { count: lost });
+                        format.write(&mut piece, &StreamEvent::Lost { count: lost, cause: Cause::Client });
                     }
-                    for change in changes {
-                        write_change(&mut piece, format, question, &change);
-                    }
+                    changes.filter(|change| is_wanted(question, change)).collect()
                 }
                 Ok(None) => return,
-                Err(_) => format.write(&mut piece, &StreamEvent::Alive),
+                Err(_) => {
+                    format.write(&mut piece, &StreamEvent::Alive);
+                    Vec::new()
+                }
             },
             _ = stopping.wait_for(|stopping| *stopping) => return,
-        }
+        };
+        write_changes(app, &mut piece, format, question, &changes).await;
         if !piece.is_empty() && sender.send_data(piece.into()).await.is_err() {
             return;
         }
     }
 }
 
-fn write_change(piece: &mut Vec<u8>, format: StreamFormat, question: &Question, change: &Change) {
-    let event = match change {
-        Change::Lost(count) => StreamEvent::Lost { count: *count },
-        Change::Opened(mapping) | Change::Closed(mapping) if !question.matches(mapping) => return,
-        Change::Opened(mapping) => StreamEvent::Opened { mapping: Match::from(mapping) },
-        Change::Closed(mapping) => StreamEvent::Closed { mapping: Match::from(mapping) },
-    };
-    format.write(piece, &event);
+/// Losses concern every listener.
+fn is_wanted(question: &Question, change: &Change) -> bool {
+    match change {
+        Change::Opened(mapping) | Change::Closed(mapping) => question.matches(mapping),
+        Change::Lost(_) => true,
+    }
+}
+
+async fn write_changes(
+    app: &App,
+    piece: &mut Vec<u8>,
+    format: StreamFormat,
+    question: &Question,
+    changes: &[Change],
+) {
+    let mappings: Vec<Mapping> = changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::Opened(mapping) | Change::Closed(mapping) => Some(*mapping),
+            Change::Lost(_) => None,
+        })
+        .collect();
+    let traced = app.tracker.trace(&mappings).await;
+    let mut matches = traced.iter().map(|traced| Match::new(traced, question));
+    for change in changes {
+        let event = match change {
+            Change::Lost(count) => Some(StreamEvent::Lost { count: *count, cause: Cause::Kernel }),
+            Change::Opened(_) => matches.next().map(|mapping| StreamEvent::Opened { mapping }),
+            Change::Closed(_) => matches.next().map(|mapping| StreamEvent::Closed { mapping }),
+        };
+        event.into_iter().for_each(|event| format.write(piece, &event));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_written_with_its_cause_in_both_formats() {
+        let written = |format: StreamFormat, cause| {
+            let mut out = Vec::new();
+            format.write(&mut out, &StreamEvent::Lost { count: 812, cause });
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            written(StreamFormat::Lines, Cause::Kernel),
+            "{\"event\":\"lost\",\"count\":812,\"cause\":\"kernel\"}\n"
+        );
+        assert_eq!(
+            written(StreamFormat::ServerSent, Cause::Client),
+            "event: lost\ndata: {\"cause\":\"client\",\"count\":812}\n\n"
+        );
+    }
+
+    #[test]
+    fn losses_concern_every_listener() {
+        let question = Question { nat_port: Some(1), ..Question::default() };
+        assert!(is_wanted(&question, &Change::Lost(3)));
+    }
 }

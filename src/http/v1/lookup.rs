@@ -12,11 +12,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::error::Failure;
 use super::mapping::Match;
 use super::request::LookupRequest;
+use crate::fields::Field;
 use crate::http::app::App;
 use crate::http::counters::LookupOutcome;
 use crate::http::response::{self, Response};
 use crate::http::route::RouteLabel;
-use crate::mapping::Mapping;
+use crate::mapping::Traced;
 use crate::question::Question;
 use crate::table::Change;
 
@@ -40,23 +41,29 @@ struct LookupResponse {
 }
 
 impl LookupResponse {
-    fn new(mut found: Vec<Mapping>, complete: bool) -> Self {
+    fn new(question: &Question, found: &[Traced], complete: bool) -> Self {
         let truncated = found.len() > MAX_MATCHES;
-        found.truncate(MAX_MATCHES);
+        let found = &found[..found.len().min(MAX_MATCHES)];
         Self {
-            ambiguous: is_ambiguous(&found),
-            matches: found.iter().map(Match::from).collect(),
+            ambiguous: truncated || is_ambiguous(question, found),
+            matches: found.iter().map(|traced| Match::new(traced, question)).collect(),
             complete,
             truncated,
         }
     }
 }
 
-/// Whether the request matches more than one mapping of the best state: several live ones or, if there is
-/// no live one, several closed ones.
-fn is_ambiguous(found: &[Mapping]) -> bool {
-    let live = found.iter().filter(|mapping| mapping.is_live()).count();
-    if live == 0 { found.len() > 1 } else { live > 1 }
+/// Whether the request can mean more than one end of a mapping of the best state: of several live ones or,
+/// if there is no live one, of several closed ones. One mapping has two ends that the request can mean if
+/// both sides of a connection have the requested public address and port.
+fn is_ambiguous(question: &Question, found: &[Traced]) -> bool {
+    let is_live = found.iter().any(|traced| traced.mapping.is_live());
+    let ends = |traced: &Traced| match question.nat_port {
+        Some(_) => question.public_ends(&traced.mapping).count(),
+        None => 1,
+    };
+    let best = found.iter().filter(|traced| traced.mapping.is_live() == is_live);
+    best.map(ends).sum::<usize>() > 1
 }
 
 /// Answers one lookup.
@@ -141,13 +148,13 @@ async fn look_up(app: &App, request: &LookupRequest) -> Result<LookupResponse, F
 }
 
 async fn find_or_wait(app: &App, request: &LookupRequest) -> Result<LookupResponse, Failure> {
-    let Some(wait) = request.wait else { return find(app, &request.question).await };
+    let Some(wait) = request.wait else { return find(app, request).await };
     let deadline = Instant::now() + wait;
     // Listening starts before the first lookup, so that no change in between is missed.
     let mut listener = app.tracker.listen_for_changes();
     let mut stopping = app.stopping.clone();
     loop {
-        let response = find(app, &request.question).await?;
+        let response = find(app, request).await?;
         if !response.matches.is_empty() {
             return Ok(response);
         }
@@ -168,14 +175,34 @@ async fn find_or_wait(app: &App, request: &LookupRequest) -> Result<LookupRespon
         };
         if over {
             // One last lookup: the kernel may have a connection for which it sent no event.
-            return find(app, &request.question).await;
+            return find(app, request).await;
         }
     }
 }
 
-async fn find(app: &App, question: &Question) -> Result<LookupResponse, Failure> {
-    let found = app.tracker.find(question, MAX_MATCHES).await?;
-    Ok(LookupResponse::new(found.value, found.complete))
+async fn find(app: &App, request: &LookupRequest) -> Result<LookupResponse, Failure> {
+    let found = app.tracker.find(&request.question, MAX_MATCHES).await?;
+    let mut response = LookupResponse::new(&request.question, &found.value, found.complete);
+    if !request.fields.is_empty() {
+        add_fields(app, &request.fields, &found.value, &mut response.matches).await;
+    }
+    Ok(response)
+}
+
+/// Adds the fields of the kernel's entries at this moment to the matches.
+async fn add_fields(app: &App, asked: &[Field], found: &[Traced], matches: &mut [Match]) {
+    let is_live = |traced: &&Traced| traced.mapping.is_live();
+    let replies: Vec<_> =
+        found.iter().take(matches.len()).filter(is_live).map(|traced| traced.mapping.reply).collect();
+    let entries = if replies.is_empty() { None } else { app.tracker.kernel_entries(&replies).await };
+    let mut entries = entries.into_iter().flatten();
+    for (traced, answer) in found.iter().zip(matches) {
+        let mapping = &traced.mapping;
+        let entry = if mapping.is_live() { entries.next().flatten() } else { None };
+        // Another entry is not that of this mapping, which has ended.
+        let entry = entry.filter(|entry| entry.id == mapping.id);
+        answer.add_fields(asked, mapping, entry.as_ref());
+    }
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response {

@@ -18,7 +18,7 @@ use crate::table::Cursor;
 
 /// Streams the mappings that the request's fields select.
 pub(in crate::http) fn answer(app: Arc<App>, request: &Request<Incoming>) -> Result<Response, Failure> {
-    let question = LookupRequest::without_wait(request.uri().query())?;
+    let question = LookupRequest::question_only(request.uri().query())?;
     if request.method() == Method::HEAD {
         return Ok(head(NDJSON));
     }
@@ -46,7 +46,7 @@ async fn send(app: &App, question: &Question, mut sender: Sender<Bytes, BodyErro
             }
         };
         let mut piece = Vec::with_capacity(found.len() * 512);
-        found.iter().for_each(|mapping| write_line(&mut piece, &Match::from(mapping)));
+        found.iter().for_each(|traced| write_line(&mut piece, &Match::new(traced, question)));
         if !piece.is_empty() && sender.send_data(piece.into()).await.is_err() {
             return;
         }

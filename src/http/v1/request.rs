@@ -6,12 +6,13 @@ use ipnetwork::IpNetwork;
 use serde_json::{Number, Value};
 
 use super::error::Failure;
+use crate::fields::Field;
 use crate::question::{Question, StateFilter};
 
 /// The longest `wait`.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The fields of a request.
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 13] = [
     "nat_ip",
     "nat_port",
     "protocol",
@@ -24,13 +25,16 @@ const FIELDS: [&str; 12] = [
     "zone",
     "state",
     "wait",
+    "fields",
 ];
 
-/// The mappings to look up, and how long the response may wait for a match.
+/// The mappings to look up, how long the response may wait for a match, and what it has of the kernel's
+/// entries.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct LookupRequest {
     pub(super) question: Question,
     pub(super) wait: Option<Duration>,
+    pub(super) fields: Vec<Field>,
 }
 
 impl LookupRequest {
@@ -43,16 +47,20 @@ impl LookupRequest {
         Ok(builder.request)
     }
 
-    /// Like [`from_query`](Self::from_query), for a stream: it has no response that could wait.
-    pub(super) fn without_wait(query: Option<&str>) -> Result<Question, Failure> {
+    /// Like [`from_query`](Self::from_query), for a stream: it has no response that could wait, and the
+    /// kernel is not queried for each of its mappings.
+    pub(super) fn question_only(query: Option<&str>) -> Result<Question, Failure> {
         let request = Self::from_query(query)?;
-        match request.wait {
-            None => Ok(request.question),
-            Some(_) => Err(Failure::bad("wait is not supported here", "leave it out, or use /v1/lookup")),
-        }
+        let unsupported = match (request.wait, &request.fields[..]) {
+            (None, []) => return Ok(request.question),
+            (Some(_), _) => "wait",
+            (None, _) => "fields",
+        };
+        let error = format!("{unsupported} is not supported here");
+        Err(Failure::bad(error, "leave it out, or use /v1/lookup"))
     }
 
-    /// Reads `{"nat_ip": "100.64.2.1", "nat_port": 40001}`; numbers may be text.
+    /// Reads `{"nat_ip": "100.64.2.1", "nat_port": 40001}`; numbers may be text, and `fields` may be a list.
     pub(super) fn from_json(value: &Value) -> Result<Self, Failure> {
         let Value::Object(fields) = value else {
             return Err(Failure::bad("a lookup must be a JSON object", r#"write {"nat_port": 40001}"#));
@@ -62,6 +70,7 @@ impl LookupRequest {
             match value {
                 Value::String(text) => builder.set(name, text)?,
                 Value::Number(number) => builder.set(name, &plain(number))?,
+                Value::Array(list) if name == "fields" => builder.set(name, &joined(list)?)?,
                 _ => return Err(wrong(name, &value.to_string(), "text or a number")),
             }
         }
@@ -108,6 +117,7 @@ impl QuestionBuilder {
                     _ => return Err(wrong(known, value, "live, closed or any")),
                 }
             }
+            "fields" => self.request.fields = fields(value)?,
             _ => {
                 let longest = LONGEST_WAIT.as_millis() as u64;
                 let wait = digits(value).filter(|wait| *wait <= longest);
@@ -117,6 +127,26 @@ impl QuestionBuilder {
         }
         Ok(())
     }
+}
+
+/// Names of the kernel's fields, separated by commas.
+fn fields(value: &str) -> Result<Vec<Field>, Failure> {
+    let field = |name: &str| name.parse().map_err(|_| unknown_field(name));
+    value.split(',').map(field).collect()
+}
+
+/// A JSON list of names as one text.
+fn joined(list: &[Value]) -> Result<String, Failure> {
+    let name = |value: &Value| match value {
+        Value::String(name) if !name.contains(',') => Ok(name.clone()),
+        other => Err(unknown_field(&other.to_string())),
+    };
+    Ok(list.iter().map(name).collect::<Result<Vec<_>, _>>()?.join(","))
+}
+
+fn unknown_field(found: &str) -> Failure {
+    let known = Field::ALL.map(Field::as_str).join(", ");
+    wrong("fields", found, &format!("any of {known}, separated by commas"))
 }
 
 /// An address or a network. An IPv4-mapped IPv6 address counts as IPv4.

@@ -1,10 +1,10 @@
-//! Refusals with their hints, `/v1/auth`, `/healthz` and `/readyz`.
+//! Refusals with their hints, `/healthz` and `/readyz`.
 
 use lab::http::Client;
 use lab::{Lab, wait_until};
 use serde_json::json;
 
-use super::setup::{CONFIG, client, ctnetlink, make_connections, start_daemon};
+use super::setup::{CONFIG, client, start_daemon};
 use crate::binary::DAEMON;
 
 #[test]
@@ -32,6 +32,13 @@ fn an_invalid_request_is_refused_with_a_hint() {
         ("/v1/lookup?nat_port=1&nat_port=1", "nat_port is given twice", "give each field once"),
         ("/v1/mappings?wait=1", "wait is not supported here", "leave it out, or use /v1/lookup"),
         ("/v1/events?wait=1", "wait is not supported here", "leave it out, or use /v1/lookup"),
+        ("/v1/mappings?fields=mark", "fields is not supported here", "leave it out, or use /v1/lookup"),
+        ("/v1/events?fields=mark", "fields is not supported here", "leave it out, or use /v1/lookup"),
+        (
+            "/v1/lookup?fields=mark,colour",
+            r#"fields: found "colour""#,
+            "expected any of mark, packets, bytes, tcp_state, labels, timeout, status, separated by commas",
+        ),
     ] {
         let answer = client.get(path);
         assert_eq!((answer.status, answer.header("Content-Type")), (400, Some("application/json")), "{path}");
@@ -91,77 +98,6 @@ fn an_invalid_request_is_refused_with_a_hint() {
 }
 
 #[test]
-fn auth_responds_in_headers_and_never_with_an_error_status() {
-    if !lab::require() {
-        return;
-    }
-    let lab = Lab::builder().build();
-    let daemon = start_daemon(&lab);
-    let mut client = client(&lab, &daemon);
-    make_connections(&mut ctnetlink(&lab), &mut client);
-    let names =
-        ["X-Nat-Found", "X-Nat-Src-Ip", "X-Nat-Src-Port", "X-Nat-Ambiguous", "X-Nat-Complete", "X-Nat-Error"];
-    let mut ask = |headers: &[(&str, &str)]| -> Vec<Option<String>> {
-        let answer = client.request("GET", "/v1/auth", headers, b"");
-        assert_eq!((answer.status, answer.body.len()), (204, 0), "{headers:?}");
-        names.iter().map(|name| answer.header(name).map(str::to_owned)).collect()
-    };
-    let found = |ip: &str, port: &str, ambiguous: &str| -> Vec<Option<String>> {
-        [Some("1"), Some(ip), Some(port), Some(ambiguous), Some("1"), None]
-            .map(|value| value.map(str::to_owned))
-            .into()
-    };
-    let not_found: Vec<_> =
-        [Some("0"), None, None, None, Some("1"), None].map(|value| value.map(str::to_owned)).into();
-
-    // A live mapping; a closed one; IPv6; an IPv4-mapped address; none.
-    let one = [("X-Real-IP", "100.64.2.1"), ("X-Real-Port", "50002")];
-    assert_eq!(ask(&one), found("192.168.7.2", "40003", "0"));
-    assert_eq!(ask(&[one[0], ("X-Real-Port", "50009")]), found("192.168.7.9", "40009", "0"));
-    assert_eq!(
-        ask(&[("X-Real-IP", "2001:db8::2"), ("X-Real-Port", "50004")]),
-        found("fd00:7::2", "40005", "0")
-    );
-    assert_eq!(ask(&[("X-Real-IP", "::ffff:100.64.2.1"), one[1]]), found("192.168.7.2", "40003", "0"));
-    assert_eq!(ask(&[one[0], ("X-Real-Port", "50008")]), not_found);
-    // A ping is not a client of a web server.
-    assert_eq!(ask(&[one[0], ("X-Real-Port", "77")]), not_found);
-
-    // Three share a port: the response has the newest and says that there are others. The destination, which is the
-    // real server's, tells them apart.
-    let shared = [("X-Real-IP", "100.64.2.1"), ("X-Real-Port", "50001")];
-    assert_eq!(ask(&shared), found("192.168.7.2", "40001", "1"));
-    let to = |ip, port| [shared[0], shared[1], ("X-Dst-IP", ip), ("X-Dst-Port", port)];
-    assert_eq!(ask(&to("198.51.100.2", "443")), found("192.168.7.3", "40002", "0"));
-    assert_eq!(ask(&to("198.51.100.1", "443")), found("192.168.7.2", "40001", "1"));
-    assert_eq!(ask(&to("198.51.100.2", "80")), not_found);
-    assert_eq!(
-        ask(&[shared[0], shared[1], ("X-Dst-IP", "198.51.100.2")]),
-        found("192.168.7.3", "40002", "0")
-    );
-    let behind = [("X-Real-IP", "100.64.2.2"), ("X-Real-Port", "50003"), ("X-Dst-IP", "198.51.100.1")];
-    assert_eq!(ask(&behind), found("192.168.7.2", "40004", "0"));
-    assert_eq!(ask(&[behind[0], behind[1], ("X-Dst-IP", "203.0.113.9")]), not_found);
-
-    // Errors are reported in a header.
-    for (headers, error) in [
-        (&[][..], "X-Real-IP is missing"),
-        (&[one[1]], "X-Real-IP is missing"),
-        (&[one[0]], "X-Real-Port is missing"),
-        (&[("X-Real-IP", "unix:"), one[1]], "x-real-ip: expected an IP address"),
-        (&[("X-Real-IP", "100.64.2.0/24"), one[1]], "x-real-ip: expected an IP address"),
-        (&[one[0], ("X-Real-Port", "65536")], "x-real-port: expected a port"),
-        (&[one[0], ("X-Real-Port", "")], "x-real-port: expected a port"),
-        (&[one[0], one[1], ("X-Dst-IP", "gateway")], "x-dst-ip: expected an IP address"),
-        (&[one[0], one[1], ("X-Dst-Port", "https")], "x-dst-port: expected a port"),
-    ] {
-        let answer = ask(headers);
-        assert_eq!((answer[0].as_deref(), answer[5].as_deref()), (Some("0"), Some(error)), "{headers:?}");
-        assert_eq!(answer[1..5], [None, None, None, None]);
-    }
-}
-
-#[test]
 fn ready_means_that_the_table_equals_the_kernels() {
     if !lab::require() {
         return;
@@ -181,5 +117,5 @@ fn ready_means_that_the_table_equals_the_kernels() {
     lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "1");
     wait_until("the daemon is ready", || client.get("/readyz").status == 200);
     assert_eq!(client.get("/readyz").json(), json!({"ready": true}));
-    assert_eq!(client.get("/v1/lookup?nat_port=1").json()["complete"], true);
+    assert_eq!(client.get("/v1/lookup?nat_port=1&state=live").json()["complete"], true);
 }

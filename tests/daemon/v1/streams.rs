@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lab::http::Stream;
 use lab::{Lab, PATIENCE};
@@ -27,8 +27,7 @@ fn the_streamed_table_is_what_conntrack_shows() {
         let nat = SocketAddr::new(lab.public(0), 20_000 + number);
         let server = lab.server_at(443);
         let protocol = if number % 3 == 0 { Protocol::Udp } else { Protocol::Tcp };
-        let mark = number.into();
-        TestConnection { protocol, src: from, dst: server, nat, server, zone: number % 2, mark }
+        TestConnection { protocol, src: from, dst: server, nat, server, zone: number % 2, mark: 0 }
             .create(&mut query);
     }
     connections()[4].create(&mut query);
@@ -43,10 +42,7 @@ fn the_streamed_table_is_what_conntrack_shows() {
         let protocol = mapping["protocol"].as_str().unwrap().to_owned();
         let number = |name: &str| mapping[name].as_u64().unwrap();
         let zone = number("zone");
-        assert!(
-            ours.insert((protocol, src, dst, server, nat, number("mark"), zone, number("id"))),
-            "{mapping}"
-        );
+        assert!(ours.insert((protocol, src, dst, server, nat, zone, number("id"))), "{mapping}");
     }
 
     let mut theirs = BTreeSet::new();
@@ -68,7 +64,6 @@ fn the_streamed_table_is_what_conntrack_shows() {
                 (address("dst", 0), port("dport", 0)),
                 (address("src", 1), port("sport", 1)),
                 (address("dst", 1), port("dport", 1)),
-                port("mark", 0),
                 values("zone").first().map_or(0, |zone| zone.parse().unwrap()),
                 port("id", 0),
             ));
@@ -169,6 +164,7 @@ impl ReceivedEvents {
             Some("opened") => self.opened += 1,
             Some("closed") => self.closed += 1,
             Some("lost") => {
+                assert_eq!(line["cause"], "client");
                 self.lost += line["count"].as_u64().expect("a count");
                 self.markers += 1;
             }
@@ -183,6 +179,8 @@ fn a_slow_reader_is_told_how_many_events_it_lost_and_slows_nobody_down() {
     /// Connections per round: fewer events than the number of batches that a reader may lag behind.
     const ROUND: u64 = 30;
     const ROUNDS: u64 = 350;
+    /// Events that are longer than the slow reader's receive buffer.
+    const EMPTIED: u64 = 2 * ROUND;
     if !lab::require() {
         return;
     }
@@ -209,6 +207,7 @@ fn a_slow_reader_is_told_how_many_events_it_lost_and_slows_nobody_down() {
 
     let mut query = ctnetlink(&lab);
     let begun = Instant::now();
+    let mut emptied = begun;
     for round in 0..ROUNDS {
         for number in 0..ROUND {
             let number = u16::try_from(round * ROUND + number).unwrap();
@@ -227,9 +226,14 @@ fn a_slow_reader_is_told_how_many_events_it_lost_and_slows_nobody_down() {
         // Lookups work all the time.
         let answer = lookups.get("/v1/lookup?nat_ip=100.64.2.1&nat_port=40001&state=live");
         assert_eq!((answer.status, &answer.json()["matches"][0]["src_port"]), (200, &json!(40001)));
-        // The daemon disconnects a client that reads nothing for ten seconds.
+        // The daemon disconnects a client that reads nothing for ten seconds. A few lines make room for nothing as
+        // long as the receive buffer is nearly full, so on a slow machine the reader empties it once in a while.
         if round % 10 == 0 {
             slowly.read(&mut slow);
+        }
+        if emptied.elapsed() > Duration::from_secs(2) {
+            (0..EMPTIED).for_each(|_| slowly.read(&mut slow));
+            emptied = Instant::now();
         }
     }
     let all = 2 * ROUND * ROUNDS;
