@@ -244,7 +244,8 @@ impl Daemon {
             .flatten()
     }
 
-    fn wait_for_address(&mut self) {
+    /// Waits until one that was started with [`spawn`](DaemonBuilder::spawn) listens.
+    pub fn wait_for_address(&mut self) {
         let line = self.wait_for_line(LISTENING);
         let (_, rest) = line.split_once(LISTENING).expect("the line has it");
         let text = rest.split_whitespace().next().unwrap_or_default().trim_end_matches([',', '.', ';', '/']);
