@@ -2,6 +2,7 @@
 //! --ctevents` of iptables-nft).
 
 use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 
 use log::Level;
 use nfct::{Error, EventMask, Query, RuleChanges};
@@ -19,7 +20,10 @@ impl Tracker {
         mut query: Query,
     ) -> Result<Infallible, Error> {
         loop {
+            self.reads_rules.store(false, Ordering::SeqCst);
             changes.wait()?;
+            // Lookups must not find the socket empty before this is set.
+            self.reads_rules.store(true, Ordering::SeqCst);
             let change = changes.read()?;
             if change.added_masks.iter().any(is_suppressing) {
                 self.note_rules(describe(&change.added_masks));
