@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use lab::{Lab, flows, traffic, wait_until};
 use nfct::{Protocol, Query, Tuple};
+use nix::sys::signal::Signal;
 
 use super::alone::alone;
 use super::binary::DAEMON;
 use super::heard::Heard;
-use super::lookups::{Answer, client, fully_named, look_up, wait_dumped, wait_ready};
+use super::lookups::{Answer, client, dumps, fully_named, look_up, wait_dumped, wait_ready};
 use super::race::{on_processor, processors};
 
 const CONFIG: &str = "\
@@ -217,6 +218,48 @@ fn a_masked_end_does_not_hide_a_life_that_begins_later() {
 #[test]
 fn a_masked_end_does_not_hide_the_next_life_if_the_kernel_keeps_timestamps() {
     begin_again_after_a_masked_end(32, Duration::from_millis(2), "1");
+}
+
+/// A NEW event does not carry the kernel's start time, and the daemon may receive it later. A dump and a query do
+/// carry it.
+#[test]
+fn a_start_time_that_a_dump_or_a_query_tells_is_no_other_life() {
+    const CONNECTIONS: u16 = 50;
+    if !lab::require() {
+        return;
+    }
+    let _alone = alone();
+    let lab = Lab::builder().build();
+    lab.gateway().sysctl("net.netfilter.nf_conntrack_timestamp", "1");
+    let daemon = DAEMON.start(lab.gateway(), CONFIG);
+    wait_ready(&lab, &daemon);
+    let mut heard = Heard::listen(&lab, &daemon);
+    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
+    daemon.stop();
+    for number in 0..CONNECTIONS {
+        flows::create(&mut query, &connection(&lab, number).2);
+    }
+    // The time by which the daemon learns of them too late.
+    thread::sleep(Duration::from_millis(50));
+    daemon.go_on();
+    let mut asker = client(&lab, &daemon);
+    let before = dumps(&mut asker);
+    daemon.rewrite_config(&CONFIG.replace("del_delay = 30", "del_delay = 31"));
+    daemon.signal(Signal::SIGHUP);
+    wait_until("the kernel's table is read again", || dumps(&mut asker) > before);
+    let named = |number| fully_named(Protocol::Udp, connection(&lab, number).1, lab.server_at(443));
+    let answers: Vec<Answer> = (0..CONNECTIONS).map(|number| look_up(&mut asker, &named(number))).collect();
+    heard.catch_up(&lab, &mut query);
+    let mut faults = Vec::new();
+    for (number, answer) in (0..CONNECTIONS).zip(answers) {
+        let inside = connection(&lab, number).0;
+        let names = heard.names(|mapping| mapping.inside() == inside);
+        if names != ["opened"] || answer.matches.len() != 1 {
+            faults.push(format!("{inside}: heard {names:?}: {answer:?}"));
+        }
+    }
+    println!("{CONNECTIONS} lives and a dump with start times: {} taken for others", faults.len());
+    assert!(faults.is_empty(), "{}", faults[..faults.len().min(3)].join("\n"));
 }
 
 /// A rule masks the NEW event. The DESTROY event alone tells whose port it was.
