@@ -8,7 +8,7 @@ use crate::event::Groups;
 use crate::event_mask::{self, EventMask, RuleMasks};
 use crate::handle::Handle;
 use crate::socket;
-use crate::waiter;
+use crate::waiter::{self, Waiter};
 use crate::wire::{Message, Messages};
 
 const SUBSCRIBING: &str = "following the rules of nftables";
@@ -124,6 +124,22 @@ impl RuleChanges {
     /// The system's error. A signal ends the wait without an error.
     pub fn wait(&self) -> Result<(), Error> {
         waiter::wait(self.handle.as_fd(), None).map(drop)
+    }
+
+    /// A [`Waiter`], which shows whether the rules may have changed while another thread
+    /// reads the changes.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// let waiter = nfct::RuleChanges::subscribe()?.waiter()?;
+    /// println!("{}", waiter.wait(Some(Duration::ZERO))?);
+    /// # Ok::<_, nfct::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If the process has reached its limit of open files.
+    pub fn waiter(&self) -> Result<Waiter, Error> {
+        Waiter::new(self.handle.as_fd())
     }
 }
 

@@ -63,12 +63,12 @@ async fn respond(
             v1::lookup::many(app, request.into_body()).await
         }
         Handler::Lookup => v1::lookup::one(app, query).await,
-        Handler::Mappings => v1::mappings::answer(app.clone(), &request),
+        Handler::Mappings => v1::mappings::answer(app, request.method(), query).await,
         Handler::Events => v1::events::answer(app.clone(), &request),
         Handler::Auth => v1::auth::answer(app, request.headers()).await,
         Handler::OpenApi => Ok(v1::openapi::answer()),
         Handler::Healthz => Ok(v1::health::healthz()),
-        Handler::Readyz => Ok(v1::health::readyz(app)),
+        Handler::Readyz => v1::health::readyz(app).await,
         Handler::Metrics => v1::metrics::answer(app, request.headers()).await,
     };
     response.unwrap_or_else(Response::from)

@@ -28,7 +28,7 @@ impl<A: Address> FamilyTable<A> {
             let entry = self.entries.get_mut(slot);
             if entry.id == flow.id
                 && entry.original == tuples.original
-                && entry.began_with(flow, now) != Some(false)
+                && entry.is_before(flow, now) != Some(true)
             {
                 entry.mark = flow.mark;
                 entry.dump_number = self.dump_number;

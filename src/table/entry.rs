@@ -319,11 +319,12 @@ impl<A: Address> PackedMapping<A> {
         (now.monotonic.saturating_sub(monotonic), timeout)
     }
 
-    /// Whether `flow`, which has the same tuples and the same id, is the same lifetime as
-    /// far as the kernel's timestamps tell; `None` if they do not.
-    pub(super) fn began_with(&self, flow: &Flow, now: Stamp) -> Option<bool> {
+    /// Whether `flow`, which has the same tuples and the same id, began after this mapping
+    /// opened: then it is a later lifetime. `None` if the kernel keeps no timestamps. A
+    /// mapping may open a little later than its connection began, if an event reported it.
+    pub(super) fn is_before(&self, flow: &Flow, now: Stamp) -> Option<bool> {
         let began = moment(flow.start, now)?;
-        Some(Stamp::from(self.opened).wall == began.wall)
+        Some(Stamp::from(self.opened).wall < began.wall)
     }
 
     /// The same as [`Tuples::is_source_nat`](Tuples::is_source_nat).

@@ -53,7 +53,7 @@ pub(super) struct FamilyTable<A> {
     pub(super) ended_during_dump: Option<EndedLifetimes>,
     /// Lifetimes whose DESTROY event the kernel repeats.
     pub(super) repeated: Repeated,
-    /// The zones of reply tuples that were ever stored, except zone 0.
+    /// The zones that were ever stored, except zone 0.
     pub(super) zones: BTreeSet<u16>,
     /// The number of live mappings that may end without a DESTROY event.
     pub(super) unreported: usize,
@@ -155,9 +155,7 @@ impl<A: Address> FamilyTable<A> {
     /// Stores a live mapping, and returns its slot.
     pub(super) fn insert(&mut self, entry: PackedMapping<A>, journal: &mut Journal) -> u32 {
         self.unreported += usize::from(entry.is_unreported());
-        if entry.reply.zone() != 0 {
-            self.zones.insert(entry.reply.zone());
-        }
+        self.zones.extend([entry.original.zone(), entry.reply.zone()].into_iter().filter(|zone| *zone != 0));
         let slot = self.store(entry, journal);
         self.live_index.insert(slot, &self.entries);
         self.live += 1;

@@ -70,6 +70,11 @@ impl<A: Address> FamilyTable<A> {
             self.suspect(slot, journal);
             return true;
         }
+        // The first NEW event of what a dump or a query found, or a repeated one, or that of a later
+        // lifetime whose predecessor ended without an event.
+        if self.entries.get(slot).source() == Source::Event {
+            self.suspect(slot, journal);
+        }
         let entry = self.entries.get_mut(slot);
         entry.mark = flow.mark;
         entry.dump_number = self.dump_number;
@@ -108,6 +113,7 @@ impl<A: Address> FamilyTable<A> {
             return CloseResult::WasLive;
         }
         if let Some(slot) = self.find_closed(&tuples, flow.id, MAX_CHAIN_WALK) {
+            self.entries.get_mut(slot).set_final_mark(flow.mark);
             self.note_end(slot, hash, now);
             return CloseResult::Stale;
         }
@@ -158,8 +164,12 @@ impl<A: Address> FamilyTable<A> {
     /// id already has.
     fn is_same_lifetime(&self, slot: u32, flow: &Flow, now: Stamp) -> bool {
         let entry = self.entries.get(slot);
-        if let Some(is_same) = entry.began_with(flow, now) {
-            return is_same;
+        if let Some(is_before) = entry.is_before(flow, now) {
+            return !is_before;
+        }
+        if entry.is_unreported() && entry.source() == Source::Event {
+            // Its end may have been suppressed.
+            return false;
         }
         if entry.is_unreported() {
             // The event of a connection that a dump or a query found was queued before that.

@@ -148,7 +148,7 @@ impl Table {
         self.v6.closing_timeout = timeout;
     }
 
-    /// The zones of reply tuples that the table has had, except zone 0.
+    /// The zones that the table has had, except zone 0.
     pub fn zones(&self) -> Vec<u16> {
         self.v4.zones.union(&self.v6.zones).copied().collect()
     }

@@ -104,7 +104,7 @@ impl Model {
             let (known, told) = self.live[at];
             let is_same_lifetime = is_same(&known, &flow)
                 && match flow.start {
-                    Some(start) => known.start == Some(start),
+                    Some(start) => known.start.is_none_or(|known| start <= known),
                     None => self.now - told < 10_000,
                 };
             if is_same_lifetime {
@@ -127,8 +127,10 @@ impl Model {
 
     /// A dump from this time has the flow.
     fn tell(&mut self, flow: &Flow, at: u64) {
-        let is_same_lifetime =
-            |known: &Flow| is_same(known, flow) && (flow.start.is_none() || known.start == flow.start);
+        let is_same_lifetime = |known: &Flow| {
+            is_same(known, flow)
+                && (flow.start.is_none() || known.start.is_none() || flow.start <= known.start)
+        };
         if let Some((_, told)) = self.live.iter_mut().find(|(known, _)| is_same_lifetime(known)) {
             *told = at.max(*told);
         }

@@ -71,8 +71,10 @@ impl<A: Address> FamilyTable<A> {
     /// Marks a live mapping for verification, and requests it.
     pub(super) fn suspect(&mut self, slot: u32, journal: &mut Journal) {
         let entry = self.entries.get_mut(slot);
-        entry.set_suspect(true);
-        journal.request_verification(entry.reply.unpack());
+        if !entry.is_suspect() {
+            entry.set_suspect(true);
+            journal.request_verification(entry.reply.unpack());
+        }
     }
 
     /// Applies the kernel's answer to a query for `reply`, which was made when `asked` was
@@ -101,7 +103,7 @@ impl<A: Address> FamilyTable<A> {
         let is_this = |flow: &&Flow| {
             flow.id == entry.id
                 && PackedTuple::pack(&flow.original) == Some(entry.original)
-                && entry.began_with(flow, now) != Some(false)
+                && entry.is_before(flow, now) != Some(true)
         };
         match found {
             Some(flow) if is_this(&flow) => {

@@ -2,12 +2,19 @@
 //! then every live mapping is doubtful.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use log::Level;
+use nfct::Error;
 
 use super::reporting::Reporting;
 use super::shared::Tracker;
 use super::state::TrackerState;
+
+/// How often a lookup checks whether changed rules have been read, before its answer is not
+/// complete. Usually reading them takes less than a millisecond.
+const RULE_CHECKS: u32 = 20;
+const RULE_CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
 impl Tracker {
     /// Changes what is known about the kernel's reports, and with it whether the table is
@@ -37,10 +44,7 @@ impl Tracker {
         if !state.reporting.has_missed() {
             state.log(
                 Level::Warn,
-                format!(
-                    "the kernel does not report every connection: {what} without an event; until all are \
-                     reported again, the table is incomplete, and live mappings are verified with the kernel"
-                ),
+                format!("the kernel does not report every connection, so the table is incomplete: {what} without an event"),
             );
         }
         self.change_reporting(state, Reporting::note_missed);
@@ -55,7 +59,32 @@ impl Tracker {
         }
     }
 
-    /// Reads the kernel's setting again. Lookups call this, so it must be cheap.
+    /// Whether the table is known to equal the kernel's at this moment: no rule that
+    /// suppresses events has come into force, and the setting has not changed, without the
+    /// threads having noticed.
+    ///
+    /// # Errors
+    /// When the daemon can no longer follow the kernel.
+    pub async fn is_complete_now(&self) -> Result<bool, Error> {
+        Ok(self.check_reporting().await? && self.is_complete())
+    }
+
+    /// Notices what has changed in the kernel's reports until now. Returns false if that is
+    /// not known in time. Lookups call this, so it must be cheap.
+    pub(super) async fn check_reporting(&self) -> Result<bool, Error> {
+        self.check_events_setting();
+        for _ in 0..RULE_CHECKS {
+            // In this order: the thread sets the second before it empties the first.
+            let has_changes = self.rule_changes.wait(Some(Duration::ZERO))?;
+            if !has_changes && !self.reads_rules.load(Ordering::SeqCst) {
+                return Ok(true);
+            }
+            tokio::time::sleep(RULE_CHECK_INTERVAL).await;
+        }
+        Ok(false)
+    }
+
+    /// Reads the kernel's setting again.
     pub(super) fn check_events_setting(&self) {
         let is_off = self.events_setting.read() == Some(0);
         if self.events_are_off.load(Ordering::SeqCst) == is_off {
@@ -68,7 +97,7 @@ impl Tracker {
         if is_off {
             state.log(
                 Level::Warn,
-                "net.netfilter.nf_conntrack_events is 0: the kernel does not report connections; set it to 1",
+                "net.netfilter.nf_conntrack_events is 0, so the kernel does not report connections: set it to 1",
             );
         }
         self.change_reporting(&mut state, |reporting| reporting.is_off = is_off);

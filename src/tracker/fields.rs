@@ -6,17 +6,25 @@ use nfct::{Conntrack, Direction, Query, Tuple};
 use super::shared::Tracker;
 use crate::fields::{KernelFields, PerDirection};
 
+/// Entries that are read in one part.
+const READ_TOGETHER: usize = 64;
+
 impl Tracker {
     /// What the kernel's entries with these reply tuples have now; `None` for those
     /// that it does not have, and for all if it does not reply within a second.
     pub async fn kernel_entries(&self, replies: &[Tuple]) -> Option<Vec<Option<KernelFields>>> {
         self.stats.kernel_queries.add(replies.len());
-        let replies = replies.to_vec();
-        let read_all = move |query: &mut Query| {
-            let entries = replies.iter().map(|reply| query.get(Direction::Reply, reply));
-            entries.map(|entry| Ok(entry?.as_ref().map(read))).collect()
-        };
-        self.verifier.run(read_all).await
+        let mut entries = Vec::with_capacity(replies.len());
+        // In parts, so that other lookups do not wait for all of them.
+        for part in replies.chunks(READ_TOGETHER) {
+            let part = part.to_vec();
+            let read_all = move |query: &mut Query| {
+                let found = part.iter().map(|reply| query.get(Direction::Reply, reply));
+                found.map(|entry| Ok(entry?.as_ref().map(read))).collect::<Result<Vec<_>, _>>()
+            };
+            entries.extend(self.verifier.run(read_all).await?);
+        }
+        Some(entries)
     }
 }
 

@@ -70,11 +70,12 @@ impl Tracker {
             if best.as_ref().is_some_and(|best| best.mapping.is_live()) {
                 return Ok(Answer { value: best, complete: looked.complete && !check.failed });
             }
-            self.check_events_setting();
+            let is_noticed = self.check_reporting().await?;
             if self.search_kernel(&mut check, &question, looked.asked).await? {
                 continue;
             }
             let complete = looked.complete
+                && is_noticed
                 && self.is_complete()
                 && !check.failed
                 && !looked.lost_closed
@@ -117,7 +118,7 @@ impl Tracker {
     /// When the daemon can no longer follow the kernel.
     pub async fn find(&self, question: &Question, max: usize) -> Result<Answer<Vec<Traced>>, Error> {
         let mut check = KernelCheck::default();
-        self.check_events_setting();
+        let is_noticed = self.check_reporting().await?;
         loop {
             let looked = self
                 .look(|state, now| {
@@ -139,17 +140,19 @@ impl Tracker {
                     self.trace(&found).await
                 }
             };
+            // Of several live ones, one may have ended.
+            let live = found.iter().filter(|traced| traced.mapping.is_live()).count();
             let read = Reading {
                 found: &found,
                 complete: looked.complete,
                 asked: looked.asked,
-                verified_from: Doubt::Aged,
+                verified_from: if (2..=MAX_TRACED).contains(&live) { Doubt::None } else { Doubt::Aged },
             };
             if self.verify(&mut check, &read).await? {
                 continue;
             }
-            let mut complete = looked.complete;
-            if !found.iter().any(|traced| traced.mapping.is_live()) {
+            let mut complete = looked.complete && is_noticed;
+            if live == 0 {
                 if self.search_kernel(&mut check, question, looked.asked).await? {
                     continue;
                 }

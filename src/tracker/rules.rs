@@ -2,6 +2,7 @@
 //! --ctevents` of iptables-nft).
 
 use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 
 use log::Level;
 use nfct::{Error, EventMask, Query, RuleChanges};
@@ -19,7 +20,10 @@ impl Tracker {
         mut query: Query,
     ) -> Result<Infallible, Error> {
         loop {
+            self.reads_rules.store(false, Ordering::SeqCst);
             changes.wait()?;
+            // Lookups must not find the socket empty before this is set.
+            self.reads_rules.store(true, Ordering::SeqCst);
             let change = changes.read()?;
             if change.added_masks.iter().any(is_suppressing) {
                 self.note_rules(describe(&change.added_masks));
@@ -36,11 +40,11 @@ impl Tracker {
         let mut state = self.lock();
         match (&state.reporting.masked_by, &suppressing) {
             (_, Some(rules)) if state.reporting.masked_by != suppressing => {
-                let line = format!(
-                    "rules suppress conntrack events: {rules}. The table is incomplete, and live mappings are \
-                     verified with the kernel, until these rules are removed or let new, related and destroy pass"
+                let rules = rules.clone();
+                state.log(
+                    Level::Warn,
+                    format!("rules suppress conntrack events, so the table is incomplete: {rules}"),
                 );
-                state.log(Level::Warn, line);
             }
             (Some(_), None) => state.log(Level::Info, "no rule suppresses conntrack events any more"),
             _ => {}

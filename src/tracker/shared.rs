@@ -37,6 +37,10 @@ pub struct Tracker {
     /// Queries the kernel about single connections.
     pub(super) verifier: Arc<Verifier>,
     pub(super) clashes: Clashes,
+    /// Shows whether the rules of nftables have changed.
+    pub(super) rule_changes: Waiter,
+    /// Whether the thread that follows the rules has not yet noted what it read.
+    pub(super) reads_rules: AtomicBool,
     /// The kernel's setting `nf_conntrack_events`.
     pub(super) events_setting: EventsSetting,
     /// Whether it was 0 when it was last read.
@@ -53,16 +57,18 @@ pub struct Tracker {
     pub(super) publisher: Publisher,
 }
 
+/// What a tracker is made of, apart from its table.
+pub(super) struct Parts {
+    pub(super) socket: Waiter,
+    pub(super) verifier: Arc<Verifier>,
+    pub(super) clashes: Clashes,
+    pub(super) rule_changes: Waiter,
+    pub(super) events_setting: EventsSetting,
+}
+
 impl Tracker {
-    pub(super) fn new(
-        state: TrackerState,
-        socket: Waiter,
-        verifier: Arc<Verifier>,
-        clashes: Clashes,
-        events_setting: EventsSetting,
-        clock: Arc<dyn Clock>,
-        stats: Arc<Stats>,
-    ) -> Self {
+    pub(super) fn new(state: TrackerState, parts: Parts, clock: Arc<dyn Clock>, stats: Arc<Stats>) -> Self {
+        let Parts { socket, verifier, clashes, rule_changes, events_setting } = parts;
         Self {
             events_are_off: AtomicBool::new(state.reporting.is_off),
             state: Mutex::new(state),
@@ -71,6 +77,8 @@ impl Tracker {
             last_empty_attempt: AtomicU64::new(0),
             verifier,
             clashes,
+            rule_changes,
+            reads_rules: AtomicBool::new(false),
             events_setting,
             clock,
             stats,
@@ -97,8 +105,8 @@ impl Tracker {
         self.socket.drops()
     }
 
-    /// Whether the table is known to equal the kernel's.
-    pub fn is_complete(&self) -> bool {
+    /// Whether the table is known to equal the kernel's, as far as the threads have noticed.
+    pub(super) fn is_complete(&self) -> bool {
         *self.complete.borrow()
     }
 

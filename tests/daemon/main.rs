@@ -1,6 +1,6 @@
 //! The daemon seen from outside, on real NAT, and its library where a test needs closer control. The tests share
 //! one process and so one link. None of them changes the process or the machine for the others. Tests that do,
-//! or that need the machine to themselves, are separate programs: `churn`, `loss` and `log_stall`.
+//! or that need the machine to themselves, are separate programs: `churn`, `doubt`, `loss` and `log_stall`.
 
 mod binary;
 mod check;

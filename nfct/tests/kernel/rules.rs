@@ -9,7 +9,7 @@ use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lab::in_fresh_namespace;
 use nfct::{EventKind, Events, Family, Groups, Notification, Query, RuleChange, RuleChanges};
@@ -164,9 +164,12 @@ fn a_change_of_the_rules_is_noticed_once() {
     in_fresh_namespace(|| {
         let mut changes = RuleChanges::subscribe().unwrap();
         assert_eq!(changes.read().unwrap(), RuleChange::default());
+        let waiter = changes.waiter().unwrap();
         let is_readable = |changes: &RuleChanges| {
             let mut watched = [PollFd::new(changes.as_fd(), PollFlags::POLLIN)];
-            poll(&mut watched, PollTimeout::ZERO).unwrap() == 1
+            let is_readable = poll(&mut watched, PollTimeout::ZERO).unwrap() == 1;
+            assert_eq!(waiter.wait(Some(Duration::ZERO)).unwrap(), is_readable);
+            is_readable
         };
         for (rules, masks, removed) in [
             (table("inet", "t", &["counter"]), 0, false),

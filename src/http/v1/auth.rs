@@ -42,9 +42,12 @@ pub(in crate::http) async fn answer(app: &App, headers: &HeaderMap) -> Result<Re
     };
     let found = app.tracker.find(&question, MAX_MATCHES).await;
     let found = found.inspect_err(|_| count(app, LookupOutcome::Undecided))?;
-    set("x-nat-complete", if found.complete { "1" } else { "0" });
-    let Some((host, ambiguous)) = choose(&question, &found.value) else {
-        count(app, LookupOutcome::of(false, found.complete));
+    let chosen = choose(&question, &found.value);
+    // With a live mapping of another protocol, the closed ones of TCP and UDP may still be missing.
+    let complete = found.complete && (chosen.is_some() || found.value.is_empty());
+    set("x-nat-complete", if complete { "1" } else { "0" });
+    let Some((host, ambiguous)) = chosen else {
+        count(app, LookupOutcome::of(false, complete));
         set("x-nat-found", "0");
         return Ok(response);
     };

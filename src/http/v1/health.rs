@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 
-use super::error::error;
+use super::error::{Failure, error};
 use crate::http::app::App;
 use crate::http::response::{self, Response};
 
@@ -13,8 +13,8 @@ pub(in crate::http) fn healthz() -> Response {
 
 /// 200 while the table is complete, otherwise 503: during a resync, or if the kernel does not report
 /// connections.
-pub(in crate::http) fn readyz(app: &App) -> Response {
-    if app.tracker.is_complete() {
+pub(in crate::http) async fn readyz(app: &App) -> Result<Response, Failure> {
+    Ok(if app.tracker.is_complete_now().await? {
         response::json_text(StatusCode::OK, r#"{"ready":true}"#)
     } else {
         error(
@@ -22,5 +22,5 @@ pub(in crate::http) fn readyz(app: &App) -> Response {
             "the table is incomplete",
             "try again shortly; if nf_conntrack_events is 0, set it to 1. Until then lookups report complete: false",
         )
-    }
+    })
 }

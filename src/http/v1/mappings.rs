@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use http_body_util::channel::{Channel, Sender};
-use hyper::body::{Bytes, Incoming};
+use hyper::Method;
+use hyper::body::Bytes;
 use hyper::header::HeaderName;
-use hyper::{Method, Request};
 
 use super::error::Failure;
 use super::mapping::Match;
@@ -17,13 +17,18 @@ use crate::question::Question;
 use crate::table::Cursor;
 
 /// Streams the mappings that the request's fields select.
-pub(in crate::http) fn answer(app: Arc<App>, request: &Request<Incoming>) -> Result<Response, Failure> {
-    let question = LookupRequest::question_only(request.uri().query())?;
-    if request.method() == Method::HEAD {
+pub(in crate::http) async fn answer(
+    app: &Arc<App>,
+    method: &Method,
+    query: Option<&str>,
+) -> Result<Response, Failure> {
+    let question = LookupRequest::question_only(query)?;
+    if method == Method::HEAD {
         return Ok(head(NDJSON));
     }
     let (sender, body) = Channel::new(PIECES_AHEAD);
-    let complete = if app.tracker.is_complete() { "1" } else { "0" };
+    let complete = if app.tracker.is_complete_now().await? { "1" } else { "0" };
+    let app = app.clone();
     tokio::spawn(async move { send(&app, &question, sender).await });
     let response = response::stream(NDJSON, body);
     Ok(response::with_header(response, HeaderName::from_static("x-nat-complete"), complete))
