@@ -3,12 +3,11 @@
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use lab::traffic::udp_exchange;
 use lab::{Daemon, Lab};
 
 use super::alone::alone;
 use super::binary::DAEMON;
-use super::scene::{PORT, Questions, UdpFlow, config};
+use super::scene::{PORT, Questions, UdpFlow, config, exchange};
 
 const FLOWS: u16 = 30;
 
@@ -137,7 +136,7 @@ fn an_expired_mapping_does_not_beat_one_that_lives() {
     let end = std::time::Instant::now() + TIMEOUT + TICKS;
     let keep = || {
         for flow in &living {
-            udp_exchange(&flow.socket, &first);
+            exchange(&flow.socket, &first);
         }
     };
     while std::time::Instant::now() < end {
@@ -146,7 +145,7 @@ fn an_expired_mapping_does_not_beat_one_that_lives() {
     }
     let (mut by_port, mut legacy, mut auth) = (0, 0, 0);
     for (number, flow) in living.iter().enumerate() {
-        assert_eq!(udp_exchange(&flow.socket, &first), flow.public, "it lives");
+        assert_eq!(exchange(&flow.socket, &first), flow.public, "it lives");
         // The first question would close the expired one, so each flow gets one.
         match number % 3 {
             0 => {

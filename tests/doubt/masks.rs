@@ -7,7 +7,7 @@ use lab::{Daemon, Lab, wait_until, wait_within};
 
 use super::alone::alone;
 use super::binary::DAEMON;
-use super::scene::{PORT, Questions, RESYNC, UdpFlow, config, ctnetlink};
+use super::scene::{PORT, Questions, RESYNC, UdpFlow, config, ctnetlink, exchange};
 
 /// Rules at the first hook after an entry has been created. `statements` are on lines of their own.
 pub(crate) fn mask(statements: &str) -> String {
@@ -129,7 +129,7 @@ fn connections_stay_doubtful_when_the_rule_that_masked_their_end_is_gone() {
     questions.wait_ready();
     lab.gateway().nft(&mask("ct event set new"));
     for flow in &older {
-        lab::traffic::udp_exchange(&flow.socket, &server);
+        exchange(&flow.socket, &server);
     }
     let newer = UdpFlow::begin_all(&lab, 1, ports(41_001), &server);
     lab.gateway().nft(NO_MASK);

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use lab::http::{Client, Response};
-use lab::traffic::udp_exchange;
-use lab::{Daemon, Lab, flows, wait_within};
+use lab::traffic::uninterrupted;
+use lab::{Daemon, Lab, PATIENCE, flows, wait_within};
 use nfct::{Protocol, Query};
 use serde_json::Value;
 
@@ -177,7 +177,7 @@ impl UdpFlow {
     /// Begins one from an inside address and port.
     pub(crate) fn begin(lab: &Lab, src: SocketAddr, server: &UdpSocket) -> Self {
         let socket = lab.udp_client(src);
-        let public = udp_exchange(&socket, server);
+        let public = exchange(&socket, server);
         Self { socket, src, public, server: server.local_addr().expect("the server is bound") }
     }
 
@@ -201,6 +201,34 @@ impl UdpFlow {
         let original = flows::tuple(Protocol::Udp, self.src, self.server);
         assert!(flows::remove(query, &original), "{original} is not in the kernel's table");
     }
+}
+
+/// Sends a datagram from inside to outside and one back, again and again until both have arrived: the kernel drops some
+/// while its table, which other namespaces use too, is full. Returns the public address and port.
+pub(crate) fn exchange(client: &UdpSocket, server: &UdpSocket) -> SocketAddr {
+    const TRIES: u32 = 20;
+    let [from, to] = [client, server].map(|socket| socket.local_addr().expect("it is bound"));
+    for socket in [client, server] {
+        socket.set_read_timeout(Some(PATIENCE / TRIES)).expect("the socket is open");
+    }
+    let message = from.to_string();
+    // Passes over what an earlier try has sent.
+    let receive = |socket: &UdpSocket| loop {
+        let mut buffer = [0; 64];
+        let (length, peer) = uninterrupted(|| socket.recv_from(&mut buffer)).ok()?;
+        if &buffer[..length] == message.as_bytes() {
+            return Some(peer);
+        }
+    };
+    for _ in 0..TRIES {
+        client.send_to(message.as_bytes(), to).unwrap_or_else(|error| panic!("cannot send to {to}: {error}"));
+        let Some(public) = receive(server) else { continue };
+        server.send_to(message.as_bytes(), public).unwrap_or_else(|error| panic!("to {public}: {error}"));
+        if receive(client).is_some() {
+            return public;
+        }
+    }
+    panic!("nothing from {from} came to {to} and back in {TRIES} tries")
 }
 
 /// The fields of a lookup that names the whole reply tuple of a UDP flow.

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::traffic::udp_exchange;
 use lab::{Daemon, Lab};
 use nfct::Query;
 use nix::sys::signal::Signal;
@@ -16,7 +15,7 @@ use nix::sys::signal::Signal;
 use super::alone::{StopOnDrop, alone, amount};
 use super::binary::DAEMON;
 use super::masks::{NO_MASK, mask};
-use super::scene::{Mapping, Questions, RESYNC, named, resize_there_and_back, set_events};
+use super::scene::{Mapping, Questions, RESYNC, exchange, named, resize_there_and_back, set_events};
 
 /// The disturbances come at least as often.
 const ANSWERS_A_ROUND: u32 = 150;
@@ -106,7 +105,7 @@ impl<'a> Truth<'a> {
             self.begun += 1;
             let src = self.lab.client_at(host, port);
             let socket = self.lab.udp_client(src);
-            let public = udp_exchange(&socket, &self.servers[number]);
+            let public = exchange(&socket, &self.servers[number]);
             let before = self.live.insert((public, server), Open { src, _socket: socket });
             assert!(before.is_none(), "{public} is used twice");
         }
