@@ -147,7 +147,7 @@ impl Kernel {
     }
 
     fn verify(&mut self, reply: Tuple) {
-        let asked = self.table.last_entry();
+        let asked = self.table.asked(stamp(self.now));
         let found = self.get(&reply);
         self.table.verified(&reply, found.as_ref(), asked, stamp(self.now));
     }
@@ -307,13 +307,13 @@ fn a_new_event_after_the_destroy_event_is_doubtful_until_it_is_verified() {
         overtaken(&mut table, &flow, 0);
         table.expire(stamp(1), 9);
         assert_eq!(only_live(&table, 1).doubt, Doubt::Doubtful);
-        let asked = table.last_entry();
+        let asked = table.asked(stamp(2));
         assert_eq!(table.take_requested(9), [flow.reply]);
         assert_eq!(table.verified(&flow.reply, Some(&flow), asked, stamp(2)), Verified::Live);
         assert_eq!(only_live(&table, 2).doubt, Doubt::None, "the id was used again at once");
         table.close(&flow, stamp(3));
         table.open(&flow, stamp(4));
-        let asked = table.last_entry();
+        let asked = table.asked(stamp(5));
         assert_eq!(table.verified(&flow.reply, None, asked, stamp(5)), Verified::Ended);
         assert_eq!(table.live(), 0);
         assert_eq!(table.missing_ends(), 0, "nothing is missing");
@@ -331,7 +331,7 @@ fn a_late_event_of_a_dying_entry_does_not_replace_a_live_mapping() {
     let mapping = only_live(&table, 2);
     assert_eq!((mapping.original, mapping.doubt), (live.original, Doubt::Doubtful));
     assert_eq!(table.closed(), 1, "who had the port is known");
-    let asked = table.last_entry();
+    let asked = table.asked(stamp(3));
     table.verified(&live.reply, Some(&live), asked, stamp(3));
     assert_eq!(only_live(&table, 3).doubt, Doubt::None);
     let changes = table.take_changes().changes;
@@ -343,7 +343,7 @@ fn an_end_that_no_event_tells_is_evidence_unless_the_event_comes_later() {
     let mut table = Table::new(Key::NatPort, Duration::from_secs(10));
     let end = |table: &mut Table, flow: &Flow| {
         table.open(flow, stamp(0));
-        let asked = table.last_entry();
+        let asked = table.asked(stamp(1));
         assert_eq!(table.verified(&flow.reply, None, asked, stamp(1)), Verified::Ended);
     };
     end(&mut table, &flow(2, 1, 1));
@@ -371,7 +371,7 @@ fn a_repeated_destroy_event_neither_revives_a_mapping_nor_ends_the_next_one() {
     table.open(&flow, stamp(20_000));
     assert_eq!(table.close(&flow, stamp(20_100)), CloseResult::Stale);
     assert_eq!(only_live(&table, 20_100).doubt, Doubt::Doubtful);
-    let asked = table.last_entry();
+    let asked = table.asked(stamp(20_200));
     table.verified(&flow.reply, None, asked, stamp(20_200));
     assert_eq!(table.live(), 0);
 }
@@ -399,7 +399,7 @@ fn a_repeated_new_event_changes_nothing_and_an_id_that_comes_back_is_a_new_lifet
     assert!(table.merge(&first, stamp(9_201), stamp(9_201)));
     drop(table.end_dump());
     first.start = at(9_300);
-    let asked = table.last_entry();
+    let asked = table.asked(stamp(9_301));
     assert_eq!(table.verified(&first.reply, Some(&first), asked, stamp(9_301)), Verified::Added);
     assert_eq!(table.take_changes().changes.len(), 6);
     assert_eq!(only_live(&table, 9_400).opened, stamp(9_300));
@@ -419,7 +419,7 @@ fn mappings_without_an_event_and_with_a_rival_are_doubtful() {
     assert_eq!(only_live(&table, 5_001).doubt, Doubt::Doubtful, "its timeout has passed");
     let mut long = flow(2, 1);
     long.timeout = Some(60);
-    table.verified(&long.reply, Some(&long), table.last_entry(), stamp(5_002));
+    table.verified(&long.reply, Some(&long), table.asked(stamp(5_002)), stamp(5_002));
     let doubts = |table: &Table, at| {
         let mut doubts = Vec::new();
         table.scan(Cursor::START, stamp(at), |mapping| doubts.push(mapping.doubt));

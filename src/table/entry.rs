@@ -181,7 +181,8 @@ pub(super) struct PackedMapping<A> {
     pub(super) next: u32,
     /// Counts entries, and orders those that opened in the same millisecond.
     pub(super) sequence: u32,
-    /// The last dump that contained it, or during which it opened.
+    /// The last dump that contained it, or during which it opened. For closed entries: the
+    /// number of the closing.
     pub(super) dump_number: u16,
     /// The slot's state, the mapping's source, and the bits below.
     pub(super) flags: u8,

@@ -167,7 +167,7 @@ impl<A: Address> FamilyTable<A> {
     pub(super) fn insert_closed(&mut self, entry: PackedMapping<A>, closed: Stamp, journal: &mut Journal) {
         let slot = self.store(entry, journal);
         journal.record(|| Change::Opened(self.entries.get(slot).mapping(Doubt::None)));
-        self.queue_closed(slot, closed);
+        self.queue_closed(slot, closed, journal);
         journal.record(|| Change::Closed(self.entries.get(slot).mapping(Doubt::None)));
     }
 
@@ -210,17 +210,18 @@ impl<A: Address> FamilyTable<A> {
         self.live_index.remove(slot, &self.entries);
         self.live -= 1;
         self.unreported -= usize::from(self.entries.get(slot).is_unreported());
-        self.queue_closed(slot, closed);
+        self.queue_closed(slot, closed, journal);
         journal.record(|| Change::Closed(self.entries.get(slot).mapping(Doubt::None)));
     }
 
     /// Appends an entry to the closed ones, which wait to expire.
-    fn queue_closed(&mut self, slot: u32, closed: Stamp) {
+    fn queue_closed(&mut self, slot: u32, closed: Stamp, journal: &mut Journal) {
         let entry = self.entries.get_mut(slot);
         if let Some(ended) = &mut self.ended_during_dump {
             ended.insert(self.live_index.hash(&entry.reply), entry.id);
         }
         entry.set_state(SlotState::Closed);
+        entry.dump_number = journal.number_closing();
         entry.set_closed(closed.max(Stamp::from(entry.opened)));
         entry.set_unreported(false);
         entry.set_suspect(false);

@@ -49,6 +49,8 @@ pub(super) struct Journal {
     changes: Option<Vec<Change>>,
     /// The number of the entry that was stored last.
     last_entry: u32,
+    /// The number of the last closing; it wraps around.
+    last_closing: u16,
     /// The reply tuples of mappings to verify.
     requested: VecDeque<Tuple>,
 }
@@ -58,6 +60,17 @@ impl Journal {
     pub(super) fn number_entry(&mut self) -> u32 {
         self.last_entry = self.last_entry.wrapping_add(1);
         self.last_entry
+    }
+
+    /// A number for a mapping that closes now.
+    pub(super) fn number_closing(&mut self) -> u16 {
+        self.last_closing = self.last_closing.wrapping_add(1);
+        self.last_closing
+    }
+
+    /// The number of the last closing.
+    pub(super) fn last_closing(&self) -> u16 {
+        self.last_closing
     }
 
     /// The number of the entry that was stored last.

@@ -43,4 +43,4 @@ pub use journal::{Change, Changes};
 pub use queries::{TooMany, Transport};
 pub use report::CloseResult;
 pub use store::Table;
-pub use verify::Verified;
+pub use verify::{Asked, Verified};

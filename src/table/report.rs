@@ -33,7 +33,7 @@ impl<A: Address> FamilyTable<A> {
     pub(super) fn open(&mut self, flow: &Flow, now: Stamp, journal: &mut Journal) -> bool {
         let Some(tuples) = PackedTuples::pack(flow) else { return false };
         let Some(slot) = self.live_index.find(&tuples.reply, &self.entries) else {
-            if flow.status.is_dying() && self.find_closed(&tuples, flow.id, MAX_CHAIN_WALK).is_some() {
+            if flow.status.is_dying() && self.find_closed(&tuples, flow.id).is_some() {
                 // The DESTROY event overtook the NEW event.
                 return false;
             }
@@ -53,7 +53,7 @@ impl<A: Address> FamilyTable<A> {
                 // The kernel gives a reply tuple to one connection at a time. Either this event is
                 // late, or the table lacks the end of the connection that it has.
                 self.suspect(slot, journal);
-                if self.find_closed(&tuples, flow.id, MAX_CHAIN_WALK).is_none() {
+                if self.find_closed(&tuples, flow.id).is_none() {
                     self.insert_closed(PackedMapping::new(&tuples, flow, Source::Event, now), now, journal);
                 }
                 return true;
@@ -112,7 +112,7 @@ impl<A: Address> FamilyTable<A> {
             self.close_slot(slot, closed, journal);
             return CloseResult::WasLive;
         }
-        if let Some(slot) = self.find_closed(&tuples, flow.id, MAX_CHAIN_WALK) {
+        if let Some(slot) = self.find_closed(&tuples, flow.id) {
             self.entries.get_mut(slot).set_final_mark(flow.mark);
             self.note_end(slot, hash, now);
             return CloseResult::Stale;
@@ -192,13 +192,12 @@ impl<A: Address> FamilyTable<A> {
         })
     }
 
-    /// The slot in which exactly this lifetime is stored as closed, among the `max` newest
-    /// entries with its public address and port.
-    fn find_closed(&self, tuples: &PackedTuples<A>, id: u32, max: usize) -> Option<u32> {
+    /// The slot in which exactly this lifetime is stored as closed.
+    pub(super) fn find_closed(&self, tuples: &PackedTuples<A>, id: u32) -> Option<u32> {
         let reply = &tuples.reply;
         let class = ProtocolClass::of(reply.protocol());
         let key = ChainKey::new(Some(reply.dst.into()), Some(reply.nat_port()), class)?;
-        self.index(IndexedBy::NatIpAndPort)?.walk(key, &self.entries).take(max).find(|slot| {
+        self.index(IndexedBy::NatIpAndPort)?.walk(key, &self.entries).take(MAX_CHAIN_WALK).find(|slot| {
             let entry = self.entries.get(*slot);
             is_closed(entry.state())
                 && (entry.id, &entry.reply, &entry.original) == (id, reply, &tuples.original)

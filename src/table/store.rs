@@ -11,7 +11,7 @@ use super::family::FamilyTable;
 use super::journal::{Change, Changes, Journal};
 use super::queries::{TooMany, Transport};
 use super::report::CloseResult;
-use super::verify::Verified;
+use super::verify::{Asked, Verified};
 use crate::clock::Stamp;
 use crate::config::Key;
 use crate::mapping::Mapping;
@@ -88,15 +88,15 @@ impl Table {
         in_family!(self, flow.original.src.is_ipv4(), family => family.close(flow, now, &mut self.journal))
     }
 
-    /// The number of the entry that was stored last, for [`verified`](Self::verified).
-    pub fn last_entry(&self) -> u32 {
-        self.journal.last_entry()
+    /// This moment, before a query to the kernel, for [`verified`](Self::verified).
+    pub fn asked(&self, now: Stamp) -> Asked {
+        Asked { entry: self.journal.last_entry(), closing: self.journal.last_closing(), at: now }
     }
 
     /// Applies the kernel's answer to a query for this reply tuple: the connection that has
-    /// it, if there is one that is not dying. `asked` is [`last_entry`](Self::last_entry)
-    /// before the query; a mapping that was stored since then does not change.
-    pub fn verified(&mut self, reply: &Tuple, found: Option<&Flow>, asked: u32, now: Stamp) -> Verified {
+    /// it, if there is one that is not dying. `asked` is [`asked`](Self::asked) before the query;
+    /// a mapping that was stored since then does not change.
+    pub fn verified(&mut self, reply: &Tuple, found: Option<&Flow>, asked: Asked, now: Stamp) -> Verified {
         in_family!(self, reply.src.is_ipv4(), family => {
             let Some(reply) = PackedTuple::pack(reply) else { return Verified::Nothing };
             family.verified(&reply, found, asked, now, &mut self.journal)

@@ -195,7 +195,7 @@ fn apply(table: &mut Table, model: &mut Model, step: &Step) {
             }
             for reply in unseen(table) {
                 let found = model.live.iter().map(|(flow, _)| flow).find(|flow| flow.reply == reply);
-                table.verified(&reply, found, table.last_entry(), now);
+                table.verified(&reply, found, table.asked(now), now);
             }
             drop(table.end_dump());
         }

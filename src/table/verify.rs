@@ -29,6 +29,17 @@ pub enum Verified {
     Nothing,
 }
 
+/// The moment before a query to the kernel. What has changed in the table since then is newer
+/// than the kernel's answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    /// The number of the entry that was stored last.
+    pub(super) entry: u32,
+    /// The number of the last closing.
+    pub(super) closing: u16,
+    pub(super) at: Stamp,
+}
+
 impl<A: Address> FamilyTable<A> {
     /// Whether the mapping of a live slot must be verified.
     pub(super) fn doubt(&self, slot: u32, now: Stamp) -> Doubt {
@@ -77,19 +88,18 @@ impl<A: Address> FamilyTable<A> {
         }
     }
 
-    /// Applies the kernel's answer to a query for `reply`, which was made when `asked` was
-    /// the last number of an entry.
+    /// Applies the kernel's answer to a query for `reply`, which was made after `asked`.
     pub(super) fn verified(
         &mut self,
         reply: &PackedTuple<A>,
         found: Option<&Flow>,
-        asked: u32,
+        asked: Asked,
         now: Stamp,
         journal: &mut Journal,
     ) -> Verified {
         let live = self.live_index.find(reply, &self.entries);
         let Some(slot) = live else {
-            return if found.is_some_and(|flow| self.adopt(flow, now, journal)) {
+            return if found.is_some_and(|flow| self.adopt_unless_closed(flow, asked, now, journal)) {
                 Verified::Added
             } else {
                 Verified::Nothing
@@ -97,7 +107,7 @@ impl<A: Address> FamilyTable<A> {
         };
         let entry = self.entries.get_mut(slot);
         // Numbers wrap around: the later one of two is ahead by less than half of all.
-        if (1..=u32::MAX / 2).contains(&entry.sequence.wrapping_sub(asked)) {
+        if (1..=u32::MAX / 2).contains(&entry.sequence.wrapping_sub(asked.entry)) {
             return Verified::Nothing;
         }
         let is_this = |flow: &&Flow| {
@@ -133,6 +143,23 @@ impl<A: Address> FamilyTable<A> {
         entry.set_unreported(true);
         entry.set_suspect(is_missing);
         self.missing_ends += usize::from(is_missing);
+    }
+
+    /// Adds a connection that a query found, unless its lifetime has closed since then.
+    fn adopt_unless_closed(&mut self, flow: &Flow, asked: Asked, now: Stamp, journal: &mut Journal) -> bool {
+        let closed = PackedTuples::pack(flow).and_then(|tuples| self.find_closed(&tuples, flow.id));
+        let is_later = |slot| {
+            let entry = self.entries.get(slot);
+            // The numbers order the closings of one millisecond.
+            entry.closed().monotonic >= asked.at.monotonic
+                && (1..=u16::MAX / 2).contains(&entry.dump_number.wrapping_sub(asked.closing))
+        };
+        if closed.is_some_and(is_later) {
+            // Or it is a new lifetime with the same id.
+            journal.request_verification(flow.reply);
+            return false;
+        }
+        self.adopt(flow, now, journal)
     }
 
     /// Adds a connection that a query found.

@@ -10,6 +10,7 @@ use super::verifier::Answered;
 use super::verify::living;
 use crate::mapping::{Doubt, Mapping, Traced};
 use crate::question::{Question, StateFilter};
+use crate::table::Asked;
 
 /// Rounds of verification of one lookup. Each round closes or adds a mapping.
 const MAX_ROUNDS: u32 = 64;
@@ -42,8 +43,8 @@ impl KernelCheck {
 pub(super) struct Reading<'a> {
     pub(super) found: &'a [Traced],
     pub(super) complete: bool,
-    /// [`last_entry`](crate::table::Table::last_entry) at that moment.
-    pub(super) asked: u32,
+    /// [`asked`](crate::table::Table::asked) at that moment.
+    pub(super) asked: Asked,
     /// Mappings with at least this doubt are verified.
     pub(super) verified_from: Doubt,
 }
@@ -108,7 +109,7 @@ impl Tracker {
         &self,
         check: &mut KernelCheck,
         question: &Question,
-        asked: u32,
+        asked: Asked,
     ) -> Result<bool, Error> {
         if check.searched || check.failed || question.state == StateFilter::Closed {
             return Ok(false);
@@ -146,7 +147,7 @@ impl Tracker {
     }
 
     /// Drains the socket, then applies the kernel's replies.
-    async fn apply_drained(&self, tuples: &[Tuple], answered: &Answered, asked: u32) -> Result<(), Error> {
+    async fn apply_drained(&self, tuples: &[Tuple], answered: &Answered, asked: Asked) -> Result<(), Error> {
         let Some(replies) = answered.replies() else { return Ok(()) };
         self.drain_then(|state, _| self.apply(state, tuples, replies, asked)).await?;
         Ok(())

@@ -11,7 +11,7 @@ use crate::clock::Stamp;
 use crate::config::Key;
 use crate::mapping::{Doubt, Mapping, Traced};
 use crate::question::{Question, StateFilter};
-use crate::table::{Cursor, TooMany};
+use crate::table::{Asked, Cursor, TooMany};
 use crate::tuples::KeyValue;
 
 /// What one reading of the table for a lookup has given.
@@ -23,8 +23,8 @@ struct Looked<T> {
     knows_closed: bool,
     /// Whether it lacks some of them because events were lost.
     lost_closed: bool,
-    /// The number of the entry that was stored last.
-    asked: u32,
+    /// This moment, before queries to the kernel.
+    asked: Asked,
 }
 
 impl Tracker {
@@ -174,7 +174,7 @@ impl Tracker {
                 complete: state.complete,
                 knows_closed,
                 lost_closed: state.has_lost_events && !knows_closed,
-                asked: state.table.last_entry(),
+                asked: state.table.asked(now),
             }
         });
         Ok(read.await?.value)
@@ -241,22 +241,22 @@ impl Tracker {
     }
 
     /// Passes the mappings of one slice to `on`. Returns where to continue, whether the table
-    /// is complete, and the number of the entry that was stored last.
+    /// is complete, and this moment, before queries to the kernel.
     async fn read_slice(
         &self,
         from: Cursor,
         mut on: impl FnMut(Mapping),
-    ) -> Result<(Option<Cursor>, bool, u32), Error> {
+    ) -> Result<(Option<Cursor>, bool, Asked), Error> {
         if from == Cursor::START {
             let read = self.drain_then(|state, now| {
-                (state.table.scan(from, now, &mut on), state.complete, state.table.last_entry())
+                (state.table.scan(from, now, &mut on), state.complete, state.table.asked(self.clock.now()))
             });
             return Ok(read.await?.value);
         }
         tokio::task::yield_now().await;
         let state = self.lock();
         let next = state.table.scan(from, self.clock.now(), &mut on);
-        Ok((next, state.complete, state.table.last_entry()))
+        Ok((next, state.complete, state.table.asked(self.clock.now())))
     }
 }
 

@@ -176,7 +176,7 @@ impl Tracker {
             let asked = {
                 let state = self.lock();
                 cursor = state.table.unseen(from, |reply| unseen.push(reply));
-                state.table.last_entry()
+                state.table.asked(self.clock.now())
             };
             for unseen in unseen.chunks(VERIFIED_TOGETHER) {
                 ended += self.verify_now(query, unseen, asked)?;

@@ -10,7 +10,7 @@ use super::clashes;
 use super::shared::Tracker;
 use super::state::TrackerState;
 use super::verifier::Work;
-use crate::table::{Cursor, Verified};
+use crate::table::{Asked, Cursor, Verified};
 
 /// Mappings that the table requests to verify and that are verified together, so that no
 /// lookup waits longer for its own queries.
@@ -66,7 +66,7 @@ impl Tracker {
         let (tuples, asked, has_more) = {
             let mut state = self.lock();
             let tuples = state.table.take_requested(REQUESTED_TOGETHER);
-            (tuples, state.table.last_entry(), state.table.has_requested())
+            (tuples, state.table.asked(self.clock.now()), state.table.has_requested())
         };
         self.verify_now(query, &tuples, asked)?;
         if has_more {
@@ -78,12 +78,10 @@ impl Tracker {
     /// Verifies some of the mappings that may end without a DESTROY event, from a position
     /// on. Returns where to continue.
     fn patrol(&self, query: &mut Query, from: Cursor) -> Result<Cursor, Error> {
-        let (mut cursor, mut tuples, mut asked) = (from, Vec::new(), 0);
-        for slice in 0..PATROLLED_SLICES {
+        let (mut cursor, mut tuples) = (from, Vec::new());
+        let asked = self.lock().table.asked(self.clock.now());
+        for _ in 0..PATROLLED_SLICES {
             let state = self.lock();
-            if slice == 0 {
-                asked = state.table.last_entry();
-            }
             let next = state.table.unreported_in(cursor, |reply| tuples.push(reply));
             cursor = next.unwrap_or(Cursor::START);
             if next.is_none() || tuples.len() >= PATROLLED {
@@ -97,9 +95,14 @@ impl Tracker {
     }
 
     /// Queries the kernel for reply tuples, and applies its replies. `asked` is
-    /// [`last_entry`](crate::table::Table::last_entry) when the tuples were read. Returns how
+    /// [`asked`](crate::table::Table::asked) when the tuples were read. Returns how
     /// many mappings had ended.
-    pub(super) fn verify_now(&self, query: &mut Query, tuples: &[Tuple], asked: u32) -> Result<usize, Error> {
+    pub(super) fn verify_now(
+        &self,
+        query: &mut Query,
+        tuples: &[Tuple],
+        asked: Asked,
+    ) -> Result<usize, Error> {
         if tuples.is_empty() {
             return Ok(0);
         }
@@ -115,7 +118,7 @@ impl Tracker {
         state: &mut TrackerState,
         tuples: &[Tuple],
         found: &[Found],
-        asked: u32,
+        asked: Asked,
     ) -> usize {
         let now = self.clock.now();
         let mut ended = 0;
