@@ -15,6 +15,8 @@ use crate::table::Asked;
 /// Rounds of verification of one lookup. Each round closes or adds a mapping.
 const MAX_ROUNDS: u32 = 64;
 
+/// Mappings that are verified together.
+const VERIFIED_TOGETHER: usize = 64;
 /// Zones other than zone 0 in which a connection is searched.
 const MAX_ZONES: usize = 16;
 
@@ -70,6 +72,21 @@ impl Tracker {
             check.failed = true;
             return Ok(false);
         }
+        let mut is_changed = false;
+        // In parts, so that other lookups do not wait for all of them.
+        for part in doubtful.chunks(VERIFIED_TOGETHER) {
+            is_changed |= self.verify_part(check, part, read.asked).await?;
+        }
+        Ok(is_changed)
+    }
+
+    /// Verifies mappings. Returns whether one has ended.
+    async fn verify_part(
+        &self,
+        check: &mut KernelCheck,
+        doubtful: &[&Mapping],
+        asked: Asked,
+    ) -> Result<bool, Error> {
         let tuples: Vec<Tuple> = doubtful.iter().map(|mapping| mapping.reply).collect();
         let answered = self.verifier.query(&tuples).await;
         let Some(replies) = answered.replies() else {
@@ -94,10 +111,10 @@ impl Tracker {
             }
         }
         if is_changed {
-            self.apply_drained(&tuples, &answered, read.asked).await?;
+            self.apply_drained(&tuples, &answered, asked).await?;
         } else if is_told {
             // They are trusted again for some time.
-            self.apply(&mut self.lock(), &tuples, replies, read.asked);
+            self.apply(&mut self.lock(), &tuples, replies, asked);
         }
         Ok(is_changed)
     }

@@ -70,3 +70,39 @@ impl Reporting {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_complete_only_if_nothing_is_known_to_be_missing() {
+        let complete = || Reporting::new(Some(1));
+        assert!(complete().is_complete());
+        assert!(!Reporting { is_off: true, ..complete() }.is_complete());
+        assert!(!Reporting { masked_by: Some("a rule".to_owned()), ..complete() }.is_complete());
+        assert!(!Reporting { has_unreadable: true, ..complete() }.is_complete(), "an entry cannot be parsed");
+        assert!(!Reporting::new(Some(0)).is_complete());
+        let mut hidden = Reporting::new(None);
+        assert!(!hidden.is_complete(), "the setting is hidden");
+        hidden.is_unheard = false;
+        assert!(hidden.is_complete());
+    }
+
+    #[test]
+    fn events_that_were_missing_are_trusted_after_a_quiet_time_that_doubles() {
+        let mut reporting = Reporting::new(Some(2));
+        let quiet = |reporting: &Reporting| reporting.missed.expect("some are missing").1;
+        for expected in [60, 120, 240, 480, 960, 1920, 3600, 3600] {
+            reporting.note_missed();
+            reporting.note_missed();
+            assert_eq!(quiet(&reporting), Duration::from_secs(expected));
+            reporting.note_none_missed();
+            assert!(!reporting.is_complete() && !reporting.are_events_complete());
+            // As if that time had passed.
+            reporting.missed = Some((Instant::now(), Duration::ZERO));
+            reporting.note_none_missed();
+            assert!(reporting.is_complete());
+        }
+    }
+}
