@@ -34,7 +34,7 @@ nat_only = yes
 
 [data]
 key_name = nat_port
-del_delay = 3
+del_delay = 2
 sweep_interval = 3600
 
 [http_server]
@@ -50,7 +50,7 @@ dst_port = 443
 
 [data]
 key_name = nat_port
-del_delay = 3
+del_delay = 2
 sweep_interval = 3600
 
 [http_server]
@@ -201,7 +201,8 @@ fn look_up_on_arrival(masquerade: &str, shared: bool) {
     let Some(cpus) = two_processors() else { return };
     let _alone = alone();
     let mut clashes = Clashes::under(masquerade, cpus);
-    let (wide, narrow) = (clashes.daemon(WIDE), clashes.daemon(NARROW));
+    let [wide, narrow] = [WIDE, NARROW].map(|config| DAEMON.start(clashes.lab.gateway(), config));
+    [&wide, &narrow].into_iter().for_each(|daemon| wait_complete(&clashes.lab, daemon));
     let mut by_name = client(&clashes.lab, &wide);
     let mut by_filter = client(&clashes.lab, &narrow);
     let [mut named, mut port_alone, mut filtered, mut slow] = [(); 4].map(|()| Tally::default());
@@ -303,7 +304,7 @@ fn the_end_of_a_clash_tells_whose_port_it_was() {
     let _alone = alone();
     let mut clashes = Clashes::under("masquerade fully-random", cpus);
     // Longer than it takes until all have ended.
-    let daemon = clashes.daemon(&WIDE.replace("del_delay = 3", "del_delay = 5"));
+    let daemon = clashes.daemon(&WIDE.replace("del_delay = 2", "del_delay = 5"));
     let mut heard = Heard::listen(&clashes.lab, &daemon);
     let mut client = client(&clashes.lab, &daemon);
     let mut forced: Vec<[Arrival; 2]> = Vec::new();
@@ -466,7 +467,7 @@ fn a_dump_does_not_end_a_clash() {
         }
         let before = dumps(&mut client);
         // Another value makes the daemon read the kernel's table.
-        let changed = WIDE.replace("del_delay = 3", &format!("del_delay = {}", 3 + forced));
+        let changed = WIDE.replace("del_delay = 2", &format!("del_delay = {}", 2 + forced));
         daemon.rewrite_config(&changed);
         daemon.signal(Signal::SIGHUP);
         wait_until("the kernel's table is read again", || dumps(&mut client) > before);
