@@ -128,6 +128,11 @@ pub struct Host {
 }
 
 impl Traced {
+    /// Whether there is no mapping further inside.
+    pub fn is_alone(&self) -> bool {
+        self.source.is_empty() && self.destination.is_empty()
+    }
+
     /// The mapping and those further inside.
     pub fn all(&self) -> impl Iterator<Item = &Mapping> {
         std::iter::once(&self.mapping).chain(&self.source).chain(&self.destination)

@@ -72,6 +72,9 @@ impl Table {
 
 impl<A: Address> FamilyTable<A> {
     fn inner_of_source(&self, outer: &Mapping, now: Stamp) -> Option<Mapping> {
+        if !self.publics.may_contain(A::from_ip(outer.src_ip())?) {
+            return None;
+        }
         let reply = PackedTuple::<A>::pack(&outer.original.reversed())?;
         let class = ProtocolClass::of(reply.protocol());
         let key = ChainKey::new(Some(outer.src_ip()), Some(reply.nat_port()), class)?;

@@ -195,8 +195,11 @@ const UNREPORTED: u8 = 0b1_0000;
 const WAS_NEWEST: u8 = 0b10_0000;
 /// It must be verified with the kernel once.
 const SUSPECT: u8 = 0b100_0000;
-/// Its mark is that at its end.
+/// Of closed entries: the mark is that at the end.
 const HAS_FINAL_MARK: u8 = 0b1000_0000;
+/// Of live entries: others had the same public address and port when it was stored, or have
+/// come since.
+const SHARES_PORT: u8 = HAS_FINAL_MARK;
 /// The timeout of an entry whose report names none.
 const UNKNOWN_TIMEOUT: u64 = 10_000;
 
@@ -264,10 +267,19 @@ impl<A: Address> PackedMapping<A> {
         self.set_flag(WAS_NEWEST, was_newest);
     }
 
-    /// Stores the mark that the DESTROY event reports.
-    pub(super) fn set_final_mark(&mut self, mark: u32) {
-        self.mark = mark;
-        self.set_flag(HAS_FINAL_MARK, true);
+    /// Stores the mark that the DESTROY event reports, if there was one. For closed entries.
+    pub(super) fn set_final_mark(&mut self, mark: Option<u32>) {
+        self.mark = mark.unwrap_or(self.mark);
+        self.set_flag(HAS_FINAL_MARK, mark.is_some());
+    }
+
+    /// Whether others may have the same public address and port. For live entries.
+    pub(super) fn shares_port(&self) -> bool {
+        self.flags & SHARES_PORT != 0
+    }
+
+    pub(super) fn set_shares_port(&mut self) {
+        self.set_flag(SHARES_PORT, true);
     }
 
     /// Whether it may end without a DESTROY event.
@@ -343,7 +355,7 @@ impl<A: Address> PackedMapping<A> {
         Mapping {
             tuples: Tuples { original: self.original.unpack(), reply: self.reply.unpack() },
             id: self.id,
-            mark: (self.flags & HAS_FINAL_MARK != 0).then_some(self.mark),
+            mark: (self.state() != SlotState::Live && self.flags & HAS_FINAL_MARK != 0).then_some(self.mark),
             opened: self.opened.into(),
             closed: (self.state() != SlotState::Live).then(|| self.closed()),
             source: self.source(),
@@ -442,8 +454,12 @@ mod tests {
         assert_eq!(entry.told(now), (0, u64::from(u32::MAX) * 1000));
         entry.set_closed(now);
         assert_eq!(entry.closed(), now);
+        entry.set_shares_port();
+        assert_eq!((entry.mapping(Doubt::None).mark, entry.shares_port()), (None, true));
+        entry.set_state(SlotState::Closed);
+        entry.set_final_mark(None);
         assert_eq!(entry.mapping(Doubt::None).mark, None);
-        entry.set_final_mark(7);
+        entry.set_final_mark(Some(7));
         assert_eq!(entry.mapping(Doubt::None).mark, Some(7));
     }
 }

@@ -9,6 +9,7 @@ use super::entry::{Address, NONE, PackedMapping, SlotState};
 use super::forward::ForwardIndex;
 use super::index::{ChainIndex, IndexedBy, LiveIndex};
 use super::journal::{Change, Journal};
+use super::publics::PublicAddresses;
 use super::repeated::Repeated;
 use crate::clock::Stamp;
 use crate::config::Key;
@@ -43,6 +44,8 @@ pub(super) struct FamilyTable<A> {
     pub(super) live_index: LiveIndex,
     pub(super) indexes: Vec<ChainIndex>,
     pub(super) forwards: ForwardIndex<A>,
+    /// The public addresses of translated sources.
+    pub(super) publics: PublicAddresses,
     /// The latest time, by the monotonic clock, at which a stored entry opened.
     newest_opened: u64,
     /// How long lookups still find a closed mapping.
@@ -86,6 +89,7 @@ impl<A: Address> FamilyTable<A> {
             live_index: LiveIndex::new(),
             indexes: indexed_by.into_iter().map(ChainIndex::new).collect(),
             forwards: ForwardIndex::new(),
+            publics: PublicAddresses::new(),
             newest_opened: 0,
             del_delay,
             dump_number: 0,
@@ -167,7 +171,7 @@ impl<A: Address> FamilyTable<A> {
     pub(super) fn insert_closed(&mut self, entry: PackedMapping<A>, closed: Stamp, journal: &mut Journal) {
         let slot = self.store(entry, journal);
         journal.record(|| Change::Opened(self.entries.get(slot).mapping(Doubt::None)));
-        self.queue_closed(slot, closed, journal);
+        self.queue_closed(slot, closed, Some(entry.mark), journal);
         journal.record(|| Change::Closed(self.entries.get(slot).mapping(Doubt::None)));
     }
 
@@ -183,7 +187,19 @@ impl<A: Address> FamilyTable<A> {
         self.first_free = self.entries.get(slot).next;
         *self.entries.get_mut(slot) = PackedMapping { dump_number: self.dump_number, ..entry };
         self.number_and_index(slot, journal, false);
-        self.forwards.insert(slot, self.entries.get(slot));
+        let entry = self.entries.get(slot);
+        self.forwards.insert(slot, entry);
+        if entry.is_source_nat() {
+            self.publics.insert(entry.reply.dst);
+        }
+        let older = self.index(IndexedBy::NatIpAndPort).and_then(|index| index.older(slot).next());
+        if let Some(older) = older {
+            self.entries.get_mut(slot).set_shares_port();
+            let older = self.entries.get_mut(older);
+            if older.state() == SlotState::Live {
+                older.set_shares_port();
+            }
+        }
         slot
     }
 
@@ -205,22 +221,35 @@ impl<A: Address> FamilyTable<A> {
         }
     }
 
-    /// Closes a live mapping that ended at `closed`.
+    /// Closes a live mapping whose end no event has reported.
     pub(super) fn close_slot(&mut self, slot: u32, closed: Stamp, journal: &mut Journal) {
+        self.close_marked(slot, closed, None, journal);
+    }
+
+    /// Closes a live mapping that ended at `closed`, with the mark at its end if an event
+    /// reported it.
+    pub(super) fn close_marked(
+        &mut self,
+        slot: u32,
+        closed: Stamp,
+        mark: Option<u32>,
+        journal: &mut Journal,
+    ) {
         self.live_index.remove(slot, &self.entries);
         self.live -= 1;
         self.unreported -= usize::from(self.entries.get(slot).is_unreported());
-        self.queue_closed(slot, closed, journal);
+        self.queue_closed(slot, closed, mark, journal);
         journal.record(|| Change::Closed(self.entries.get(slot).mapping(Doubt::None)));
     }
 
     /// Appends an entry to the closed ones, which wait to expire.
-    fn queue_closed(&mut self, slot: u32, closed: Stamp, journal: &mut Journal) {
+    fn queue_closed(&mut self, slot: u32, closed: Stamp, mark: Option<u32>, journal: &mut Journal) {
         let entry = self.entries.get_mut(slot);
         if let Some(ended) = &mut self.ended_during_dump {
             ended.insert(self.live_index.hash(&entry.reply), entry.id);
         }
         entry.set_state(SlotState::Closed);
+        entry.set_final_mark(mark);
         entry.dump_number = journal.number_closing();
         entry.set_closed(closed.max(Stamp::from(entry.opened)));
         entry.set_unreported(false);

@@ -13,7 +13,8 @@
 //! doubtful, and the kernel's answers about it), `queries` (lookups and scans), `chain`
 //! (connections that are translated twice) and `reload` (put another configuration into
 //! force). Below it, `chunks` is the storage, `entry` what is stored, `index` how it is
-//! found, `forward` how connections that began outside are found, `ended` the lifetimes
+//! found, `forward` how connections that began outside are found, `publics` which public
+//! addresses there can be, `ended` the lifetimes
 //! that end while a dump runs, `repeated` those whose DESTROY event comes again, and
 //! `journal` the changes for listeners. `cursor` is a position for work in slices.
 
@@ -29,6 +30,7 @@ mod family;
 mod forward;
 mod index;
 mod journal;
+mod publics;
 mod queries;
 mod reload;
 mod repeated;

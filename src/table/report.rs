@@ -108,12 +108,11 @@ impl<A: Address> FamilyTable<A> {
                 self.suspect(slot, journal);
                 return CloseResult::Stale;
             }
-            self.entries.get_mut(slot).set_final_mark(flow.mark);
-            self.close_slot(slot, closed, journal);
+            self.close_marked(slot, closed, Some(flow.mark), journal);
             return CloseResult::WasLive;
         }
         if let Some(slot) = self.find_closed(&tuples, flow.id) {
-            self.entries.get_mut(slot).set_final_mark(flow.mark);
+            self.entries.get_mut(slot).set_final_mark(Some(flow.mark));
             self.note_end(slot, hash, now);
             return CloseResult::Stale;
         }
@@ -129,9 +128,7 @@ impl<A: Address> FamilyTable<A> {
             // No lookup could find it any more.
             return CloseResult::Stale;
         }
-        let mut entry = PackedMapping::new(&tuples, flow, Source::Event, now);
-        entry.set_final_mark(flow.mark);
-        self.insert_closed(entry, closed, journal);
+        self.insert_closed(PackedMapping::new(&tuples, flow, Source::Event, now), closed, journal);
         CloseResult::WasUnknown
     }
 

@@ -48,7 +48,7 @@ impl<A: Address> FamilyTable<A> {
             return Doubt::Unreported;
         }
         let (since, timeout) = entry.told(now);
-        if entry.is_suspect() || since >= timeout || self.has_rival(slot) {
+        if entry.is_suspect() || since >= timeout || (entry.shares_port() && self.has_rival(slot)) {
             return Doubt::Doubtful;
         }
         let closing = match entry.original.protocol() {

@@ -96,10 +96,7 @@ impl Tracker {
         let (mut is_changed, mut is_told) = (false, false);
         for (mapping, found) in doubtful.iter().zip(replies) {
             match found {
-                Found::Flow(_, flow)
-                    if living(flow).is_some()
-                        && (flow.id, &flow.original) == (mapping.id, &mapping.original) =>
-                {
+                found if is_lifetime(found, mapping) => {
                     check.confirmed.insert((mapping.id, mapping.sequence));
                     is_told |= mapping.doubt != Doubt::Unreported;
                 }
@@ -174,6 +171,12 @@ impl Tracker {
     pub(super) fn may_lack_clash(&self, question: &Question) -> bool {
         may_be_udp(question) && self.clashes.are_recent(self.clock.now())
     }
+}
+
+/// Whether the kernel has the connection of a mapping.
+pub(super) fn is_lifetime(found: &Found, mapping: &Mapping) -> bool {
+    matches!(found, Found::Flow(_, flow)
+        if living(flow).is_some() && (flow.id, &flow.original) == (mapping.id, &mapping.original))
 }
 
 fn may_be_udp(question: &Question) -> bool {

@@ -2,7 +2,7 @@
 
 use nfct::{Error, Protocol};
 
-use super::check::{KernelCheck, Reading};
+use super::check::{KernelCheck, Reading, is_lifetime};
 use super::read::Answer;
 use super::shared::Tracker;
 use super::state::TrackerState;
@@ -41,16 +41,23 @@ impl Tracker {
         value: KeyValue,
         protocol: Option<Protocol>,
     ) -> Result<Answer<Option<Traced>>, Error> {
+        let look = |state: &TrackerState, now| {
+            let accept = |mapping: &Mapping| state.settings.filter.is_for_legacy(mapping);
+            let best = state.table.best(key, value, protocol, accept, now)?;
+            Ok(best.map(|best| state.table.trace(best, now)))
+        };
+        let mut looked = self.look(look).await?;
+        // Most lookups end here.
+        let is_certain = match &looked.found {
+            Ok(Some(best)) => looked.complete && self.is_certainly_live(best).await,
+            _ => false,
+        };
+        if is_certain {
+            return Ok(Answer { value: looked.found.unwrap_or_default(), complete: true });
+        }
         let question = Question::by_key(key, value, protocol);
         let mut check = KernelCheck::default();
         loop {
-            let looked = self
-                .look(|state, now| {
-                    let accept = |mapping: &Mapping| state.settings.filter.is_for_legacy(mapping);
-                    let best = state.table.best(key, value, protocol, accept, now)?;
-                    Ok(best.map(|best| state.table.trace(best, now)))
-                })
-                .await?;
             let best = match looked.found {
                 Ok(best) => best,
                 Err(TooMany) => {
@@ -65,6 +72,7 @@ impl Tracker {
                 verified_from: Doubt::Doubtful,
             };
             if self.verify(&mut check, &read).await? {
+                looked = self.look(look).await?;
                 continue;
             }
             if best.as_ref().is_some_and(|best| best.mapping.is_live()) {
@@ -72,6 +80,7 @@ impl Tracker {
             }
             let is_noticed = self.check_reporting().await?;
             if self.search_kernel(&mut check, &question, looked.asked).await? {
+                looked = self.look(look).await?;
                 continue;
             }
             let complete = looked.complete
@@ -81,6 +90,23 @@ impl Tracker {
                 && !looked.lost_closed
                 && !self.may_lack_clash(&question);
             return Ok(Answer { value: best, complete });
+        }
+    }
+
+    /// Whether a mapping of a complete table is live, and needs no other step than one query
+    /// at most.
+    async fn is_certainly_live(&self, found: &Traced) -> bool {
+        let mapping = &found.mapping;
+        if !mapping.is_live() || !found.is_alone() {
+            return false;
+        }
+        match mapping.doubt {
+            Doubt::None | Doubt::Aged => true,
+            Doubt::Doubtful => false,
+            Doubt::Unreported => {
+                let answered = self.verifier.query(std::slice::from_ref(&mapping.reply)).await;
+                matches!(answered.replies(), Some([found]) if is_lifetime(found, mapping))
+            }
         }
     }
 
