@@ -99,7 +99,8 @@ impl<'a> Listener<'a> {
             let &[_, NETFILTER, _, groups, waiting, _, _, _, dropped, inode, ..] = fields.as_slice() else {
                 return None;
             };
-            let listens = u32::from_str_radix(groups, 16).is_ok_and(|groups| groups != 0);
+            // NEW events of connections. The daemon also has sockets with other groups.
+            let listens = u32::from_str_radix(groups, 16).is_ok_and(|groups| groups & 1 != 0);
             let ours = listens && own.contains(&format!("socket:[{inode}]"));
             ours.then(|| Socket {
                 waiting: waiting.parse().unwrap_or(0),
