@@ -105,24 +105,14 @@ impl<A: Address> FamilyTable<A> {
     }
 
     pub(super) fn expire(&mut self, now: Stamp, max: usize) -> usize {
-        let mut removed = 0;
-        for _ in 0..max {
-            let slot = self.first_visible;
-            if slot == NONE || now.since(self.entries.get(slot).closed()) < self.del_delay {
-                break;
-            }
-            let entry = self.entries.get_mut(slot);
-            self.first_visible = entry.next;
-            if entry.state() == SlotState::Closed {
-                entry.set_state(SlotState::Removed);
-                self.closed -= 1;
-                removed += 1;
-            }
-        }
+        let (mut removed, kept_for) = (0, self.del_delay.max(MIN_KEPT));
         for _ in 0..max {
             let slot = self.first_closed;
-            if slot == self.first_visible || now.since(self.entries.get(slot).closed()) < MIN_KEPT {
+            if slot == NONE || now.since(self.entries.get(slot).closed()) < kept_for {
                 break;
+            }
+            if slot == self.first_visible {
+                removed += self.hide_first();
             }
             self.first_closed = self.entries.get(slot).next;
             if self.first_closed == NONE {
@@ -134,7 +124,30 @@ impl<A: Address> FamilyTable<A> {
             }
             self.free_slot(slot);
         }
+        // With a short `del_delay`, others are hidden before they are removed.
+        if self.del_delay < MIN_KEPT {
+            for _ in removed..max {
+                let slot = self.first_visible;
+                if slot == NONE || now.since(self.entries.get(slot).closed()) < self.del_delay {
+                    break;
+                }
+                removed += self.hide_first();
+            }
+        }
         removed
+    }
+
+    /// Hides the first visible one of the closed mappings from lookups. Returns 1, or 0 if it
+    /// was hidden already.
+    fn hide_first(&mut self) -> usize {
+        let entry = self.entries.get_mut(self.first_visible);
+        self.first_visible = entry.next;
+        if entry.state() != SlotState::Closed {
+            return 0;
+        }
+        entry.set_state(SlotState::Removed);
+        self.closed -= 1;
+        1
     }
 
     pub(super) fn next_expiry(&self, now: Stamp) -> Option<Duration> {
