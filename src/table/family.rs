@@ -126,7 +126,7 @@ impl<A: Address> FamilyTable<A> {
         }
         // With a short `del_delay`, others are hidden before they are removed.
         if self.del_delay < MIN_KEPT {
-            for _ in removed..max {
+            for _ in 0..max {
                 let slot = self.first_visible;
                 if slot == NONE || now.since(self.entries.get(slot).closed()) < self.del_delay {
                     break;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use log::Level;
 use nfct::Error;
 
-use super::reporting::Reporting;
+use super::reporting::{Incomplete, Reporting};
 use super::shared::Tracker;
 use super::state::TrackerState;
 
@@ -32,6 +32,7 @@ impl Tracker {
         if had_gap && !has_gap {
             // Nothing has reported what began, and perhaps also ended, meanwhile.
             state.closed_known_since = self.clock.now();
+            state.has_lost_events = true;
             self.invalidate(state);
         } else if has_gap && !had_gap {
             self.dump_request.set();
@@ -67,6 +68,13 @@ impl Tracker {
     /// When the daemon can no longer follow the kernel.
     pub async fn is_complete_now(&self) -> Result<bool, Error> {
         Ok(self.check_reporting().await? && self.is_complete())
+    }
+
+    /// Why the table is not complete; empty if it is.
+    pub fn incomplete_because(&self) -> Vec<Incomplete> {
+        let state = self.lock();
+        let resync = Some(Incomplete::Resync).filter(|_| !state.synced);
+        state.reporting.reasons().chain(resync).collect()
     }
 
     /// Notices what has changed in the kernel's reports until now. Returns false if that is

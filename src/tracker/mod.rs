@@ -55,5 +55,6 @@ pub use nfct::{Error, LIBRARY_VERSION};
 pub use listener::ChangeListener;
 pub use ports::PortsInUse;
 pub use read::Answer;
+pub use reporting::Incomplete;
 pub use settings::Settings;
 pub use shared::Tracker;

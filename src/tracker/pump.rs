@@ -25,6 +25,18 @@ const MAX_REST: Duration = Duration::from_secs(1);
 /// Closed mappings removed under one hold of the lock.
 const EXPIRIES_PER_HOLD: usize = 128;
 
+/// Without events, the kernel's setting is read once in this number of checks.
+const IDLE_CHECKS: u32 = 5;
+
+/// What the regular checks remember.
+#[derive(Debug, Default)]
+struct Checks {
+    /// The messages received until the last check.
+    messages: u64,
+    /// The checks since a message was received.
+    idle: u32,
+}
+
 impl Tracker {
     /// Receives some of the queued events, and removes expired mappings. Returns
     /// whether nothing is left to do.
@@ -145,12 +157,12 @@ impl Tracker {
 
     /// Drains the socket while no lookup does; never returns except for an error.
     pub(super) fn pump_forever(&self, waiter: &Waiter) -> Result<Infallible, Error> {
-        let (mut next_check, mut events) = (Instant::now(), 0);
+        let (mut next_check, mut checks) = (Instant::now(), Checks::default());
         loop {
             let next_expiry = self.pump_all()?;
             if Instant::now() >= next_check {
                 next_check = Instant::now() + MAX_REST;
-                self.check_regularly(&mut events);
+                self.check_regularly(&mut checks);
             }
             let rest_ends = Instant::now() + next_expiry.map_or(MAX_REST, |expiry| expiry.min(MAX_REST));
             loop {
@@ -166,17 +178,17 @@ impl Tracker {
         }
     }
 
-    /// What is done about once a second. `events` is the number of events received until the
-    /// last time.
-    fn check_regularly(&self, events: &mut u64) {
-        self.check_events_setting();
+    /// What is done about once a second.
+    fn check_regularly(&self, checks: &mut Checks) {
         let mut state = self.lock();
+        let received = state.messages;
+        let is_busy = std::mem::replace(&mut checks.messages, received) != received;
+        checks.idle = if is_busy { 0 } else { checks.idle + 1 };
+        if is_busy {
+            self.verifier.push(Work::Clashes);
+        }
         if state.table.unreported() > 0 {
             self.verifier.push(Work::Patrol);
-        }
-        let received = state.messages;
-        if std::mem::replace(events, received) != received {
-            self.verifier.push(Work::Clashes);
         }
         // A DESTROY event may be a little later than the query that shows the end.
         if state.missing_ends > 0 && state.table.missing_ends() > 0 {
@@ -185,6 +197,11 @@ impl Tracker {
             self.note_missing_events(&mut state, "a connection ended");
         }
         state.missing_ends = state.table.missing_ends();
+        drop(state);
+        // Lookups check it too, so an idle gateway need not do so each second.
+        if checks.idle % IDLE_CHECKS == 0 {
+            self.check_events_setting();
+        }
     }
 
     /// Drains the socket, and returns the time until a mapping expires.

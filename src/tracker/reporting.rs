@@ -7,6 +7,56 @@ const MIN_QUIET: Duration = Duration::from_secs(60);
 /// Each time that events are missing again, that time doubles, up to this.
 const MAX_QUIET: Duration = Duration::from_secs(3600);
 
+/// Why the table is not complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Incomplete {
+    /// The kernel's table is being read: at the start, or in a resync.
+    Resync,
+    /// `nf_conntrack_events` is 0.
+    EventsOff,
+    /// Rules suppress events.
+    Rules,
+    /// Connections began or ended without an event.
+    MissingEvents,
+    /// `nf_conntrack_events` cannot be read, and no event has been received yet.
+    Unheard,
+    /// The kernel's table has entries that cannot be parsed.
+    Unreadable,
+}
+
+impl Incomplete {
+    /// All reasons.
+    pub const ALL: [Self; 6] =
+        [Self::Resync, Self::EventsOff, Self::Rules, Self::MissingEvents, Self::Unheard, Self::Unreadable];
+
+    /// Its name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Resync => "resync",
+            Self::EventsOff => "events_off",
+            Self::Rules => "rules",
+            Self::MissingEvents => "missing_events",
+            Self::Unheard => "unheard",
+            Self::Unreadable => "unreadable",
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(self) -> &'static str {
+        match self {
+            Self::Resync => "the kernel's table is being read: try again shortly",
+            Self::EventsOff => "net.netfilter.nf_conntrack_events is 0: set it to 1",
+            Self::Rules => "rules suppress conntrack events: the log names them",
+            Self::MissingEvents => "connections began or ended without an event: see the log",
+            Self::Unheard => {
+                "net.netfilter.nf_conntrack_events cannot be read, and the kernel has not reported a \
+                 connection yet: let the daemon read /proc/sys, or wait for a connection"
+            }
+            Self::Unreadable => "entries of the kernel's table cannot be parsed: see the log",
+        }
+    }
+}
+
 /// The reasons why connections may be unreported.
 #[derive(Debug)]
 pub(super) struct Reporting {
@@ -38,7 +88,20 @@ impl Reporting {
 
     /// Whether the kernel reports every connection, as far as the daemon knows.
     pub(super) fn is_complete(&self) -> bool {
-        !self.is_off && !self.is_unheard && !self.has_unreadable && self.are_events_complete()
+        self.reasons().next().is_none()
+    }
+
+    /// Why it does not.
+    pub(super) fn reasons(&self) -> impl Iterator<Item = Incomplete> + use<> {
+        [
+            (self.is_off, Incomplete::EventsOff),
+            (self.masked_by.is_some(), Incomplete::Rules),
+            (self.missed.is_some(), Incomplete::MissingEvents),
+            (self.is_unheard, Incomplete::Unheard),
+            (self.has_unreadable, Incomplete::Unreadable),
+        ]
+        .into_iter()
+        .filter_map(|(applies, reason)| applies.then_some(reason))
     }
 
     /// Whether connections that begin now are certainly not all reported.
@@ -80,6 +143,7 @@ mod tests {
         let complete = || Reporting::new(Some(1));
         assert!(complete().is_complete());
         assert!(!Reporting { is_off: true, ..complete() }.is_complete());
+        assert_eq!(Reporting::new(Some(0)).reasons().collect::<Vec<_>>(), [Incomplete::EventsOff]);
         assert!(!Reporting { masked_by: Some("a rule".to_owned()), ..complete() }.is_complete());
         assert!(!Reporting { has_unreadable: true, ..complete() }.is_complete(), "an entry cannot be parsed");
         assert!(!Reporting::new(Some(0)).is_complete());

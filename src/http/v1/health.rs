@@ -17,10 +17,8 @@ pub(in crate::http) async fn readyz(app: &App) -> Result<Response, Failure> {
     Ok(if app.tracker.is_complete_now().await? {
         response::json_text(StatusCode::OK, r#"{"ready":true}"#)
     } else {
-        error(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the table is incomplete",
-            "try again shortly; if nf_conntrack_events is 0, set it to 1. Until then lookups report complete: false",
-        )
+        let because = app.tracker.incomplete_because();
+        let hint = because.first().map_or("try again shortly", |reason| reason.hint());
+        error(StatusCode::SERVICE_UNAVAILABLE, "the table is incomplete", hint)
     })
 }

@@ -23,7 +23,7 @@ use crate::http::response::{self, Response};
 use crate::http::route::RouteLabel;
 use crate::proc::{self, Process};
 use crate::stats::Stats;
-use crate::tracker::{self, PortsInUse};
+use crate::tracker::{self, Incomplete, PortsInUse};
 
 /// The maximum number of public addresses on the page: those with the most ports in use.
 const MAX_ADDRESSES: usize = 100;
@@ -44,6 +44,7 @@ pub(in crate::http) async fn answer(app: &App, headers: &HeaderMap) -> Result<Re
         counters: app.counters.clone(),
         started: app.started.wall as f64 / 1000.0,
         complete: counts.complete,
+        incomplete: app.tracker.incomplete_because(),
         live,
         closed,
         ports,
@@ -76,6 +77,7 @@ struct Scrape {
     /// When the daemon started, in seconds since the Unix epoch.
     started: f64,
     complete: bool,
+    incomplete: Vec<Incomplete>,
     live: usize,
     closed: usize,
     ports: Vec<PortsInUse>,
@@ -137,6 +139,13 @@ impl Scrape {
             "Whether the table is known to equal the kernel's",
             None,
             i64::from(self.complete),
+        )?;
+        page.gauges(
+            "pynatconnd_table_incomplete",
+            "Whether the table is incomplete for this reason",
+            Incomplete::ALL
+                .into_iter()
+                .map(|reason| ([("reason", reason.as_str())], u64::from(self.incomplete.contains(&reason)))),
         )?;
         page.gauges(
             "pynatconnd_mappings",

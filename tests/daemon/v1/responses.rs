@@ -110,6 +110,12 @@ fn ready_means_that_the_table_equals_the_kernels() {
     assert_eq!(client.get("/healthz").json(), json!({"healthy": true}));
     let answer = client.get("/readyz");
     assert_eq!((answer.status, &answer.json()["error"]), (503, &json!("the table is incomplete")));
+    // The reason that lasts comes before a resync.
+    let hint = "net.netfilter.nf_conntrack_events is 0: set it to 1";
+    wait_until("the reason is named", || client.get("/readyz").json()["hint"] == hint);
+    let metrics = client.get("/metrics");
+    assert!(metrics.text().contains("pynatconnd_table_incomplete{reason=\"events_off\"} 1\n"));
+    assert!(metrics.text().contains("pynatconnd_table_incomplete{reason=\"rules\"} 0\n"));
     assert_eq!(client.get("/v1/lookup?nat_port=1").json()["complete"], false);
     let auth = client.request("GET", "/v1/auth", &[("X-Real-IP", "100.64.2.1"), ("X-Real-Port", "1")], b"");
     assert_eq!((auth.status, auth.header("X-Nat-Complete")), (204, Some("0")));
