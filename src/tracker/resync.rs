@@ -128,7 +128,8 @@ impl Tracker {
         let dump = self.merge_dump(query, &filter, invalidations, is_useless);
         let is_valid = matches!(dump, Ok(DumpSummary { interrupted: false, cut_short: false, .. }))
             && self.drain_blocking(|state| state.invalidations)? == invalidations;
-        let closed = if is_valid { self.verify_unseen(query)? } else { 0 };
+        let verified = if is_valid { self.verify_unseen(query)? } else { None };
+        let (is_valid, closed) = (verified.is_some(), verified.unwrap_or(0));
         // Declared before the lock is taken, so that it is dropped after the release.
         let _ended_lifetimes;
         let mut state = self.lock();
@@ -168,8 +169,8 @@ impl Tracker {
     }
 
     /// Verifies the live mappings that the dump lacked: while the kernel resizes its hash
-    /// table, a dump may lack entries. Returns how many had ended.
-    fn verify_unseen(&self, query: &mut Query) -> Result<usize, Error> {
+    /// table, a dump may lack entries. Returns how many had ended; `None` if a query failed.
+    fn verify_unseen(&self, query: &mut Query) -> Result<Option<usize>, Error> {
         let (mut cursor, mut ended) = (Some(Cursor::START), 0);
         while let Some(from) = cursor {
             let mut unseen = Vec::new();
@@ -179,10 +180,13 @@ impl Tracker {
                 state.table.asked(self.clock.now())
             };
             for unseen in unseen.chunks(VERIFIED_TOGETHER) {
-                ended += self.verify_now(query, unseen, asked)?;
+                match self.verify_now(query, unseen, asked)? {
+                    Some(count) => ended += count,
+                    None => return Ok(None),
+                }
             }
         }
-        Ok(ended)
+        Ok(Some(ended))
     }
 
     /// How many of these connections, which the dump had and the table lacked, no event has

@@ -95,20 +95,20 @@ impl Tracker {
     }
 
     /// Queries the kernel for reply tuples, and applies its replies. `asked` is
-    /// [`asked`](crate::table::Table::asked) when the tuples were read. Returns how
-    /// many mappings had ended.
+    /// [`asked`](crate::table::Table::asked) when the tuples were read. Returns how many mappings
+    /// had ended; `None` if the queries failed.
     pub(super) fn verify_now(
         &self,
         query: &mut Query,
         tuples: &[Tuple],
         asked: Asked,
-    ) -> Result<usize, Error> {
+    ) -> Result<Option<usize>, Error> {
         if tuples.is_empty() {
-            return Ok(0);
+            return Ok(Some(0));
         }
-        let Some(found) = self.query_kernel(query, tuples) else { return Ok(0) };
+        let Some(found) = self.query_kernel(query, tuples) else { return Ok(None) };
         // The DESTROY event of a connection that the kernel no longer has tells when it ended.
-        self.drain_blocking(|state| self.apply(state, tuples, &found, asked))
+        self.drain_blocking(|state| self.apply(state, tuples, &found, asked)).map(Some)
     }
 
     /// Applies the kernel's replies to queries for these tuples. Returns how many mappings
