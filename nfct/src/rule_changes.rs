@@ -41,6 +41,11 @@ pub struct RuleChanges {
 }
 
 /// What has changed in the rules of nftables.
+///
+/// ```
+/// let change = nfct::RuleChange::default();
+/// assert!(change.added_masks.is_empty() && !change.removed && !change.lost);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct RuleChange {
