@@ -40,6 +40,7 @@ impl Tracker {
             self.invalidate(&mut state);
             // What the old filter held back and has closed is not known.
             state.closed_known_since = self.clock.now();
+            state.has_lost_events = false;
         }
         state.table.set_del_delay(settings.del_delay);
         state.table.set_key(settings.key);

@@ -37,7 +37,8 @@ pub(super) struct TrackerState {
     pub(super) missing_ends: usize,
     /// The table has every mapping that has closed since then.
     pub(super) closed_known_since: Stamp,
-    /// Whether events were lost before that, or the daemon had not started yet.
+    /// Whether events were missing before that. If not, the daemon had not started yet, or
+    /// another filter was in force.
     pub(super) has_lost_events: bool,
     /// When events were first lost since the last complete dump.
     pub(super) overrun_at: Option<Instant>,
