@@ -431,3 +431,136 @@ fn mappings_without_an_event_and_with_a_rival_are_doubtful() {
     table.open(&flow(2, 2), stamp(5_006));
     assert_eq!(doubts(&table, 5_007)[0], Doubt::None, "the same host on the same port, to another server");
 }
+
+fn doubt_at(table: &Table, at: u64) -> Doubt {
+    only_live(table, at).doubt
+}
+
+#[test]
+fn a_mapping_that_opened_while_events_were_missing_stays_doubtful() {
+    let mut table = Table::new(Key::NatPort, Duration::from_secs(10));
+    table.open(&flow(2, 1, 1), stamp(0));
+    table.set_trusts_events(false);
+    assert_eq!(table.distrust(Cursor::START), Some(Cursor { is_v4: false, slot: 0 }));
+    assert_eq!(doubt_at(&table, 1), Doubt::Unreported, "it was live when events were first missing");
+    table.close(&flow(2, 1, 1), stamp(2));
+    table.open(&flow(3, 2, 1), stamp(3));
+    table.set_trusts_events(true);
+    assert_eq!(doubt_at(&table, 4), Doubt::Unreported, "it opened while events were missing");
+    let asked = table.asked(stamp(5));
+    table.verified(&flow(3, 2, 1).reply, Some(&flow(3, 2, 1)), asked, stamp(5));
+    assert_eq!(doubt_at(&table, 6), Doubt::Unreported, "a query does not tell whether its end is reported");
+    table.open(&flow(3, 2, 1), stamp(7));
+    assert_eq!(table.unreported(), 0, "a later life, whose end is reported");
+}
+
+#[test]
+fn the_end_of_an_unknown_lifetime_makes_the_live_one_doubtful_once() {
+    let mut table = Table::new(Key::NatPort, Duration::from_secs(10));
+    table.collect_changes(true);
+    let (live, unknown) = (flow(2, 1, 1), flow(3, 1, 1));
+    table.open(&live, stamp(0));
+    assert_eq!(table.close(&unknown, stamp(1)), CloseResult::WasUnknown);
+    assert_eq!((doubt_at(&table, 2), table.closed()), (Doubt::Doubtful, 1));
+    let changes = table.take_changes().changes;
+    assert!(matches!(changes[..], [Change::Opened(_), Change::Opened(_), Change::Closed(_)]), "{changes:?}");
+    assert_eq!(table.take_requested(9), [live.reply]);
+    let asked = table.asked(stamp(3));
+    assert_eq!(table.verified(&live.reply, Some(&live), asked, stamp(3)), Verified::Live);
+    assert_eq!(doubt_at(&table, 4), Doubt::None);
+    // And so does the NEW event of a live mapping that comes again.
+    table.open(&live, stamp(5));
+    assert_eq!((doubt_at(&table, 6), table.take_requested(9)), (Doubt::Doubtful, vec![live.reply]));
+}
+
+#[test]
+fn a_mapping_closed_when_the_kernel_says_so() {
+    let at = |milliseconds| Some(stamp(milliseconds).wall * 1_000_000);
+    let mut table = Table::new(Key::NatPort, Duration::from_secs(10));
+    let mut known = flow(2, 1, 1);
+    table.open(&known, stamp(0));
+    known.stop = at(4_000);
+    table.close(&known, stamp(9_000));
+    let mut closed = Vec::new();
+    table.scan(Cursor::START, stamp(9_001), |mapping| closed.extend(mapping.closed));
+    assert_eq!(closed, [stamp(4_000)]);
+    table.scan(Cursor::START, stamp(14_000), |mapping| panic!("del_delay is over: {mapping:?}"));
+    // An unknown one that nobody can look up any more is not stored.
+    let mut unknown = flow(3, 2, 1);
+    unknown.stop = at(4_000);
+    assert_eq!(table.close(&unknown, stamp(14_000)), CloseResult::Stale);
+    unknown.stop = at(4_001);
+    assert_eq!(table.close(&unknown, stamp(14_000)), CloseResult::WasUnknown);
+}
+
+#[test]
+fn what_has_closed_is_remembered_for_two_seconds_although_no_lookup_finds_it() {
+    let flow = flow(2, 1, 1);
+    for (at, known) in [(2_000, true), (2_001, false)] {
+        let mut table = Table::new(Key::NatPort, Duration::ZERO);
+        table.open(&flow, stamp(0));
+        table.close(&flow, stamp(1));
+        table.scan(Cursor::START, stamp(1), |mapping| panic!("found: {mapping:?}"));
+        table.expire(stamp(at), 9);
+        let expected = if known { CloseResult::Stale } else { CloseResult::WasUnknown };
+        assert_eq!(table.close(&flow, stamp(at)), expected, "after {at} ms");
+    }
+}
+
+#[test]
+fn closing_protocols_are_verified_again_after_their_shortest_timeout() {
+    use nfct::Protocol::{Dccp, Sctp, Tcp, Udp};
+    for (protocol, limit) in [(Tcp, 10_000), (Sctp, 1_000), (Dccp, 1_000), (Udp, u64::MAX)] {
+        let mut table = Table::new(Key::NatPort, Duration::from_secs(10));
+        let mut flow = flow(2, 1, 1);
+        (flow.original.protocol, flow.reply.protocol) = (protocol, protocol);
+        flow.timeout = Some(100);
+        table.open(&flow, stamp(0));
+        let at_limit = if limit == u64::MAX { Doubt::None } else { Doubt::Aged };
+        let limit = limit.min(99_999);
+        assert_eq!(doubt_at(&table, limit - 1), Doubt::None, "{protocol}");
+        assert_eq!(doubt_at(&table, limit), at_limit, "{protocol}");
+        table.verified(&flow.reply, Some(&flow), table.asked(stamp(limit)), stamp(limit));
+        assert_eq!(doubt_at(&table, limit + 1), Doubt::None, "{protocol}");
+    }
+    let mut table = Table::new(Key::NatPort, Duration::from_secs(10));
+    let mut tcp = flow(2, 1, 1);
+    (tcp.original.protocol, tcp.reply.protocol, tcp.timeout) = (Tcp, Tcp, Some(100));
+    table.set_closing_timeout(Duration::from_secs(3));
+    table.open(&tcp, stamp(0));
+    assert_eq!(doubt_at(&table, 3_000), Doubt::Aged, "the kernel's setting is shorter");
+}
+
+#[test]
+fn more_mappings_of_a_port_than_are_compared_are_doubtful() {
+    for (number, doubt) in [(65, Doubt::None), (66, Doubt::Doubtful)] {
+        let mut table = Table::new(Key::NatPort, Duration::from_secs(10));
+        // Of one host, so that none is a rival.
+        for server in 0..number {
+            table.open(&flow(2, 1, server), stamp(0));
+        }
+        let mut doubts = Vec::new();
+        table.scan(Cursor::START, stamp(1), |mapping| doubts.push(mapping.doubt));
+        assert_eq!(doubts, vec![doubt; number.into()], "{number}");
+    }
+}
+
+#[test]
+fn some_of_the_mappings_without_an_event_are_taken_in_turn() {
+    const MAPPINGS: u16 = 3_000;
+    let mut table = Table::new(Key::NatPort, Duration::from_secs(10));
+    table.begin_dump();
+    for port in 0..MAPPINGS {
+        table.merge(&flow(2, port, 1), stamp(0), stamp(0));
+    }
+    drop(table.end_dump());
+    let (mut taken, mut cursor) = (Vec::new(), Some(Cursor::START));
+    while let Some(from) = cursor {
+        let before = taken.len();
+        cursor = table.unreported_in(from, 128, |reply| taken.push(reply));
+        assert!(taken.len() - before <= 128, "{} at once", taken.len() - before);
+    }
+    taken.sort_by_key(|reply| reply.dst_port());
+    let all: Vec<Tuple> = (0..MAPPINGS).map(|port| flow(2, port, 1).reply).collect();
+    assert!(taken == all, "each one once");
+}

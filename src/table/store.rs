@@ -119,12 +119,12 @@ impl Table {
     }
 
     /// Passes the reply tuples of live mappings that may end without a DESTROY event to
-    /// `on`; works on one slice from `cursor` on, as [`scan`](Self::scan) does.
-    pub fn unreported_in(&self, cursor: Cursor, on: impl FnMut(Tuple)) -> Option<Cursor> {
+    /// `on`, at most `max`; works on one slice from `cursor` on, as [`scan`](Self::scan) does.
+    pub fn unreported_in(&self, cursor: Cursor, max: usize, on: impl FnMut(Tuple)) -> Option<Cursor> {
         cursor.after(if cursor.is_v4 {
-            self.v4.unreported_in(cursor.slot, on)
+            self.v4.unreported_in(cursor.slot, max, on)
         } else {
-            self.v6.unreported_in(cursor.slot, on)
+            self.v6.unreported_in(cursor.slot, max, on)
         })
     }
 

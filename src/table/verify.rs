@@ -186,14 +186,27 @@ impl<A: Address> FamilyTable<A> {
         next
     }
 
-    /// The reply tuples of the live mappings of a slice that may end without a DESTROY
-    /// event, and where to continue.
-    pub(super) fn unreported_in(&self, from: u32, mut on: impl FnMut(nfct::Tuple)) -> Option<u32> {
+    /// Passes the reply tuples of the live mappings of a slice that may end without a DESTROY
+    /// event to `on`, at most `max`. Returns where to continue.
+    pub(super) fn unreported_in(
+        &self,
+        from: u32,
+        max: usize,
+        mut on: impl FnMut(nfct::Tuple),
+    ) -> Option<u32> {
         let (slice, next) = self.slice(from);
-        slice
-            .map(|slot| self.entries.get(slot))
-            .filter(|entry| entry.state() == SlotState::Live && entry.is_unreported())
-            .for_each(|entry| on(entry.reply.unpack()));
+        let mut left = max;
+        for slot in slice {
+            let entry = self.entries.get(slot);
+            if entry.state() != SlotState::Live || !entry.is_unreported() {
+                continue;
+            }
+            if left == 0 {
+                return Some(slot);
+            }
+            left -= 1;
+            on(entry.reply.unpack());
+        }
         next
     }
 }

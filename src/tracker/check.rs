@@ -76,6 +76,9 @@ impl Tracker {
         // In parts, so that other lookups do not wait for all of them.
         for part in doubtful.chunks(VERIFIED_TOGETHER) {
             is_changed |= self.verify_part(check, part, read.asked).await?;
+            if check.failed {
+                break;
+            }
         }
         Ok(is_changed)
     }
@@ -132,11 +135,12 @@ impl Tracker {
         let tuples = {
             let state = self.lock();
             let mut zones = state.table.zones();
-            if question.zone.is_none() && zones.len() > MAX_ZONES {
-                zones.truncate(MAX_ZONES);
-                check.failed = true;
-            }
-            question.outside_tuples(&state.settings.filter, &zones)
+            let has_more = question.zone.is_none() && zones.len() > MAX_ZONES;
+            zones.truncate(MAX_ZONES);
+            let tuples = question.outside_tuples(&state.settings.filter, &zones);
+            // A lookup that names no tuple searches no zone.
+            check.failed |= has_more && !tuples.is_empty();
+            tuples
         };
         let mut may_have_changed = false;
         if !tuples.is_empty() {

@@ -20,6 +20,7 @@ impl Tracker {
     /// Changes what is known about the kernel's reports, and with it whether the table is
     /// complete.
     pub(super) fn change_reporting(&self, state: &mut TrackerState, change: impl FnOnce(&mut Reporting)) {
+        let was_complete = state.reporting.is_complete();
         let (trusted, had_gap) = (state.reporting.are_events_complete(), state.reporting.has_gap());
         change(&mut state.reporting);
         let (trusts, has_gap) = (state.reporting.are_events_complete(), state.reporting.has_gap());
@@ -36,6 +37,11 @@ impl Tracker {
             self.invalidate(state);
         } else if has_gap && !had_gap {
             self.dump_request.set();
+        }
+        if !was_complete && state.reporting.is_complete() {
+            // Also if the kernel was not heard, or if an entry could not be parsed.
+            state.closed_known_since = self.clock.now();
+            state.has_lost_events = true;
         }
         self.update_complete(state);
     }

@@ -80,11 +80,7 @@ impl Tracker {
                 self.remove_old_mappings();
                 cleaned = ended;
             }
-            let sweep_interval = if reports_all {
-                sweep_interval
-            } else {
-                MIN_UNREPORTED_INTERVAL.max(took * MAX_SHARE).min(sweep_interval)
-            };
+            let sweep_interval = next_interval(reports_all, took, sweep_interval);
             let next = (cleaned + garbage_cleaner_interval).min(ended + sweep_interval);
             if !is_complete || self.dump_request.wait_until(next) {
                 self.pause(ended, took);
@@ -234,6 +230,15 @@ impl Tracker {
     }
 }
 
+/// The time between a dump that took this long and the next one.
+fn next_interval(reports_all: bool, took: Duration, sweep_interval: Duration) -> Duration {
+    if reports_all {
+        sweep_interval
+    } else {
+        MIN_UNREPORTED_INTERVAL.max(took * MAX_SHARE).min(sweep_interval)
+    }
+}
+
 /// Subscribes once more, for a moment. With `nf_conntrack_events` = 2 the kernel keeps one flag
 /// that says whether anybody listens. A listener that ends while another one begins can clear
 /// it (`nfnetlink_unbind` in `net/netfilter/nfnetlink.c`). This sets it again.
@@ -246,4 +251,20 @@ fn subscribe_again() {
 /// The shortest timeout that a packet can give to a TCP connection.
 fn closing_timeout() -> Duration {
     proc::shortest_tcp_timeout().map_or(MAX_CLOSING_TIMEOUT, |timeout| timeout.min(MAX_CLOSING_TIMEOUT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unreported_connections_are_searched_every_five_seconds_or_less_often_if_a_dump_takes_long() {
+        let seconds = Duration::from_secs_f64;
+        let next = |reports_all, took, interval| next_interval(reports_all, seconds(took), seconds(interval));
+        assert_eq!(next(true, 0.1, 300.0), seconds(300.0));
+        assert_eq!(next(false, 0.1, 300.0), seconds(5.0));
+        assert_eq!(next(false, 2.0, 300.0), seconds(40.0));
+        assert_eq!(next(false, 60.0, 300.0), seconds(300.0), "never less often than otherwise");
+        assert_eq!(next(false, 0.1, 1.5), seconds(1.5), "nor more seldom than configured");
+    }
 }

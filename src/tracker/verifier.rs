@@ -183,3 +183,49 @@ impl Verifier {
         self.requested.store(false, Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tuples(ports: std::ops::Range<u16>) -> Vec<Tuple> {
+        ports.map(|port| Tuple::udp(([192, 168, 7, 2], port), ([198, 51, 100, 1], 443))).collect()
+    }
+
+    fn run<T>(lookups: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(lookups)
+    }
+
+    #[test]
+    fn lookups_that_arrive_together_share_messages_of_at_most_64_queries() {
+        let (verifier, work) = Verifier::new();
+        let kernel = std::thread::spawn(move || {
+            let mut messages = Vec::new();
+            while let Ok(Work::Queries(batch, sender)) = work.recv() {
+                let tuples = batch.take_tuples();
+                let _ = sender.send(Some(tuples.iter().map(|_| Found::Nothing).collect()));
+                messages.push(tuples);
+            }
+            messages
+        });
+        let [one, two, three, four] = [tuples(0..20), tuples(20..40), tuples(40..60), tuples(60..80)];
+        let ask = |tuples| verifier.query(tuples);
+        let answered = run(async { tokio::join!(ask(&one), ask(&two), ask(&three), ask(&four)) });
+        for answered in [answered.0, answered.1, answered.2, answered.3] {
+            assert_eq!(answered.replies().map(<[Found]>::len), Some(20));
+        }
+        drop(verifier);
+        let mut messages = kernel.join().unwrap();
+        messages.sort_by_key(Vec::len);
+        assert!(messages == [tuples(60..80), tuples(0..60)], "{messages:?}");
+    }
+
+    #[test]
+    fn a_lookup_waits_for_the_kernel_for_a_second_at_most() {
+        let (verifier, work) = Verifier::new();
+        assert!(run(verifier.query(&tuples(0..1))).replies().is_none());
+        // Nobody waits for the reply any more.
+        assert!(matches!(work.recv(), Ok(Work::Queries(_, sender)) if sender.is_closed()));
+        assert_eq!(run(verifier.run(|_| Ok(()))), None);
+    }
+}

@@ -1,4 +1,4 @@
-//! Links resolve, named files exist, and the guide explains each warning of the log.
+//! Links resolve, named files and tests exist, and the guide explains each warning of the log.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -83,6 +83,24 @@ fn every_link_resolves() {
         assert!(linked.contains(&path), "no document links to {}", document.display());
     }
     println!("{links} links");
+}
+
+/// Each test that doc/EXACTNESS.md names is in the file of its row.
+#[test]
+fn the_tests_that_show_exactness_exist() {
+    let text = read("doc/EXACTNESS.md");
+    let (_, tests) = text.split_once("\n## Tests\n").expect("the section is there");
+    let mut found = 0;
+    for row in tests.lines().filter(|line| line.starts_with('|') && line.contains(".rs`")) {
+        let mut names = row.split('`').skip(1).step_by(2);
+        let file = names.next().expect("a row names a file first");
+        let code = read(file);
+        for name in names {
+            assert!(code.contains(&format!("fn {name}(")), "doc/EXACTNESS.md: {file} has no test {name}");
+            found += 1;
+        }
+    }
+    assert!(found > 50, "only {found} tests are named");
 }
 
 /// The longest constant part of a message.

@@ -1,15 +1,15 @@
-//! What ended while events were lost, or before the daemon started: a mapping of which the daemon cannot know. It does not say
+//! What ended while events were lost or off, or before the daemon started: a mapping of which the daemon cannot know. It does not say
 //! for sure that there was none until whatever ended then would no longer be answered anyway.
 
 use std::time::{Duration, Instant};
 
 use lab::http::Stream;
-use lab::{Daemon, Lab, flows, wait_within};
+use lab::{Daemon, Lab, flows, wait_until, wait_within};
 use nfct::{Protocol, Query, Tuple};
 
 use super::alone::alone;
 use super::binary::DAEMON;
-use super::scene::{PORT, Questions, RESYNC, UdpFlow, config, ctnetlink};
+use super::scene::{PORT, Questions, RESYNC, UdpFlow, config, ctnetlink, set_events};
 
 /// A buffer for a handful of events. `del_delay` is longer than a legacy lookup waits.
 const SMALL: &str = "del_delay = 8\n[netlink]\nreceive_buffer = 4K\nreceive_buffer_max = 4K\n";
@@ -86,6 +86,52 @@ fn after_a_loss_the_recently_closed_are_unknown() {
     assert!(legacy == Err(503) || legacy_after > DEL_DELAY, "{legacy:?}");
     assert!(complete_after >= DEL_DELAY);
     // What has ended would no longer be answered.
+    assert_eq!(questions.legacy(unknown.public.port()), Err(404));
+}
+
+#[test]
+fn after_a_time_without_events_the_recently_closed_are_unknown() {
+    const DEL_DELAY: Duration = Duration::from_secs(5);
+    const DUMPS: &str = "pynatconnd_resyncs_total{outcome=\"whole\"}";
+    if !lab::require() {
+        return;
+    }
+    let _alone = alone();
+    let lab = Lab::builder().build();
+    let server = lab.udp_server(lab.server_at(PORT));
+    let daemon = DAEMON.start(lab.gateway(), config("del_delay = 5\n"));
+    let mut questions = Questions::to(&lab, &daemon);
+    questions.wait_ready();
+    wait_within(DEL_DELAY + RESYNC, "all that has ended is known", || {
+        questions.look_up("nat_port=1").complete
+    });
+    set_events(&lab, "0");
+    let before = questions.metric(DUMPS);
+    assert!(!questions.look_up("nat_port=1&state=live").complete);
+    // The next dump is five seconds later.
+    wait_until("the kernel's table is read", || questions.metric(DUMPS) > before);
+    let unknown = UdpFlow::begin(&lab, lab.client_at(0, 40_001), &server);
+    unknown.delete(&mut ctnetlink(&lab));
+    let told_again = Instant::now();
+    set_events(&lab, "1");
+    questions.wait_ready();
+    let absent = questions.look_up(&unknown.named());
+    let live = questions.look_up(&format!("{}&state=live", unknown.named()));
+    let legacy = questions.legacy(unknown.public.port());
+    let legacy_after = told_again.elapsed();
+    wait_within(DEL_DELAY + RESYNC, "what has ended is known again", || {
+        questions.look_up(&unknown.named()).complete
+    });
+    println!(
+        "a flow that began and ended while events were off: complete {}, live ones {}; legacy {legacy:?} after \
+         {legacy_after:.1?}; for good after {:.1?}",
+        absent.complete,
+        live.complete,
+        told_again.elapsed()
+    );
+    assert!(absent.matches.is_empty() && live.matches.is_empty(), "{absent:?}");
+    assert!(live.complete, "all that is live is known");
+    assert!(legacy_after > DEL_DELAY || (legacy, absent.complete) == (Err(503), false), "{legacy:?}");
     assert_eq!(questions.legacy(unknown.public.port()), Err(404));
 }
 

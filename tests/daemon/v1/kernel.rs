@@ -5,9 +5,10 @@ use std::net::{SocketAddr, TcpListener};
 
 use lab::http::Client;
 use lab::{Lab, traffic};
+use nfct::Protocol;
 use serde_json::{Value, json};
 
-use super::setup::{CONFIG, client};
+use super::setup::{CONFIG, TestConnection, client, ctnetlink, start_daemon};
 use crate::binary::DAEMON;
 
 /// A port forward; masquerading; and a zone for what one inside host sends.
@@ -88,4 +89,33 @@ fn a_connection_that_no_event_reported_is_found_in_either_direction_and_in_its_z
     }
     assert_eq!(client.get(&format!("/v1/lookup?{named}&zone=8")).status, 404);
     drop((outer, accepted, tenant));
+}
+
+#[test]
+fn with_more_zones_than_are_searched_a_lookup_that_names_none_is_not_complete() {
+    const SEARCHED: u16 = 16;
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    let daemon = start_daemon(&lab);
+    let mut client = client(&lab, &daemon);
+    let mut query = ctnetlink(&lab);
+    let mut is_complete = |lookup: &str| {
+        let answer = client.get(&format!("/v1/lookup?{lookup}&protocol=tcp&state=live")).json();
+        assert_eq!(answer["matches"], json!([]), "{lookup}");
+        answer["complete"] == true
+    };
+    let absent = "nat_ip=100.64.2.1&nat_port=50009&dst_ip=198.51.100.1&dst_port=443";
+    for zone in 1..=SEARCHED + 1 {
+        assert!(is_complete(absent), "{} zones", zone - 1);
+        let usual =
+            TestConnection::new(Protocol::Tcp, "192.168.7.2:40001", "198.51.100.1:443", "100.64.2.1:50001");
+        TestConnection { zone, ..usual }.create(&mut query);
+    }
+    assert!(!is_complete(absent), "it may be in the zone that is not searched");
+    assert!(is_complete(&format!("{absent}&zone=17")));
+    // A port alone is not searched in any zone: the table is complete.
+    assert!(is_complete("nat_port=50009"));
+    assert_eq!(client.get("/nat_port/50009?protocol=tcp").status, 404);
 }
