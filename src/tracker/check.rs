@@ -171,6 +171,11 @@ impl Tracker {
         Ok(())
     }
 
+    /// Whether a question and the filter name all parts of a tuple.
+    pub(super) fn names_a_tuple(&self, question: &Question) -> bool {
+        !question.outside_tuples(&self.lock().settings.filter, &[]).is_empty()
+    }
+
     /// Whether an entry of a clash may match a question although the table lacks it.
     pub(super) fn may_lack_clash(&self, question: &Question) -> bool {
         may_be_udp(question) && self.clashes.are_recent(self.clock.now())

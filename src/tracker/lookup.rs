@@ -184,8 +184,12 @@ impl Tracker {
                 }
                 let needs_closed = question.state != StateFilter::Live;
                 complete &= looked.knows_closed || !needs_closed;
-                complete &= question.state == StateFilter::Closed || !self.may_lack_clash(question);
             }
+            // An entry of a clash can share its public port with what was found, but not its tuple.
+            let may_lack_clash = question.state != StateFilter::Closed
+                && self.may_lack_clash(question)
+                && !(live > 0 && self.names_a_tuple(question));
+            complete &= !may_lack_clash;
             complete &= !check.failed;
             return Ok(Answer { value: found, complete });
         }

@@ -38,7 +38,9 @@ impl Tracker {
         }
         if other_filter {
             self.invalidate(&mut state);
-            // What the old filter held back and has closed is not known.
+        }
+        if other_filter || settings.del_delay > state.settings.del_delay {
+            // What the old filter held back and has closed is not known, nor what was removed already.
             state.closed_known_since = self.clock.now();
             state.has_lost_events = false;
         }
