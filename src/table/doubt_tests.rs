@@ -431,3 +431,28 @@ fn mappings_without_an_event_and_with_a_rival_are_doubtful() {
     table.open(&flow(2, 2), stamp(5_006));
     assert_eq!(doubts(&table, 5_007)[0], Doubt::None, "the same host on the same port, to another server");
 }
+
+#[test]
+fn a_query_made_before_an_event_does_not_settle_the_doubt_that_the_event_raises() {
+    let mut table = Table::new(Key::NatPort, Duration::from_secs(1));
+    let flow = flow(2, 1, 1);
+    table.open(&flow, stamp(0));
+    // The kernel repeats its DESTROY event. The same tuples then get the same id.
+    table.close(&flow, stamp(1));
+    table.close(&flow, stamp(2));
+    table.open(&flow, stamp(3));
+    assert_eq!(table.take_requested(9), [flow.reply]);
+    let asked = table.asked(stamp(4));
+    // The kernel finds it, and then it ends.
+    assert_eq!(table.close(&flow, stamp(5)), CloseResult::Stale);
+    assert_eq!(table.verified(&flow.reply, Some(&flow), asked, stamp(6)), Verified::Live);
+    assert_eq!(only_live(&table, 6).doubt, Doubt::Doubtful);
+    assert_eq!(table.take_requested(9), [flow.reply], "it is verified again");
+    // Its NEW event comes once more.
+    let asked = table.asked(stamp(7));
+    table.open(&flow, stamp(7));
+    assert_eq!(table.verified(&flow.reply, None, asked, stamp(7)), Verified::Nothing);
+    assert_eq!(table.take_requested(9), [flow.reply], "it is verified again");
+    let asked = table.asked(stamp(7));
+    assert_eq!(table.verified(&flow.reply, None, asked, stamp(7)), Verified::Ended);
+}

@@ -177,7 +177,8 @@ pub(super) struct PackedMapping<A> {
     pub(super) closed_or_told: PackedStamp,
     pub(super) id: u32,
     pub(super) mark: u32,
-    /// The slot that closed after this one, or the next free one.
+    /// The slot that closed after this one, or the next free one. While it is live and suspect:
+    /// the number of the last entry when it was last suspected.
     pub(super) next: u32,
     /// Counts entries, and orders those that opened in the same millisecond.
     pub(super) sequence: u32,

@@ -79,9 +79,11 @@ impl<A: Address> FamilyTable<A> {
         index.newer(slot).chain(index.older(slot)).any(is_rival)
     }
 
-    /// Marks a live mapping for verification, and requests it.
+    /// Marks a live mapping for verification, and requests it. A query that was made before does
+    /// not verify it.
     pub(super) fn suspect(&mut self, slot: u32, journal: &mut Journal) {
         let entry = self.entries.get_mut(slot);
+        entry.next = journal.number_entry();
         if !entry.is_suspect() {
             entry.set_suspect(true);
             journal.request_verification(entry.reply.unpack());
@@ -107,7 +109,11 @@ impl<A: Address> FamilyTable<A> {
         };
         let entry = self.entries.get_mut(slot);
         // Numbers wrap around: the later one of two is ahead by less than half of all.
-        if (1..=u32::MAX / 2).contains(&entry.sequence.wrapping_sub(asked.entry)) {
+        let is_later = |number: u32| (1..=u32::MAX / 2).contains(&number.wrapping_sub(asked.entry));
+        if is_later(entry.sequence) {
+            if entry.is_suspect() {
+                journal.request_verification(reply.unpack());
+            }
             return Verified::Nothing;
         }
         let is_this = |flow: &&Flow| {
@@ -117,7 +123,12 @@ impl<A: Address> FamilyTable<A> {
         };
         match found {
             Some(flow) if is_this(&flow) => {
-                entry.set_suspect(false);
+                if entry.is_suspect() && is_later(entry.next) {
+                    // It may have ended since.
+                    journal.request_verification(reply.unpack());
+                } else {
+                    entry.set_suspect(false);
+                }
                 entry.set_told(flow, now);
                 entry.mark = flow.mark;
                 Verified::Live
