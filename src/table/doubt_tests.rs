@@ -456,3 +456,18 @@ fn a_query_made_before_an_event_does_not_settle_the_doubt_that_the_event_raises(
     let asked = table.asked(stamp(7));
     assert_eq!(table.verified(&flow.reply, None, asked, stamp(7)), Verified::Ended);
 }
+
+#[test]
+fn a_query_that_took_long_adds_nothing_that_has_closed_since() {
+    let mut table = Table::new(Key::NatPort, Duration::from_secs(10));
+    let (flow, other) = (flow(2, 1, 1), flow(3, 2, 2));
+    table.open(&flow, stamp(0));
+    let asked = table.asked(stamp(1));
+    for _ in 0..40_000 {
+        table.open(&other, stamp(2));
+        table.close(&other, stamp(2));
+    }
+    table.close(&flow, stamp(2));
+    assert_eq!(table.verified(&flow.reply, Some(&flow), asked, stamp(3)), Verified::Nothing);
+    assert_eq!(table.live(), 0);
+}

@@ -1,5 +1,6 @@
 //! Verifying doubtful mappings with the kernel's answers.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use nfct::{Flow, Protocol};
@@ -162,8 +163,13 @@ impl<A: Address> FamilyTable<A> {
         let is_later = |slot| {
             let entry = self.entries.get(slot);
             // The numbers order the closings of one millisecond.
-            entry.closed().monotonic >= asked.at.monotonic
-                && (1..=u16::MAX / 2).contains(&entry.dump_number.wrapping_sub(asked.closing))
+            match entry.closed().monotonic.cmp(&asked.at.monotonic) {
+                Ordering::Less => false,
+                Ordering::Equal => {
+                    (1..=u16::MAX / 2).contains(&entry.dump_number.wrapping_sub(asked.closing))
+                }
+                Ordering::Greater => true,
+            }
         };
         if closed.is_some_and(is_later) {
             // Or it is a new lifetime with the same id.
