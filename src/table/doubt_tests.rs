@@ -471,3 +471,17 @@ fn a_query_that_took_long_adds_nothing_that_has_closed_since() {
     assert_eq!(table.verified(&flow.reply, Some(&flow), asked, stamp(3)), Verified::Nothing);
     assert_eq!(table.live(), 0);
 }
+
+#[test]
+fn a_wall_clock_that_goes_back_makes_no_other_lifetime() {
+    let mut table = Table::new(Key::NatPort, Duration::from_secs(10));
+    let mut flow = flow(2, 1, 1);
+    flow.start = Some(stamp(24 * 3600 * 1000).wall * 1_000_000);
+    table.begin_dump();
+    assert!(table.merge(&flow, stamp(0), stamp(0)));
+    table.begin_dump();
+    assert!(!table.merge(&flow, stamp(1_000), stamp(1_000)));
+    drop(table.end_dump());
+    let asked = table.asked(stamp(2_000));
+    assert_eq!(table.verified(&flow.reply, Some(&flow), asked, stamp(2_000)), Verified::Live);
+}
