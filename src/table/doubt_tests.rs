@@ -485,3 +485,22 @@ fn a_wall_clock_that_goes_back_makes_no_other_lifetime() {
     let asked = table.asked(stamp(2_000));
     assert_eq!(table.verified(&flow.reply, Some(&flow), asked, stamp(2_000)), Verified::Live);
 }
+
+#[test]
+fn unreported_mappings_are_passed_in_parts_and_each_of_them_once() {
+    const COUNT: u16 = 3_000;
+    let mut table = Table::new(Key::NatPort, Duration::from_secs(10));
+    table.begin_dump();
+    for port in 0..COUNT {
+        table.merge(&flow(2, port, 1), stamp(0), stamp(0));
+    }
+    drop(table.end_dump());
+    let (mut passed, mut cursor) = (Vec::new(), Some(Cursor::START));
+    while let Some(from) = cursor {
+        let before = passed.len();
+        cursor = table.unreported_in(from, 100, |reply| passed.push(reply));
+        assert!(passed.len() - before <= 100);
+    }
+    let expected: Vec<Tuple> = (0..COUNT).map(|port| flow(2, port, 1).reply).collect();
+    assert_eq!(passed, expected);
+}

@@ -118,13 +118,13 @@ impl Table {
         self.v4.unreported + self.v6.unreported
     }
 
-    /// Passes the reply tuples of live mappings that may end without a DESTROY event to
-    /// `on`; works on one slice from `cursor` on, as [`scan`](Self::scan) does.
-    pub fn unreported_in(&self, cursor: Cursor, on: impl FnMut(Tuple)) -> Option<Cursor> {
+    /// Passes the reply tuples of live mappings that may end without a DESTROY event, at
+    /// most `max`, to `on`; works on one slice from `cursor` on, as [`scan`](Self::scan) does.
+    pub fn unreported_in(&self, cursor: Cursor, max: usize, on: impl FnMut(Tuple)) -> Option<Cursor> {
         cursor.after(if cursor.is_v4 {
-            self.v4.unreported_in(cursor.slot, on)
+            self.v4.unreported_in(cursor.slot, max, on)
         } else {
-            self.v6.unreported_in(cursor.slot, on)
+            self.v6.unreported_in(cursor.slot, max, on)
         })
     }
 

@@ -203,14 +203,26 @@ impl<A: Address> FamilyTable<A> {
         next
     }
 
-    /// The reply tuples of the live mappings of a slice that may end without a DESTROY
-    /// event, and where to continue.
-    pub(super) fn unreported_in(&self, from: u32, mut on: impl FnMut(nfct::Tuple)) -> Option<u32> {
+    /// Passes the reply tuples of live mappings of a slice that may end without a DESTROY
+    /// event, at most `max`, to `on`. Returns where to continue.
+    pub(super) fn unreported_in(
+        &self,
+        from: u32,
+        max: usize,
+        mut on: impl FnMut(nfct::Tuple),
+    ) -> Option<u32> {
         let (slice, next) = self.slice(from);
-        slice
-            .map(|slot| self.entries.get(slot))
-            .filter(|entry| entry.state() == SlotState::Live && entry.is_unreported())
-            .for_each(|entry| on(entry.reply.unpack()));
+        let mut passed = 0;
+        for slot in slice {
+            let entry = self.entries.get(slot);
+            if entry.state() == SlotState::Live && entry.is_unreported() {
+                if passed == max {
+                    return Some(slot);
+                }
+                passed += 1;
+                on(entry.reply.unpack());
+            }
+        }
         next
     }
 }

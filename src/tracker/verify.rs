@@ -82,7 +82,8 @@ impl Tracker {
         let asked = self.lock().table.asked(self.clock.now());
         for _ in 0..PATROLLED_SLICES {
             let state = self.lock();
-            let next = state.table.unreported_in(cursor, |reply| tuples.push(reply));
+            let left = PATROLLED - tuples.len();
+            let next = state.table.unreported_in(cursor, left, |reply| tuples.push(reply));
             cursor = next.unwrap_or(Cursor::START);
             if next.is_none() || tuples.len() >= PATROLLED {
                 break;
