@@ -504,3 +504,17 @@ fn unreported_mappings_are_passed_in_parts_and_each_of_them_once() {
     let expected: Vec<Tuple> = (0..COUNT).map(|port| flow(2, port, 1).reply).collect();
     assert_eq!(passed, expected);
 }
+
+#[test]
+fn what_a_longer_del_delay_keeps_in_memory_is_not_due_yet() {
+    let mut table = Table::new(Key::NatPort, Duration::from_secs(1));
+    let flow = flow(2, 1, 1);
+    table.open(&flow, stamp(0));
+    table.close(&flow, stamp(0));
+    assert_eq!(table.expire(stamp(1_500), 9), 1, "lookups no longer find it");
+    table.set_del_delay(Duration::from_secs(60));
+    assert_eq!(table.expire(stamp(10_000), 9), 0);
+    assert_eq!(table.next_expiry(stamp(10_000)), Some(Duration::from_secs(50)));
+    table.expire(stamp(60_000), 9);
+    assert_eq!(table.next_expiry(stamp(60_000)), None);
+}
