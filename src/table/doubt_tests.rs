@@ -327,7 +327,8 @@ fn a_late_event_of_a_dying_entry_does_not_replace_a_live_mapping() {
     dying.status = Status(1 << 9);
     table.collect_changes(true);
     table.open(&live, stamp(0));
-    table.open(&dying, stamp(1));
+    assert!(table.open(&dying, stamp(1)));
+    assert!(!table.open(&dying, stamp(1)), "it is stored already");
     let mapping = only_live(&table, 2);
     assert_eq!((mapping.original, mapping.doubt), (live.original, Doubt::Doubtful));
     assert_eq!(table.closed(), 1, "who had the port is known");
