@@ -132,6 +132,10 @@ impl Tracker {
             };
             // A connection begun outside has this tuple in its original direction.
             let reply = flow.map_or(*tuple, |flow| flow.reply);
+            // The kernel has a tuple once: then no connection has it in its reply direction.
+            if reply != *tuple && state.table.verified(tuple, None, asked, now) == Verified::Ended {
+                ended += 1;
+            }
             match state.table.verified(&reply, flow, asked, now) {
                 Verified::Ended => ended += 1,
                 Verified::Added => self.stats.created_by_query.increment(),
