@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use nfct::{Error, Found, Protocol, Tuple};
+use nfct::{Error, Found, Protocol, Query, Tuple};
 
 use super::shared::Tracker;
 use super::verifier::Answered;
@@ -152,7 +152,7 @@ impl Tracker {
             }
         }
         if may_be_udp(question) {
-            match self.verifier.run(super::clashes::read).await {
+            match self.verifier.run(Query::clashes).await {
                 Some(count) => self.clashes.note(count, self.clock.now()),
                 None => check.failed = true,
             }

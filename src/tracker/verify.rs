@@ -6,7 +6,6 @@ use std::sync::mpsc::Receiver;
 
 use nfct::{Error, Flow, Found, Query, Tuple};
 
-use super::clashes;
 use super::shared::Tracker;
 use super::state::TrackerState;
 use super::verifier::Work;
@@ -43,7 +42,7 @@ impl Tracker {
                 Ok(Work::Requested) => self.verify_requested(&mut query)?,
                 Ok(Work::Patrol) => patrol = self.patrol(&mut query, patrol)?,
                 Ok(Work::Clashes) => {
-                    if let Ok(count) = clashes::read(&mut query) {
+                    if let Ok(count) = query.clashes() {
                         self.clashes.note(count, self.clock.now());
                     }
                 }
