@@ -135,11 +135,11 @@ impl Tracker {
         let tuples = {
             let state = self.lock();
             let mut zones = state.table.zones();
-            if question.zone.is_none() && zones.len() > MAX_ZONES {
-                zones.truncate(MAX_ZONES);
-                check.failed = true;
-            }
-            question.outside_tuples(&state.settings.filter, &zones)
+            let leaves_out = question.zone.is_none() && zones.len() > MAX_ZONES;
+            zones.truncate(MAX_ZONES);
+            let tuples = question.outside_tuples(&state.settings.filter, &zones);
+            check.failed = leaves_out && !tuples.is_empty();
+            tuples
         };
         let mut may_have_changed = false;
         if !tuples.is_empty() {
