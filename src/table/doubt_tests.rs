@@ -63,6 +63,11 @@ enum Step {
     },
     /// Everything that is requested is verified.
     Verify,
+    /// A query, whose reply is applied only after these steps.
+    Query {
+        flow: Flow,
+        meanwhile: Vec<Step>,
+    },
 }
 
 fn leaf() -> impl Strategy<Value = Step> {
@@ -82,7 +87,9 @@ fn leaf() -> impl Strategy<Value = Step> {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let dump = (prop::collection::vec(leaf(), 0..5), 0..4_u8)
         .prop_map(|(meanwhile, lacks)| Step::Dump { meanwhile, lacks });
-    prop::collection::vec(prop_oneof![10 => leaf(), 1 => dump], 0..60)
+    let query = (flows(), prop::collection::vec(leaf(), 0..4))
+        .prop_map(|(flow, meanwhile)| Step::Query { flow, meanwhile });
+    prop::collection::vec(prop_oneof![10 => leaf(), 1 => dump, 2 => query], 0..60)
 }
 
 /// A connection that the kernel has.
@@ -238,6 +245,12 @@ impl Kernel {
                 for reply in self.table.take_requested(usize::MAX) {
                     self.verify(reply);
                 }
+            }
+            Step::Query { flow, meanwhile } => {
+                let asked = self.table.asked(stamp(self.now));
+                let found = self.get(&flow.reply);
+                meanwhile.iter().for_each(|step| self.apply(step));
+                self.table.verified(&flow.reply, found.as_ref(), asked, stamp(self.now));
             }
         }
         self.table.expire(stamp(self.now), usize::MAX);

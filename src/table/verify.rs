@@ -130,7 +130,8 @@ impl<A: Address> FamilyTable<A> {
                 } else {
                     entry.set_suspect(false);
                 }
-                entry.set_told(flow, now);
+                // The reply may have come some time ago.
+                entry.set_told_if_newer(flow, asked.at);
                 entry.mark = flow.mark;
                 Verified::Live
             }
