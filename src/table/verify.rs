@@ -41,6 +41,14 @@ pub struct Asked {
     pub(super) at: Stamp,
 }
 
+impl Asked {
+    /// Whether an entry with this number was stored later. Numbers wrap around: the later one of
+    /// two is ahead by less than half of all.
+    pub(super) fn is_before(&self, number: u32) -> bool {
+        (1..=u32::MAX / 2).contains(&number.wrapping_sub(self.entry))
+    }
+}
+
 impl<A: Address> FamilyTable<A> {
     /// Whether the mapping of a live slot must be verified.
     pub(super) fn doubt(&self, slot: u32, now: Stamp) -> Doubt {
@@ -109,9 +117,7 @@ impl<A: Address> FamilyTable<A> {
             };
         };
         let entry = self.entries.get_mut(slot);
-        // Numbers wrap around: the later one of two is ahead by less than half of all.
-        let is_later = |number: u32| (1..=u32::MAX / 2).contains(&number.wrapping_sub(asked.entry));
-        if is_later(entry.sequence) {
+        if asked.is_before(entry.sequence) {
             if entry.is_suspect() {
                 journal.request_verification(reply.unpack());
             }
@@ -124,7 +130,7 @@ impl<A: Address> FamilyTable<A> {
         };
         match found {
             Some(flow) if is_this(&flow) => {
-                if entry.is_suspect() && is_later(entry.next) {
+                if entry.is_suspect() && asked.is_before(entry.next) {
                     // It may have ended since.
                     journal.request_verification(reply.unpack());
                 } else {
