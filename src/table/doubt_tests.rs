@@ -63,6 +63,11 @@ enum Step {
     },
     /// Everything that is requested is verified.
     Verify,
+    /// A query, whose reply is applied only after these steps.
+    Query {
+        flow: Flow,
+        meanwhile: Vec<Step>,
+    },
 }
 
 fn leaf() -> impl Strategy<Value = Step> {
@@ -82,7 +87,9 @@ fn leaf() -> impl Strategy<Value = Step> {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let dump = (prop::collection::vec(leaf(), 0..5), 0..4_u8)
         .prop_map(|(meanwhile, lacks)| Step::Dump { meanwhile, lacks });
-    prop::collection::vec(prop_oneof![10 => leaf(), 1 => dump], 0..60)
+    let query = (flows(), prop::collection::vec(leaf(), 0..4))
+        .prop_map(|(flow, meanwhile)| Step::Query { flow, meanwhile });
+    prop::collection::vec(prop_oneof![10 => leaf(), 1 => dump, 2 => query], 0..60)
 }
 
 /// A connection that the kernel has.
@@ -239,6 +246,12 @@ impl Kernel {
                     self.verify(reply);
                 }
             }
+            Step::Query { flow, meanwhile } => {
+                let asked = self.table.asked(stamp(self.now));
+                let found = self.get(&flow.reply);
+                meanwhile.iter().for_each(|step| self.apply(step));
+                self.table.verified(&flow.reply, found.as_ref(), asked, stamp(self.now));
+            }
         }
         self.table.expire(stamp(self.now), usize::MAX);
     }
@@ -327,7 +340,8 @@ fn a_late_event_of_a_dying_entry_does_not_replace_a_live_mapping() {
     dying.status = Status(1 << 9);
     table.collect_changes(true);
     table.open(&live, stamp(0));
-    table.open(&dying, stamp(1));
+    assert!(table.open(&dying, stamp(1)));
+    assert!(!table.open(&dying, stamp(1)), "it is stored already");
     let mapping = only_live(&table, 2);
     assert_eq!((mapping.original, mapping.doubt), (live.original, Doubt::Doubtful));
     assert_eq!(table.closed(), 1, "who had the port is known");
@@ -563,4 +577,72 @@ fn some_of_the_mappings_without_an_event_are_taken_in_turn() {
     taken.sort_by_key(|reply| reply.dst_port());
     let all: Vec<Tuple> = (0..MAPPINGS).map(|port| flow(2, port, 1).reply).collect();
     assert!(taken == all, "each one once");
+}
+
+#[test]
+fn a_query_made_before_an_event_does_not_settle_the_doubt_that_the_event_raises() {
+    let mut table = Table::new(Key::NatPort, Duration::from_secs(1));
+    let flow = flow(2, 1, 1);
+    table.open(&flow, stamp(0));
+    // The kernel repeats its DESTROY event. The same tuples then get the same id.
+    table.close(&flow, stamp(1));
+    table.close(&flow, stamp(2));
+    table.open(&flow, stamp(3));
+    assert_eq!(table.take_requested(9), [flow.reply]);
+    let asked = table.asked(stamp(4));
+    // The kernel finds it, and then it ends.
+    assert_eq!(table.close(&flow, stamp(5)), CloseResult::Stale);
+    assert_eq!(table.verified(&flow.reply, Some(&flow), asked, stamp(6)), Verified::Live);
+    assert_eq!(only_live(&table, 6).doubt, Doubt::Doubtful);
+    assert_eq!(table.take_requested(9), [flow.reply], "it is verified again");
+    // Its NEW event comes once more.
+    let asked = table.asked(stamp(7));
+    table.open(&flow, stamp(7));
+    assert_eq!(table.verified(&flow.reply, None, asked, stamp(7)), Verified::Nothing);
+    assert_eq!(table.take_requested(9), [flow.reply], "it is verified again");
+    let asked = table.asked(stamp(7));
+    assert_eq!(table.verified(&flow.reply, None, asked, stamp(7)), Verified::Ended);
+}
+
+#[test]
+fn a_query_that_took_long_adds_nothing_that_has_closed_since() {
+    let mut table = Table::new(Key::NatPort, Duration::from_secs(10));
+    let (flow, other) = (flow(2, 1, 1), flow(3, 2, 2));
+    table.open(&flow, stamp(0));
+    let asked = table.asked(stamp(1));
+    for _ in 0..40_000 {
+        table.open(&other, stamp(2));
+        table.close(&other, stamp(2));
+    }
+    table.close(&flow, stamp(2));
+    assert_eq!(table.verified(&flow.reply, Some(&flow), asked, stamp(3)), Verified::Nothing);
+    assert_eq!(table.live(), 0);
+}
+
+#[test]
+fn a_wall_clock_that_goes_back_makes_no_other_lifetime() {
+    let mut table = Table::new(Key::NatPort, Duration::from_secs(10));
+    let mut flow = flow(2, 1, 1);
+    flow.start = Some(stamp(24 * 3600 * 1000).wall * 1_000_000);
+    table.begin_dump();
+    assert!(table.merge(&flow, stamp(0), stamp(0)));
+    table.begin_dump();
+    assert!(!table.merge(&flow, stamp(1_000), stamp(1_000)));
+    drop(table.end_dump());
+    let asked = table.asked(stamp(2_000));
+    assert_eq!(table.verified(&flow.reply, Some(&flow), asked, stamp(2_000)), Verified::Live);
+}
+
+#[test]
+fn what_a_longer_del_delay_keeps_in_memory_is_not_due_yet() {
+    let mut table = Table::new(Key::NatPort, Duration::from_secs(1));
+    let flow = flow(2, 1, 1);
+    table.open(&flow, stamp(0));
+    table.close(&flow, stamp(0));
+    assert_eq!(table.expire(stamp(1_500), 9), 1, "lookups no longer find it");
+    table.set_del_delay(Duration::from_secs(60));
+    assert_eq!(table.expire(stamp(10_000), 9), 0);
+    assert_eq!(table.next_expiry(stamp(10_000)), Some(Duration::from_secs(50)));
+    table.expire(stamp(60_000), 9);
+    assert_eq!(table.next_expiry(stamp(60_000)), None);
 }

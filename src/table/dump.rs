@@ -8,6 +8,7 @@ use super::ended::EndedLifetimes;
 use super::entry::{Address, PackedMapping, PackedTuple, PackedTuples, SlotState};
 use super::family::FamilyTable;
 use super::journal::Journal;
+use super::verify::Asked;
 use crate::clock::Stamp;
 use crate::mapping::Source;
 
@@ -62,11 +63,11 @@ impl<A: Address> FamilyTable<A> {
     }
 
     /// Whether the mapping with this reply tuple came from a dump, and no event has
-    /// reported it yet.
-    pub(super) fn is_only_dumped(&mut self, reply: &PackedTuple<A>) -> bool {
+    /// reported it since the moment `merged`: a NEW event numbers its entry again.
+    pub(super) fn is_only_dumped(&mut self, reply: &PackedTuple<A>, merged: Asked) -> bool {
         self.live_index.find(reply, &self.entries).is_some_and(|slot| {
             let entry = self.entries.get(slot);
-            entry.is_unreported() && entry.source() == Source::Dump
+            entry.source() == Source::Dump && !merged.is_before(entry.sequence)
         })
     }
 

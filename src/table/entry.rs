@@ -177,7 +177,8 @@ pub(super) struct PackedMapping<A> {
     pub(super) closed_or_told: PackedStamp,
     pub(super) id: u32,
     pub(super) mark: u32,
-    /// The slot that closed after this one, or the next free one.
+    /// The slot that closed after this one, or the next free one. While it is live and suspect:
+    /// the number of the last entry when it was last suspected.
     pub(super) next: u32,
     /// Counts entries, and orders those that opened in the same millisecond.
     pub(super) sequence: u32,
@@ -333,11 +334,12 @@ impl<A: Address> PackedMapping<A> {
     }
 
     /// Whether `flow`, which has the same tuples and the same id, began after this mapping
-    /// opened: then it is a later lifetime. `None` if the kernel keeps no timestamps. A
-    /// mapping may open a little later than its connection began, if an event reported it.
+    /// opened: then it is a later lifetime. `None` if the kernel keeps no timestamps, or if
+    /// the wall clock has gone back since that timestamp. A mapping may open a little later
+    /// than its connection began, if an event reported it.
     pub(super) fn is_before(&self, flow: &Flow, now: Stamp) -> Option<bool> {
-        let began = moment(flow.start, now)?;
-        Some(Stamp::from(self.opened).wall < began.wall)
+        let began = flow.start? / 1_000_000;
+        (began <= now.wall).then(|| Stamp::from(self.opened).wall < began)
     }
 
     /// The same as [`Tuples::is_source_nat`](Tuples::is_source_nat).

@@ -154,8 +154,9 @@ impl<A: Address> FamilyTable<A> {
         let age = |slot| now.since(self.entries.get(slot).closed());
         let visible =
             (self.first_visible != NONE).then(|| self.del_delay.saturating_sub(age(self.first_visible)));
+        // Also those that were hidden while `del_delay` was shorter.
         let kept = (self.first_closed != self.first_visible)
-            .then(|| MIN_KEPT.saturating_sub(age(self.first_closed)));
+            .then(|| self.del_delay.max(MIN_KEPT).saturating_sub(age(self.first_closed)));
         visible.into_iter().chain(kept).min()
     }
 

@@ -53,10 +53,11 @@ impl<A: Address> FamilyTable<A> {
                 // The kernel gives a reply tuple to one connection at a time. Either this event is
                 // late, or the table lacks the end of the connection that it has.
                 self.suspect(slot, journal);
-                if self.find_closed(&tuples, flow.id).is_none() {
+                let is_unknown = self.find_closed(&tuples, flow.id).is_none();
+                if is_unknown {
                     self.insert_closed(PackedMapping::new(&tuples, flow, Source::Event, now), now, journal);
                 }
-                return true;
+                return is_unknown;
             }
             // The previous connection ended without a DESTROY event, or this event is late.
             self.close_slot(slot, now, journal);

@@ -217,10 +217,10 @@ impl Table {
     }
 
     /// Whether the live mapping with this reply tuple came from a dump, and no event has
-    /// reported it yet.
-    pub fn is_only_dumped(&mut self, reply: &Tuple) -> bool {
+    /// reported it since. `merged` is [`asked`](Self::asked) after it was merged.
+    pub fn is_only_dumped(&mut self, reply: &Tuple, merged: Asked) -> bool {
         in_family!(self, reply.src.is_ipv4(), family => {
-            PackedTuple::pack(reply).is_some_and(|reply| family.is_only_dumped(&reply))
+            PackedTuple::pack(reply).is_some_and(|reply| family.is_only_dumped(&reply, merged))
         })
     }
 

@@ -1,5 +1,6 @@
 //! Verifying doubtful mappings with the kernel's answers.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use nfct::{Flow, Protocol};
@@ -38,6 +39,14 @@ pub struct Asked {
     /// The number of the last closing.
     pub(super) closing: u16,
     pub(super) at: Stamp,
+}
+
+impl Asked {
+    /// Whether an entry with this number was stored later. Numbers wrap around: the later one of
+    /// two is ahead by less than half of all.
+    pub(super) fn is_before(&self, number: u32) -> bool {
+        (1..=u32::MAX / 2).contains(&number.wrapping_sub(self.entry))
+    }
 }
 
 impl<A: Address> FamilyTable<A> {
@@ -79,9 +88,11 @@ impl<A: Address> FamilyTable<A> {
         index.newer(slot).chain(index.older(slot)).any(is_rival)
     }
 
-    /// Marks a live mapping for verification, and requests it.
+    /// Marks a live mapping for verification, and requests it. A query that was made before does
+    /// not verify it.
     pub(super) fn suspect(&mut self, slot: u32, journal: &mut Journal) {
         let entry = self.entries.get_mut(slot);
+        entry.next = journal.number_entry();
         if !entry.is_suspect() {
             entry.set_suspect(true);
             journal.request_verification(entry.reply.unpack());
@@ -106,8 +117,10 @@ impl<A: Address> FamilyTable<A> {
             };
         };
         let entry = self.entries.get_mut(slot);
-        // Numbers wrap around: the later one of two is ahead by less than half of all.
-        if (1..=u32::MAX / 2).contains(&entry.sequence.wrapping_sub(asked.entry)) {
+        if asked.is_before(entry.sequence) {
+            if entry.is_suspect() {
+                journal.request_verification(reply.unpack());
+            }
             return Verified::Nothing;
         }
         let is_this = |flow: &&Flow| {
@@ -117,8 +130,14 @@ impl<A: Address> FamilyTable<A> {
         };
         match found {
             Some(flow) if is_this(&flow) => {
-                entry.set_suspect(false);
-                entry.set_told(flow, now);
+                if entry.is_suspect() && asked.is_before(entry.next) {
+                    // It may have ended since.
+                    journal.request_verification(reply.unpack());
+                } else {
+                    entry.set_suspect(false);
+                }
+                // The reply may have come some time ago.
+                entry.set_told_if_newer(flow, asked.at);
                 entry.mark = flow.mark;
                 Verified::Live
             }
@@ -151,8 +170,13 @@ impl<A: Address> FamilyTable<A> {
         let is_later = |slot| {
             let entry = self.entries.get(slot);
             // The numbers order the closings of one millisecond.
-            entry.closed().monotonic >= asked.at.monotonic
-                && (1..=u16::MAX / 2).contains(&entry.dump_number.wrapping_sub(asked.closing))
+            match entry.closed().monotonic.cmp(&asked.at.monotonic) {
+                Ordering::Less => false,
+                Ordering::Equal => {
+                    (1..=u16::MAX / 2).contains(&entry.dump_number.wrapping_sub(asked.closing))
+                }
+                Ordering::Greater => true,
+            }
         };
         if closed.is_some_and(is_later) {
             // Or it is a new lifetime with the same id.

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use nfct::{Error, Found, Protocol, Tuple};
+use nfct::{Error, Found, Protocol, Query, Tuple};
 
 use super::shared::Tracker;
 use super::verifier::Answered;
@@ -75,27 +75,27 @@ impl Tracker {
         let mut is_changed = false;
         // In parts, so that other lookups do not wait for all of them.
         for part in doubtful.chunks(VERIFIED_TOGETHER) {
-            is_changed |= self.verify_part(check, part, read.asked).await?;
-            if check.failed {
+            let Some(has_ended) = self.verify_part(check, part, read.asked).await? else {
+                // Nor would it reply in time about the next part.
+                check.failed = true;
                 break;
-            }
+            };
+            is_changed |= has_ended;
         }
         Ok(is_changed)
     }
 
-    /// Verifies mappings. Returns whether one has ended.
+    /// Verifies mappings. Returns whether one has ended; `None` if the kernel did not reply in
+    /// time.
     async fn verify_part(
         &self,
         check: &mut KernelCheck,
         doubtful: &[&Mapping],
         asked: Asked,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<bool>, Error> {
         let tuples: Vec<Tuple> = doubtful.iter().map(|mapping| mapping.reply).collect();
         let answered = self.verifier.query(&tuples).await;
-        let Some(replies) = answered.replies() else {
-            check.failed = true;
-            return Ok(false);
-        };
+        let Some(replies) = answered.replies() else { return Ok(None) };
         let (mut is_changed, mut is_told) = (false, false);
         for (mapping, found) in doubtful.iter().zip(replies) {
             match found {
@@ -116,7 +116,7 @@ impl Tracker {
             // They are trusted again for some time.
             self.apply(&mut self.lock(), &tuples, replies, asked);
         }
-        Ok(is_changed)
+        Ok(Some(is_changed))
     }
 
     /// Searches the kernel's table for connections that match and that the table lacks, if the
@@ -156,7 +156,7 @@ impl Tracker {
             }
         }
         if may_be_udp(question) {
-            match self.verifier.run(super::clashes::read).await {
+            match self.verifier.run(Query::clashes).await {
                 Some(count) => self.clashes.note(count, self.clock.now()),
                 None => check.failed = true,
             }

@@ -9,18 +9,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use nfct::{Error, Query};
-
 use crate::clock::Stamp;
 
 /// By this time after a clash the DESTROY event has come: the entry lasts a second, and the
 /// kernel collects expired entries within about fifteen.
 const MAX_LIFETIME: Duration = Duration::from_secs(20);
-
-/// Reads the kernel's counter, of all processors.
-pub(super) fn read(query: &mut Query) -> Result<u64, Error> {
-    query.cpu_statistics()?.try_fold(0, |sum, cpu| Ok(sum + u64::from(cpu?.clash_resolve)))
-}
 
 /// The kernel's counter, and when it last rose.
 #[derive(Debug)]

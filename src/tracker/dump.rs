@@ -12,6 +12,7 @@ use super::shared::Tracker;
 use super::state::TrackerState;
 use crate::clock::Stamp;
 use crate::filter::Filter;
+use crate::table::Asked;
 
 /// The approximate number of entries in a piece of a dump.
 const ENTRIES_PER_PIECE: usize = 256;
@@ -36,8 +37,8 @@ pub(super) struct DumpSummary {
     pub(super) interrupted: bool,
     /// Whether the rest was not read, because the dump had become useless.
     pub(super) cut_short: bool,
-    /// Some of the reply tuples that the table lacked.
-    pub(super) unknown: Vec<Tuple>,
+    /// Some of the reply tuples that the table lacked, and the moments after they were merged.
+    pub(super) unknown: Vec<(Tuple, Asked)>,
 }
 
 impl Tracker {
@@ -128,7 +129,7 @@ impl Tracker {
                 {
                     created += 1;
                     if summary.unknown.len() < MAX_UNKNOWN {
-                        summary.unknown.push(flow.reply);
+                        summary.unknown.push((flow.reply, state.table.asked(now)));
                     }
                 }
             }

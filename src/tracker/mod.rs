@@ -6,18 +6,18 @@
 //! reads: its result is never older than the request. `read` is the only way to
 //! the table for a lookup, so no lookup can skip this step.
 //!
-//! Three threads run independently of the lookups. `pump` drains the socket while no
+//! Four threads run independently of the lookups. `pump` drains the socket while no
 //! lookup does. `resync` decides when the kernel's table is read: at the start, after
 //! an overrun and from time to time. `dump` then reads and merges it. `verify` queries
 //! the kernel about single connections; lookups and other threads pass work to it
-//! through the `verifier`. `start` subscribes to the kernel's events and starts the
-//! threads.
+//! through the `verifier`. `rules` follows the rules of nftables that suppress events.
+//! `start` subscribes to the kernel's events and starts the threads.
 //!
 //! `lookup` finds mappings, and has the doubtful ones verified by `check`. `via` follows
 //! connections that are translated twice, and `fields` reads more of the kernel's entries.
 //! `completeness` says whether the table is complete. It depends on `reporting`: what is
-//! known about connections that the kernel does not report. `rules` finds the rules of
-//! nftables that suppress events, and `clashes` is about UDP entries that the kernel hides.
+//! known about connections that the kernel does not report. `clashes` is about UDP entries
+//! that the kernel hides.
 //! `publish` passes changes on to the `listener`s, `ports` counts the public ports in use,
 //! and `reload` puts another configuration into force.
 //!

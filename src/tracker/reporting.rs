@@ -109,6 +109,12 @@ impl Reporting {
         self.is_off || self.masked_by.is_some()
     }
 
+    /// Whether a connection that begins without an event is evidence of missing events. Such
+    /// evidence is sought also after other has been found.
+    pub(super) fn expects_events(&self) -> bool {
+        !self.has_gap() && !self.is_unheard
+    }
+
     /// Whether each connection that has a NEW event will have a DESTROY event.
     pub(super) fn are_events_complete(&self) -> bool {
         self.masked_by.is_none() && self.missed.is_none()

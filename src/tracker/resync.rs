@@ -26,7 +26,7 @@ use super::settings::Settings;
 use super::shared::Tracker;
 use super::state::TrackerState;
 use crate::proc;
-use crate::table::Cursor;
+use crate::table::{Asked, Cursor};
 
 /// The shortest time between an invalid dump and the next one. While events are
 /// still lost, it is at least as long as the dump took.
@@ -106,12 +106,13 @@ impl Tracker {
     fn resync(&self, query: &mut Query, may_cut_short: bool) -> Result<DumpOutcome, Error> {
         let begun = Instant::now();
         subscribe_again();
-        let (invalidations, filter, was_complete, distrust) = self.drain_blocking(|state| {
+        let (invalidations, filter, expects_events, distrust) = self.drain_blocking(|state| {
             self.dump_request.clear();
             state.table.begin_dump();
             state.table.set_closing_timeout(closing_timeout());
             let distrust = std::mem::take(&mut state.distrust);
-            (state.invalidations, state.settings.filter.clone(), state.complete, distrust)
+            let expects_events = state.synced && state.reporting.expects_events();
+            (state.invalidations, state.settings.filter.clone(), expects_events, distrust)
         })?;
         if distrust {
             self.distrust_all();
@@ -132,7 +133,7 @@ impl Tracker {
         _ended_lifetimes = state.table.end_dump();
         drop(state);
         let DumpSummary { entries, malformed, cut_short, unknown, .. } = dump?;
-        let unreported = if is_valid && was_complete { self.count_unreported(&unknown)? } else { 0 };
+        let unreported = if is_valid && expects_events { self.count_unreported(&unknown)? } else { 0 };
         state = self.lock();
         self.stats.resync_time.record(begun.elapsed());
         self.stats.closed_by_dump.add(closed);
@@ -187,12 +188,14 @@ impl Tracker {
 
     /// How many of these connections, which the dump had and the table lacked, no event has
     /// reported.
-    fn count_unreported(&self, unknown: &[Tuple]) -> Result<usize, Error> {
+    fn count_unreported(&self, unknown: &[(Tuple, Asked)]) -> Result<usize, Error> {
         if unknown.is_empty() {
             return Ok(0);
         }
         thread::sleep(EVENT_DELAY);
-        self.drain_blocking(|state| unknown.iter().filter(|reply| state.table.is_only_dumped(reply)).count())
+        self.drain_blocking(|state| {
+            unknown.iter().filter(|(reply, merged)| state.table.is_only_dumped(reply, *merged)).count()
+        })
     }
 
     /// Marks all live mappings as such that may end without a DESTROY event.

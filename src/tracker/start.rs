@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nfct::{Error, Events, Groups, Query, RuleChanges};
 
-use super::clashes::{self, Clashes};
+use super::clashes::Clashes;
 use super::reporting::Reporting;
 use super::rules;
 use super::settings::Settings;
@@ -41,7 +41,7 @@ impl Tracker {
         // The subscription comes first, so that no change is missed.
         let (mut rule_changes, mut rule_query) = (RuleChanges::subscribe()?, Query::open()?);
         let suppressing = rules::read(&mut rule_query);
-        let clashes = Clashes::new(clashes::read(&mut query).unwrap_or_default());
+        let clashes = Clashes::new(query.clashes().unwrap_or_default());
         let reporting = Reporting::new(events_setting.read());
         let state = TrackerState::new(events, settings, receive_buffer, reporting, clock.now());
         let (verifier, work) = Verifier::new();

@@ -156,6 +156,10 @@ impl Verifier {
     ) -> Option<T> {
         let (sender, receiver) = oneshot::channel();
         self.push(Work::Job(Box::new(move |socket| {
+            if sender.is_closed() {
+                // The lookup has waited too long and is gone.
+                return;
+            }
             match query(socket) {
                 // The lookup may be gone.
                 Ok(result) => drop(sender.send(result)),
@@ -227,5 +231,20 @@ mod tests {
         // Nobody waits for the reply any more.
         assert!(matches!(work.recv(), Ok(Work::Queries(_, sender)) if sender.is_closed()));
         assert_eq!(run(verifier.run(|_| Ok(()))), None);
+    }
+
+    #[tokio::test]
+    async fn a_query_is_not_made_for_a_lookup_that_has_waited_too_long() {
+        let (verifier, work) = Verifier::new();
+        let made = Arc::new(AtomicBool::new(false));
+        let noted = Arc::clone(&made);
+        let query = verifier.run(move |_| {
+            noted.store(true, Ordering::SeqCst);
+            Ok(())
+        });
+        assert!(tokio::time::timeout(Duration::ZERO, query).await.is_err());
+        let Ok(Work::Job(job)) = work.recv() else { panic!("it was passed on") };
+        job(&mut Query::open().unwrap());
+        assert!(!made.load(Ordering::SeqCst));
     }
 }

@@ -6,7 +6,6 @@ use std::sync::mpsc::Receiver;
 
 use nfct::{Error, Flow, Found, Query, Tuple};
 
-use super::clashes;
 use super::shared::Tracker;
 use super::state::TrackerState;
 use super::verifier::Work;
@@ -43,7 +42,7 @@ impl Tracker {
                 Ok(Work::Requested) => self.verify_requested(&mut query)?,
                 Ok(Work::Patrol) => patrol = self.patrol(&mut query, patrol)?,
                 Ok(Work::Clashes) => {
-                    if let Ok(count) = clashes::read(&mut query) {
+                    if let Ok(count) = query.clashes() {
                         self.clashes.note(count, self.clock.now());
                     }
                 }
@@ -132,6 +131,10 @@ impl Tracker {
             };
             // A connection begun outside has this tuple in its original direction.
             let reply = flow.map_or(*tuple, |flow| flow.reply);
+            // The kernel has a tuple once: then no connection has it in its reply direction.
+            if reply != *tuple && state.table.verified(tuple, None, asked, now) == Verified::Ended {
+                ended += 1;
+            }
             match state.table.verified(&reply, flow, asked, now) {
                 Verified::Ended => ended += 1,
                 Verified::Added => self.stats.created_by_query.increment(),

@@ -172,6 +172,13 @@ fn check_evidence(told: &'static str, metric: &str) {
         assert!(begun.elapsed() < RESYNC, "the table is not swept every five seconds");
         thread::sleep(Duration::from_millis(20));
     }
+    if told == "destroy" {
+        // That is evidence too, so the time after which events are trusted again begins anew.
+        let all = f64::from(2 * FLOWS);
+        wait_within(RESYNC, "later flows are evidence", || {
+            questions.metric(NEW).is_some_and(|count| count >= all)
+        });
+    }
     later.iter().for_each(|flow| flow.delete(&mut query));
     let live = later.iter().filter(|flow| !questions.look_up(&by_port(flow)).live().is_empty()).count();
     let logged = warnings() - warned_before;

@@ -3,7 +3,8 @@
 use std::net::UdpSocket;
 use std::process::Command;
 
-use lab::{Daemon, Lab, wait_until, wait_within};
+use lab::{Daemon, Lab, flows, wait_until, wait_within};
+use nfct::Protocol;
 
 use super::alone::alone;
 use super::binary::DAEMON;
@@ -29,6 +30,9 @@ pub(crate) const NO_MASK: &str = "table ip mask\ndelete table ip mask\n";
 const MASKS: &str = "ip saddr 192.168.7.2 ct event set new\nip saddr 192.168.7.3 ct event set 0x0";
 
 const FLOWS: u16 = 20;
+
+/// Counts queries to the kernel.
+const QUERIES: &str = "pynatconnd_kernel_questions_total";
 
 fn ports(first: u16) -> std::ops::Range<u16> {
     first..first + FLOWS
@@ -142,6 +146,34 @@ fn connections_stay_doubtful_when_the_rule_that_masked_their_end_is_gone() {
     }
     println!("ended with masked events after the rule was gone: {live} of {} called live", 2 * FLOWS);
     assert_eq!(live, 0);
+}
+
+#[test]
+fn a_connection_begun_the_other_way_does_not_keep_one_live_whose_end_is_masked() {
+    if !lab::require() {
+        return;
+    }
+    let _alone = alone();
+    // Also connections that are not translated.
+    let Scene { lab, server, daemon } = Scene::build("[data]\nkey_name = nat_port\n".to_owned());
+    let mut questions = Questions::to(&lab, &daemon);
+    let mut query = ctnetlink(&lab);
+    lab.gateway().nft(&mask("ct event set new"));
+    let flow = UdpFlow::begin(&lab, lab.client_at(0, 40_001), &server);
+    assert_eq!(questions.look_up(&flow.named()).live(), [flow.src]);
+    flow.delete(&mut query);
+    // The server's datagram now begins a connection to the gateway itself: its original tuple was the reply tuple.
+    server.send_to(b"again", flow.public).expect("the gateway is there");
+    let original = flows::tuple(Protocol::Udp, flow.server, flow.public);
+    wait_until("the datagram has an entry", || {
+        query.get_by_original(&original).expect("ctnetlink answers").is_some()
+    });
+    let before = questions.metric(QUERIES).expect("queries are counted");
+    let answer = questions.look_up(&flow.named());
+    let queries = questions.metric(QUERIES).expect("queries are counted") - before;
+    println!("begun the other way: {answer:?} after {queries} queries");
+    assert_eq!(answer.live(), []);
+    assert!(queries < 32.0, "{queries} queries");
 }
 
 #[test]
