@@ -10,7 +10,7 @@ use super::forward::ForwardIndex;
 use super::index::{ChainIndex, IndexedBy, LiveIndex};
 use super::journal::{Change, Journal};
 use super::publics::PublicAddresses;
-use super::repeated::Repeated;
+use super::repeated::{OVERTAKEN, Repeated};
 use crate::clock::Stamp;
 use crate::config::Key;
 use crate::mapping::Doubt;
@@ -56,6 +56,8 @@ pub(super) struct FamilyTable<A> {
     pub(super) ended_during_dump: Option<EndedLifetimes>,
     /// Lifetimes whose DESTROY event the kernel repeats.
     pub(super) repeated: Repeated,
+    /// Lifetimes whose DESTROY event came without a NEW event, which may only be late.
+    pub(super) ended_unknown: Repeated,
     /// The zones that were ever stored, except zone 0.
     pub(super) zones: BTreeSet<u16>,
     /// The number of live mappings that may end without a DESTROY event.
@@ -95,6 +97,7 @@ impl<A: Address> FamilyTable<A> {
             dump_number: 0,
             ended_during_dump: None,
             repeated: Repeated::default(),
+            ended_unknown: Repeated::with_period(OVERTAKEN.as_millis() as u64),
             zones: BTreeSet::new(),
             unreported: 0,
             missing_ends: 0,

@@ -22,6 +22,8 @@ mod chain;
 mod chunks;
 mod cursor;
 #[cfg(test)]
+mod doubt_model;
+#[cfg(test)]
 mod doubt_tests;
 mod dump;
 mod ended;

@@ -7,19 +7,25 @@
 //! removed mappings are therefore remembered too.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use crate::clock::Stamp;
 
-/// A lifetime is forgotten one to two periods, in milliseconds, after it was last noted.
+/// Events of two processors can overtake each other by less than this time.
+pub(super) const OVERTAKEN: Duration = Duration::from_secs(1);
+/// The period, in milliseconds, for lifetimes whose DESTROY event comes again.
 const PERIOD: u64 = 300_000;
 /// Lifetimes of one period that are remembered at most.
 const MAX_LIFETIMES: usize = 262_144;
 /// The kernel no longer repeats events if none came again for this time, in milliseconds.
 const QUIET: u64 = 10_000;
 
-/// Lifetimes by hash of the reply tuple and by conntrack id.
-#[derive(Debug, Default)]
+/// Lifetimes by hash of the reply tuple and by conntrack id. One is forgotten one to two
+/// periods after it was last noted.
+#[derive(Debug)]
 pub(super) struct Repeated {
+    /// In milliseconds.
+    period: u64,
     this_period: HashSet<(u64, u32)>,
     last_period: HashSet<(u64, u32)>,
     /// When this period began, in milliseconds of the monotonic clock.
@@ -28,7 +34,18 @@ pub(super) struct Repeated {
     last: u64,
 }
 
+impl Default for Repeated {
+    fn default() -> Self {
+        Self::with_period(PERIOD)
+    }
+}
+
 impl Repeated {
+    /// Remembers lifetimes for one to two times this number of milliseconds.
+    pub(super) fn with_period(period: u64) -> Self {
+        Self { period, this_period: HashSet::new(), last_period: HashSet::new(), began: 0, last: 0 }
+    }
+
     /// Notes that a DESTROY event of this lifetime came again.
     pub(super) fn note(&mut self, hash: u64, id: u32, now: Stamp) {
         self.last = now.monotonic;
@@ -60,9 +77,9 @@ impl Repeated {
 
     fn forget_old(&mut self, now: Stamp) {
         let age = now.monotonic.saturating_sub(self.began);
-        if age >= PERIOD {
+        if age >= self.period {
             let this_period = std::mem::take(&mut self.this_period);
-            self.last_period = if age < 2 * PERIOD { this_period } else { HashSet::new() };
+            self.last_period = if age < 2 * self.period { this_period } else { HashSet::new() };
             self.began = now.monotonic;
         }
     }

@@ -1,20 +1,17 @@
 //! Applies the kernel's events: what began and what ended.
 
-use std::time::Duration;
-
 use nfct::Flow;
 
 use super::entry::{Address, PackedMapping, PackedTuples, SlotState, moment};
 use super::family::FamilyTable;
 use super::index::{ChainKey, IndexedBy, MAX_CHAIN_WALK, ProtocolClass};
 use super::journal::Journal;
+use super::repeated::OVERTAKEN;
 use crate::clock::Stamp;
 use crate::mapping::Source;
 
-/// Events of two processors can overtake each other by less than this time.
-const OVERTAKEN: Duration = Duration::from_secs(1);
-/// A lifetime whose DESTROY event was applied just before its NEW event is one of the
-/// newest entries with its public address and port.
+/// A known lifetime that closed just before the next one with its tuples is one of the newest
+/// entries with its public address and port.
 const NEWEST: usize = 16;
 
 /// What a DESTROY event did to the table.
@@ -41,7 +38,9 @@ impl<A: Address> FamilyTable<A> {
             // The id does not tell: the same tuples get the same id again. Nor does a DESTROY event
             // that seemed to be a repeated one.
             let hash = self.live_index.hash(&tuples.reply);
-            let overtaken = self.closed_before(slot, now) || self.repeated.contains(hash, flow.id, now);
+            let overtaken = self.ended_unknown.contains(hash, flow.id, now)
+                || self.closed_before(slot, now)
+                || self.repeated.contains(hash, flow.id, now);
             if overtaken || flow.status.is_dying() {
                 self.suspect(slot, journal);
             }
@@ -129,6 +128,7 @@ impl<A: Address> FamilyTable<A> {
             // No lookup could find it any more.
             return CloseResult::Stale;
         }
+        self.ended_unknown.remember(hash, flow.id, now);
         self.insert_closed(PackedMapping::new(&tuples, flow, Source::Event, now), closed, journal);
         CloseResult::WasUnknown
     }

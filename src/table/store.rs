@@ -108,6 +108,11 @@ impl Table {
         self.journal.take_requested(max)
     }
 
+    /// Requests again what could not be verified.
+    pub fn request_again(&mut self, replies: &[Tuple]) {
+        replies.iter().for_each(|reply| self.journal.request_verification(*reply));
+    }
+
     /// Whether there are mappings that must be verified soon.
     pub fn has_requested(&self) -> bool {
         self.journal.has_requested()

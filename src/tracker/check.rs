@@ -35,6 +35,11 @@ pub(super) struct KernelCheck {
 }
 
 impl KernelCheck {
+    /// `failed` says whether a query of this lookup has failed before.
+    pub(super) fn after_failure(failed: bool) -> Self {
+        Self { failed, ..Self::default() }
+    }
+
     /// Whether a mapping was live in the table, but not in the kernel's.
     pub(super) fn has_ended(&self, mapping: &Mapping) -> bool {
         mapping.is_live() && self.ended.contains(&(mapping.id, mapping.sequence))

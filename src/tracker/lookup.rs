@@ -49,14 +49,15 @@ impl Tracker {
         let mut looked = self.look(look).await?;
         // Most lookups end here.
         let is_certain = match &looked.found {
-            Ok(Some(best)) => looked.complete && self.is_certainly_live(best).await,
-            _ => false,
+            Ok(Some(best)) if looked.complete => self.is_certainly_live(best).await,
+            _ => Some(false),
         };
-        if is_certain {
+        if is_certain == Some(true) {
             return Ok(Answer { value: looked.found.unwrap_or_default(), complete: true });
         }
         let question = Question::by_key(key, value, protocol);
-        let mut check = KernelCheck::default();
+        // A kernel that has not replied in time is not waited for again.
+        let mut check = KernelCheck::after_failure(is_certain.is_none());
         loop {
             let best = match looked.found {
                 Ok(best) => best,
@@ -94,18 +95,18 @@ impl Tracker {
     }
 
     /// Whether a mapping of a complete table is live, and needs no other step than one query
-    /// at most.
-    async fn is_certainly_live(&self, found: &Traced) -> bool {
+    /// at most. `None` if the kernel did not reply in time.
+    async fn is_certainly_live(&self, found: &Traced) -> Option<bool> {
         let mapping = &found.mapping;
         if !mapping.is_live() || !found.is_alone() {
-            return false;
+            return Some(false);
         }
         match mapping.doubt {
-            Doubt::None | Doubt::Aged => true,
-            Doubt::Doubtful => false,
+            Doubt::None | Doubt::Aged => Some(true),
+            Doubt::Doubtful => Some(false),
             Doubt::Unreported => {
                 let answered = self.verifier.query(std::slice::from_ref(&mapping.reply)).await;
-                matches!(answered.replies(), Some([found]) if is_lifetime(found, mapping))
+                Some(answered.replies()?.first().is_some_and(|found| is_lifetime(found, mapping)))
             }
         }
     }

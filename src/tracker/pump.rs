@@ -220,6 +220,23 @@ impl Tracker {
         }
     }
 
+    /// Applies the events that are queued now, then calls `then` under the same hold of the
+    /// lock. A flood of new events cannot delay this.
+    pub(super) fn catch_up<T>(&self, then: impl FnOnce(&mut TrackerState) -> T) -> Result<T, Error> {
+        let mut limit = None;
+        loop {
+            let mut state = self.lock();
+            let is_drained = self.pump(&mut state)?;
+            let limit = match limit {
+                Some(limit) => limit,
+                None => *limit.insert(state.messages + state.events.most_waiting()? as u64),
+            };
+            if is_drained || state.messages >= limit {
+                return Ok(then(&mut state));
+            }
+        }
+    }
+
     /// Drains the socket, then calls `then` under the same hold of the lock. For
     /// threads; lookups use [`drain_then`](Self::drain_then).
     pub(super) fn drain_blocking<T>(&self, then: impl FnOnce(&mut TrackerState) -> T) -> Result<T, Error> {

@@ -3,40 +3,57 @@
 
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use log::Level;
-use nfct::{Error, EventMask, Query, RuleChanges};
+use nfct::{Error, EventMask, Query, RuleChange, RuleChanges};
 
 use super::shared::Tracker;
 
+/// After this time, rules that could not be read are read again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Rules that are named in the log; others are counted.
 const MAX_NAMED: usize = 3;
 
 impl Tracker {
-    /// Follows the rules as they change; never returns except for an error.
+    /// Follows the rules as they change; never returns except for an error. `is_read` says
+    /// whether they could be read before.
     pub(super) fn follow_rules(
         &self,
         changes: &mut RuleChanges,
         mut query: Query,
+        mut is_read: bool,
     ) -> Result<Infallible, Error> {
         loop {
             self.reads_rules.store(false, Ordering::SeqCst);
-            changes.wait()?;
+            let has_changed = self.rule_changes.wait((!is_read).then_some(RETRY_INTERVAL))?;
             // Lookups must not find the socket empty before this is set.
             self.reads_rules.store(true, Ordering::SeqCst);
-            let change = changes.read()?;
+            let change = if has_changed { changes.read()? } else { RuleChange::default() };
             if change.added_masks.iter().any(is_suppressing) {
                 self.note_rules(describe(&change.added_masks));
             }
             // Rules that are gone matter only if they suppressed events.
-            if change.lost || (change.removed && self.lock().reporting.masked_by.is_some()) {
-                self.note_rules(read(&mut query));
+            let is_less = change.removed && self.lock().reporting.masked_by.is_some();
+            if change.lost || is_less || !is_read {
+                is_read = self.note_read(query.event_masks());
             }
         }
     }
 
+    /// Notes the masks that all rules set. Returns whether they could be read.
+    pub(super) fn note_read(&self, masks: Result<Vec<EventMask>, Error>) -> bool {
+        let is_read = masks.is_ok();
+        self.note_rules(match masks {
+            Ok(masks) => describe(&masks),
+            // They may suppress anything.
+            Err(error) => Some(format!("unknown ones ({error})")),
+        });
+        is_read
+    }
+
     /// Notes which rules suppress events.
-    pub(super) fn note_rules(&self, suppressing: Option<String>) {
+    fn note_rules(&self, suppressing: Option<String>) {
         let mut state = self.lock();
         match (&state.reporting.masked_by, &suppressing) {
             (_, Some(rules)) if state.reporting.masked_by != suppressing => {
@@ -53,20 +70,11 @@ impl Tracker {
     }
 }
 
-/// The rules that suppress events, in words; `None` if there are none, or if this kernel has no
-/// nftables.
-pub(super) fn read(query: &mut Query) -> Option<String> {
-    match query.event_masks() {
-        Ok(masks) => describe(&masks),
-        // They may suppress anything.
-        Err(error) => Some(format!("unknown ones ({error})")),
-    }
-}
-
 fn is_suppressing(mask: &EventMask) -> bool {
     !mask.lets_through_begin_and_end()
 }
 
+/// The rules that suppress events, in words; `None` if there are none.
 fn describe(masks: &[EventMask]) -> Option<String> {
     let suppressing: Vec<_> = masks.iter().filter(|mask| is_suppressing(mask)).collect();
     if suppressing.is_empty() {

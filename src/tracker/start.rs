@@ -8,7 +8,6 @@ use nfct::{Error, Events, Groups, Query, RuleChanges};
 
 use super::clashes::Clashes;
 use super::reporting::Reporting;
-use super::rules;
 use super::settings::Settings;
 use super::shared::{Parts, Tracker};
 use super::state::TrackerState;
@@ -40,19 +39,19 @@ impl Tracker {
         let events_setting = EventsSetting::open();
         // The subscription comes first, so that no change is missed.
         let (mut rule_changes, mut rule_query) = (RuleChanges::subscribe()?, Query::open()?);
-        let suppressing = rules::read(&mut rule_query);
+        let masks = rule_query.event_masks();
         let clashes = Clashes::new(query.clashes().unwrap_or_default());
         let reporting = Reporting::new(events_setting.read());
         let state = TrackerState::new(events, settings, receive_buffer, reporting, clock.now());
         let (verifier, work) = Verifier::new();
         let parts = Parts { socket, verifier, clashes, rule_changes: rule_changes.waiter()?, events_setting };
         let tracker = Arc::new(Self::new(state, parts, clock, stats));
-        tracker.note_rules(suppressing);
+        let is_read = tracker.note_read(masks);
         let on_failure: Arc<dyn Fn(Error) + Send + Sync> = Arc::new(on_failure);
         tracker.spawn("netfilter", on_failure.clone(), move |tracker| tracker.pump_forever(&waiter))?;
         tracker.spawn("verify", on_failure.clone(), move |tracker| tracker.verify_forever(query, &work))?;
         tracker.spawn("rules", on_failure.clone(), move |tracker| {
-            tracker.follow_rules(&mut rule_changes, rule_query)
+            tracker.follow_rules(&mut rule_changes, rule_query, is_read)
         })?;
         tracker.spawn("resync", on_failure, move |tracker| tracker.resync_forever(dumps))?;
         Ok(tracker)

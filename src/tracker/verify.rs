@@ -67,8 +67,10 @@ impl Tracker {
             let tuples = state.table.take_requested(REQUESTED_TOGETHER);
             (tuples, state.table.asked(self.clock.now()), state.table.has_requested())
         };
-        self.verify_now(query, &tuples, asked)?;
-        if has_more {
+        if self.verify_now(query, &tuples, asked)?.is_none() {
+            // The next events have them verified.
+            self.lock().table.request_again(&tuples);
+        } else if has_more {
             self.verifier.push_requested();
         }
         Ok(())
@@ -108,7 +110,7 @@ impl Tracker {
         }
         let Some(found) = self.query_kernel(query, tuples) else { return Ok(None) };
         // The DESTROY event of a connection that the kernel no longer has tells when it ended.
-        self.drain_blocking(|state| self.apply(state, tuples, &found, asked)).map(Some)
+        self.catch_up(|state| self.apply(state, tuples, &found, asked)).map(Some)
     }
 
     /// Applies the kernel's replies to queries for these tuples. Returns how many mappings
