@@ -34,6 +34,40 @@ impl EventsSetting {
     }
 }
 
+/// The kernel's counter of resolved clashes in one network namespace, read from an open file.
+/// The same counter through netlink can block for seconds while another process empties the
+/// kernel's table.
+#[derive(Debug)]
+pub struct ClashCounter(Option<File>);
+
+impl ClashCounter {
+    /// The counter of the network namespace of this thread.
+    pub fn open() -> Self {
+        Self(File::open("/proc/thread-self/net/stat/nf_conntrack").ok())
+    }
+
+    /// Its value now, of all processors; `None` if this kernel has no such file or no such
+    /// column.
+    pub fn read(&self) -> Option<u64> {
+        let file = self.0.as_ref()?;
+        let (mut text, mut part) = (Vec::new(), [0; 8192]);
+        loop {
+            match file.read_at(&mut part, text.len() as u64).ok()? {
+                0 => break,
+                length => text.extend_from_slice(&part[..length]),
+            }
+        }
+        sum_of_column(std::str::from_utf8(&text).ok()?, "clashres")
+    }
+}
+
+/// The sum of a column of hexadecimal numbers below a line of names.
+fn sum_of_column(table: &str, name: &str) -> Option<u64> {
+    let mut lines = table.lines();
+    let column = lines.next()?.split_whitespace().position(|column| column == name)?;
+    lines.map(|line| u64::from_str_radix(line.split_whitespace().nth(column)?, 16).ok()).sum()
+}
+
 /// The shortest timeout that a packet can give to a TCP connection, which is one of a
 /// connection that closes or that has not opened.
 pub fn shortest_tcp_timeout() -> Option<Duration> {
@@ -115,6 +149,15 @@ pub fn loaded_library(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_column_is_summed() {
+        let table = "entries  clashres found\n00000002  0000000a 00000001\n00000002  00000006 00000000\n";
+        assert_eq!(sum_of_column(table, "clashres"), Some(16));
+        assert_eq!(sum_of_column(table, "other"), None);
+        assert_eq!(sum_of_column("entries clashres\n1", "clashres"), None);
+        assert_eq!(sum_of_column("", "clashres"), None);
+    }
 
     #[test]
     fn the_process_has_memory_files_and_libraries() {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::Stamp;
+use crate::proc::ClashCounter;
 
 /// By this time after a clash the DESTROY event has come: the entry lasts a second, and the
 /// kernel collects expired entries within about fifteen.
@@ -18,15 +19,24 @@ const MAX_LIFETIME: Duration = Duration::from_secs(20);
 /// The kernel's counter, and when it last rose.
 #[derive(Debug)]
 pub(super) struct Clashes {
+    counter: ClashCounter,
     count: AtomicU64,
     /// In milliseconds of the monotonic clock; 0 if never.
     rose_at: AtomicU64,
 }
 
 impl Clashes {
-    /// `count` is the counter now.
-    pub(super) fn new(count: u64) -> Self {
-        Self { count: AtomicU64::new(count), rose_at: AtomicU64::new(0) }
+    /// `by_query` reads the counter through netlink, if no file has it.
+    pub(super) fn new(counter: ClashCounter, by_query: impl FnOnce() -> u64) -> Self {
+        let count = AtomicU64::new(counter.read().unwrap_or_else(by_query));
+        Self { counter, count, rose_at: AtomicU64::new(0) }
+    }
+
+    /// Reads the counter. Returns false if only a query can read it.
+    pub(super) fn check(&self, now: Stamp) -> bool {
+        let count = self.counter.read();
+        count.into_iter().for_each(|count| self.note(count, now));
+        count.is_some()
     }
 
     /// Notes the counter's value.

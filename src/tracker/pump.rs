@@ -184,9 +184,6 @@ impl Tracker {
         let received = state.messages;
         let is_busy = std::mem::replace(&mut checks.messages, received) != received;
         checks.idle = if is_busy { 0 } else { checks.idle + 1 };
-        if is_busy {
-            self.verifier.push(Work::Clashes);
-        }
         if state.table.unreported() > 0 {
             self.verifier.push(Work::Patrol);
         }
@@ -198,6 +195,9 @@ impl Tracker {
         }
         state.missing_ends = state.table.missing_ends();
         drop(state);
+        if is_busy && !self.clashes.check(self.clock.now()) {
+            self.verifier.push(Work::Clashes);
+        }
         // Lookups check it too, so an idle gateway need not do so each second.
         if checks.idle % IDLE_CHECKS == 0 {
             self.check_events_setting();

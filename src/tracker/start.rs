@@ -13,7 +13,7 @@ use super::shared::{Parts, Tracker};
 use super::state::TrackerState;
 use super::verifier::Verifier;
 use crate::clock::Clock;
-use crate::proc::EventsSetting;
+use crate::proc::{ClashCounter, EventsSetting};
 use crate::stats::Stats;
 
 impl Tracker {
@@ -40,7 +40,7 @@ impl Tracker {
         // The subscription comes first, so that no change is missed.
         let (mut rule_changes, mut rule_query) = (RuleChanges::subscribe()?, Query::open()?);
         let masks = rule_query.event_masks();
-        let clashes = Clashes::new(query.clashes().unwrap_or_default());
+        let clashes = Clashes::new(ClashCounter::open(), || query.clashes().unwrap_or_default());
         let reporting = Reporting::new(events_setting.read());
         let state = TrackerState::new(events, settings, receive_buffer, reporting, clock.now());
         let (verifier, work) = Verifier::new();
