@@ -27,10 +27,7 @@ impl<A: Address> FamilyTable<A> {
         let has_ended = self.ended_during_dump.as_ref().is_some_and(|ended| ended.contains(hash, flow.id));
         if let Some(slot) = self.live_index.find(&tuples.reply, &self.entries) {
             let entry = self.entries.get_mut(slot);
-            if entry.id == flow.id
-                && entry.original == tuples.original
-                && entry.is_before(flow, now) != Some(true)
-            {
+            if entry.has(&tuples, flow.id) && entry.is_before(flow, now) != Some(true) {
                 entry.mark = flow.mark;
                 entry.dump_number = self.dump_number;
                 entry.set_told_if_newer(flow, read);

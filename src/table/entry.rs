@@ -251,6 +251,16 @@ impl<A: Address> PackedMapping<A> {
         self.flags = self.flags & !STATE | state as u8;
     }
 
+    /// Whether this is a closed lifetime, which lookups may see no longer.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.state(), SlotState::Closed | SlotState::Removed)
+    }
+
+    /// Whether this is a lifetime of the connection with these tuples and this conntrack id.
+    pub(super) fn has(&self, tuples: &PackedTuples<A>, id: u32) -> bool {
+        self.id == id && self.reply == tuples.reply && self.original == tuples.original
+    }
+
     pub(super) fn source(&self) -> Source {
         match (self.flags & SOURCE) >> 2 {
             0 => Source::Event,

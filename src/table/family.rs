@@ -19,9 +19,9 @@ use crate::mapping::Doubt;
 /// millisecond.
 const SLOTS_PER_SLICE: u32 = 1024;
 
-/// The kernel's default of the shortest timeout of a connection that closes:
-/// `nf_conntrack_tcp_timeout_close`.
-const DEFAULT_CLOSING_TIMEOUT: Duration = Duration::from_secs(10);
+/// The kernel's default of the shortest timeout of a TCP connection that closes:
+/// `nf_conntrack_tcp_timeout_close`. With a longer one set, a mapping is verified after this time too.
+pub const MAX_CLOSING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Closed entries are stored at least this long, although lookups do not see them after
 /// `del_delay`: their lifetimes must be known when a late event names them.
 const MIN_KEPT: Duration = Duration::from_secs(2);
@@ -103,7 +103,7 @@ impl<A: Address> FamilyTable<A> {
             missing_ends: 0,
             trusts_events: true,
             expects_ends: false,
-            closing_timeout: DEFAULT_CLOSING_TIMEOUT,
+            closing_timeout: MAX_CLOSING_TIMEOUT,
         }
     }
 

@@ -43,6 +43,7 @@ mod tests;
 mod verify;
 
 pub use cursor::Cursor;
+pub use family::MAX_CLOSING_TIMEOUT;
 pub use journal::{Change, Changes};
 pub use queries::{TooMany, Transport};
 pub use report::CloseResult;

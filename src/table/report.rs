@@ -2,7 +2,7 @@
 
 use nfct::Flow;
 
-use super::entry::{Address, PackedMapping, PackedTuples, SlotState, moment};
+use super::entry::{Address, PackedMapping, PackedTuples, moment};
 use super::family::FamilyTable;
 use super::index::{ChainKey, IndexedBy, MAX_CHAIN_WALK, ProtocolClass};
 use super::journal::Journal;
@@ -39,32 +39,26 @@ impl<A: Address> FamilyTable<A> {
             // that seemed to be a repeated one.
             let hash = self.live_index.hash(&tuples.reply);
             let overtaken = self.ended_unknown.contains(hash, flow.id, now)
-                || self.closed_before(slot, now)
+                || self.closed_before(slot, &tuples, now)
                 || self.repeated.contains(hash, flow.id, now);
             if overtaken || flow.status.is_dying() {
                 self.suspect(slot, journal);
             }
             return true;
         };
-        let entry = self.entries.get(slot);
-        if entry.id != flow.id || entry.original != tuples.original {
-            if flow.status.is_dying() {
-                // The kernel gives a reply tuple to one connection at a time. Either this event is
-                // late, or the table lacks the end of the connection that it has.
-                self.suspect(slot, journal);
-                let is_unknown = self.find_closed(&tuples, flow.id).is_none();
-                if is_unknown {
-                    self.insert_closed(PackedMapping::new(&tuples, flow, Source::Event, now), now, journal);
-                }
-                return is_unknown;
-            }
-            // The previous connection ended without a DESTROY event, or this event is late.
-            self.close_slot(slot, now, journal);
-            let slot = self.insert_reported(&tuples, flow, now, journal);
+        let has_tuples_and_id = self.entries.get(slot).has(&tuples, flow.id);
+        if !has_tuples_and_id && flow.status.is_dying() {
+            // The kernel gives a reply tuple to one connection at a time. Either this event is
+            // late, or the table lacks the end of the connection that it has.
             self.suspect(slot, journal);
-            return true;
+            let is_unknown = self.find_closed(&tuples, flow.id).is_none();
+            if is_unknown {
+                self.insert_closed(PackedMapping::new(&tuples, flow, Source::Event, now), now, journal);
+            }
+            return is_unknown;
         }
-        if !self.is_same_lifetime(slot, flow, now) {
+        if !has_tuples_and_id || !self.is_same_lifetime(slot, flow, now) {
+            // The previous connection ended without a DESTROY event, or this event is late.
             self.close_slot(slot, now, journal);
             let slot = self.insert_reported(&tuples, flow, now, journal);
             self.suspect(slot, journal);
@@ -97,11 +91,7 @@ impl<A: Address> FamilyTable<A> {
         }
         let closed = moment(flow.stop, now).unwrap_or(now);
         let live = self.live_index.find(&tuples.reply, &self.entries);
-        let is_this = |slot: &u32| {
-            let entry = self.entries.get(*slot);
-            entry.id == flow.id && entry.original == tuples.original
-        };
-        if let Some(slot) = live.filter(is_this) {
+        if let Some(slot) = live.filter(|slot| self.entries.get(*slot).has(&tuples, flow.id)) {
             if self.repeated.contains(hash, flow.id, now) {
                 // It may be the end of an earlier lifetime with the same id, once more.
                 self.repeated.note(hash, flow.id, now);
@@ -179,14 +169,12 @@ impl<A: Address> FamilyTable<A> {
     }
 
     /// Whether the lifetime of a new mapping was closed just before.
-    fn closed_before(&self, slot: u32, now: Stamp) -> bool {
+    fn closed_before(&self, slot: u32, tuples: &PackedTuples<A>, now: Stamp) -> bool {
         let Some(index) = self.index(IndexedBy::NatIpAndPort) else { return false };
-        let new = self.entries.get(slot);
+        let id = self.entries.get(slot).id;
         index.older(slot).take(NEWEST).any(|slot| {
             let entry = self.entries.get(slot);
-            is_closed(entry.state())
-                && (entry.id, &entry.reply, &entry.original) == (new.id, &new.reply, &new.original)
-                && now.since(entry.closed()) < OVERTAKEN
+            entry.is_closed() && entry.has(tuples, id) && now.since(entry.closed()) < OVERTAKEN
         })
     }
 
@@ -197,13 +185,7 @@ impl<A: Address> FamilyTable<A> {
         let key = ChainKey::new(Some(reply.dst.into()), Some(reply.nat_port()), class)?;
         self.index(IndexedBy::NatIpAndPort)?.walk(key, &self.entries).take(MAX_CHAIN_WALK).find(|slot| {
             let entry = self.entries.get(*slot);
-            is_closed(entry.state())
-                && (entry.id, &entry.reply, &entry.original) == (id, reply, &tuples.original)
+            entry.is_closed() && entry.has(tuples, id)
         })
     }
-}
-
-/// Whether a slot has a closed lifetime, which lookups may see no longer.
-fn is_closed(state: SlotState) -> bool {
-    matches!(state, SlotState::Closed | SlotState::Removed)
 }

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use nfct::{Error, Found, Protocol, Query, Tuple};
 
 use super::shared::Tracker;
-use super::verifier::Answered;
+use super::verifier::{Answered, MAX_TOGETHER};
 use super::verify::living;
 use crate::mapping::{Doubt, Mapping, Traced};
 use crate::question::{Question, StateFilter};
@@ -14,9 +14,6 @@ use crate::table::Asked;
 
 /// Rounds of verification of one lookup. Each round closes or adds a mapping.
 const MAX_ROUNDS: u32 = 64;
-
-/// Mappings that are verified together.
-const VERIFIED_TOGETHER: usize = 64;
 /// Zones other than zone 0 in which a connection is searched.
 const MAX_ZONES: usize = 16;
 
@@ -78,8 +75,7 @@ impl Tracker {
             return Ok(false);
         }
         let mut is_changed = false;
-        // In parts, so that other lookups do not wait for all of them.
-        for part in doubtful.chunks(VERIFIED_TOGETHER) {
+        for part in doubtful.chunks(MAX_TOGETHER) {
             let Some(has_ended) = self.verify_part(check, part, read.asked).await? else {
                 // Nor would it reply in time about the next part.
                 check.failed = true;

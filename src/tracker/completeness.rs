@@ -31,17 +31,14 @@ impl Tracker {
             self.dump_request.set();
         }
         if had_gap && !has_gap {
-            // Nothing has reported what began, and perhaps also ended, meanwhile.
-            state.closed_known_since = self.clock.now();
-            state.has_lost_events = true;
+            // Nothing has reported what began meanwhile.
             self.invalidate(state);
         } else if has_gap && !had_gap {
             self.dump_request.set();
         }
         if !was_complete && state.reporting.is_complete() {
-            // Also if the kernel was not heard, or if an entry could not be parsed.
-            state.closed_known_since = self.clock.now();
-            state.has_lost_events = true;
+            // Nor what began and ended meanwhile, whatever the reason was.
+            state.know_closed_from(self.clock.now(), true);
         }
         self.update_complete(state);
     }

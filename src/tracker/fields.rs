@@ -4,10 +4,8 @@
 use nfct::{Conntrack, Direction, Query, Tuple};
 
 use super::shared::Tracker;
+use super::verifier::MAX_TOGETHER;
 use crate::fields::{KernelFields, PerDirection};
-
-/// Entries that are read in one part.
-const READ_TOGETHER: usize = 64;
 
 impl Tracker {
     /// What the kernel's entries with these reply tuples have now; `None` for those
@@ -15,8 +13,7 @@ impl Tracker {
     pub async fn kernel_entries(&self, replies: &[Tuple]) -> Option<Vec<Option<KernelFields>>> {
         self.stats.kernel_queries.add(replies.len());
         let mut entries = Vec::with_capacity(replies.len());
-        // In parts, so that other lookups do not wait for all of them.
-        for part in replies.chunks(READ_TOGETHER) {
+        for part in replies.chunks(MAX_TOGETHER) {
             let part = part.to_vec();
             let read_all = move |query: &mut Query| {
                 let found = part.iter().map(|reply| query.get(Direction::Reply, reply));

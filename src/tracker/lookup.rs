@@ -138,8 +138,8 @@ impl Tracker {
     }
 
     /// The newest mappings that match a question, newest first, each traced to the host
-    /// furthest inside: `max` of them, and one more if there are more. The answer is complete if no live mapping is missing and, if
-    /// no live one is found, no closed one either.
+    /// furthest inside: `max` of them, and one more if there are more. The answer is complete
+    /// if no live mapping is missing and, if no live one is found, no closed one either.
     ///
     /// # Errors
     /// When the daemon can no longer follow the kernel.
@@ -278,16 +278,14 @@ impl Tracker {
         from: Cursor,
         mut on: impl FnMut(Mapping),
     ) -> Result<(Option<Cursor>, bool, Asked), Error> {
+        let mut read = |state: &TrackerState, now| {
+            (state.table.scan(from, now, &mut on), state.complete, state.table.asked(now))
+        };
         if from == Cursor::START {
-            let read = self.drain_then(|state, now| {
-                (state.table.scan(from, now, &mut on), state.complete, state.table.asked(self.clock.now()))
-            });
-            return Ok(read.await?.value);
+            return Ok(self.drain_then(|state, now| read(state, now)).await?.value);
         }
         tokio::task::yield_now().await;
-        let state = self.lock();
-        let next = state.table.scan(from, self.clock.now(), &mut on);
-        Ok((next, state.complete, state.table.asked(self.clock.now())))
+        Ok(read(&self.lock(), self.clock.now()))
     }
 }
 

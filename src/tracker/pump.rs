@@ -87,8 +87,7 @@ impl Tracker {
                 // From here on nothing is missing.
                 Received::Recovered { lost } => {
                     state.table.record_loss(lost.into());
-                    state.closed_known_since = self.clock.now();
-                    state.has_lost_events = true;
+                    state.know_closed_from(self.clock.now(), true);
                 }
                 // More may wait already: only an empty read shows that the socket is drained.
                 _ => {}
@@ -226,12 +225,7 @@ impl Tracker {
         let mut limit = None;
         loop {
             let mut state = self.lock();
-            let is_drained = self.pump(&mut state)?;
-            let limit = match limit {
-                Some(limit) => limit,
-                None => *limit.insert(state.messages + state.events.most_waiting()? as u64),
-            };
-            if is_drained || state.messages >= limit {
+            if self.pump(&mut state)? || state.has_received_queued(&mut limit)? {
                 return Ok(then(&mut state));
             }
         }

@@ -81,13 +81,6 @@ impl Tracker {
         }
         state.begin_work();
         self.pump(state)?;
-        if self.is_drained_since(arrival) {
-            return Ok(true);
-        }
-        let limit = match *message_limit {
-            Some(limit) => limit,
-            None => *message_limit.insert(state.messages + state.events.most_waiting()? as u64),
-        };
-        Ok(state.messages >= limit)
+        Ok(self.is_drained_since(arrival) || state.has_received_queued(message_limit)?)
     }
 }

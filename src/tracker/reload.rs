@@ -41,8 +41,7 @@ impl Tracker {
         }
         if other_filter || settings.del_delay > state.settings.del_delay {
             // What the old filter held back and has closed is not known, nor what was removed already.
-            state.closed_known_since = self.clock.now();
-            state.has_lost_events = false;
+            state.know_closed_from(self.clock.now(), false);
         }
         state.table.set_del_delay(settings.del_delay);
         state.table.set_key(settings.key);

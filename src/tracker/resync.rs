@@ -26,7 +26,7 @@ use super::settings::Settings;
 use super::shared::Tracker;
 use super::state::TrackerState;
 use crate::proc;
-use crate::table::{Asked, Cursor};
+use crate::table::{Asked, Cursor, MAX_CLOSING_TIMEOUT};
 
 /// The shortest time between an invalid dump and the next one. While events are
 /// still lost, it is at least as long as the dump took.
@@ -44,8 +44,6 @@ const MAX_SHARE: u32 = 20;
 const VERIFIED_TOGETHER: usize = 128;
 /// The NEW event of an entry that a dump has is queued by this time later.
 const EVENT_DELAY: Duration = Duration::from_millis(100);
-/// The kernel's default of the shortest timeout of a TCP connection that closes.
-const MAX_CLOSING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The result of a dump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,10 +104,12 @@ impl Tracker {
     fn resync(&self, query: &mut Query, may_cut_short: bool) -> Result<DumpOutcome, Error> {
         let begun = Instant::now();
         subscribe_again();
+        // The files are read without the lock.
+        let closing_timeout = closing_timeout();
         let (invalidations, filter, expects_events, distrust) = self.drain_blocking(|state| {
             self.dump_request.clear();
             state.table.begin_dump();
-            state.table.set_closing_timeout(closing_timeout());
+            state.table.set_closing_timeout(closing_timeout);
             let distrust = std::mem::take(&mut state.distrust);
             let expects_events = state.synced && state.reporting.expects_events();
             (state.invalidations, state.settings.filter.clone(), expects_events, distrust)

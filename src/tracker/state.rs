@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use log::Level;
-use nfct::Events;
+use nfct::{Error, Events};
 
 use super::reporting::Reporting;
 use super::settings::Settings;
@@ -36,7 +36,7 @@ pub(super) struct TrackerState {
     /// The number of mappings that had ended without a DESTROY event a second ago.
     pub(super) missing_ends: usize,
     /// The table has every mapping that has closed since then.
-    pub(super) closed_known_since: Stamp,
+    closed_known_since: Stamp,
     /// Whether events were missing before that. If not, the daemon had not started yet, or
     /// another filter was in force.
     pub(super) has_lost_events: bool,
@@ -80,6 +80,23 @@ impl TrackerState {
     /// Whether the table has every mapping that has closed and can still be looked up.
     pub(super) fn knows_closed(&self, now: Stamp) -> bool {
         now.since(self.closed_known_since) >= self.settings.del_delay
+    }
+
+    /// Whether all messages have been received that were queued at the first call, which sets
+    /// `limit` to their number. A flood of new events cannot delay that.
+    pub(super) fn has_received_queued(&self, limit: &mut Option<u64>) -> Result<bool, Error> {
+        let limit = match *limit {
+            Some(limit) => limit,
+            None => *limit.insert(self.messages + self.events.most_waiting()? as u64),
+        };
+        Ok(self.messages >= limit)
+    }
+
+    /// Notes that mappings that closed before `now` may be missing: because events were, or for
+    /// another reason.
+    pub(super) fn know_closed_from(&mut self, now: Stamp, has_lost_events: bool) {
+        self.closed_known_since = now;
+        self.has_lost_events = has_lost_events;
     }
 
     /// Logs a line after the lock is released.

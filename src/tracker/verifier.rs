@@ -15,8 +15,8 @@ use tokio::sync::{Notify, oneshot};
 
 /// How long a lookup waits for the kernel's replies.
 const KERNEL_TIMEOUT: Duration = Duration::from_secs(1);
-/// Queries of a batch that others can still join.
-const MAX_JOINED: usize = 64;
+/// Queries that are made together at most, so that no lookup waits longer for its own.
+pub(super) const MAX_TOGETHER: usize = 64;
 
 /// Work for the thread.
 pub(super) enum Work {
@@ -109,7 +109,7 @@ impl Verifier {
         if let Some(batch) = &*gathering {
             let mut joined = batch.tuples.lock().unwrap_or_else(PoisonError::into_inner);
             let first = joined.len();
-            if first > 0 && first + tuples.len() <= MAX_JOINED {
+            if first > 0 && first + tuples.len() <= MAX_TOGETHER {
                 joined.extend_from_slice(tuples);
                 return Answered { batch: Arc::clone(batch), first, count: tuples.len() };
             }

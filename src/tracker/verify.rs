@@ -8,12 +8,9 @@ use nfct::{Error, Flow, Found, Query, Tuple};
 
 use super::shared::Tracker;
 use super::state::TrackerState;
-use super::verifier::Work;
+use super::verifier::{MAX_TOGETHER, Work};
 use crate::table::{Asked, Cursor, Verified};
 
-/// Mappings that the table requests to verify and that are verified together, so that no
-/// lookup waits longer for its own queries.
-const REQUESTED_TOGETHER: usize = 64;
 /// Mappings that may end without a DESTROY event, and that a patrol verifies at most: half a
 /// millisecond of processor time.
 const PATROLLED: usize = 128;
@@ -64,7 +61,7 @@ impl Tracker {
         self.verifier.begin_requested();
         let (tuples, asked, has_more) = {
             let mut state = self.lock();
-            let tuples = state.table.take_requested(REQUESTED_TOGETHER);
+            let tuples = state.table.take_requested(MAX_TOGETHER);
             (tuples, state.table.asked(self.clock.now()), state.table.has_requested())
         };
         if self.verify_now(query, &tuples, asked)?.is_none() {
@@ -90,7 +87,7 @@ impl Tracker {
                 break;
             }
         }
-        for tuples in tuples.chunks(REQUESTED_TOGETHER) {
+        for tuples in tuples.chunks(MAX_TOGETHER) {
             self.verify_now(query, tuples, asked)?;
         }
         Ok(cursor)
