@@ -56,10 +56,8 @@ fn spin(server: &UdpSocket, flow: u32) -> Option<SocketAddr> {
 /// Whether the NEW event of an inside host waits.
 fn is_queued(events: &mut Events, inside: SocketAddr) -> bool {
     while let Some(notification) = events.try_next().expect("events can be received") {
-        if let Notification::Event(event) = notification
-            && event.kind == EventKind::New
-            && event.flow.original.src_port() == Some(inside.port())
-        {
+        let Notification::Event(event) = notification else { continue };
+        if event.kind == EventKind::New && event.flow.original.src_port() == Some(inside.port()) {
             return true;
         }
     }

@@ -168,6 +168,12 @@ impl Clashes {
         arrivals
     }
 
+    /// The same. `None` unless both datagrams arrive, from different public ports.
+    fn race_for_two_ports(&mut self) -> Option<[Arrival; 2]> {
+        let arrivals: [Arrival; 2] = self.race().try_into().ok()?;
+        (arrivals[0].public != arrivals[1].public).then_some(arrivals)
+    }
+
     /// Ends the entry of a socket that is in the kernel's table in both directions.
     fn end(&mut self, inside: SocketAddr) {
         flows::remove(&mut self.query, &flows::tuple(Protocol::Udp, inside, self.target));
@@ -309,11 +315,7 @@ fn the_end_of_a_clash_tells_whose_port_it_was() {
     let mut client = client(&clashes.lab, &daemon);
     let mut forced: Vec<[Arrival; 2]> = Vec::new();
     while forced.len() < WANTED && clashes.sockets < SOCKETS {
-        if let [first, second] = clashes.race()[..]
-            && first.public != second.public
-        {
-            forced.push([first, second]);
-        }
+        forced.extend(clashes.race_for_two_ports());
     }
     println!("{} of {} sockets got two public ports", forced.len(), clashes.sockets);
     assert!(!forced.is_empty(), "no race was forced");
@@ -376,10 +378,7 @@ fn a_lookup_that_waits_hears_the_end_of_a_clash() {
     let daemon = clashes.daemon(WIDE);
     let mut waiting = Vec::new();
     while waiting.len() < WANTED && clashes.sockets < SOCKETS {
-        let arrivals = clashes.race();
-        if arrivals.len() < 2 || arrivals[0].public == arrivals[1].public {
-            continue;
-        }
+        let Some(arrivals) = clashes.race_for_two_ports() else { continue };
         for arrival in arrivals {
             let mut client = client(&clashes.lab, &daemon);
             client.stream().set_read_timeout(Some(3 * lab::PATIENCE)).expect("the connection is open");
@@ -431,7 +430,7 @@ fn only_udp_is_doubtful_after_a_clash_and_not_for_long() {
         answer.complete
     };
     for _ in 0..10 {
-        while clashes.race().windows(2).all(|both| both[0].public == both[1].public) {
+        while clashes.race_for_two_ports().is_none() {
             assert!(clashes.sockets < SOCKETS, "no race was forced");
         }
         assert!(!is_complete("nat_port=1"), "any protocol");
@@ -456,10 +455,7 @@ fn a_dump_does_not_end_a_clash() {
     let mut client = client(&clashes.lab, &daemon);
     let (mut tally, mut late, mut forced) = (Tally::default(), 0, 0);
     while forced < WANTED && clashes.sockets < SOCKETS {
-        let arrivals = clashes.race();
-        if arrivals.len() < 2 || arrivals[0].public == arrivals[1].public {
-            continue;
-        }
+        let Some(arrivals) = clashes.race_for_two_ports() else { continue };
         forced += 1;
         for arrival in &arrivals {
             let named = fully_named(Protocol::Udp, arrival.public, clashes.target);

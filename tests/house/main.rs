@@ -1,6 +1,6 @@
 //! Checks the source tree against its own rules: no import points up, a `mod.rs`
-//! or `lib.rs` only explains, declares and re-exports, and no file has more than
-//! 600 lines.
+//! or `lib.rs` only explains, declares and re-exports, no file has more than
+//! 600 lines, and none needs a newer compiler than `rust-version` says.
 //!
 //! The documentation of each crate's `lib.rs` lists its layers; this test reads
 //! that list. With `--nocapture` it prints the number of imports.
@@ -9,11 +9,12 @@
 
 mod graph;
 mod layers;
+mod let_chains;
 mod module;
 mod resolve;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use graph::Graph;
@@ -106,37 +107,52 @@ fn a_mod_or_lib_file_defines_nothing() {
 
 #[test]
 fn files_are_short_and_begin_with_their_purpose() {
+    let faults: Vec<String> = files().iter().filter_map(|(file, text)| fault_of(file, text)).collect();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Clippy knows since when the standard library has a function, but not the language a feature.
+#[test]
+fn no_file_has_a_let_chain() {
+    let mut faults = Vec::new();
+    for (file, text) in files() {
+        let count = let_chains::count(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
+        if count > 0 {
+            faults.push(format!("{file}: {count} let chains, which need Rust 1.88"));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The source files, by path below the root. None if this is a source package, not a checkout: its files come from a
+/// checkout where these tests ran.
+fn files() -> Vec<(String, String)> {
     let listed = Command::new("git")
         .arg("-C")
         .arg(root())
         .args(["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"])
         .output();
     let listed = listed.ok().filter(|listed| listed.status.success());
-    // A source package is not a checkout. Its files come from a checkout where this test ran.
     let Some(listed) = listed else {
         assert!(std::env::var_os("CI").is_none(), "git does not list the files of {}", root().display());
-        return;
+        return Vec::new();
     };
-    let files = String::from_utf8(listed.stdout).unwrap();
-    assert!(files.lines().count() > 100, "{files}");
-    let faults: Vec<String> = files.lines().filter_map(|file| fault_of(file.as_ref())).collect();
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.lines().count() > 100, "{listed}");
+    // git also lists files that are deleted but not yet committed.
+    let read = |file: &str| Some((file.to_owned(), std::fs::read_to_string(root().join(file)).ok()?));
+    listed.lines().filter_map(read).collect()
 }
 
-fn fault_of(file: &Path) -> Option<String> {
-    // git also lists files that are deleted but not yet committed.
-    let text = std::fs::read_to_string(root().join(file)).ok()?;
+fn fault_of(file: &str, text: &str) -> Option<String> {
     let lines = text.lines().count();
     let generated = text.starts_with("/* automatically generated");
     if generated {
         None
     } else if lines > LONGEST_FILE {
-        Some(format!("{}: {lines} lines, at most {LONGEST_FILE}", file.display()))
+        Some(format!("{file}: {lines} lines, at most {LONGEST_FILE}"))
     } else if !text.starts_with("//!") {
-        Some(format!(
-            "{}: the first line must be a //! comment that says what the file is for",
-            file.display()
-        ))
+        Some(format!("{file}: the first line must be a //! comment that says what the file is for"))
     } else {
         None
     }
