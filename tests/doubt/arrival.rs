@@ -6,25 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lab::{Lab, flows};
-use nfct::{EventKind, Events, Groups, Notification, Protocol, Query};
+use nfct::{EventKind, Events, Groups, Notification, Protocol};
 
 use super::alone::{alone, amount};
 use super::binary::DAEMON;
 use super::lookups::{client, look_up, wait_complete};
 use super::race::{Racers, resolved_clashes, two_processors};
+use super::scene::{config, ctnetlink};
 
-const CONFIG: &str = "\
-[filter]
-nat_only = yes
-
-[data]
-key_name = nat_port
-del_delay = 1
-sweep_interval = 3600
-
-[http_server]
-port = 0
-";
+const DATA: &str = "del_delay = 1\nsweep_interval = 3600\n";
 
 /// How long a datagram may take that both threads have sent, or will send at once.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -81,8 +71,8 @@ fn a_flow_is_found_when_the_second_of_two_first_packets_arrives() {
     let server = lab.udp_server(target);
     server.set_read_timeout(Some(PATIENCE)).expect("the socket is open");
     let racers = Racers::new(lab.client(), cpus);
-    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
-    let daemon = DAEMON.start(lab.gateway(), CONFIG);
+    let mut query = ctnetlink(&lab);
+    let daemon = DAEMON.start(lab.gateway(), config(DATA));
     wait_complete(&lab, &daemon);
     let mut events = lab.gateway().enter(|| Events::subscribe(Groups::NEW)).expect("subscribed");
     events.set_receive_buffer(64 << 20).expect("the buffer can be set");
@@ -109,7 +99,7 @@ fn a_flow_is_found_when_the_second_of_two_first_packets_arrives() {
             let Some(public) = receive(&server, flow) else { continue };
             let answer = look_up(&mut asker, &format!("nat_port={}", public.port()));
             asked += 1;
-            match answer.live().next() {
+            match answer.live_matches().next() {
                 Some(live) if live.inside() == inside => {}
                 Some(live) => wrong.push(format!("{inside} as {public}: {live:?}")),
                 None if answer.complete => absent.push(format!("{inside} as {public}: {answer:?}")),

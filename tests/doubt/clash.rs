@@ -19,6 +19,7 @@ use super::binary::DAEMON;
 use super::heard::Heard;
 use super::lookups::{Answer, LIMIT, client, dumps, fully_named, look_up, wait_complete};
 use super::race::{Racers, resolved_clashes, two_processors};
+use super::scene::ctnetlink;
 
 /// Racing sockets under each rule.
 const SOCKETS: u16 = 3000;
@@ -73,7 +74,7 @@ impl Tally {
     /// Judges a lookup of `/v1/lookup`.
     fn judge(&mut self, arrival: &Arrival, answer: &Answer) {
         self.asked += 1;
-        let is_closed = answer.live().next().is_none();
+        let is_closed = answer.live().is_empty();
         match answer.best() {
             Some(best) if best.inside() == arrival.inside && best.is_live() => {}
             Some(_) | None if is_closed && !answer.complete => self.doubtful += 1,
@@ -136,7 +137,7 @@ impl Clashes {
         let target = lab.server_at(443);
         let server = lab.udp_server(target);
         let racers = Racers::new(lab.client(), cpus);
-        let query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
+        let query = ctnetlink(&lab);
         Self { lab, server, target, racers, query, sockets: 0 }
     }
 

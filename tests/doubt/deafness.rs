@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use super::alone::{alone, amount};
 use super::binary::DAEMON;
 use super::masks::has;
-use super::scene::{PORT, Questions, RESYNC, UdpFlow, config, ctnetlink, set_events};
+use super::scene::{PORT, Questions, RESYNC, Scene, UdpFlow, config, ctnetlink, set_events};
 
 #[test]
 fn events_switched_off_count_from_the_next_answer_on() {
@@ -19,9 +19,7 @@ fn events_switched_off_count_from_the_next_answer_on() {
         return;
     }
     let _alone = alone();
-    let lab = Lab::builder().build();
-    let server = lab.udp_server(lab.server_at(PORT));
-    let daemon = DAEMON.start(lab.gateway(), config(""));
+    let Scene { lab, server, daemon } = Scene::build(1, config(""));
     let mut questions = Questions::to(&lab, &daemon);
     let (mut complete, mut ready, mut absent, mut missed) = (0, 0, 0, 0);
     let mut legacy = Ok(server.local_addr().expect("it is bound"));
@@ -131,9 +129,7 @@ fn check_evidence(told: &'static str, metric: &str) {
         return;
     }
     let _alone = alone();
-    let lab = Lab::builder().clients(2).build();
-    let server = lab.udp_server(lab.server_at(PORT));
-    let daemon = DAEMON.start(lab.gateway(), config("sweep_interval = 300\n"));
+    let Scene { lab, server, daemon } = Scene::build(2, config("sweep_interval = 300\n"));
     let mut questions = Questions::to(&lab, &daemon);
     let mut query = ctnetlink(&lab);
     questions.wait_ready();
@@ -164,7 +160,7 @@ fn check_evidence(told: &'static str, metric: &str) {
     let begun = later.iter().map(|flow| questions.look_up(&by_port(flow)));
     let silent = begun.filter(|answer| answer.live().is_empty() && answer.complete).count();
     let is_listed = |questions: &mut Questions| {
-        let listed: Vec<_> = questions.live_mappings("").into_iter().map(|one| one.src).collect();
+        let listed: Vec<_> = questions.live_mappings("").into_iter().map(|one| one.inside()).collect();
         later.iter().all(|flow| listed.contains(&flow.src))
     };
     let begun = Instant::now();

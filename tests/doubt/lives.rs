@@ -14,19 +14,9 @@ use super::binary::DAEMON;
 use super::heard::Heard;
 use super::lookups::{Answer, client, dumps, fully_named, look_up, wait_dumped, wait_ready};
 use super::race::{on_processor, processors};
+use super::scene::{config, ctnetlink};
 
-const CONFIG: &str = "\
-[filter]
-nat_only = yes
-
-[data]
-key_name = nat_port
-del_delay = 30
-sweep_interval = 3600
-
-[http_server]
-port = 0
-";
+const DATA: &str = "del_delay = 30\nsweep_interval = 3600\n";
 
 /// Translated connections, some of whose events the kernel does not send.
 const RULES: &str = "\
@@ -70,7 +60,7 @@ fn id(query: &mut Query, original: &Tuple) -> u32 {
 
 /// The only live mapping of an answer began at `since` or later.
 fn is_newer(answer: &Answer, since: &str) -> bool {
-    let live: Vec<_> = answer.live().collect();
+    let live: Vec<_> = answer.live_matches().collect();
     live.len() == 1 && live[0].opened.as_str() >= since
 }
 
@@ -82,10 +72,10 @@ fn each_life_is_heard_although_its_id_comes_again() {
     }
     let _alone = alone();
     let lab = Lab::builder().build();
-    let daemon = DAEMON.start(lab.gateway(), CONFIG);
+    let daemon = DAEMON.start(lab.gateway(), config(DATA));
     wait_ready(&lab, &daemon);
     let mut heard = Heard::listen(&lab, &daemon);
-    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
+    let mut query = ctnetlink(&lab);
     let (inside, public, tuples) = connection(&lab, 0);
     let (mut ids, mut last) = (Vec::new(), String::new());
     on_processor(processors()[0], || {
@@ -126,7 +116,7 @@ fn a_life_without_a_destroy_event_does_not_hide_the_next() {
     }
     let _alone = alone();
     let lab = Lab::builder().build();
-    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
+    let mut query = ctnetlink(&lab);
     let cpu = processors()[0];
     let (mut again, mut faults) = (0, Vec::new());
     for number in 0..CONNECTIONS {
@@ -137,7 +127,7 @@ fn a_life_without_a_destroy_event_does_not_hide_the_next() {
             id(&mut query, &tuples.0)
         });
         lab.gateway().sysctl(EVENTS, "1");
-        let daemon = DAEMON.start(lab.gateway(), CONFIG);
+        let daemon = DAEMON.start(lab.gateway(), config(DATA));
         wait_ready(&lab, &daemon);
         let mut heard = Heard::listen(&lab, &daemon);
         // A NEW event may have been queued just before the dump has found the same life.
@@ -172,10 +162,10 @@ fn begin_again_after_a_masked_end(connections: u16, age: Duration, timestamps: &
     let _alone = alone();
     let lab = Lab::builder().ruleset(RULES).build();
     lab.gateway().sysctl("net.netfilter.nf_conntrack_timestamp", timestamps);
-    let daemon = DAEMON.start(lab.gateway(), CONFIG);
+    let daemon = DAEMON.start(lab.gateway(), config(DATA));
     wait_dumped(&lab, &daemon);
     let mut heard = Heard::listen(&lab, &daemon);
-    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
+    let mut query = ctnetlink(&lab);
     let target = lab.server_at(NO_DESTROY);
     let server = lab.udp_server(target);
     let (mut again, mut faults) = (0, Vec::new());
@@ -231,10 +221,10 @@ fn a_start_time_that_a_dump_or_a_query_tells_is_no_other_life() {
     let _alone = alone();
     let lab = Lab::builder().build();
     lab.gateway().sysctl("net.netfilter.nf_conntrack_timestamp", "1");
-    let daemon = DAEMON.start(lab.gateway(), CONFIG);
+    let daemon = DAEMON.start(lab.gateway(), config(DATA));
     wait_ready(&lab, &daemon);
     let mut heard = Heard::listen(&lab, &daemon);
-    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
+    let mut query = ctnetlink(&lab);
     daemon.stop();
     for number in 0..CONNECTIONS {
         flows::create(&mut query, &connection(&lab, number).2);
@@ -244,7 +234,7 @@ fn a_start_time_that_a_dump_or_a_query_tells_is_no_other_life() {
     daemon.go_on();
     let mut asker = client(&lab, &daemon);
     let before = dumps(&mut asker);
-    daemon.rewrite_config(&CONFIG.replace("del_delay = 30", "del_delay = 31"));
+    daemon.rewrite_config(&config(&DATA.replace("del_delay = 30", "del_delay = 31")));
     daemon.signal(Signal::SIGHUP);
     wait_until("the kernel's table is read again", || dumps(&mut asker) > before);
     let named = |number| fully_named(Protocol::Udp, connection(&lab, number).1, lab.server_at(443));
@@ -271,10 +261,10 @@ fn clients_hear_of_a_mapping_whose_new_event_was_not_sent() {
     }
     let _alone = alone();
     let lab = Lab::builder().ruleset(RULES).build();
-    let daemon = DAEMON.start(lab.gateway(), CONFIG);
+    let daemon = DAEMON.start(lab.gateway(), config(DATA));
     wait_dumped(&lab, &daemon);
     let mut heard = Heard::listen(&lab, &daemon);
-    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
+    let mut query = ctnetlink(&lab);
     let target = lab.server_at(NO_NEW);
     let server = lab.udp_server(target);
     let mut asker = client(&lab, &daemon);

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use lab::http::Client;
+use lab::http::{Client, Response};
 use lab::{Daemon, Lab, wait_until, wait_within};
 use nfct::{Protocol, Tuple};
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// One mapping of an answer.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 pub(crate) struct Match {
     src_ip: IpAddr,
     src_port: Option<u16>,
@@ -20,10 +20,14 @@ pub(crate) struct Match {
     dst_port: Option<u16>,
     nat_ip: IpAddr,
     nat_port: Option<u16>,
+    server_ip: IpAddr,
+    server_port: Option<u16>,
     pub(crate) id: u32,
     state: String,
     /// RFC 3339 in UTC with milliseconds, so that the text sorts like the time.
     pub(crate) opened: String,
+    pub(crate) closed: Option<String>,
+    pub(crate) learnt: String,
 }
 
 impl Match {
@@ -40,6 +44,11 @@ impl Match {
     /// What the inside host connects to.
     pub(crate) fn target(&self) -> SocketAddr {
         (self.dst_ip, self.dst_port.unwrap_or_default()).into()
+    }
+
+    /// The server's own address and port.
+    pub(crate) fn server(&self) -> SocketAddr {
+        (self.server_ip, self.server_port.unwrap_or_default()).into()
     }
 
     pub(crate) fn is_live(&self) -> bool {
@@ -60,21 +69,31 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    pub(crate) fn live(&self) -> impl Iterator<Item = &Match> {
+    /// Reads the response to a lookup with these fields.
+    pub(crate) fn read(fields: &str, response: &Response) -> Self {
+        let text = response.text();
+        assert!(matches!(response.status, 200 | 404), "{fields}: {} {text}", response.status);
+        serde_json::from_str(text).unwrap_or_else(|error| panic!("{fields}: {error} in {text}"))
+    }
+
+    pub(crate) fn live_matches(&self) -> impl Iterator<Item = &Match> {
         self.matches.iter().filter(|one| one.is_live())
+    }
+
+    /// The inside ends of the live matches.
+    pub(crate) fn live(&self) -> Vec<SocketAddr> {
+        self.live_matches().map(Match::inside).collect()
     }
 
     /// The first live mapping or, if there is none, the first closed one.
     pub(crate) fn best(&self) -> Option<&Match> {
-        self.live().next().or_else(|| self.matches.first())
+        self.live_matches().next().or_else(|| self.matches.first())
     }
 }
 
 /// Sends `/v1/lookup` with these fields.
 pub(crate) fn look_up(client: &mut Client, fields: &str) -> Answer {
-    let answer = client.get(&format!("/v1/lookup?{fields}"));
-    assert!(matches!(answer.status, 200 | 404), "{fields}: {} {}", answer.status, answer.text());
-    serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{error} in {}", answer.text()))
+    Answer::read(fields, &client.get(&format!("/v1/lookup?{fields}")))
 }
 
 /// The fields that name the public five-tuple.
@@ -120,6 +139,11 @@ pub(crate) fn wait_complete(lab: &Lab, daemon: &Daemon) {
 /// A counter or gauge of `/metrics`, by its name and labels.
 pub(crate) fn metric(client: &mut Client, name: &str) -> f64 {
     let page = client.get("/metrics");
-    let value = page.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-    value.unwrap_or_else(|| panic!("no metric {name} in\n{}", page.text()))
+    read_metric(page.text(), name).unwrap_or_else(|| panic!("no metric {name} in\n{}", page.text()))
+}
+
+/// The value of a metric on this page, if it is there.
+pub(crate) fn read_metric(page: &str, name: &str) -> Option<f64> {
+    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    Some(value.parse().expect("a number"))
 }

@@ -9,7 +9,7 @@ use nfct::{Protocol, Query, Tuple};
 
 use super::alone::alone;
 use super::binary::DAEMON;
-use super::scene::{PORT, Questions, RESYNC, UdpFlow, config, ctnetlink, set_events};
+use super::scene::{PORT, Questions, RESYNC, Scene, UdpFlow, config, ctnetlink, set_events};
 
 /// A buffer for a handful of events. `del_delay` is longer than a legacy lookup waits.
 const SMALL: &str = "del_delay = 8\n[netlink]\nreceive_buffer = 4K\nreceive_buffer_max = 4K\n";
@@ -40,9 +40,7 @@ fn after_a_loss_the_recently_closed_are_unknown() {
         return;
     }
     let _alone = alone();
-    let lab = Lab::builder().build();
-    let server = lab.udp_server(lab.server_at(PORT));
-    let daemon = DAEMON.start(lab.gateway(), config(SMALL));
+    let Scene { lab, server, daemon } = Scene::build(1, config(SMALL));
     let mut questions = Questions::to(&lab, &daemon);
     questions.wait_ready();
     let mut query = ctnetlink(&lab);
@@ -97,9 +95,7 @@ fn after_a_time_without_events_the_recently_closed_are_unknown() {
         return;
     }
     let _alone = alone();
-    let lab = Lab::builder().build();
-    let server = lab.udp_server(lab.server_at(PORT));
-    let daemon = DAEMON.start(lab.gateway(), config("del_delay = 5\n"));
+    let Scene { lab, server, daemon } = Scene::build(1, config("del_delay = 5\n"));
     let mut questions = Questions::to(&lab, &daemon);
     questions.wait_ready();
     wait_within(DEL_DELAY + RESYNC, "all that has ended is known", || {
@@ -141,9 +137,7 @@ fn listeners_hear_of_a_loss_before_anything_later() {
         return;
     }
     let _alone = alone();
-    let lab = Lab::builder().build();
-    let server = lab.udp_server(lab.server_at(PORT));
-    let daemon = DAEMON.start(lab.gateway(), config(SMALL));
+    let Scene { lab, server, daemon } = Scene::build(1, config(SMALL));
     let mut questions = Questions::to(&lab, &daemon);
     questions.wait_ready();
     let mut query = ctnetlink(&lab);

@@ -1,14 +1,12 @@
 //! Masked events: rules that keep the kernel from reporting that connections begin or end.
 
-use std::net::UdpSocket;
 use std::process::Command;
 
-use lab::{Daemon, Lab, flows, wait_until, wait_within};
+use lab::{flows, wait_until, wait_within};
 use nfct::Protocol;
 
 use super::alone::alone;
-use super::binary::DAEMON;
-use super::scene::{PORT, Questions, RESYNC, UdpFlow, config, ctnetlink, exchange};
+use super::scene::{Questions, RESYNC, Scene, UdpFlow, config, ctnetlink, exchange};
 
 /// Rules at the first hook after an entry has been created. `statements` are on lines of their own.
 pub(crate) fn mask(statements: &str) -> String {
@@ -38,29 +36,13 @@ fn ports(first: u16) -> std::ops::Range<u16> {
     first..first + FLOWS
 }
 
-struct Scene {
-    lab: Lab,
-    server: UdpSocket,
-    daemon: Daemon,
-}
-
-impl Scene {
-    fn build(config: String) -> Self {
-        let lab = Lab::builder().clients(3).build();
-        let server = lab.udp_server(lab.server_at(PORT));
-        let daemon = DAEMON.start(lab.gateway(), config);
-        daemon.wait_for_line("equals the kernel's");
-        Self { lab, server, daemon }
-    }
-}
-
 #[test]
 fn a_mapping_whose_end_is_masked_never_stands_in_for_its_masked_successor() {
     if !lab::require() {
         return;
     }
     let _alone = alone();
-    let Scene { lab, server, daemon } = Scene::build(config(""));
+    let Scene { lab, server, daemon } = Scene::build(3, config(""));
     let mut questions = Questions::to(&lab, &daemon);
     let mut query = ctnetlink(&lab);
     questions.wait_ready();
@@ -124,7 +106,7 @@ fn connections_stay_doubtful_when_the_rule_that_masked_their_end_is_gone() {
         return;
     }
     let _alone = alone();
-    let Scene { lab, server, daemon } = Scene::build(config(""));
+    let Scene { lab, server, daemon } = Scene::build(3, config(""));
     let mut questions = Questions::to(&lab, &daemon);
     let mut query = ctnetlink(&lab);
     questions.wait_ready();
@@ -155,7 +137,7 @@ fn a_connection_begun_the_other_way_does_not_keep_one_live_whose_end_is_masked()
     }
     let _alone = alone();
     // Also connections that are not translated.
-    let Scene { lab, server, daemon } = Scene::build("[data]\nkey_name = nat_port\n".to_owned());
+    let Scene { lab, server, daemon } = Scene::build(3, "[data]\nkey_name = nat_port\n".to_owned());
     let mut questions = Questions::to(&lab, &daemon);
     let mut query = ctnetlink(&lab);
     lab.gateway().nft(&mask("ct event set new"));
@@ -182,7 +164,7 @@ fn a_masked_flow_that_a_dump_found_is_not_live_when_it_has_ended() {
         return;
     }
     let _alone = alone();
-    let Scene { lab, server, daemon } = Scene::build(config("del_delay = 10\n"));
+    let Scene { lab, server, daemon } = Scene::build(3, config("del_delay = 10\n"));
     let mut questions = Questions::to(&lab, &daemon);
     let mut query = ctnetlink(&lab);
     lab.gateway().nft(&mask("ct event set 0x0"));
@@ -211,7 +193,7 @@ fn a_mask_that_lets_pass_what_the_daemon_hears_is_harmless() {
         return;
     }
     let _alone = alone();
-    let Scene { lab, server, daemon } = Scene::build(config(""));
+    let Scene { lab, server, daemon } = Scene::build(3, config(""));
     let mut questions = Questions::to(&lab, &daemon);
     questions.wait_ready();
     lab.gateway().nft(&mask("ct event set new,related,destroy\nct event set new,related,destroy,assured"));
@@ -242,7 +224,7 @@ fn a_rule_counts_wherever_it_is() {
         return;
     }
     let _alone = alone();
-    let Scene { lab, daemon, .. } = Scene::build(config(""));
+    let Scene { lab, daemon, .. } = Scene::build(3, config(""));
     let mut questions = Questions::to(&lab, &daemon);
     let mut unseen = Vec::new();
     for (number, (family, chains)) in PLACES.iter().enumerate() {
@@ -274,7 +256,7 @@ fn rules_of_iptables_mask_as_those_of_nftables_do() {
         return;
     }
     let _alone = alone();
-    let Scene { lab, server, daemon } = Scene::build(config(""));
+    let Scene { lab, server, daemon } = Scene::build(3, config(""));
     let mut questions = Questions::to(&lab, &daemon);
     let mut query = ctnetlink(&lab);
     let iptables = |verb: &'static str| {

@@ -14,6 +14,7 @@ use super::alone::{Changed, StopOnDrop, alone, amount};
 use super::binary::DAEMON;
 use super::lookups::{Match, client, fully_named, look_up, metric, wait_ready};
 use super::race::{pin, two_processors};
+use super::scene::ctnetlink;
 
 /// New flows per second.
 const RATE: u32 = 80_000;
@@ -202,7 +203,7 @@ fn run(cpus: [usize; 2], lasts: Duration, rate: u32) -> Run {
     let events =
         lab.gateway().enter(|| Events::subscribe(Groups::NEW | Groups::DESTROY)).expect("subscribed");
     events.set_receive_buffer(512 << 20).expect("the buffer can be set");
-    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
+    let mut query = ctnetlink(&lab);
     let [no_sending, no_flushing, no_more] = [(); 3].map(|()| AtomicBool::new(false));
     let never = AtomicBool::new(false);
     let begun = Instant::now();
@@ -240,7 +241,7 @@ fn run(cpus: [usize; 2], lasts: Duration, rate: u32) -> Run {
         let mut asker = client(&lab, &daemon);
         for (public, target) in named.take(LOOKUPS).chain(seen.overtaken.iter().copied().take(LOOKUPS)) {
             lookups += 1;
-            for mapping in look_up(&mut asker, &fully_named(Protocol::Udp, public, target)).live() {
+            for mapping in look_up(&mut asker, &fully_named(Protocol::Udp, public, target)).live_matches() {
                 live += 1;
                 if !exists(&mut query, mapping) {
                     ghosts.push(mapping.clone());

@@ -14,19 +14,9 @@ use super::alone::{StopOnDrop, alone};
 use super::binary::DAEMON;
 use super::heard::Heard;
 use super::lookups::{client, fully_named, look_up, wait_ready};
+use super::scene::{config, ctnetlink};
 
-const CONFIG: &str = "\
-[filter]
-nat_only = yes
-
-[data]
-key_name = nat_port
-del_delay = 1
-sweep_interval = 3600
-
-[http_server]
-port = 0
-";
+const DATA: &str = "del_delay = 1\nsweep_interval = 3600\n";
 const DEL_DELAY: Duration = Duration::from_secs(1);
 
 /// A listener with reliable delivery whose receive buffer is full. The kernel keeps the entries whose end it could
@@ -104,10 +94,10 @@ fn end_mappings_of_a_stuck_listener(reads_at_last: bool) {
     }
     let _alone = alone();
     let lab = Lab::builder().build();
-    let daemon = DAEMON.start(lab.gateway(), CONFIG);
+    let daemon = DAEMON.start(lab.gateway(), config(DATA));
     wait_ready(&lab, &daemon);
     let mut heard = Heard::listen(&lab, &daemon);
-    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
+    let mut query = ctnetlink(&lab);
     let events = observer(&lab);
     let mut stuck = Stuck::listen(&lab, &mut query, Groups::DESTROY);
     let over = AtomicBool::new(false);
@@ -155,7 +145,7 @@ fn end_mappings_of_a_stuck_listener(reads_at_last: bool) {
                 lookups += 1;
                 let named = fully_named(Protocol::Udp, *public, lab.server_at(443));
                 let answer = look_up(&mut asker, &named);
-                if answer.live().next().is_none_or(|mapping| mapping.inside() != *inside) {
+                if answer.live().first() != Some(inside) {
                     not_live.push((*inside, answer));
                 }
             }
@@ -163,7 +153,7 @@ fn end_mappings_of_a_stuck_listener(reads_at_last: bool) {
         over.store(true, Ordering::Relaxed);
         (observer.join().expect("events were received"), found_again, not_live, lookups)
     });
-    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
+    let mut query = ctnetlink(&lab);
     let waiting = query.dump_dying().expect("the entries can be read").count();
     heard.catch_up(&lab, &mut query);
     let mut unheard = Vec::new();
@@ -213,10 +203,10 @@ fn a_new_event_that_comes_again_opens_nothing() {
     }
     let _alone = alone();
     let lab = Lab::builder().build();
-    let daemon = DAEMON.start(lab.gateway(), CONFIG);
+    let daemon = DAEMON.start(lab.gateway(), config(DATA));
     wait_ready(&lab, &daemon);
     let mut heard = Heard::listen(&lab, &daemon);
-    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
+    let mut query = ctnetlink(&lab);
     let events = observer(&lab);
     let stuck = Stuck::listen(&lab, &mut query, Groups::NEW | Groups::DESTROY);
     let over = AtomicBool::new(false);

@@ -8,9 +8,10 @@ use lab::http::{Client, Response};
 use lab::traffic::uninterrupted;
 use lab::{Daemon, Lab, PATIENCE, flows, wait_within};
 use nfct::{Protocol, Query};
-use serde_json::Value;
 
 use super::alone::Changed;
+use super::binary::DAEMON;
+use super::lookups::{Answer, Match, read_metric};
 
 /// How long a test waits for a resync, or for the sweep of a kernel that tells nothing, on a busy machine.
 pub(crate) const RESYNC: Duration = Duration::from_secs(20);
@@ -21,6 +22,23 @@ pub(crate) const PORT: u16 = 443;
 /// Only translated connections: not the questions themselves.
 pub(crate) fn config(more: &str) -> String {
     format!("[filter]\nnat_only = yes\n[data]\nkey_name = nat_port\n{more}")
+}
+
+/// A gateway with a daemon whose table equals the kernel's, inside hosts and a UDP server.
+pub(crate) struct Scene {
+    pub(crate) lab: Lab,
+    pub(crate) server: UdpSocket,
+    pub(crate) daemon: Daemon,
+}
+
+impl Scene {
+    pub(crate) fn build(clients: u8, config: String) -> Self {
+        let lab = Lab::builder().clients(clients).build();
+        let server = lab.udp_server(lab.server_at(PORT));
+        let daemon = DAEMON.start(lab.gateway(), config);
+        daemon.wait_for_line("equals the kernel's");
+        Self { lab, server, daemon }
+    }
 }
 
 /// Questions to a daemon, over one connection that is opened anew before the daemon would close it.
@@ -55,18 +73,14 @@ impl<'a> Questions<'a> {
 
     /// The answer of `/v1/lookup` to these fields.
     pub(crate) fn look_up(&mut self, fields: &str) -> Answer {
-        let response = self.get(&format!("/v1/lookup?{fields}"));
-        assert!(matches!(response.status, 200 | 404), "{fields}: {}", response.text());
-        let json = response.json();
-        let matches = json["matches"].as_array().expect("a list").iter().map(Mapping::read).collect();
-        Answer { matches, complete: json["complete"].as_bool().expect("a truth value") }
+        Answer::read(fields, &self.get(&format!("/v1/lookup?{fields}")))
     }
 
     /// The live mappings that `/v1/mappings` lists.
-    pub(crate) fn live_mappings(&mut self, fields: &str) -> Vec<Mapping> {
+    pub(crate) fn live_mappings(&mut self, fields: &str) -> Vec<Match> {
         let response = self.get(&format!("/v1/mappings?state=live&{fields}"));
         let lines = response.text().lines().filter(|line| !line.is_empty());
-        lines.map(|line| Mapping::read(&serde_json::from_str(line).expect("JSON"))).collect()
+        lines.map(|line| serde_json::from_str(line).expect("a mapping")).collect()
     }
 
     /// The inside address and port that `/v1/auth` names, and whether it calls this complete.
@@ -95,10 +109,13 @@ impl<'a> Questions<'a> {
     /// The inside address and port that the legacy route names for a public port.
     pub(crate) fn legacy(&mut self, port: u16) -> Result<SocketAddr, u16> {
         let response = self.get(&format!("/nat_port/{port}"));
-        match response.status {
-            200 => Ok(end(&response.json(), "src")),
-            status => Err(status),
+        if response.status != 200 {
+            return Err(response.status);
         }
+        let json = response.json();
+        let ip: Option<IpAddr> = json["src_ip"].as_str().and_then(|ip| ip.parse().ok());
+        let port = json["src_port"].as_u64().and_then(|port| u16::try_from(port).ok());
+        Ok((ip.expect("an address"), port.expect("a port")).into())
     }
 
     /// Whether the daemon calls its table complete.
@@ -113,55 +130,8 @@ impl<'a> Questions<'a> {
 
     /// The value of a metric with its labels, if the daemon has it.
     pub(crate) fn metric(&mut self, name: &str) -> Option<f64> {
-        let page = self.get("/metrics");
-        let line = page.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.map(|value| value.parse().expect("a number"))
+        read_metric(self.get("/metrics").text(), name)
     }
-}
-
-/// The answer of `/v1/lookup`.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) matches: Vec<Mapping>,
-    pub(crate) complete: bool,
-}
-
-impl Answer {
-    /// The inside ends of the live matches.
-    pub(crate) fn live(&self) -> Vec<SocketAddr> {
-        self.matches.iter().filter(|one| one.is_live).map(|one| one.src).collect()
-    }
-}
-
-/// A mapping of an answer.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Mapping {
-    pub(crate) src: SocketAddr,
-    pub(crate) nat: SocketAddr,
-    pub(crate) server: SocketAddr,
-    pub(crate) is_live: bool,
-    pub(crate) closed: Option<String>,
-    pub(crate) learnt: String,
-}
-
-impl Mapping {
-    fn read(json: &Value) -> Self {
-        Self {
-            src: end(json, "src"),
-            nat: end(json, "nat"),
-            server: end(json, "server"),
-            is_live: json["state"] == "live",
-            closed: json["closed"].as_str().map(str::to_owned),
-            learnt: json["learnt"].as_str().unwrap_or_default().to_owned(),
-        }
-    }
-}
-
-fn end(json: &Value, name: &str) -> SocketAddr {
-    let ip = json[format!("{name}_ip")].as_str().and_then(|ip| ip.parse().ok());
-    let ip: IpAddr = ip.unwrap_or_else(|| panic!("no {name}_ip in {json}"));
-    let port = json[format!("{name}_port")].as_u64().and_then(|port| u16::try_from(port).ok());
-    (ip, port.unwrap_or_default()).into()
 }
 
 /// A UDP flow through the gateway.

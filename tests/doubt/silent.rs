@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use super::alone::alone;
 use super::binary::DAEMON;
-use super::scene::{PORT, Questions, RESYNC, UdpFlow, ctnetlink, set_events};
+use super::scene::{PORT, Questions, RESYNC, Scene, UdpFlow, config, ctnetlink, set_events};
 
 const FLOWS: u16 = 40;
 
@@ -79,9 +79,7 @@ fn check_flows_that_began_while_events_were_off(what: &str, back: fn(&Lab, &dyn 
         return;
     }
     let _alone = alone();
-    let lab = Lab::builder().build();
-    let server = lab.udp_server(lab.server_at(PORT));
-    let daemon = DAEMON.start(lab.gateway(), super::scene::config("del_delay = 0\nsweep_interval = 5\n"));
+    let Scene { lab, server, daemon } = Scene::build(1, config("del_delay = 0\nsweep_interval = 5\n"));
     let mut questions = Questions::to(&lab, &daemon);
     questions.wait_ready();
     let flows = silent(&lab, &server);
@@ -155,7 +153,7 @@ fn a_key_with_thousands_of_mappings_is_verified() {
     let _alone = alone();
     let lab = Lab::builder().build();
     let mut crowd = Crowd::create(&lab);
-    let daemon = DAEMON.start(lab.gateway(), super::scene::config("del_delay = 0\n"));
+    let daemon = DAEMON.start(lab.gateway(), config("del_delay = 0\n"));
     let mut questions = Questions::to(&lab, &daemon);
     questions.wait_ready();
     let mut deleted = HashSet::new();
@@ -183,7 +181,7 @@ fn a_key_with_thousands_of_mappings_is_verified() {
         }
     }
     let live = questions.live_mappings(&format!("nat_port={}", public.port()));
-    listed += live.iter().filter(|one| deleted.contains(&one.src)).count();
+    listed += live.iter().filter(|one| deleted.contains(&one.inside())).count();
     let number = usize::from(Crowd::NUMBER);
     println!(
         "{number} mappings of one port, {} deleted without an event: answered as live by legacy {legacy} and auth {auth} of \
@@ -204,7 +202,7 @@ fn debug_shows_nothing_that_has_ended() {
     let server = lab.udp_server(lab.server_at(PORT));
     let flows = silent(&lab, &server);
     set_events(&lab, "2");
-    let daemon = DAEMON.start(lab.gateway(), super::scene::config("del_delay = 0\n"));
+    let daemon = DAEMON.start(lab.gateway(), config("del_delay = 0\n"));
     let mut questions = Questions::to(&lab, &daemon);
     questions.wait_ready();
     let shown = || {

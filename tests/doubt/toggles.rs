@@ -14,8 +14,9 @@ use nix::sys::signal::Signal;
 
 use super::alone::{StopOnDrop, alone, amount};
 use super::binary::DAEMON;
+use super::lookups::Match;
 use super::masks::{NO_MASK, mask};
-use super::scene::{Mapping, Questions, RESYNC, exchange, named, resize_there_and_back, set_events};
+use super::scene::{Questions, RESYNC, ctnetlink, exchange, named, resize_there_and_back, set_events};
 
 /// The disturbances come at least as often.
 const ANSWERS_A_ROUND: u32 = 150;
@@ -75,13 +76,7 @@ struct Truth<'a> {
 impl<'a> Truth<'a> {
     fn new(lab: &'a Lab) -> Self {
         let servers = SERVERS.map(|(number, port)| lab.udp_server(lab.server_number(number, port)));
-        Self {
-            lab,
-            servers: servers.into(),
-            query: super::scene::ctnetlink(lab),
-            live: BTreeMap::new(),
-            begun: 0,
-        }
+        Self { lab, servers: servers.into(), query: ctnetlink(lab), live: BTreeMap::new(), begun: 0 }
     }
 
     fn server(&self, number: usize) -> SocketAddr {
@@ -112,8 +107,8 @@ impl<'a> Truth<'a> {
     }
 
     /// Whether a mapping that is called live is one.
-    fn has(&self, mapping: &Mapping) -> bool {
-        self.live.get(&(mapping.nat, mapping.server)).is_some_and(|open| open.src == mapping.src)
+    fn has(&self, mapping: &Match) -> bool {
+        self.live.get(&(mapping.public(), mapping.server())).is_some_and(|open| open.src == mapping.inside())
     }
 
     /// The live flows of a public port that no filter excludes.
@@ -142,10 +137,10 @@ struct Worth {
 }
 
 impl Worth {
-    fn count_live(&mut self, truth: &Truth, live: &[&Mapping]) {
+    fn count_live(&mut self, truth: &Truth, live: &[&Match]) {
         for mapping in live.iter().filter(|mapping| !truth.has(mapping)) {
             // Somebody else is live there.
-            match truth.live.contains_key(&(mapping.nat, mapping.server)) {
+            match truth.live.contains_key(&(mapping.public(), mapping.server())) {
                 true => self.wrong += 1,
                 false => self.dead += 1,
             }
@@ -166,7 +161,7 @@ impl Worth {
         if kind < 2 {
             let answer = questions.look_up(&named(public, server));
             self.complete += u32::from(answer.complete);
-            self.count_live(truth, &answer.matches.iter().filter(|one| one.is_live).collect::<Vec<_>>());
+            self.count_live(truth, &answer.live_matches().collect::<Vec<_>>());
             let is_missing = truth.live.contains_key(&(public, server)) && answer.live().is_empty();
             // The filter may exclude the others.
             if is_missing && server.port() == 443 {
@@ -177,7 +172,7 @@ impl Worth {
             let state = if kind == 2 { "" } else { "&state=live" };
             let answer = questions.look_up(&format!("nat_port={port}{state}"));
             self.complete += u32::from(answer.complete);
-            self.count_live(truth, &answer.matches.iter().filter(|one| one.is_live).collect::<Vec<_>>());
+            self.count_live(truth, &answer.live_matches().collect::<Vec<_>>());
             let found: HashSet<_> = answer.live().into_iter().collect();
             self.count_missing(truth.on_port(port).difference(&found).count(), answer.complete);
         } else {
