@@ -7,13 +7,17 @@
 
 use super::entry::{Address, PackedTuple};
 use super::family::FamilyTable;
-use super::index::{ChainKey, IndexedBy, MAX_CHAIN_WALK, ProtocolClass};
+use super::index::ProtocolClass;
 use super::store::Table;
 use crate::clock::Stamp;
 use crate::mapping::{Mapping, Traced};
 
 /// The maximum number of mappings further inside that are followed.
 const MAX_INNER: usize = 4;
+/// The maximum number of zones in which the next mapping is searched.
+const MAX_ZONES: usize = 256;
+/// The maximum number of lifetimes with the same tuple among which it is searched.
+const MAX_LIFETIMES: usize = 64;
 
 impl Table {
     /// A mapping with the mappings further inside on both of its sides: at most four
@@ -76,12 +80,10 @@ impl<A: Address> FamilyTable<A> {
             return None;
         }
         let reply = PackedTuple::<A>::pack(&outer.original.reversed())?;
-        let class = ProtocolClass::of(reply.protocol());
-        let key = ChainKey::new(Some(outer.src_ip()), Some(reply.nat_port()), class)?;
-        let chain = self.index(IndexedBy::NatIpAndPort)?.walk(key, &self.entries).take(MAX_CHAIN_WALK);
-        let found = chain.filter(|slot| {
-            let entry = self.entries.get(*slot);
-            entry.reply.is_equal_in_another_zone(&reply) && entry.is_source_nat()
+        let zones = std::iter::once(0).chain(self.zones.iter().copied());
+        let found = zones.take(MAX_ZONES).flat_map(|zone| {
+            let lifetimes = self.tuple_index.all(&reply.in_zone(zone), &self.entries);
+            lifetimes.take(MAX_LIFETIMES).filter(|slot| self.entries.get(*slot).is_source_nat())
         });
         self.newest_of_its_time(found, outer, now)
     }
@@ -93,7 +95,7 @@ impl<A: Address> FamilyTable<A> {
         let peer_port = Some(original.peer_port());
         let walk = self.forwards.walk(class, original.nat_port(), public, peer, peer_port);
         let found = walk
-            .take(MAX_CHAIN_WALK)
+            .take(MAX_LIFETIMES)
             .filter(|slot| self.entries.get(*slot).original.is_equal_in_another_zone(&original));
         self.newest_of_its_time(found, outer, now)
     }
@@ -151,13 +153,13 @@ mod tests {
     }
 
     /// The source host behind the public end 10.0.0.`public`, and what is between.
-    fn trace(table: &Table, public: u8, now: Stamp) -> (Host, Vec<Host>) {
+    fn trace(table: &mut Table, public: u8, now: Stamp) -> (Host, Vec<Host>) {
         let question = crate::question::Question {
             nat_ip: Some(std::net::IpAddr::from([10, 0, 0, public]).into()),
             nat_port: Some(1000 + u16::from(public)),
             ..Default::default()
         };
-        let found = table.find(&question, now).unwrap();
+        let found = table.find(&question, 1000, now).unwrap();
         let traced = table.trace(found[0], now);
         (traced.source_host(), traced.source_via().collect())
     }
@@ -172,21 +174,21 @@ mod tests {
             let flows: Vec<_> = (0..steps).map(|at| step(at, at + 1, at.into(), at.into())).collect();
             table(&flows)
         };
-        assert_eq!(trace(&table_of(1), 1, stamp(9)), (host(0, 0), vec![]));
-        assert_eq!(trace(&table_of(2), 2, stamp(9)), (host(0, 0), vec![host(1, 1)]));
-        assert_eq!(trace(&table_of(3), 3, stamp(9)), (host(0, 0), vec![host(2, 2), host(1, 1)]));
-        let bounded = trace(&table_of(9), 9, stamp(9));
+        assert_eq!(trace(&mut table_of(1), 1, stamp(9)), (host(0, 0), vec![]));
+        assert_eq!(trace(&mut table_of(2), 2, stamp(9)), (host(0, 0), vec![host(1, 1)]));
+        assert_eq!(trace(&mut table_of(3), 3, stamp(9)), (host(0, 0), vec![host(2, 2), host(1, 1)]));
+        let bounded = trace(&mut table_of(9), 9, stamp(9));
         assert_eq!((bounded.0, bounded.1.len()), (host(4, 4), MAX_INNER));
         // Two mappings that begin at each other's public end.
-        let circle = table(&[step(1, 2, 0, 1), step(2, 1, 5, 2)]);
-        assert_eq!(trace(&circle, 2, stamp(9)), (host(2, 5), vec![host(1, 0)]));
+        let mut circle = table(&[step(1, 2, 0, 1), step(2, 1, 5, 2)]);
+        assert_eq!(trace(&mut circle, 2, stamp(9)), (host(2, 5), vec![host(1, 0)]));
     }
 
     #[test]
     fn a_mapping_without_translation_is_no_step() {
         let plain = step(1, 1, 3, 1);
-        assert_eq!(trace(&table(&[plain]), 1, stamp(9)), (host(1, 3), vec![]));
-        assert_eq!(trace(&table(&[plain, step(1, 2, 0, 2)]), 2, stamp(9)), (host(1, 0), vec![]));
+        assert_eq!(trace(&mut table(&[plain]), 1, stamp(9)), (host(1, 3), vec![]));
+        assert_eq!(trace(&mut table(&[plain, step(1, 2, 0, 2)]), 2, stamp(9)), (host(1, 0), vec![]));
     }
 
     #[test]
@@ -196,16 +198,16 @@ mod tests {
         let mut table = table(&[before]);
         table.close(&before, stamp(1));
         table.open(&outer, stamp(3));
-        assert_eq!(trace(&table, 3, stamp(4)), (host(2, 0), vec![]));
+        assert_eq!(trace(&mut table, 3, stamp(4)), (host(2, 0), vec![]));
         table.open(&inner, stamp(3));
-        assert_eq!(trace(&table, 3, stamp(4)), (host(1, 1), vec![host(2, 0)]));
+        assert_eq!(trace(&mut table, 3, stamp(4)), (host(1, 1), vec![host(2, 0)]));
         // The inner mapping closes first; both stay known as closed.
         table.close(&inner, stamp(5));
-        assert_eq!(trace(&table, 3, stamp(6)).0, host(1, 1));
+        assert_eq!(trace(&mut table, 3, stamp(6)).0, host(1, 1));
         table.close(&outer, stamp(7));
         let later = step(7, 2, 1, 9);
         table.open(&later, stamp(8));
-        assert_eq!(trace(&table, 3, stamp(9)).0, host(1, 1));
+        assert_eq!(trace(&mut table, 3, stamp(9)).0, host(1, 1));
         // Another far side.
         let other = {
             let mut flow = step(4, 5, 1, 4);
@@ -214,7 +216,7 @@ mod tests {
         };
         table.open(&other, stamp(9));
         table.open(&step(5, 6, 0, 5), stamp(9));
-        assert_eq!(trace(&table, 6, stamp(9)), (host(5, 0), vec![]));
+        assert_eq!(trace(&mut table, 6, stamp(9)), (host(5, 0), vec![]));
     }
 
     #[test]
@@ -228,13 +230,13 @@ mod tests {
         };
         let (public, middle, inside) =
             (([100, 64, 2, 1], 443), ([10, 0, 0, 1], 8443), ([192, 168, 7, 2], 9443));
-        let table = table(&[forward(public, middle, 0, 1), forward(middle, inside, 4, 2)]);
+        let mut table = table(&[forward(public, middle, 0, 1), forward(middle, inside, 4, 2)]);
         let question = crate::question::Question {
             nat_ip: Some(std::net::IpAddr::from(public.0).into()),
             nat_port: Some(public.1),
             ..Default::default()
         };
-        let found = table.find(&question, stamp(9)).unwrap();
+        let found = table.find(&question, 1000, stamp(9)).unwrap();
         let traced = table.trace(found[0], stamp(9));
         let host = |(ip, port): ([u8; 4], u16), zone| Host { ip: ip.into(), port: Some(port), zone };
         assert_eq!(traced.server_host(), host(inside, 4));

@@ -5,12 +5,15 @@ use std::time::Duration;
 use nfct::{Flow, Tuple};
 
 use super::ended::EndedLifetimes;
-use super::entry::{Address, PackedMapping, PackedTuple, PackedTuples, SlotState};
-use super::family::FamilyTable;
+use super::entry::{Address, NONE, PackedMapping, PackedTuple, PackedTuples, SlotState};
+use super::family::{FamilyTable, MIN_KEPT};
 use super::journal::Journal;
 use super::verify::Asked;
 use crate::clock::Stamp;
 use crate::mapping::Source;
+
+/// Closed mappings that one step of a search for old ones passes.
+const SEARCHED: usize = 512;
 
 impl<A: Address> FamilyTable<A> {
     pub(super) fn begin_dump(&mut self) {
@@ -23,9 +26,9 @@ impl<A: Address> FamilyTable<A> {
             return false;
         }
         let Some(tuples) = PackedTuples::pack(flow) else { return false };
-        let hash = self.live_index.hash(&tuples.reply);
+        let hash = self.tuple_index.hash(&tuples.reply);
         let has_ended = self.ended_during_dump.as_ref().is_some_and(|ended| ended.contains(hash, flow.id));
-        if let Some(slot) = self.live_index.find(&tuples.reply, &self.entries) {
+        if let Some(slot) = self.tuple_index.live_by_hash(hash, &tuples.reply, &self.entries) {
             let entry = self.entries.get_mut(slot);
             if entry.has(&tuples, flow.id) && entry.is_before(flow, now) != Some(true) {
                 entry.mark = flow.mark;
@@ -62,7 +65,7 @@ impl<A: Address> FamilyTable<A> {
     /// Whether the mapping with this reply tuple came from a dump, and no event has
     /// reported it since the moment `merged`: a NEW event numbers its entry again.
     pub(super) fn is_only_dumped(&mut self, reply: &PackedTuple<A>, merged: Asked) -> bool {
-        self.live_index.find(reply, &self.entries).is_some_and(|slot| {
+        self.tuple_index.live(reply, &self.entries).is_some_and(|slot| {
             let entry = self.entries.get(slot);
             entry.source() == Source::Dump && !merged.is_before(entry.sequence)
         })
@@ -72,17 +75,33 @@ impl<A: Address> FamilyTable<A> {
         self.ended_during_dump.take()
     }
 
+    /// Removes closed mappings that opened more than `life_span` ago. It searches through the closed
+    /// ones in the order in which they closed: from the first one on if `from` is 0, and otherwise from
+    /// where it stopped. Returns whether there are more, as a number other than 0.
     pub(super) fn remove_old(&mut self, from: u32, life_span: Duration, now: Stamp) -> (Option<u32>, usize) {
-        let (slice, next) = self.slice(from);
+        if from == 0 {
+            self.searched_to = NONE;
+        }
         let mut removed = 0;
-        for slot in slice {
-            let entry = self.entries.get(slot);
-            if entry.state() == SlotState::Closed && now.since(entry.opened.into()) > life_span {
-                self.entries.get_mut(slot).set_state(SlotState::Removed);
+        for _ in 0..SEARCHED {
+            let previous = self.searched_to;
+            let slot = if previous == NONE { self.first_closed } else { self.entries.get(previous).next };
+            if slot == NONE {
+                return (None, removed);
+            }
+            let entry = self.entries.get_mut(slot);
+            let is_old = now.since(entry.opened.into()) > life_span;
+            if is_old && now.since(entry.closed()) >= MIN_KEPT {
+                removed += self.remove_closed(previous, slot, now);
+                continue;
+            }
+            if is_old && entry.state() == SlotState::Closed {
+                entry.set_state(SlotState::Removed);
                 self.closed -= 1;
                 removed += 1;
             }
+            self.searched_to = slot;
         }
-        (next, removed)
+        (Some(1), removed)
     }
 }

@@ -114,6 +114,21 @@ impl<A: Address> PackedTuple<A> {
         if self.is_icmp() { self.src_l4 } else { self.dst_l4 }
     }
 
+    /// A tuple with ports, in zone 0, of no protocol.
+    pub(super) fn with_ports(src: (A, u16), dst: (A, u16)) -> Self {
+        PackedTuple { src: src.0, dst: dst.0, src_l4: src.1, dst_l4: dst.1, zone: 0, protocol: 0 }
+    }
+
+    /// The same tuple of a protocol.
+    pub(super) fn of_protocol(&self, protocol: Protocol) -> Self {
+        Self { protocol: protocol.number(), ..*self }
+    }
+
+    /// The same tuple in a zone.
+    pub(super) fn in_zone(&self, zone: u16) -> Self {
+        Self { zone, ..*self }
+    }
+
     /// Whether it is the same tuple, in this or another zone.
     pub(super) fn is_equal_in_another_zone(&self, other: &Self) -> bool {
         Self { zone: other.zone, ..*self } == *other
@@ -180,6 +195,8 @@ pub(super) struct PackedMapping<A> {
     /// The slot that closed after this one, or the next free one. While it is live and suspect:
     /// the number of the last entry when it was last suspected.
     pub(super) next: u32,
+    /// The next one with the same reply tuple, in a circle.
+    pub(super) next_equal: u32,
     /// Counts entries, and orders those that opened in the same millisecond.
     pub(super) sequence: u32,
     /// The last dump that contained it, or during which it opened. For closed entries: the
@@ -216,6 +233,7 @@ impl<A: Address> PackedMapping<A> {
             id: 0,
             mark: 0,
             next: NONE,
+            next_equal: NONE,
             sequence: 0,
             dump_number: 0,
             flags: SlotState::Free as u8,
@@ -232,6 +250,7 @@ impl<A: Address> PackedMapping<A> {
             id: flow.id,
             mark: flow.mark,
             next: NONE,
+            next_equal: NONE,
             sequence: 0,
             dump_number: 0,
             flags: SlotState::Live as u8 | (source as u8) << 2 | UNREPORTED,
@@ -430,7 +449,7 @@ mod tests {
             }
         }
         assert_eq!((size_of::<PackedTuple<Ipv4Addr>>(), size_of::<PackedTuple<Ipv6Addr>>()), (16, 40));
-        assert_eq!((size_of::<PackedMapping<Ipv4Addr>>(), size_of::<PackedMapping<Ipv6Addr>>()), (76, 124));
+        assert_eq!((size_of::<PackedMapping<Ipv4Addr>>(), size_of::<PackedMapping<Ipv6Addr>>()), (80, 128));
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! The mappings of one address family: IPv4's entries are smaller than IPv6's.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::Duration;
 
-use super::chunks::Chunks;
+use super::chunks::{CHUNK, Chunks, chunk_of};
 use super::ended::EndedLifetimes;
 use super::entry::{Address, NONE, PackedMapping, SlotState};
 use super::forward::ForwardIndex;
-use super::index::{ChainIndex, IndexedBy, LiveIndex};
+use super::index::{ChainIndex, IndexedBy, TupleIndex};
 use super::journal::{Change, Journal};
 use super::publics::PublicAddresses;
 use super::repeated::{OVERTAKEN, Repeated};
+use super::slots::Slots;
 use crate::clock::Stamp;
 use crate::config::Key;
 use crate::mapping::Doubt;
@@ -24,24 +26,26 @@ const SLOTS_PER_SLICE: u32 = 1024;
 pub const MAX_CLOSING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Closed entries are stored at least this long, although lookups do not see them after
 /// `del_delay`: their lifetimes must be known when a late event names them.
-const MIN_KEPT: Duration = Duration::from_secs(2);
+pub(super) const MIN_KEPT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct FamilyTable<A> {
     pub(super) entries: Chunks<PackedMapping<A>>,
-    /// The first free slot; free slots are linked.
-    first_free: u32,
-    /// The first slot that was never used.
-    pub(super) first_unused: u32,
+    slots: Slots,
     pub(super) live: usize,
+    /// The closed mappings that lookups can see.
     pub(super) closed: usize,
+    /// All closed mappings that are stored.
+    pub(super) kept: usize,
     /// Closed entries are linked in the order in which they closed, which is the
     /// order in which they expire.
-    first_closed: u32,
+    pub(super) first_closed: u32,
     last_closed: u32,
+    /// Where a search through them for old ones continues: behind this one.
+    pub(super) searched_to: u32,
     /// The first of them whose `del_delay` has not passed when it was last checked.
     first_visible: u32,
-    pub(super) live_index: LiveIndex,
+    pub(super) tuple_index: TupleIndex,
     pub(super) indexes: Vec<ChainIndex>,
     pub(super) forwards: ForwardIndex<A>,
     /// The public addresses of translated sources.
@@ -81,14 +85,15 @@ impl<A: Address> FamilyTable<A> {
         }
         Self {
             entries: Chunks::new(),
-            first_free: NONE,
-            first_unused: 0,
+            slots: Slots::default(),
             live: 0,
             closed: 0,
+            kept: 0,
             first_closed: NONE,
             last_closed: NONE,
+            searched_to: NONE,
             first_visible: NONE,
-            live_index: LiveIndex::new(),
+            tuple_index: TupleIndex::new(),
             indexes: indexed_by.into_iter().map(ChainIndex::new).collect(),
             forwards: ForwardIndex::new(),
             publics: PublicAddresses::new(),
@@ -114,18 +119,7 @@ impl<A: Address> FamilyTable<A> {
             if slot == NONE || now.since(self.entries.get(slot).closed()) < kept_for {
                 break;
             }
-            if slot == self.first_visible {
-                removed += self.hide_first();
-            }
-            self.first_closed = self.entries.get(slot).next;
-            if self.first_closed == NONE {
-                self.last_closed = NONE;
-            }
-            if self.repeated.is_active(now) {
-                let entry = self.entries.get(slot);
-                self.repeated.remember(self.live_index.hash(&entry.reply), entry.id, now);
-            }
-            self.free_slot(slot);
+            removed += self.remove_closed(NONE, slot, now);
         }
         // With a short `del_delay`, others are hidden before they are removed.
         if self.del_delay < MIN_KEPT {
@@ -138,6 +132,44 @@ impl<A: Address> FamilyTable<A> {
             }
         }
         removed
+    }
+
+    /// Removes the closed mapping that closed first of all, before its time. Returns when it closed,
+    /// if lookups could still see it.
+    pub(super) fn forget_oldest(&mut self, now: Stamp) -> Option<Stamp> {
+        let slot = self.first_closed;
+        if slot == NONE {
+            return None;
+        }
+        let closed = self.entries.get(slot).closed();
+        (self.remove_closed(NONE, slot, now) > 0).then_some(closed)
+    }
+
+    /// Removes a closed mapping; `previous` is the one that closed before it, or [`NONE`].
+    /// Returns 1 if lookups could still see it, and otherwise 0.
+    pub(super) fn remove_closed(&mut self, previous: u32, slot: u32, now: Stamp) -> usize {
+        let entry = self.entries.get(slot);
+        let (next, was_visible) = (entry.next, entry.state() == SlotState::Closed);
+        if self.repeated.is_active(now) {
+            self.repeated.remember(self.tuple_index.hash(&entry.reply), entry.id, now);
+        }
+        match previous {
+            NONE => self.first_closed = next,
+            previous => self.entries.get_mut(previous).next = next,
+        }
+        if self.last_closed == slot {
+            self.last_closed = previous;
+        }
+        if self.first_visible == slot {
+            self.first_visible = next;
+        }
+        if self.searched_to == slot {
+            self.searched_to = previous;
+        }
+        self.kept -= 1;
+        self.closed -= usize::from(was_visible);
+        self.free_slot(slot);
+        usize::from(was_visible)
     }
 
     /// Hides the first visible one of the closed mappings from lookups. Returns 1, or 0 if it
@@ -167,10 +199,20 @@ impl<A: Address> FamilyTable<A> {
         self.indexes.iter().find(|index| index.by == by)
     }
 
-    /// The slots of the slice from `from` on, and where the next one begins.
-    pub(super) fn slice(&self, from: u32) -> (std::ops::Range<u32>, Option<u32>) {
-        let end = from.saturating_add(SLOTS_PER_SLICE).min(self.first_unused);
-        (from..end, (end < self.first_unused).then_some(end))
+    /// The slots of the slice from `from` on, and where the next one begins. Some of them can be
+    /// free.
+    pub(super) fn slice(&self, from: u32) -> (impl Iterator<Item = u32> + use<A>, Option<u32>) {
+        let all = self.entries.len() as u32;
+        let end = from.saturating_add(SLOTS_PER_SLICE).min(all);
+        // Few chunks: one that begins in the middle has parts of three.
+        let mut parts: [Range<u32>; SLOTS_PER_SLICE as usize / CHUNK + 1] = std::array::from_fn(|_| 0..0);
+        for (part, chunk) in parts.iter_mut().zip(chunk_of(from)..) {
+            let first = (chunk * CHUNK) as u32;
+            if self.entries.has(chunk) {
+                *part = first.max(from)..(first + CHUNK as u32).min(end);
+            }
+        }
+        (parts.into_iter().flatten(), (end < all).then_some(end))
     }
 
     /// Stores a live mapping, and returns its slot.
@@ -178,7 +220,7 @@ impl<A: Address> FamilyTable<A> {
         self.unreported += usize::from(entry.is_unreported());
         self.zones.extend([entry.original.zone(), entry.reply.zone()].into_iter().filter(|zone| *zone != 0));
         let slot = self.store(entry, journal);
-        self.live_index.insert(slot, &self.entries);
+        self.tuple_index.insert(slot, &mut self.entries);
         self.live += 1;
         journal.record(|| Change::Opened(self.entries.get(slot).mapping(Doubt::None)));
         slot
@@ -189,19 +231,14 @@ impl<A: Address> FamilyTable<A> {
         let slot = self.store(entry, journal);
         journal.record(|| Change::Opened(self.entries.get(slot).mapping(Doubt::None)));
         self.queue_closed(slot, closed, Some(entry.mark), journal);
+        self.tuple_index.insert(slot, &mut self.entries);
         journal.record(|| Change::Closed(self.entries.get(slot).mapping(Doubt::None)));
     }
 
     /// Stores an entry in a free slot and adds it to the chain indexes.
     pub(super) fn store(&mut self, entry: PackedMapping<A>, journal: &mut Journal) -> u32 {
-        let slot = if self.first_free == NONE {
-            self.first_unused += 1;
-            self.first_unused - 1
-        } else {
-            self.first_free
-        };
+        let slot = self.slots.take(|free| self.entries.get(free).next);
         self.entries.grow_to(slot, PackedMapping::FREE);
-        self.first_free = self.entries.get(slot).next;
         *self.entries.get_mut(slot) = PackedMapping { dump_number: self.dump_number, ..entry };
         self.number_and_index(slot, journal, false);
         let entry = self.entries.get(slot);
@@ -252,7 +289,6 @@ impl<A: Address> FamilyTable<A> {
         mark: Option<u32>,
         journal: &mut Journal,
     ) {
-        self.live_index.remove(slot, &self.entries);
         self.live -= 1;
         self.unreported -= usize::from(self.entries.get(slot).is_unreported());
         self.queue_closed(slot, closed, mark, journal);
@@ -263,7 +299,7 @@ impl<A: Address> FamilyTable<A> {
     fn queue_closed(&mut self, slot: u32, closed: Stamp, mark: Option<u32>, journal: &mut Journal) {
         let entry = self.entries.get_mut(slot);
         if let Some(ended) = &mut self.ended_during_dump {
-            ended.insert(self.live_index.hash(&entry.reply), entry.id);
+            ended.insert(self.tuple_index.hash(&entry.reply), entry.id);
         }
         entry.set_state(SlotState::Closed);
         entry.set_final_mark(mark);
@@ -273,6 +309,7 @@ impl<A: Address> FamilyTable<A> {
         entry.set_suspect(false);
         entry.next = NONE;
         self.closed += 1;
+        self.kept += 1;
         match self.last_closed {
             NONE => self.first_closed = slot,
             last => self.entries.get_mut(last).next = slot,
@@ -288,7 +325,12 @@ impl<A: Address> FamilyTable<A> {
         for index in &mut self.indexes {
             index.remove(slot, &self.entries);
         }
-        *self.entries.get_mut(slot) = PackedMapping { next: self.first_free, ..PackedMapping::FREE };
-        self.first_free = slot;
+        self.tuple_index.remove(slot, &mut self.entries);
+        let (next, released) = self.slots.free(slot);
+        *self.entries.get_mut(slot) = PackedMapping { next, ..PackedMapping::FREE };
+        if let Some(chunk) = released {
+            self.entries.release(chunk);
+            self.indexes.iter_mut().for_each(|index| index.release(chunk));
+        }
     }
 }

@@ -89,7 +89,7 @@ mod tests {
     use crate::config::Key;
     use crate::mapping::Mapping;
     use crate::question::Question;
-    use crate::table::{Cursor, Table};
+    use crate::table::{Cursor, Table, Unfinished};
 
     fn stamp(milliseconds: u64) -> Stamp {
         Stamp { monotonic: 1_000_000 + milliseconds, wall: 1_700_000_000_000 + milliseconds }
@@ -162,12 +162,12 @@ mod tests {
                 cursor = table.scan(from, now, |mapping| expected.push(mapping));
             }
             expected.retain(|mapping| question.matches(mapping));
-            let mut found = table.find(&question, now).expect("an index serves it");
+            let mut found = table.find(&question, 1000, now).expect("an index serves it");
             expected.sort_by_key(Mapping::age_rank);
             found.sort_by_key(Mapping::age_rank);
             prop_assert_eq!(found, expected);
             let ports = |protocol| Question { protocol: Some(protocol), ..question.clone() };
-            let tcp = table.find(&ports(Protocol::Tcp), now).expect("an index serves it");
+            let tcp = table.find(&ports(Protocol::Tcp), 1000, now).expect("an index serves it");
             prop_assert!(tcp.iter().all(|mapping| mapping.original.protocol == Protocol::Tcp));
         }
     }
@@ -191,12 +191,16 @@ mod tests {
             nat_port: Some(443),
             ..Question::default()
         };
-        assert_eq!(table.find(&public, stamp(2)), None, "too many for one hold of the lock");
+        assert_eq!(
+            table.find(&public, 1000, stamp(2)),
+            Err(Unfinished::TooMany),
+            "too many for one hold of the lock"
+        );
         for number in [0, 4711, 49_999] {
             let (ip, port) = far(number);
             let peer_ip = Some(std::net::IpAddr::from(ip).into());
             let question = Question { peer_ip, peer_port: Some(port), ..public.clone() };
-            let found = table.find(&question, stamp(2)).expect("there is an index");
+            let found = table.find(&question, 1000, stamp(2)).expect("there is an index");
             assert_eq!(found.iter().map(|mapping| mapping.id).collect::<Vec<_>>(), [number]);
         }
     }

@@ -1,10 +1,13 @@
 //! Indexes of the table; they store slot numbers.
 //!
+//! `TupleIndex` finds the lifetimes of one reply tuple, `ChainIndex` all entries that share an
+//! address, a port or both.
+//!
 //! An index is divided into many small hash tables. A hash table that grows moves
 //! only its own slots, about a thousand of four million, so no insertion holds the
 //! table's lock long.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -17,6 +20,8 @@ use crate::tuples::KeyValue;
 
 /// Hash tables in an index.
 const SHARDS: usize = 4096;
+/// A shard with fewer places keeps them.
+const MIN_SHRUNK: usize = 56;
 /// The maximum number of entries of a chain that are walked at once.
 pub(super) const MAX_CHAIN_WALK: usize = 4096;
 
@@ -37,6 +42,15 @@ impl Shards {
     fn table(&mut self, hash: u64) -> &mut HashTable<u32> {
         &mut self.tables[shard(hash)]
     }
+
+    /// Gives memory back after a removal, if the shard of this hash has become much too large.
+    /// `key_of` is what the hash of a slot is made of.
+    fn shrink<K: Hash>(&mut self, hash: u64, key_of: impl Fn(u32) -> K) {
+        let table = &mut self.tables[shard(hash)];
+        if table.capacity() >= MIN_SHRUNK && table.len() < table.capacity() / 8 {
+            table.shrink_to(table.len() * 2, |slot| self.hasher.hash_one(key_of(*slot)));
+        }
+    }
 }
 
 /// The shard of a hash. It depends neither on the lowest bits, which choose a
@@ -52,42 +66,109 @@ fn shard(hash: u64) -> usize {
     (spread as usize * SHARDS) >> 16
 }
 
-/// Finds a live mapping by what identifies it: reply tuple, protocol and zone.
+/// Finds entries by their reply tuple with protocol and zone, which identifies a live
+/// mapping.
+///
+/// The lifetimes with one reply tuple form a circle, in the order in which they closed. The hash
+/// table has the newest of them: the live one, if there is one. Its `next_equal` is the oldest,
+/// which expires first. So no step takes longer if there are many.
 #[derive(Debug)]
-pub(super) struct LiveIndex {
-    shards: Shards,
+pub(super) struct TupleIndex {
+    newest: Shards,
 }
 
-impl LiveIndex {
+impl TupleIndex {
     pub(super) fn new() -> Self {
-        Self { shards: Shards::new() }
+        Self { newest: Shards::new() }
     }
 
     pub(super) fn hash<A: Address>(&self, reply: &PackedTuple<A>) -> u64 {
-        self.shards.hasher.hash_one(reply)
+        self.newest.hasher.hash_one(reply)
     }
 
-    pub(super) fn find<A: Address>(
-        &mut self,
+    /// The live mapping with this reply tuple, whose hash is `hash`.
+    #[inline]
+    pub(super) fn live_by_hash<A: Address>(
+        &self,
+        hash: u64,
         reply: &PackedTuple<A>,
         entries: &Chunks<PackedMapping<A>>,
     ) -> Option<u32> {
-        let hash = self.hash(reply);
-        self.shards.table(hash).find(hash, |slot| entries.get(*slot).reply == *reply).copied()
+        self.newest(hash, reply, entries).filter(|slot| entries.get(*slot).state() == SlotState::Live)
     }
 
-    /// Adds a slot whose reply tuple is not in the index yet.
-    pub(super) fn insert<A: Address>(&mut self, slot: u32, entries: &Chunks<PackedMapping<A>>) {
-        let hasher = self.shards.hasher.clone();
-        let hash_of = |slot: &u32| hasher.hash_one(entries.get(*slot).reply);
-        let hash = hash_of(&slot);
-        self.shards.table(hash).insert_unique(hash, slot, hash_of);
+    /// The live mapping with this reply tuple.
+    pub(super) fn live<A: Address>(
+        &self,
+        reply: &PackedTuple<A>,
+        entries: &Chunks<PackedMapping<A>>,
+    ) -> Option<u32> {
+        self.live_by_hash(self.hash(reply), reply, entries)
     }
 
-    pub(super) fn remove<A: Address>(&mut self, slot: u32, entries: &Chunks<PackedMapping<A>>) {
+    #[inline]
+    fn newest<A: Address>(
+        &self,
+        hash: u64,
+        reply: &PackedTuple<A>,
+        entries: &Chunks<PackedMapping<A>>,
+    ) -> Option<u32> {
+        let table = &self.newest.tables[shard(hash)];
+        table.find(hash, |slot| entries.get(*slot).reply == *reply).copied()
+    }
+
+    /// All lifetimes with this reply tuple: the newest first, then the others from the oldest on.
+    pub(super) fn all<'a, A: Address>(
+        &self,
+        reply: &PackedTuple<A>,
+        entries: &'a Chunks<PackedMapping<A>>,
+    ) -> impl Iterator<Item = u32> + use<'a, A> {
+        let newest = self.newest(self.hash(reply), reply, entries);
+        std::iter::successors(newest, move |slot| {
+            Some(entries.get(*slot).next_equal).filter(|next| Some(*next) != newest)
+        })
+    }
+
+    /// Adds a slot that is not in the index yet: a live one if no other is live.
+    pub(super) fn insert<A: Address>(&mut self, slot: u32, entries: &mut Chunks<PackedMapping<A>>) {
         let hash = self.hash(&entries.get(slot).reply);
-        if let Ok(found) = self.shards.table(hash).find_entry(hash, |candidate| *candidate == slot) {
-            found.remove();
+        let reply = entries.get(slot).reply;
+        let hasher = self.newest.hasher.clone();
+        let table = &mut self.newest.tables[shard(hash)];
+        let Some(newest) = table.find_mut(hash, |slot| entries.get(*slot).reply == reply) else {
+            table.insert_unique(hash, slot, |slot| hasher.hash_one(entries.get(*slot).reply));
+            entries.get_mut(slot).next_equal = slot;
+            return;
+        };
+        let previous = *newest;
+        // The live one stays the newest.
+        if entries.get(previous).state() != SlotState::Live {
+            *newest = slot;
+        }
+        let previous = entries.get_mut(previous);
+        let oldest = std::mem::replace(&mut previous.next_equal, slot);
+        entries.get_mut(slot).next_equal = oldest;
+    }
+
+    /// Removes a slot. Those that closed first should be removed first.
+    pub(super) fn remove<A: Address>(&mut self, slot: u32, entries: &mut Chunks<PackedMapping<A>>) {
+        let entry = entries.get(slot);
+        let (next, hash) = (entry.next_equal, self.hash(&entry.reply));
+        let reply = entry.reply;
+        let table = &mut self.newest.tables[shard(hash)];
+        let Ok(mut newest) = table.find_entry(hash, |slot| entries.get(*slot).reply == reply) else { return };
+        if next == slot {
+            newest.remove();
+            self.newest.shrink(hash, |slot| entries.get(slot).reply);
+            return;
+        }
+        let mut previous = *newest.get();
+        while entries.get(previous).next_equal != slot {
+            previous = entries.get(previous).next_equal;
+        }
+        entries.get_mut(previous).next_equal = next;
+        if *newest.get() == slot {
+            *newest.get_mut() = previous;
         }
     }
 }
@@ -134,7 +215,8 @@ impl IndexedBy {
             IndexedBy::DstIp => (entry.original.dst, 0),
             IndexedBy::DstPort => (none, entry.original.dst_port()),
         };
-        ChainKey { address, port, class: ProtocolClass::of(entry.original.protocol()) }
+        let class = ProtocolClass::of(entry.original.protocol());
+        ChainKey { address, port, class, is_aside: false }
     }
 }
 
@@ -172,13 +254,15 @@ pub(super) struct ChainKey<A> {
     address: A,
     port: u16,
     class: ProtocolClass,
+    /// Whether it is the chain of those that were set aside.
+    is_aside: bool,
 }
 
 impl<A: Address> ChainKey<A> {
     /// `None` if the address is of the other family.
     pub(super) fn new(address: Option<IpAddr>, port: Option<u16>, class: ProtocolClass) -> Option<Self> {
         let address = address.map_or(Some(A::UNSET), A::from_ip)?;
-        Some(Self { address, port: port.unwrap_or(0), class })
+        Some(Self { address, port: port.unwrap_or(0), class, is_aside: false })
     }
 
     pub(super) fn of_value(value: KeyValue, class: ProtocolClass) -> Option<Self> {
@@ -189,14 +273,62 @@ impl<A: Address> ChainKey<A> {
     }
 }
 
+/// The neighbours of a slot in its chain, and whether that is the chain of those set aside: the
+/// highest bit of `newer`.
 #[derive(Debug, Clone, Copy)]
 struct Link {
     newer: u32,
     older: u32,
 }
 
+const ASIDE: u32 = 1 << 31;
+/// Slots are less than this.
+pub(super) const MAX_SLOTS: u32 = ASIDE - 1;
+
+impl Link {
+    fn new(is_aside: bool, newer: u32, older: u32) -> Self {
+        Self { newer: newer & !ASIDE | if is_aside { ASIDE } else { 0 }, older }
+    }
+
+    fn is_aside(self) -> bool {
+        self.newer & ASIDE != 0
+    }
+
+    fn newer(self) -> Option<u32> {
+        Some(self.newer & !ASIDE).filter(|slot| *slot != NONE & !ASIDE)
+    }
+
+    fn older(self) -> Option<u32> {
+        Some(self.older).filter(|slot| *slot != NONE)
+    }
+}
+
+/// Why one hold of the lock was not enough for a lookup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfinished {
+    /// The same lookup will get further the next time.
+    Again,
+    /// No index serves it, or too many entries share the value. Use
+    /// [`scan`](super::Table::scan).
+    TooMany,
+}
+
+/// A walk through the live slots of a chain.
+#[derive(Debug)]
+pub(super) struct Walk {
+    next: Option<u32>,
+    walked: usize,
+    set_aside: usize,
+    /// The slot that was set aside last.
+    last_aside: Option<u32>,
+}
+
 /// Finds the entries that share a key. They form a chain, which begins with the
 /// entry that was added last.
+///
+/// Closed entries stay in their chains, because closing must cost little. A walk for live ones
+/// sets the closed ones that it meets aside, in a second chain with the same key: no lookup walks
+/// past them again.
 #[derive(Debug)]
 pub(super) struct ChainIndex {
     pub(super) by: IndexedBy,
@@ -221,17 +353,16 @@ impl ChainIndex {
         Self { is_ordered: false, built_to: 0, ..Self::new(by) }
     }
 
-    /// Adds the used slots from where it stopped to `end`. `is_last` says that
-    /// there are none after them.
-    pub(super) fn build<A: Address>(&mut self, end: u32, is_last: bool, entries: &Chunks<PackedMapping<A>>) {
-        let begin = std::mem::replace(&mut self.built_to, end);
-        for slot in begin..end {
-            if entries.get(slot).state() != SlotState::Free {
-                self.insert(slot, entries);
-            }
-        }
-        if is_last {
-            self.built_to = u32::MAX;
+    /// Adds these slots of a slice from where it stopped to `end`, or to the end of the table.
+    pub(super) fn build<A: Address>(
+        &mut self,
+        slots: impl Iterator<Item = u32>,
+        end: Option<u32>,
+        entries: &Chunks<PackedMapping<A>>,
+    ) {
+        self.built_to = end.unwrap_or(u32::MAX);
+        for slot in slots.filter(|slot| entries.get(*slot).state() != SlotState::Free) {
+            self.insert(slot, entries);
         }
     }
 
@@ -244,48 +375,84 @@ impl ChainIndex {
         if slot >= self.built_to {
             return;
         }
-        let by = self.by;
-        let key = by.key_of(entries.get(slot));
-        let hasher = self.heads.hasher.clone();
-        let hash = hasher.hash_one(key);
-        self.links.grow_to(slot, Link { newer: NONE, older: NONE });
-        let shard = self.heads.table(hash);
-        let older = match shard.find_mut(hash, |slot| by.key_of(entries.get(*slot)) == key) {
-            Some(head) => std::mem::replace(head, slot),
-            None => {
-                shard.insert_unique(hash, slot, |slot| hasher.hash_one(by.key_of(entries.get(*slot))));
-                NONE
-            }
-        };
-        *self.links.get_mut(slot) = Link { newer: NONE, older };
-        if older != NONE {
-            self.links.get_mut(older).newer = slot;
-        }
+        self.links.grow_to(slot, Link::new(false, NONE, NONE));
+        self.put_first(slot, false, entries);
     }
 
     pub(super) fn remove<A: Address>(&mut self, slot: u32, entries: &Chunks<PackedMapping<A>>) {
-        if slot >= self.built_to {
-            return;
+        if slot < self.built_to {
+            self.unlink(slot, entries);
         }
-        let Link { newer, older } = *self.links.get(slot);
+    }
+
+    /// Gives the memory of a chunk back that has only free slots.
+    pub(super) fn release(&mut self, chunk: usize) {
+        self.links.release(chunk);
+    }
+
+    /// Puts a slot at the front of the chain of its key.
+    fn put_first<A: Address>(&mut self, slot: u32, is_aside: bool, entries: &Chunks<PackedMapping<A>>) {
+        let Self { by, heads, links, .. } = self;
+        let key_of = |links: &Chunks<Link>, slot: u32| ChainKey {
+            is_aside: links.get(slot).is_aside(),
+            ..by.key_of(entries.get(slot))
+        };
+        *links.get_mut(slot) = Link::new(is_aside, NONE, NONE);
+        let key = key_of(links, slot);
+        let hash = heads.hasher.hash_one(key);
+        let table = &mut heads.tables[shard(hash)];
+        let older = match table.find_mut(hash, |slot| key_of(links, *slot) == key) {
+            Some(head) => std::mem::replace(head, slot),
+            None => {
+                table.insert_unique(hash, slot, |slot| heads.hasher.hash_one(key_of(links, *slot)));
+                NONE
+            }
+        };
+        links.get_mut(slot).older = older;
         if older != NONE {
-            self.links.get_mut(older).newer = newer;
+            *links.get_mut(older) = Link::new(is_aside, slot, links.get(older).older);
         }
-        if newer != NONE {
-            self.links.get_mut(newer).older = older;
+    }
+
+    /// Puts a slot that is in no chain behind another one.
+    fn put_behind(&mut self, slot: u32, newer: u32) {
+        let Link { older, .. } = *self.links.get(newer);
+        let is_aside = self.links.get(newer).is_aside();
+        *self.links.get_mut(slot) = Link::new(is_aside, newer, older);
+        self.links.get_mut(newer).older = slot;
+        if older != NONE {
+            *self.links.get_mut(older) = Link::new(is_aside, slot, self.links.get(older).older);
+        }
+    }
+
+    /// Takes a slot out of its chain.
+    fn unlink<A: Address>(&mut self, slot: u32, entries: &Chunks<PackedMapping<A>>) {
+        let Self { by, heads, links, .. } = self;
+        let link = *links.get(slot);
+        let newer = link.newer();
+        if let Some(older) = link.older() {
+            let further = links.get(older).older;
+            *links.get_mut(older) = Link::new(link.is_aside(), newer.unwrap_or(NONE), further);
+        }
+        if let Some(newer) = newer {
+            links.get_mut(newer).older = link.older;
             return;
         }
-        let hash = self.heads.hasher.hash_one(self.by.key_of(entries.get(slot)));
-        if let Ok(mut found) = self.heads.table(hash).find_entry(hash, |candidate| *candidate == slot) {
-            if older == NONE {
-                found.remove();
-            } else {
-                *found.get_mut() = older;
+        let key_of =
+            |slot: u32| ChainKey { is_aside: links.get(slot).is_aside(), ..by.key_of(entries.get(slot)) };
+        let hash = heads.hasher.hash_one(key_of(slot));
+        if let Ok(mut found) = heads.table(hash).find_entry(hash, |candidate| *candidate == slot) {
+            match link.older() {
+                Some(older) => *found.get_mut() = older,
+                None => {
+                    found.remove();
+                    heads.shrink(hash, key_of);
+                }
             }
         }
     }
 
-    /// Whether a slot is in the chain of a key.
+    /// Whether a slot is in the chains of a key.
     pub(super) fn has_key<A: Address>(
         &self,
         slot: u32,
@@ -297,26 +464,70 @@ impl ChainIndex {
 
     /// The newer slots of a slot's chain, the next newer one first.
     pub(super) fn newer(&self, slot: u32) -> impl Iterator<Item = u32> + '_ {
-        let newer = move |slot: u32| Some(self.links.get(slot).newer).filter(|newer| *newer != NONE);
+        let newer = move |slot: u32| self.links.get(slot).newer();
         std::iter::successors(newer(slot), move |slot| newer(*slot))
     }
 
     /// The older slots of a slot's chain, the next older one first.
     pub(super) fn older(&self, slot: u32) -> impl Iterator<Item = u32> + '_ {
-        let older = move |slot: u32| Some(self.links.get(slot).older).filter(|older| *older != NONE);
+        let older = move |slot: u32| self.links.get(slot).older();
         std::iter::successors(older(slot), move |slot| older(*slot))
     }
 
-    /// The slots of a key's chain, the one added last first.
-    pub(super) fn walk<'a, A: Address>(
+    fn head<A: Address>(&self, key: ChainKey<A>, entries: &Chunks<PackedMapping<A>>) -> Option<u32> {
+        let hash = self.heads.hasher.hash_one(key);
+        let is_of_key = |slot: u32| {
+            self.links.get(slot).is_aside() == key.is_aside
+                && self.by.key_of(entries.get(slot)) == ChainKey { is_aside: false, ..key }
+        };
+        self.heads.tables[shard(hash)].find(hash, |slot| is_of_key(*slot)).copied()
+    }
+
+    /// Begins a walk through the live slots of a key's chain, the one added last first.
+    pub(super) fn begin_walk<A: Address>(
+        &self,
+        key: ChainKey<A>,
+        entries: &Chunks<PackedMapping<A>>,
+    ) -> Walk {
+        Walk { next: self.head(key, entries), walked: 0, set_aside: 0, last_aside: None }
+    }
+
+    /// The next live slot of a walk. Sets the closed ones before it aside.
+    pub(super) fn next_live<A: Address>(
+        &mut self,
+        walk: &mut Walk,
+        entries: &Chunks<PackedMapping<A>>,
+    ) -> Result<Option<u32>, Unfinished> {
+        while let Some(slot) = walk.next {
+            walk.next = self.links.get(slot).older();
+            if entries.get(slot).state() == SlotState::Live {
+                walk.walked += 1;
+                return if walk.walked > MAX_CHAIN_WALK { Err(Unfinished::TooMany) } else { Ok(Some(slot)) };
+            }
+            if walk.set_aside == MAX_CHAIN_WALK {
+                return Err(Unfinished::Again);
+            }
+            walk.set_aside += 1;
+            self.unlink(slot, entries);
+            // In the same order as before.
+            match walk.last_aside.replace(slot) {
+                None => self.put_first(slot, true, entries),
+                Some(last) => self.put_behind(slot, last),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The slots of a key that were set aside when they had closed, those that were set aside
+    /// last first. All closed ones are here after a walk to the end of
+    /// the chain.
+    pub(super) fn aside<'a, A: Address>(
         &'a self,
         key: ChainKey<A>,
         entries: &'a Chunks<PackedMapping<A>>,
     ) -> impl Iterator<Item = u32> + 'a {
-        let hash = self.heads.hasher.hash_one(key);
-        let shard = &self.heads.tables[shard(hash)];
-        let head = shard.find(hash, |slot| self.by.key_of(entries.get(*slot)) == key).copied();
-        std::iter::successors(head, |slot| Some(self.links.get(*slot).older).filter(|older| *older != NONE))
+        let head = self.head(ChainKey { is_aside: true, ..key }, entries);
+        std::iter::successors(head, |slot| self.links.get(*slot).older())
             .inspect(|slot| debug_assert!(entries.get(*slot).state() != SlotState::Free))
     }
 }

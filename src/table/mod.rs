@@ -12,7 +12,7 @@
 //! the kernel's events), `dump` (merge a dump of the kernel's table), `verify` (what is
 //! doubtful, and the kernel's answers about it), `queries` (lookups and scans), `chain`
 //! (connections that are translated twice) and `reload` (put another configuration into
-//! force). Below it, `chunks` is the storage, `entry` what is stored, `index` how it is
+//! force). Below it, `chunks` is the storage, `slots` which of it is free, `entry` what is stored, `index` how it is
 //! found, `forward` how connections that began outside are found, `publics` which public
 //! addresses there can be, `ended` the lifetimes
 //! that end while a dump runs, `repeated` those whose DESTROY event comes again, and
@@ -20,6 +20,8 @@
 
 mod chain;
 mod chunks;
+#[cfg(test)]
+mod crowd_tests;
 mod cursor;
 #[cfg(test)]
 mod doubt_model;
@@ -37,6 +39,7 @@ mod queries;
 mod reload;
 mod repeated;
 mod report;
+mod slots;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -44,8 +47,9 @@ mod verify;
 
 pub use cursor::Cursor;
 pub use family::MAX_CLOSING_TIMEOUT;
+pub use index::Unfinished;
 pub use journal::{Change, Changes};
-pub use queries::{TooMany, Transport};
+pub use queries::Transport;
 pub use report::CloseResult;
 pub use store::Table;
 pub use verify::{Asked, Verified};

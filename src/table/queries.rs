@@ -1,21 +1,25 @@
 //! Reading the table: the best match, all matches, everything.
 
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 
 use nfct::Protocol;
 
-use super::entry::{Address, SlotState};
+use super::entry::{Address, PackedTuple, SlotState};
 use super::family::FamilyTable;
-use super::index::{ChainKey, IndexedBy, MAX_CHAIN_WALK, ProtocolClass};
+use super::index::{ChainKey, IndexedBy, MAX_CHAIN_WALK, ProtocolClass, Unfinished};
 use crate::clock::Stamp;
 use crate::config::Key;
 use crate::mapping::{Doubt, Mapping};
-use crate::question::{Question, one_address};
+use crate::question::{Question, StateFilter, one_address};
 use crate::tuples::KeyValue;
 
-/// More entries share a value than one hold of the lock may walk through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooMany;
+/// The maximum number of zones in which a tuple is searched.
+const MAX_ZONES: usize = 64;
+
+/// The protocols whose tuples have ports, or keys in their place.
+const WITH_PORTS: [Protocol; 6] =
+    [Protocol::Tcp, Protocol::Udp, Protocol::UdpLite, Protocol::Sctp, Protocol::Dccp, Protocol::Gre];
 
 /// The protocols whose public ports can run out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,75 +32,173 @@ pub enum Transport {
 
 impl<A: Address> FamilyTable<A> {
     pub(super) fn best(
-        &self,
+        &mut self,
         key: Key,
         value: KeyValue,
         protocol: Option<Protocol>,
         accept: impl Fn(&Mapping) -> bool,
         now: Stamp,
-    ) -> Result<Option<Mapping>, TooMany> {
-        let Some(index) = self.index(IndexedBy::key(key)) else { return Err(TooMany) };
-        let mut best: Option<Mapping> = None;
-        for class in ProtocolClass::all_of(protocol).filter(|class| *class != ProtocolClass::Other) {
+    ) -> Result<Option<Mapping>, Unfinished> {
+        let by = IndexedBy::key(key);
+        let is_match = |mapping: &Mapping| mapping.key(key) == Some(value) && accept(mapping);
+        let classes = || ProtocolClass::all_of(protocol).filter(|class| *class != ProtocolClass::Other);
+        for class in classes() {
             // An address of the other family has no entries here.
-            let Some(chain_key) = ChainKey::of_value(value, class) else { break };
-            // No older entry, and none of a later class, can rank higher.
-            let ranks_highest = |best: &Mapping| best.is_live() && best.is_source_nat();
-            let mut walked = 0;
-            for slot in index.walk(chain_key, &self.entries).take(MAX_CHAIN_WALK) {
-                walked += 1;
-                let is_match = |mapping: &Mapping| mapping.key(key) == Some(value) && accept(mapping);
-                let found = self.visible(slot, now).filter(is_match);
+            let Some(chain_key) = ChainKey::of_value(value, class) else { return Ok(None) };
+            let mut best: Option<Mapping> = None;
+            self.walk_live(by, chain_key, |this, slot, is_ordered| {
+                let found = this.visible(slot, now).filter(is_match);
                 best = best.into_iter().chain(found).max_by_key(Mapping::rank);
-                let entry = self.entries.get(slot);
-                let is_last =
-                    || best.is_some_and(|best| ranks_highest(&best) && best.age_rank() >= entry.age_rank());
-                if index.is_ordered && entry.was_newest() && is_last() {
-                    // The rest of the chain opened earlier.
-                    break;
-                }
+                let entry = this.entries.get(slot);
+                let is_last = |best: Mapping| best.is_source_nat() && best.age_rank() >= entry.age_rank();
+                // The rest of the chain opened earlier.
+                break_if(is_ordered && entry.was_newest() && best.is_some_and(is_last))
+            })?;
+            // No closed one, and none of a later class, ranks higher.
+            if best.is_some() {
+                return Ok(best);
             }
-            if best.as_ref().is_some_and(ranks_highest) {
-                break;
-            }
-            if walked == MAX_CHAIN_WALK {
-                return Err(TooMany);
-            }
+        }
+        let mut best = None;
+        for class in classes() {
+            let Some(chain_key) = ChainKey::of_value(value, class) else { break };
+            let found = self.closed(by, chain_key, now)?.filter(is_match);
+            best = best.into_iter().chain(found).max_by_key(Mapping::rank);
         }
         Ok(best)
     }
 
-    pub(super) fn find(&self, question: &Question, now: Stamp) -> Option<Vec<Mapping>> {
+    /// The mappings that match a question: all of them, or at least the newest `max` if more than
+    /// these are live.
+    pub(super) fn find(
+        &mut self,
+        question: &Question,
+        max: usize,
+        now: Stamp,
+    ) -> Result<Vec<Mapping>, Unfinished> {
+        if let Some(replies) = self.named_replies(question) {
+            return Ok(self.find_by_tuple(question, &replies, now));
+        }
         let (nat_ip, src_ip) = (one_address(question.nat_ip), one_address(question.src_ip));
         let (by, address, port) = match (nat_ip, question.nat_port, src_ip, question.src_port) {
             (Some(_), Some(_), ..) => (IndexedBy::NatIpAndPort, nat_ip, question.nat_port),
             (_, _, Some(_), Some(_)) => (IndexedBy::SrcIpAndPort, src_ip, question.src_port),
             (_, Some(_), ..) => (IndexedBy::NatPort, None, question.nat_port),
             (_, _, Some(_), _) => (IndexedBy::SrcIp, src_ip, None),
-            _ => return None,
+            _ => return Err(Unfinished::TooMany),
         };
-        let index = self.index(by)?;
-        let mut found = Vec::new();
-        let mut walked = 0;
-        for class in ProtocolClass::all_of(question.protocol) {
+        let keys: Vec<_> = ProtocolClass::all_of(question.protocol)
             // An address of the other family has no entries here.
-            let Some(key) = ChainKey::new(address, port, class) else { break };
-            let chain = index.walk(key, &self.entries);
-            // The chains of public ports have the ends of translated sources only.
-            let forwards = matches!(by, IndexedBy::NatIpAndPort | IndexedBy::NatPort)
-                .then(|| self.forwards(question, class))
-                .into_iter()
-                .flatten()
-                .filter(|slot| !index.has_key(*slot, key, &self.entries));
-            for slot in chain.chain(forwards) {
-                walked += 1;
+            .filter_map(|class| ChainKey::new(address, port, class))
+            .collect();
+        let mut found = Vec::new();
+        // The chains of public ports have the ends of translated sources only.
+        if matches!(by, IndexedBy::NatIpAndPort | IndexedBy::NatPort) {
+            let index = self.index(by).ok_or(Unfinished::TooMany)?;
+            let is_elsewhere = |slot: &u32| keys.iter().any(|key| index.has_key(*slot, *key, &self.entries));
+            let forwards = ProtocolClass::all_of(question.protocol)
+                .flat_map(|class| self.forwards(question, class))
+                .filter(|slot| !is_elsewhere(slot));
+            for (walked, slot) in forwards.enumerate() {
                 if walked == MAX_CHAIN_WALK {
-                    return None;
+                    return Err(Unfinished::TooMany);
                 }
-                found.extend(self.visible(slot, now).filter(|mapping| question.matches(mapping)));
+                found.extend(self.matching(slot, question, now));
             }
         }
-        Some(found)
+        for key in &keys {
+            // The oldest of the live ones that were found in this chain, and their number.
+            let (mut oldest, mut live) = ((u64::MAX, u32::MAX), 0);
+            self.walk_live(by, *key, |this, slot, is_ordered| {
+                if let Some(mapping) = this.matching(slot, question, now) {
+                    oldest = oldest.min(mapping.age_rank());
+                    live += 1;
+                    found.push(mapping);
+                }
+                let entry = this.entries.get(slot);
+                // The rest of the chain opened earlier.
+                break_if(live > max && is_ordered && entry.was_newest() && oldest >= entry.age_rank())
+            })?;
+        }
+        let live = found.iter().filter(|mapping| mapping.is_live()).count();
+        if live <= max && question.state != StateFilter::Live {
+            for key in keys {
+                found.extend(self.closed(by, key, now)?.filter(|mapping| question.matches(mapping)));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The reply tuples of connections that began inside and match a question that names both
+    /// ends; `None` if it does not.
+    fn named_replies(&self, question: &Question) -> Option<Vec<PackedTuple<A>>> {
+        let address = |network| one_address(network).and_then(A::from_ip);
+        let reply = PackedTuple::with_ports(
+            (address(question.peer_ip)?, question.peer_port?),
+            (address(question.nat_ip)?, question.nat_port?),
+        );
+        let zones = || std::iter::once(0).chain(self.zones.iter().copied());
+        let protocols = match &question.protocol {
+            Some(protocol) => std::slice::from_ref(protocol),
+            None => &WITH_PORTS,
+        };
+        if self.zones.len() > MAX_ZONES {
+            return None;
+        }
+        let in_zones = |protocol: &Protocol| {
+            let reply = reply.of_protocol(*protocol);
+            zones().map(move |zone| reply.in_zone(zone))
+        };
+        Some(protocols.iter().flat_map(in_zones).collect())
+    }
+
+    /// The mappings that match a question that names both ends.
+    fn find_by_tuple(&self, question: &Question, replies: &[PackedTuple<A>], now: Stamp) -> Vec<Mapping> {
+        let sources = replies.iter().flat_map(|reply| self.tuple_index.all(reply, &self.entries));
+        let forwards = ProtocolClass::all_of(question.protocol)
+            .flat_map(|class| self.forwards(question, class))
+            .filter(|slot| !replies.contains(&self.entries.get(*slot).reply));
+        sources.chain(forwards).filter_map(|slot| self.matching(slot, question, now)).collect()
+    }
+
+    /// Passes the live slots of a chain to `on`, until that breaks, with whether the chain is in the
+    /// order in which the entries were stored.
+    fn walk_live(
+        &mut self,
+        by: IndexedBy,
+        key: ChainKey<A>,
+        mut on: impl FnMut(&Self, u32, bool) -> ControlFlow<()>,
+    ) -> Result<(), Unfinished> {
+        let at = self.indexes.iter().position(|index| index.by == by).ok_or(Unfinished::TooMany)?;
+        let is_ordered = self.indexes[at].is_ordered;
+        let mut walk = self.indexes[at].begin_walk(key, &self.entries);
+        while let Some(slot) = self.indexes[at].next_live(&mut walk, &self.entries)? {
+            if on(self, slot, is_ordered).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The closed mappings of a chain, after all its live ones have been walked.
+    fn closed(
+        &self,
+        by: IndexedBy,
+        key: ChainKey<A>,
+        now: Stamp,
+    ) -> Result<impl Iterator<Item = Mapping> + use<'_, A>, Unfinished> {
+        let index = self.index(by).ok_or(Unfinished::TooMany)?;
+        let slots: Vec<u32> = index.aside(key, &self.entries).take(MAX_CHAIN_WALK + 1).collect();
+        if slots.len() > MAX_CHAIN_WALK {
+            return Err(Unfinished::TooMany);
+        }
+        Ok(slots.into_iter().filter_map(move |slot| self.visible(slot, now)))
+    }
+
+    /// A slot's mapping, if it matches.
+    fn matching(&self, slot: u32, question: &Question, now: Stamp) -> Option<Mapping> {
+        let mapping = self.visible_with(slot, now, |_| Doubt::None)?;
+        question.matches(&mapping).then(|| Mapping { doubt: self.doubt_of(slot, now), ..mapping })
     }
 
     /// The slots of connections that may have begun outside to the question's public
@@ -129,7 +231,7 @@ impl<A: Address> FamilyTable<A> {
                     on(address, transport);
                 }
             }
-            if walked > MAX_CHAIN_WALK && slot + 1 < self.first_unused {
+            if walked > MAX_CHAIN_WALK && slot as usize + 1 < self.entries.len() {
                 return Some(slot + 1);
             }
         }
@@ -153,15 +255,26 @@ impl<A: Address> FamilyTable<A> {
 
     /// A slot's mapping, unless the slot is free or the mapping has expired.
     pub(super) fn visible(&self, slot: u32, now: Stamp) -> Option<Mapping> {
+        self.visible_with(slot, now, |slot| self.doubt_of(slot, now))
+    }
+
+    fn visible_with(&self, slot: u32, now: Stamp, doubt: impl Fn(u32) -> Doubt) -> Option<Mapping> {
         let entry = self.entries.get(slot);
         let is_visible = match entry.state() {
             SlotState::Live => true,
             SlotState::Closed => now.since(entry.closed()) < self.del_delay,
             SlotState::Free | SlotState::Removed => false,
         };
-        is_visible.then(|| {
-            let is_live = entry.state() == SlotState::Live;
-            entry.mapping(if is_live { self.doubt(slot, now) } else { Doubt::None })
-        })
+        is_visible.then(|| entry.mapping(doubt(slot)))
     }
+
+    /// The doubt about the mapping of a slot that is in use.
+    fn doubt_of(&self, slot: u32, now: Stamp) -> Doubt {
+        let is_live = self.entries.get(slot).state() == SlotState::Live;
+        if is_live { self.doubt(slot, now) } else { Doubt::None }
+    }
+}
+
+fn break_if(is_done: bool) -> ControlFlow<()> {
+    if is_done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }

@@ -22,7 +22,7 @@ impl<A: Address> FamilyTable<A> {
         for at in 0..self.indexes.len() {
             if let Some(from) = self.indexes[at].unbuilt_from() {
                 let (slice, next) = self.slice(from);
-                self.indexes[at].build(slice.end, next.is_none(), &self.entries);
+                self.indexes[at].build(slice, next, &self.entries);
                 return true;
             }
         }

@@ -4,15 +4,13 @@ use nfct::Flow;
 
 use super::entry::{Address, PackedMapping, PackedTuples, moment};
 use super::family::FamilyTable;
-use super::index::{ChainKey, IndexedBy, MAX_CHAIN_WALK, ProtocolClass};
 use super::journal::Journal;
 use super::repeated::OVERTAKEN;
 use crate::clock::Stamp;
 use crate::mapping::Source;
 
-/// A known lifetime that closed just before the next one with its tuples is one of the newest
-/// entries with its public address and port.
-const NEWEST: usize = 16;
+/// Lifetimes with one reply tuple among which a closed one is searched.
+const MAX_LIFETIMES: usize = 64;
 
 /// What a DESTROY event did to the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,17 +27,18 @@ impl<A: Address> FamilyTable<A> {
     /// Applies a NEW event. Returns whether it opened a mapping.
     pub(super) fn open(&mut self, flow: &Flow, now: Stamp, journal: &mut Journal) -> bool {
         let Some(tuples) = PackedTuples::pack(flow) else { return false };
-        let Some(slot) = self.live_index.find(&tuples.reply, &self.entries) else {
+        let hash = self.tuple_index.hash(&tuples.reply);
+        let Some(slot) = self.tuple_index.live_by_hash(hash, &tuples.reply, &self.entries) else {
             if flow.status.is_dying() && self.find_closed(&tuples, flow.id).is_some() {
                 // The DESTROY event overtook the NEW event.
                 return false;
             }
+            let closed_before = self.closed_before(&tuples, flow.id, now);
             let slot = self.insert_reported(&tuples, flow, now, journal);
             // The id does not tell: the same tuples get the same id again. Nor does a DESTROY event
             // that seemed to be a repeated one.
-            let hash = self.live_index.hash(&tuples.reply);
             let overtaken = self.ended_unknown.contains(hash, flow.id, now)
-                || self.closed_before(slot, &tuples, now)
+                || closed_before
                 || self.repeated.contains(hash, flow.id, now);
             if overtaken || flow.status.is_dying() {
                 self.suspect(slot, journal);
@@ -85,12 +84,12 @@ impl<A: Address> FamilyTable<A> {
     /// Applies a DESTROY event.
     pub(super) fn close(&mut self, flow: &Flow, now: Stamp, journal: &mut Journal) -> CloseResult {
         let Some(tuples) = PackedTuples::pack(flow) else { return CloseResult::Stale };
-        let hash = self.live_index.hash(&tuples.reply);
+        let hash = self.tuple_index.hash(&tuples.reply);
         if let Some(ended) = &mut self.ended_during_dump {
             ended.insert(hash, flow.id);
         }
         let closed = moment(flow.stop, now).unwrap_or(now);
-        let live = self.live_index.find(&tuples.reply, &self.entries);
+        let live = self.tuple_index.live_by_hash(hash, &tuples.reply, &self.entries);
         if let Some(slot) = live.filter(|slot| self.entries.get(*slot).has(&tuples, flow.id)) {
             if self.repeated.contains(hash, flow.id, now) {
                 // It may be the end of an earlier lifetime with the same id, once more.
@@ -168,22 +167,20 @@ impl<A: Address> FamilyTable<A> {
         since < timeout
     }
 
-    /// Whether the lifetime of a new mapping was closed just before.
-    fn closed_before(&self, slot: u32, tuples: &PackedTuples<A>, now: Stamp) -> bool {
-        let Some(index) = self.index(IndexedBy::NatIpAndPort) else { return false };
-        let id = self.entries.get(slot).id;
-        index.older(slot).take(NEWEST).any(|slot| {
-            let entry = self.entries.get(slot);
-            entry.is_closed() && entry.has(tuples, id) && now.since(entry.closed()) < OVERTAKEN
-        })
+    /// Whether the lifetime that a NEW event names was closed just before.
+    fn closed_before(&self, tuples: &PackedTuples<A>, id: u32, now: Stamp) -> bool {
+        self.closed_lifetimes(tuples, id).any(|slot| now.since(self.entries.get(slot).closed()) < OVERTAKEN)
     }
 
     /// The slot in which exactly this lifetime is stored as closed.
     pub(super) fn find_closed(&self, tuples: &PackedTuples<A>, id: u32) -> Option<u32> {
-        let reply = &tuples.reply;
-        let class = ProtocolClass::of(reply.protocol());
-        let key = ChainKey::new(Some(reply.dst.into()), Some(reply.nat_port()), class)?;
-        self.index(IndexedBy::NatIpAndPort)?.walk(key, &self.entries).take(MAX_CHAIN_WALK).find(|slot| {
+        self.closed_lifetimes(tuples, id).next()
+    }
+
+    /// The slots with these tuples and this conntrack id that are closed, the newest first, among
+    /// a few with the reply tuple. The same tuples usually get the same id again.
+    fn closed_lifetimes(&self, tuples: &PackedTuples<A>, id: u32) -> impl Iterator<Item = u32> {
+        self.tuple_index.all(&tuples.reply, &self.entries).take(MAX_LIFETIMES).filter(move |slot| {
             let entry = self.entries.get(*slot);
             entry.is_closed() && entry.has(tuples, id)
         })

@@ -8,8 +8,9 @@ use nfct::{Flow, Protocol, Tuple};
 use super::cursor::Cursor;
 use super::entry::PackedTuple;
 use super::family::FamilyTable;
+use super::index::Unfinished;
 use super::journal::{Change, Changes, Journal};
-use super::queries::{TooMany, Transport};
+use super::queries::Transport;
 use super::report::CloseResult;
 use super::verify::{Asked, Verified};
 use crate::clock::Stamp;
@@ -285,29 +286,30 @@ impl Table {
     /// one of them.
     ///
     /// # Errors
-    /// When too many mappings share the value to find the best in one call.
-    /// Use [`scan`](Self::scan) then.
+    /// When one call was not enough to find the best.
     pub fn best(
-        &self,
+        &mut self,
         key: Key,
         value: KeyValue,
         protocol: Option<Protocol>,
         accept: impl Fn(&Mapping) -> bool,
         now: Stamp,
-    ) -> Result<Option<Mapping>, TooMany> {
+    ) -> Result<Option<Mapping>, Unfinished> {
         let v4 = self.v4.best(key, value, protocol, &accept, now)?;
         let v6 = self.v6.best(key, value, protocol, &accept, now)?;
         Ok(v4.into_iter().chain(v6).max_by_key(Mapping::rank))
     }
 
-    /// The mappings that match a question, if an index serves it: by public port,
-    /// public address and port, inside address, or inside address and port. `None` if
-    /// none does, or if too many entries share the value to collect them in one call.
-    /// Use [`scan`](Self::scan) then.
-    pub fn find(&self, question: &Question, now: Stamp) -> Option<Vec<Mapping>> {
-        let mut found = self.v4.find(question, now)?;
-        found.extend(self.v6.find(question, now)?);
-        Some(found)
+    /// The mappings that match a question, if an index serves it: by both ends of the connection,
+    /// public port, public address and port, inside address, or inside address and port. These are all
+    /// that match, or at least the newest `max` if more than these are live.
+    ///
+    /// # Errors
+    /// When one call was not enough to collect them.
+    pub fn find(&mut self, question: &Question, max: usize, now: Stamp) -> Result<Vec<Mapping>, Unfinished> {
+        let mut found = self.v4.find(question, max, now)?;
+        found.extend(self.v6.find(question, max, now)?);
+        Ok(found)
     }
 
     /// Changes the key of the legacy routes. Its index is filled by

@@ -108,7 +108,7 @@ impl<A: Address> FamilyTable<A> {
         now: Stamp,
         journal: &mut Journal,
     ) -> Verified {
-        let live = self.live_index.find(reply, &self.entries);
+        let live = self.tuple_index.live(reply, &self.entries);
         let Some(slot) = live else {
             return if found.is_some_and(|flow| self.adopt_unless_closed(flow, asked, now, journal)) {
                 Verified::Added
@@ -189,7 +189,7 @@ impl<A: Address> FamilyTable<A> {
     /// Adds a connection that a query found.
     fn adopt(&mut self, flow: &Flow, now: Stamp, journal: &mut Journal) -> bool {
         let Some(tuples) = PackedTuples::pack(flow) else { return false };
-        if self.live_index.find(&tuples.reply, &self.entries).is_some() {
+        if self.tuple_index.live(&tuples.reply, &self.entries).is_some() {
             return false;
         }
         self.insert(PackedMapping::new(&tuples, flow, Source::Kernel, now), journal);

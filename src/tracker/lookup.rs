@@ -11,7 +11,7 @@ use crate::clock::Stamp;
 use crate::config::Key;
 use crate::mapping::{Doubt, Mapping, Traced};
 use crate::question::{Question, StateFilter};
-use crate::table::{Asked, Cursor, TooMany};
+use crate::table::{Asked, Cursor, Unfinished};
 use crate::tuples::KeyValue;
 
 /// What one reading of the table for a lookup has given.
@@ -41,10 +41,11 @@ impl Tracker {
         value: KeyValue,
         protocol: Option<Protocol>,
     ) -> Result<Answer<Option<Traced>>, Error> {
-        let look = |state: &TrackerState, now| {
-            let accept = |mapping: &Mapping| state.settings.filter.is_for_legacy(mapping);
-            let best = state.table.best(key, value, protocol, accept, now)?;
-            Ok(best.map(|best| state.table.trace(best, now)))
+        let look = |state: &mut TrackerState, now| {
+            let TrackerState { table, settings, .. } = state;
+            let accept = |mapping: &Mapping| settings.filter.is_for_legacy(mapping);
+            let best = table.best(key, value, protocol, accept, now)?;
+            Ok(best.map(|best| table.trace(best, now)))
         };
         let mut looked = self.look(look).await?;
         // Most lookups end here.
@@ -61,7 +62,11 @@ impl Tracker {
         loop {
             let best = match looked.found {
                 Ok(best) => best,
-                Err(TooMany) => {
+                Err(Unfinished::Again) => {
+                    looked = self.look(look).await?;
+                    continue;
+                }
+                Err(Unfinished::TooMany) => {
                     let best = self.best_by_scan(key, value, protocol).await?;
                     self.trace(best.as_slice()).await.pop()
                 }
@@ -149,19 +154,20 @@ impl Tracker {
         loop {
             let looked = self
                 .look(|state, now| {
-                    let mut found = state.table.find(question, now)?;
+                    let mut found = state.table.find(question, max, now)?;
                     keep_newest(&mut found, max + 1);
                     // Others are traced without this hold of the lock.
                     let traced = |found: Vec<Mapping>| {
                         found.into_iter().map(|mapping| state.table.trace(mapping, now)).collect()
                     };
-                    Some(if found.len() <= MAX_TRACED { Ok(traced(found)) } else { Err(found) })
+                    Ok(if found.len() <= MAX_TRACED { Ok(traced(found)) } else { Err(found) })
                 })
                 .await?;
             let found: Vec<Traced> = match looked.found {
-                Some(Ok(traced)) => traced,
-                Some(Err(found)) => self.trace(&found).await,
-                None => {
+                Ok(Ok(traced)) => traced,
+                Ok(Err(found)) => self.trace(&found).await,
+                Err(Unfinished::Again) => continue,
+                Err(Unfinished::TooMany) => {
                     let mut found = self.find_by_scan(question, max).await?;
                     keep_newest(&mut found, max + 1);
                     self.trace(&found).await
@@ -197,7 +203,7 @@ impl Tracker {
     }
 
     /// Reads the table once for a lookup.
-    async fn look<T>(&self, look: impl FnOnce(&TrackerState, Stamp) -> T) -> Result<Looked<T>, Error> {
+    async fn look<T>(&self, look: impl FnOnce(&mut TrackerState, Stamp) -> T) -> Result<Looked<T>, Error> {
         let read = self.drain_then(|state, now| {
             let knows_closed = state.knows_closed(now);
             Looked {
