@@ -116,7 +116,7 @@ fn close(bencher: Bencher<'_, '_>) {
 /// The legacy lookup: the best of sixteen mappings with the same public port.
 #[divan::bench(sample_count = 200, sample_size = 1000)]
 fn look_up_by_public_port(bencher: Bencher<'_, '_>) {
-    let table = full();
+    let mut table = full();
     let mut numbers = shuffled();
     bencher.bench_local(|| {
         let port = KeyValue::Port(1024 + (numbers.next().unwrap_or_default() % PORTS) as u16);
@@ -127,13 +127,13 @@ fn look_up_by_public_port(bencher: Bencher<'_, '_>) {
 /// `/v1/lookup` by public address and port, with one match.
 #[divan::bench(sample_count = 200, sample_size = 1000)]
 fn look_up_by_public_address_and_port(bencher: Bencher<'_, '_>) {
-    let table = full();
+    let mut table = full();
     let mut numbers = shuffled();
     bencher.bench_local(|| {
         let reply = flow(numbers.next().unwrap_or_default()).reply;
         let Layer4::Ports { dst, .. } = reply.layer4 else { unreachable!("TCP has ports") };
         let query = Question { nat_ip: Some(reply.dst.into()), nat_port: Some(dst), ..Question::default() };
-        table.find(&query, NOW)
+        table.find(&query, 1000, NOW)
     });
 }
 

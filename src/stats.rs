@@ -138,6 +138,10 @@ pub struct Stats {
     pub removed_after_del_delay: Counter,
     /// Closed mappings removed because they were older than `life_span`.
     pub removed_after_life_span: Counter,
+    /// Closed mappings removed before `del_delay` was over, because they were too many.
+    pub forgotten: Counter,
+    /// Mappings that were not stored because the table was full.
+    pub refused: Counter,
     /// Overruns: times that events were lost because the receive buffer was full.
     pub overruns: Counter,
     /// Messages from the kernel that could not be parsed.
@@ -178,6 +182,8 @@ impl Default for Stats {
             missing_destroy_events: Counter::default(),
             removed_after_del_delay: Counter::default(),
             removed_after_life_span: Counter::default(),
+            forgotten: Counter::default(),
+            refused: Counter::default(),
             overruns: Counter::default(),
             malformed: Counter::default(),
             kernel_queries: Counter::default(),

@@ -67,6 +67,7 @@ const PORT: &str = "a port, 0 to 65535";
 const SECONDS: &str = "a number of seconds, 0 or more; fractions are allowed";
 const INTERVAL: &str = "a number of seconds, 1 or more; fractions are allowed";
 const BYTES: &str = "a number of bytes from 4K to 1023M; K is 1024 bytes and M is 1024K";
+const COUNT: &str = "a whole number from 1000 to 1000000000";
 const YES_OR_NO: &str = "yes or no";
 /// For the option `--ip` too.
 pub(crate) const HOST: &str = "one host name or IP address";
@@ -234,6 +235,28 @@ pub(crate) const SECTIONS: &[KnownSection] = &[
                     connections that ended without a DESTROY event.",
                 reload: "Takes effect at once: the daemon compares the table with the kernel's, and the new \
                     interval starts.",
+            },
+            KnownKey {
+                name: "max_closed",
+                expects: COUNT,
+                default: Is("1000000"),
+                example: "100000",
+                field: field!(values::count => data.max_closed),
+                help: "How many closed mappings are kept at most; each uses about 170 bytes. Beyond it those that \
+                    closed first are removed before del_delay is over. Until that time is over, a lookup that \
+                    finds nothing says that it cannot know.",
+                reload: "Takes effect at once.",
+            },
+            KnownKey {
+                name: "max_mappings",
+                expects: COUNT,
+                default: Is("16000000"),
+                example: "4000000",
+                field: field!(values::count => data.max_mappings),
+                help: "How many mappings are kept at most, live and closed together. Closed ones are removed first. \
+                    Beyond it the daemon ignores further connections and reports its table as incomplete. Set it \
+                    to more than nf_conntrack_max.",
+                reload: "Takes effect at once.",
             },
         ],
     },

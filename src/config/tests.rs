@@ -223,7 +223,8 @@ fn a_configuration_is_written_with_all_its_values() {
     assert_eq!(
         text,
         "[filter]\ndst_port = 443\nnat_only = no\n\n[data]\nkey_name = nat_port\ndel_delay = 10\n\
-         garbage_cleaner_interval = 3600\nlife_span = 3600\nsweep_interval = 300\n\n\
+         garbage_cleaner_interval = 3600\nlife_span = 3600\nsweep_interval = 300\n\
+         max_closed = 1000000\nmax_mappings = 16000000\n\n\
          [netlink]\nreceive_buffer = 64M\nreceive_buffer_max = 512M\nreliable = no\n\n[threading]\njoin_timeout = 5\n\n\
          [http_server]\nhost = 127.0.0.1\nport = 8080\nip_acl = 127.0.0.0/8, ::1/128\n"
     );
@@ -262,7 +263,9 @@ fn filters() -> impl Strategy<Value = FilterConfig> {
 
 fn configs() -> impl Strategy<Value = Config> {
     let syslog = prop::option::of((0..=7u8, 0..=LogLevel::MAX));
-    let data = (prop::sample::select(Key::ALL.to_vec()), times(), times(), times(), times());
+    let count = || 1000..=1_000_000_000_usize;
+    let data =
+        (prop::sample::select(Key::ALL.to_vec()), times(), times(), times(), times(), count(), count());
     let buffers = || (4096..(1023_usize << 20)).prop_map(ByteSize);
     let netlink =
         (buffers(), buffers(), any::<bool>()).prop_map(|(receive_buffer, receive_buffer_max, reliable)| {
@@ -272,7 +275,7 @@ fn configs() -> impl Strategy<Value = Config> {
     let http = (hosts, any::<u16>(), prop::collection::vec(networks(), 0..4));
     (syslog, filters(), data, netlink, times(), http).prop_map(
         |(syslog, filter, data, netlink, join_timeout, http)| {
-            let (key_name, del_delay, interval, life_span, sweep) = data;
+            let (key_name, del_delay, interval, life_span, sweep, max_closed, max_mappings) = data;
             let (host, port, ip_acl) = http;
             let garbage_cleaner_interval = interval.max(Duration::from_secs(1));
             Config {
@@ -288,6 +291,8 @@ fn configs() -> impl Strategy<Value = Config> {
                     garbage_cleaner_interval,
                     life_span,
                     sweep_interval: sweep.max(Duration::from_secs(1)),
+                    max_closed,
+                    max_mappings,
                 },
                 netlink,
                 join_timeout,

@@ -69,6 +69,10 @@ pub struct DataConfig {
     pub life_span: Duration,
     /// Time between two comparisons of the table with the kernel's, at least one second.
     pub sweep_interval: Duration,
+    /// The maximum number of closed mappings.
+    pub max_closed: usize,
+    /// The maximum number of live and closed mappings.
+    pub max_mappings: usize,
 }
 
 /// The `[netlink]` section.

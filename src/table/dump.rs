@@ -47,6 +47,9 @@ impl<A: Address> FamilyTable<A> {
             journal.request_verification(flow.reply);
             return false;
         }
+        if !self.has_room(now, journal) {
+            return false;
+        }
         self.insert(PackedMapping::new(&tuples, flow, Source::Dump, now), journal);
         true
     }

@@ -37,6 +37,8 @@ pub(super) struct FamilyTable<A> {
     pub(super) closed: usize,
     /// All closed mappings that are stored.
     pub(super) kept: usize,
+    /// How many more mappings may be stored.
+    pub(super) room: usize,
     /// Closed entries are linked in the order in which they closed, which is the
     /// order in which they expire.
     pub(super) first_closed: u32,
@@ -89,6 +91,7 @@ impl<A: Address> FamilyTable<A> {
             live: 0,
             closed: 0,
             kept: 0,
+            room: usize::MAX,
             first_closed: NONE,
             last_closed: NONE,
             searched_to: NONE,
@@ -134,15 +137,30 @@ impl<A: Address> FamilyTable<A> {
         removed
     }
 
-    /// Removes the closed mapping that closed first of all, before its time. Returns when it closed,
-    /// if lookups could still see it.
-    pub(super) fn forget_oldest(&mut self, now: Stamp) -> Option<Stamp> {
+    /// Whether another mapping may be stored. If the table is full, the place of the mapping that
+    /// closed first is made free. If there is none, the mapping is refused, which is counted.
+    pub(super) fn has_room(&mut self, now: Stamp, journal: &mut Journal) -> bool {
+        let has_room = self.room > 0 || self.forget_oldest(now, journal);
+        journal.count_refused(!has_room);
+        has_room
+    }
+
+    /// Removes the mapping that closed first, before its time. Returns whether there is one.
+    pub(super) fn forget_oldest(&mut self, now: Stamp, journal: &mut Journal) -> bool {
         let slot = self.first_closed;
         if slot == NONE {
-            return None;
+            return false;
         }
         let closed = self.entries.get(slot).closed();
-        (self.remove_closed(NONE, slot, now) > 0).then_some(closed)
+        if self.remove_closed(NONE, slot, now) > 0 && now.since(closed) < self.del_delay {
+            journal.note_forgotten(closed);
+        }
+        true
+    }
+
+    /// When the mapping closed that closed first of those that are stored.
+    pub(super) fn oldest_closed(&self) -> Option<Stamp> {
+        (self.first_closed != NONE).then(|| self.entries.get(self.first_closed).closed())
     }
 
     /// Removes a closed mapping; `previous` is the one that closed before it, or [`NONE`].

@@ -281,9 +281,8 @@ struct Link {
     older: u32,
 }
 
+/// Slots are less than this, because `max_mappings` is.
 const ASIDE: u32 = 1 << 31;
-/// Slots are less than this.
-pub(super) const MAX_SLOTS: u32 = ASIDE - 1;
 
 impl Link {
     fn new(is_aside: bool, newer: u32, older: u32) -> Self {

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use nfct::Tuple;
 
+use crate::clock::Stamp;
 use crate::mapping::Mapping;
 
 /// Changes kept at most until they are taken.
@@ -53,9 +54,36 @@ pub(super) struct Journal {
     last_closing: u16,
     /// The reply tuples of mappings to verify.
     requested: VecDeque<Tuple>,
+    dropped: Dropped,
+}
+
+/// What the table's limits have cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Closed mappings that were removed before `del_delay` was over.
+    pub forgotten: usize,
+    /// When the last of these closed.
+    pub forgotten_until: Option<Stamp>,
+    /// Mappings that were not stored.
+    pub refused: usize,
 }
 
 impl Journal {
+    /// Notes that a closed mapping was removed before `del_delay` was over.
+    pub(super) fn note_forgotten(&mut self, closed: Stamp) {
+        self.dropped.forgotten += 1;
+        self.dropped.forgotten_until =
+            self.dropped.forgotten_until.into_iter().chain([closed]).max_by_key(|stamp| stamp.monotonic);
+    }
+
+    pub(super) fn count_refused(&mut self, is_refused: bool) {
+        self.dropped.refused += usize::from(is_refused);
+    }
+
+    pub(super) fn take_dropped(&mut self) -> Dropped {
+        std::mem::take(&mut self.dropped)
+    }
+
     /// A number for an entry that is stored now.
     pub(super) fn number_entry(&mut self) -> u32 {
         self.last_entry = self.last_entry.wrapping_add(1);

@@ -8,6 +8,8 @@ use super::entry::Address;
 
 /// Bits of the set: with a thousand addresses, one of 65 other addresses seems to be in it.
 const BITS: usize = 65_536;
+/// 2^64 divided by the golden ratio, made odd: a multiplication spreads every bit to the highest ones.
+const MIXER: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// A set of addresses that may seem to have others too, never fewer (a Bloom filter with one
 /// hash function). It fits the processor's cache, unlike an index.
@@ -37,7 +39,9 @@ impl PublicAddresses {
 
     #[inline]
     fn bit<A: Address>(&self, address: A) -> usize {
-        self.hasher.hash_one(address) as usize % BITS
+        let hash = self.hasher.hash_one(address);
+        // With some of its random seeds this hash maps a row of addresses to few values of any 16 bits.
+        ((hash ^ hash >> 32).wrapping_mul(MIXER) >> (u64::BITS - BITS.ilog2())) as usize
     }
 }
 

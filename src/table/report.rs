@@ -33,6 +33,9 @@ impl<A: Address> FamilyTable<A> {
                 // The DESTROY event overtook the NEW event.
                 return false;
             }
+            if !self.has_room(now, journal) {
+                return false;
+            }
             let closed_before = self.closed_before(&tuples, flow.id, now);
             let slot = self.insert_reported(&tuples, flow, now, journal);
             // The id does not tell: the same tuples get the same id again. Nor does a DESTROY event
@@ -51,7 +54,7 @@ impl<A: Address> FamilyTable<A> {
             // late, or the table lacks the end of the connection that it has.
             self.suspect(slot, journal);
             let is_unknown = self.find_closed(&tuples, flow.id).is_none();
-            if is_unknown {
+            if is_unknown && self.has_room(now, journal) {
                 self.insert_closed(PackedMapping::new(&tuples, flow, Source::Event, now), now, journal);
             }
             return is_unknown;
@@ -118,6 +121,9 @@ impl<A: Address> FamilyTable<A> {
             return CloseResult::Stale;
         }
         self.ended_unknown.remember(hash, flow.id, now);
+        if !self.has_room(now, journal) {
+            return CloseResult::Stale;
+        }
         self.insert_closed(PackedMapping::new(&tuples, flow, Source::Event, now), closed, journal);
         CloseResult::WasUnknown
     }

@@ -127,6 +127,7 @@ impl Slots {
     }
 
     /// Slots that have memory.
+    #[cfg(test)]
     pub(super) fn allocated(&self) -> usize {
         self.allocated * CHUNK
     }

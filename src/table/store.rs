@@ -9,7 +9,7 @@ use super::cursor::Cursor;
 use super::entry::PackedTuple;
 use super::family::FamilyTable;
 use super::index::Unfinished;
-use super::journal::{Change, Changes, Journal};
+use super::journal::{Change, Changes, Dropped, Journal};
 use super::queries::Transport;
 use super::report::CloseResult;
 use super::verify::{Asked, Verified};
@@ -25,6 +25,21 @@ pub struct Table {
     pub(super) v4: FamilyTable<Ipv4Addr>,
     pub(super) v6: FamilyTable<Ipv6Addr>,
     journal: Journal,
+    limits: Limits,
+}
+
+/// How many mappings a table stores at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Closed mappings. Those that closed first are removed first.
+    pub closed: usize,
+    /// Live and closed mappings. Closed ones are removed first; then further ones are refused.
+    pub all: usize,
+}
+
+impl Limits {
+    /// No limits.
+    pub const NONE: Self = Self { closed: usize::MAX, all: usize::MAX };
 }
 
 /// Does the work in the part of IPv4 or of IPv6.
@@ -48,7 +63,50 @@ impl Table {
             v4: FamilyTable::new(key, del_delay),
             v6: FamilyTable::new(key, del_delay),
             journal: Journal::default(),
+            limits: Limits::NONE,
         }
+    }
+
+    /// Sets how many mappings are stored at most. Stored ones are removed later, by
+    /// [`forget_surplus`](Self::forget_surplus).
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// What the limits have cost since the last call.
+    pub fn take_dropped(&mut self) -> Dropped {
+        self.journal.take_dropped()
+    }
+
+    /// Whether there is room again for a good number of live mappings.
+    pub fn has_room_again(&self) -> bool {
+        self.live() < self.limits.all - self.limits.all / 10
+    }
+
+    /// All live and closed mappings.
+    fn stored(&self) -> usize {
+        self.live() + self.v4.kept + self.v6.kept
+    }
+
+    fn room(&self) -> usize {
+        self.limits.all.saturating_sub(self.stored())
+    }
+
+    /// Removes closed mappings that are too many, at most `max`, and returns how many. Those that
+    /// closed first are removed first.
+    pub fn forget_surplus(&mut self, now: Stamp, max: usize) -> usize {
+        for removed in 0..max {
+            if self.v4.kept + self.v6.kept <= self.limits.closed {
+                return removed;
+            }
+            let closed = |stamp: Option<Stamp>| stamp.map_or(u64::MAX, |stamp| stamp.monotonic);
+            if closed(self.v4.oldest_closed()) <= closed(self.v6.oldest_closed()) {
+                self.v4.forget_oldest(now, &mut self.journal);
+            } else {
+                self.v6.forget_oldest(now, &mut self.journal);
+            }
+        }
+        max
     }
 
     /// The number of live mappings.
@@ -80,13 +138,23 @@ impl Table {
 
     /// Applies a NEW event. Returns whether it opened a mapping.
     pub fn open(&mut self, flow: &Flow, now: Stamp) -> bool {
-        in_family!(self, flow.original.src.is_ipv4(), family => family.open(flow, now, &mut self.journal))
+        let room = self.room();
+        in_family!(self, flow.original.src.is_ipv4(), family => {
+            family.room = room;
+            family.open(flow, now, &mut self.journal)
+        })
     }
 
     /// Applies a DESTROY event: closes the lifetime that it names and no other. An
     /// unknown lifetime is stored as closed.
     pub fn close(&mut self, flow: &Flow, now: Stamp) -> CloseResult {
-        in_family!(self, flow.original.src.is_ipv4(), family => family.close(flow, now, &mut self.journal))
+        let room = self.room();
+        let result = in_family!(self, flow.original.src.is_ipv4(), family => {
+            family.room = room;
+            family.close(flow, now, &mut self.journal)
+        });
+        self.forget_surplus(now, 2);
+        result
     }
 
     /// This moment, before a query to the kernel, for [`verified`](Self::verified).
@@ -98,7 +166,9 @@ impl Table {
     /// it, if there is one that is not dying. `asked` is [`asked`](Self::asked) before the query;
     /// a mapping that was stored since then does not change.
     pub fn verified(&mut self, reply: &Tuple, found: Option<&Flow>, asked: Asked, now: Stamp) -> Verified {
+        let room = self.room();
         in_family!(self, reply.src.is_ipv4(), family => {
+            family.room = room;
             let Some(reply) = PackedTuple::pack(reply) else { return Verified::Nothing };
             family.verified(&reply, found, asked, now, &mut self.journal)
         })
@@ -190,7 +260,7 @@ impl Table {
     /// how many. Lookups do not see such mappings, whether removed or not.
     pub fn expire(&mut self, now: Stamp, max: usize) -> usize {
         let removed = self.v4.expire(now, max);
-        removed + self.v6.expire(now, max - removed.min(max))
+        removed + self.v6.expire(now, max.saturating_sub(removed))
     }
 
     /// The time until [`expire`](Self::expire) has something to do.
@@ -208,7 +278,11 @@ impl Table {
     /// Merges a connection of the dump, which the kernel had at the moment `read`. Returns
     /// whether it was unknown.
     pub fn merge(&mut self, flow: &Flow, read: Stamp, now: Stamp) -> bool {
-        in_family!(self, flow.original.src.is_ipv4(), family => family.merge(flow, read, now, &mut self.journal))
+        let room = self.room();
+        in_family!(self, flow.original.src.is_ipv4(), family => {
+            family.room = room;
+            family.merge(flow, read, now, &mut self.journal)
+        })
     }
 
     /// Passes the reply tuples of the live mappings that the dump did not contain, and

@@ -10,6 +10,7 @@ use nfct::Error;
 use super::reporting::{Incomplete, Reporting};
 use super::shared::Tracker;
 use super::state::TrackerState;
+use crate::table::{Dropped, Limits};
 
 /// How often a lookup checks whether changed rules have been read, before its answer is not
 /// complete. Usually reading them takes less than a millisecond.
@@ -63,6 +64,55 @@ impl Tracker {
         }
     }
 
+    /// Notes what the table's limits have cost. Whatever stores mappings calls this under the same
+    /// hold of the lock, so that no lookup misses it.
+    pub(super) fn note_dropped(&self, state: &mut TrackerState) {
+        let Dropped { forgotten, forgotten_until, refused } = state.table.take_dropped();
+        if let Some(until) = forgotten_until {
+            self.stats.forgotten.add(forgotten);
+            state.know_closed_from(until, true);
+            if !std::mem::replace(&mut state.forgets_closed, true) {
+                let Limits { closed, all } = state.settings.limits;
+                state.log(
+                    Level::Warn,
+                    format!(
+                        "more mappings than max_closed ({closed}) or max_mappings ({all}) allows, the oldest \
+                         closed ones are removed before del_delay is over"
+                    ),
+                );
+            }
+        }
+        if refused > 0 {
+            self.stats.refused.add(refused);
+            if !std::mem::replace(&mut state.is_full, true) {
+                let all = state.settings.limits.all;
+                state.log(
+                    Level::Warn,
+                    format!(
+                        "max_mappings is reached, further connections are ignored and the table is incomplete: \
+                         raise it (found {all})"
+                    ),
+                );
+                self.update_complete(state);
+            }
+        }
+    }
+
+    /// Notices that there is room again; called about once a second.
+    pub(super) fn check_room(&self, state: &mut TrackerState) {
+        if state.forgets_closed && state.knows_closed(self.clock.now()) {
+            state.forgets_closed = false;
+            state.log(Level::Info, "closed mappings are kept for the whole del_delay again");
+        }
+        if state.is_full && state.table.has_room_again() {
+            state.is_full = false;
+            state.log(Level::Info, "fewer mappings than max_mappings again, resyncing");
+            // Nothing has stored what began meanwhile, nor what began and ended.
+            self.invalidate(state);
+            state.know_closed_from(self.clock.now(), true);
+        }
+    }
+
     /// Whether the table is known to equal the kernel's at this moment: no rule that
     /// suppresses events has come into force, and the setting has not changed, without the
     /// threads having noticed.
@@ -77,7 +127,8 @@ impl Tracker {
     pub fn incomplete_because(&self) -> Vec<Incomplete> {
         let state = self.lock();
         let resync = Some(Incomplete::Resync).filter(|_| !state.synced);
-        state.reporting.reasons().chain(resync).collect()
+        let full = Some(Incomplete::Full).filter(|_| state.is_full);
+        state.reporting.reasons().chain(resync).chain(full).collect()
     }
 
     /// Notices what has changed in the kernel's reports until now. Returns false if that is
@@ -116,7 +167,7 @@ impl Tracker {
 
     /// Computes whether the table is complete, and tells those that wait for it.
     pub(super) fn update_complete(&self, state: &mut TrackerState) {
-        let complete = state.synced && state.reporting.is_complete();
+        let complete = state.synced && !state.is_full && state.reporting.is_complete();
         if complete != state.complete {
             state.complete = complete;
             state.table.set_expects_ends(complete);

@@ -134,6 +134,7 @@ impl Tracker {
                 }
             }
             self.stats.created_by_dump.add(created);
+            self.note_dropped(&mut state);
             self.notify_changes(&state);
         }
     }

@@ -124,11 +124,14 @@ impl Tracker {
         self.last_empty_attempt.fetch_max(attempt, Ordering::SeqCst);
     }
 
-    /// Removes some expired mappings. Returns whether none is left.
+    /// Removes some expired mappings, and closed ones that are too many. Returns whether none is left.
     pub(super) fn expire(&self, state: &mut TrackerState) -> bool {
-        let deleted = state.table.expire(self.clock.now(), EXPIRIES_PER_HOLD);
+        let now = self.clock.now();
+        let deleted = state.table.expire(now, EXPIRIES_PER_HOLD);
         self.stats.removed_after_del_delay.add(deleted);
-        deleted < EXPIRIES_PER_HOLD
+        let surplus = state.table.forget_surplus(now, EXPIRIES_PER_HOLD);
+        self.note_dropped(state);
+        deleted < EXPIRIES_PER_HOLD && surplus < EXPIRIES_PER_HOLD
     }
 
     /// Notes that events were lost, and enlarges the receive buffer for the next
@@ -193,6 +196,7 @@ impl Tracker {
             self.note_missing_events(&mut state, "a connection ended");
         }
         state.missing_ends = state.table.missing_ends();
+        self.check_room(&mut state);
         drop(state);
         if is_busy && !self.clashes.check(self.clock.now()) {
             self.verifier.push(Work::Clashes);

@@ -44,6 +44,7 @@ impl Tracker {
             state.know_closed_from(self.clock.now(), false);
         }
         state.table.set_del_delay(settings.del_delay);
+        state.table.set_limits(settings.limits);
         state.table.set_key(settings.key);
         state.settings = settings;
         self.dump_request.set();

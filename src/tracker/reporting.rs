@@ -22,12 +22,21 @@ pub enum Incomplete {
     Unheard,
     /// The kernel's table has entries that cannot be parsed.
     Unreadable,
+    /// There are more connections than `max_mappings`.
+    Full,
 }
 
 impl Incomplete {
     /// All reasons.
-    pub const ALL: [Self; 6] =
-        [Self::Resync, Self::EventsOff, Self::Rules, Self::MissingEvents, Self::Unheard, Self::Unreadable];
+    pub const ALL: [Self; 7] = [
+        Self::Resync,
+        Self::EventsOff,
+        Self::Rules,
+        Self::MissingEvents,
+        Self::Unheard,
+        Self::Unreadable,
+        Self::Full,
+    ];
 
     /// Its name in metrics.
     pub fn as_str(self) -> &'static str {
@@ -38,6 +47,7 @@ impl Incomplete {
             Self::MissingEvents => "missing_events",
             Self::Unheard => "unheard",
             Self::Unreadable => "unreadable",
+            Self::Full => "full",
         }
     }
 
@@ -53,6 +63,7 @@ impl Incomplete {
                  connection yet: let the daemon read /proc/sys, or wait for a connection"
             }
             Self::Unreadable => "entries of the kernel's table cannot be parsed: see the log",
+            Self::Full => "there are more connections than max_mappings: raise it",
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::{Config, Key, NetlinkConfig};
 use crate::filter::Filter;
+use crate::table::Limits;
 
 /// The settings in force.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +21,8 @@ pub struct Settings {
     pub life_span: Duration,
     /// The time between two comparisons of the table with the kernel's.
     pub sweep_interval: Duration,
+    /// How many mappings are kept at most.
+    pub limits: Limits,
     /// The options of the event socket.
     pub netlink: NetlinkConfig,
 }
@@ -33,6 +36,7 @@ impl From<&Config> for Settings {
             garbage_cleaner_interval: config.data.garbage_cleaner_interval,
             life_span: config.data.life_span,
             sweep_interval: config.data.sweep_interval,
+            limits: Limits { closed: config.data.max_closed, all: config.data.max_mappings },
             netlink: config.netlink.clone(),
         }
     }

@@ -37,13 +37,17 @@ pub(super) struct TrackerState {
     pub(super) missing_ends: usize,
     /// The table has every mapping that has closed since then.
     closed_known_since: Stamp,
-    /// Whether events were missing before that. If not, the daemon had not started yet, or
+    /// Whether events or mappings were lost before that. If not, the daemon had not started yet, or
     /// another filter was in force.
     pub(super) has_lost_events: bool,
     /// When events were first lost since the last complete dump.
     pub(super) overrun_at: Option<Instant>,
     /// The kernel's count of lost events when the log last reported it.
     pub(super) lost_events_logged: u32,
+    /// Whether the table lacks connections because it was full.
+    pub(super) is_full: bool,
+    /// Whether closed mappings are removed before `del_delay` is over, because they are too many.
+    pub(super) forgets_closed: bool,
     /// Lines to log after the lock is released, because writing to the log can block.
     pub(super) pending_log: Vec<(Level, String)>,
 }
@@ -56,9 +60,11 @@ impl TrackerState {
         reporting: Reporting,
         now: Stamp,
     ) -> Self {
+        let mut table = Table::new(settings.key, settings.del_delay);
+        table.set_limits(settings.limits);
         Self {
             events,
-            table: Table::new(settings.key, settings.del_delay),
+            table,
             settings,
             messages: 0,
             receive_buffer,
@@ -73,6 +79,8 @@ impl TrackerState {
             has_lost_events: false,
             overrun_at: None,
             lost_events_logged: 0,
+            is_full: false,
+            forgets_closed: false,
             pending_log: Vec::new(),
         }
     }
@@ -92,11 +100,13 @@ impl TrackerState {
         Ok(self.messages >= limit)
     }
 
-    /// Notes that mappings that closed before `now` may be missing: because events were, or for
+    /// Notes that mappings that closed before `since` may be missing: because events were, or for
     /// another reason.
-    pub(super) fn know_closed_from(&mut self, now: Stamp, has_lost_events: bool) {
-        self.closed_known_since = now;
-        self.has_lost_events = has_lost_events;
+    pub(super) fn know_closed_from(&mut self, since: Stamp, has_lost_events: bool) {
+        if since.monotonic >= self.closed_known_since.monotonic {
+            self.closed_known_since = since;
+            self.has_lost_events = has_lost_events;
+        }
     }
 
     /// Logs a line after the lock is released.

@@ -140,6 +140,7 @@ impl Tracker {
                 Verified::Live | Verified::Nothing => {}
             }
         }
+        self.note_dropped(state);
         self.notify_changes(state);
         ended
     }

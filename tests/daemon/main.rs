@@ -9,6 +9,7 @@ mod config_corpus;
 mod connections;
 mod exact;
 mod legacy;
+mod limits;
 mod log_targets;
 mod logs;
 mod metrics;

@@ -173,6 +173,18 @@ impl Scrape {
             None,
             stats.removed_after_life_span.get(),
         )?;
+        page.counter(
+            "pynatconnd_mappings_forgotten",
+            "Closed mappings removed before del_delay was over, because of max_closed or max_mappings",
+            None,
+            stats.forgotten.get(),
+        )?;
+        page.counter(
+            "pynatconnd_mappings_refused",
+            "Connections that were not tracked because of max_mappings",
+            None,
+            stats.refused.get(),
+        )?;
         page.gauge(
             "pynatconnd_outside_addresses",
             "Public addresses that live TCP and UDP mappings are translated to",

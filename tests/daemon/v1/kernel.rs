@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, TcpListener};
 
 use lab::http::Client;
-use lab::{Lab, traffic};
+use lab::{Lab, PATIENCE, traffic, wait_within};
 use nfct::Protocol;
 use serde_json::{Value, json};
 
@@ -49,6 +49,10 @@ fn a_connection_that_no_event_reported_is_found_in_either_direction_and_in_its_z
     lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "0");
     let daemon = DAEMON.start(lab.gateway(), CONFIG);
     let mut client = client(&lab, &daemon);
+    // The next dump comes five seconds after the first one, and could find the connections too.
+    wait_within(PATIENCE, "the kernel's table was read", || {
+        client.get("/metrics").text().contains("\npynatconnd_table_incomplete{reason=\"resync\"} 0\n")
+    });
     assert_eq!(client.get("/v1/lookup?nat_port=1").json()["complete"], false);
 
     // Begun outside.
