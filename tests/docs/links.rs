@@ -129,7 +129,7 @@ fn the_guide_explains_each_warning_and_each_exit_status() {
                 if rest.trim_start().starts_with("error.to_string()") {
                     continue;
                 }
-                let rest = rest.trim_start().trim_start_matches("format!(");
+                let rest = rest.trim_start().trim_start_matches("format!(").trim_start();
                 let rest = rest.strip_prefix('"').expect("the message is a literal");
                 let literal = &rest[..rest.find('"').expect("it ends")];
                 let joined: String = literal.split("\\\n").map(str::trim_start).collect::<Vec<_>>().concat();
