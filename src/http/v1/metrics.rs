@@ -129,6 +129,18 @@ impl Scrape {
             "When the configuration in force was loaded, since the Unix epoch",
             Some(&Unit::Seconds),
             self.stats.configured_at.load(Ordering::Relaxed) as f64 / 1000.0,
+        )?;
+        page.gauge(
+            "pynatconnd_listening",
+            "Whether new connections are accepted; 0 if a reload could bind neither the new nor the old addresses",
+            None,
+            i64::from(!self.stats.listens_nowhere.load(Ordering::Relaxed)),
+        )?;
+        page.counter(
+            "pynatconnd_bind_failures",
+            "Attempts to bind the addresses to listen on that failed",
+            None,
+            self.stats.bind_failures.get(),
         )
     }
 
