@@ -78,7 +78,7 @@ setup: rust ## install what is missing to build, test and try it (Debian, Ubuntu
 		printf '#!/bin/sh\nexit 101\n' | $(SUDO) install -m 755 /dev/stdin $$policy; \
 	fi; \
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
-	for service in nginx prometheus; do \
+	for service in nginx haproxy caddy apache2 prometheus; do \
 		case "$$missing" in *$$service*) \
 			: "and none at the next boot"; \
 			if command -v systemctl >/dev/null; then $(SUDO) systemctl disable $$service.service || true; fi;; \
@@ -104,7 +104,7 @@ check: rust ## before each commit: fmt, clippy, unit tests, layers; without root
 	$(CARGO_TEST) --lib --bins --test house
 
 # One build for each kind of artefact: checked (clippy, doc), tests, release (both packages).
-test: PACKAGES += shellcheck python3-venv nginx mandoc systemd prometheus valgrind
+test: PACKAGES += shellcheck python3-venv nginx haproxy caddy apache2 openssl mandoc systemd prometheus valgrind
 test: setup ## everything that CI runs
 	$(STEP) "fmt, shellcheck"
 	cargo fmt --all --check

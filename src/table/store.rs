@@ -310,6 +310,15 @@ impl Table {
         Some(found)
     }
 
+    /// Whether a source may have been translated to this address since the start. False only if
+    /// none was.
+    pub fn may_be_public(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.v4.publics.may_contain(address),
+            IpAddr::V6(address) => self.v6.publics.may_contain(address),
+        }
+    }
+
     /// Changes the key of the legacy routes. Its index is filled by
     /// [`build_index`](Self::build_index).
     pub fn set_key(&mut self, key: Key) {

@@ -18,7 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::error::Failure;
 use super::exposition::{OPENMETRICS, PROMETHEUS, Page, to_prometheus, wants_openmetrics};
 use crate::http::app::App;
-use crate::http::counters::{HttpCounters, LookupOutcome, Responses};
+use crate::http::counters::{HttpCounters, LookupOutcome, Nobody, Responses};
 use crate::http::response::{self, Response};
 use crate::http::route::RouteLabel;
 use crate::proc::{self, Process};
@@ -313,6 +313,13 @@ impl Scrape {
             })
         });
         page.counters("pynatconnd_lookups", "Lookups, by route and result", lookups)?;
+        page.counters(
+            "pynatconnd_auth_not_found",
+            "Lookups of /v1/auth that found no inside host, by reason",
+            Nobody::ALL
+                .into_iter()
+                .map(|reason| ([("reason", reason.as_str())], counters.nobody.get(reason))),
+        )?;
         page.counter(
             "pynatconnd_http_refused",
             "Requests from clients outside ip_acl",
