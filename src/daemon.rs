@@ -133,8 +133,9 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
         settings.filter,
         settings.key
     );
+    let http_failures = failures.clone();
     let tracker = Tracker::start(settings, clock.clone(), stats.clone(), move |error| {
-        let _ = failures.send(error);
+        let _ = failures.send(Fatal::from(error));
     })?;
     log::info!("subscribed to conntrack events, receive buffer {} KiB", tracker.receive_buffer() >> 10);
     if proc::conntrack_events() == Some(0) {
@@ -148,7 +149,8 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
 
     // Sockets that systemd passed stay in use, whatever the configuration says.
     let is_passed = !passed.is_empty();
-    let workers = Arc::new(Workers::start().map_err(cannot_start_threads)?);
+    let workers =
+        Arc::new(Workers::start(move |fatal| drop(http_failures.send(fatal))).map_err(cannot_start_threads)?);
     let listeners = if is_passed { adopt_listeners(passed)? } else { bind(&config, &stats).await? };
     let (stop, stopping) = watch::channel(false);
     stats.note_configured(clock.now());
@@ -163,7 +165,7 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
         tokio::select! {
             _ = terminate.recv() => break Ok("SIGTERM"),
             _ = interrupt.recv() => break Ok("SIGINT"),
-            error = failure.recv() => break Err(error.map(Fatal::from)),
+            fatal = failure.recv() => break Err(fatal),
             error = server.failure() => break Err(Some(error)),
             died = &mut publishing => break Err(Some(task_died("passes changes to clients", died.err()))),
             died = &mut reporting => break Err(Some(task_died("reports to systemd", died.err()))),
