@@ -320,10 +320,10 @@ impl Table {
     }
 
     /// Changes the key of the legacy routes. Its index is filled by
-    /// [`build_index`](Self::build_index).
-    pub fn set_key(&mut self, key: Key) {
-        self.v4.set_key(key);
-        self.v6.set_key(key);
+    /// [`build_index`](Self::build_index). Returns the old index, to be dropped without a lock:
+    /// freeing it takes long.
+    pub fn set_key(&mut self, key: Key) -> impl Sized + use<> {
+        (self.v4.set_key(key), self.v6.set_key(key))
     }
 
     /// Fills one slice of an added index. Returns whether there is more to do.

@@ -247,10 +247,14 @@ impl Tracker {
     }
 
     /// Drains the socket, then calls `then` under the same hold of the lock. For
-    /// threads; lookups use [`drain_then`](Self::drain_then).
+    /// `resync`; lookups use [`drain_then`](Self::drain_then).
     pub(super) fn drain_blocking<T>(&self, then: impl FnOnce(&mut TrackerState) -> T) -> Result<T, Error> {
         let mut then = Some(then);
-        self.pump_until(|state, is_done| Ok(then.take_if(|_| is_done).map(|then| then(state))))
+        self.pump_until(|state, is_done| {
+            // During a flood this takes long.
+            self.pulses.resync.beat();
+            Ok(then.take_if(|_| is_done).map(|then| then(state)))
+        })
     }
 }
 

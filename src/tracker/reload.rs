@@ -32,6 +32,8 @@ impl Tracker {
             self.restore_options(&old, receive_buffer);
             return Err(error);
         }
+        // Declared before the lock is taken, so that it is dropped after the release.
+        let _old_index;
         let mut state = self.lock();
         let filter = settings.filter.clone();
         let other_filter = filter != state.settings.filter;
@@ -43,7 +45,7 @@ impl Tracker {
             state.know_closed_from(self.clock.now(), false);
         }
         state.table.set_del_delay(settings.del_delay);
-        state.table.set_key(settings.key);
+        _old_index = state.table.set_key(settings.key);
         state.settings = settings;
         self.dump_request.set();
         drop(state);
@@ -67,6 +69,12 @@ impl Tracker {
             }
         }
         if new.filter != old.filter {
+            {
+                // From the next moment on the kernel may hold back what the old filter accepts.
+                let mut state = self.lock();
+                state.synced = false;
+                self.update_complete(&mut state);
+            }
             // Without the lock, because this takes the kernel some time. The dump
             // adds what the old socket filter held back.
             new.filter.kernel_filter().attach(&self.socket)?;
@@ -74,7 +82,7 @@ impl Tracker {
         Ok(())
     }
 
-    /// Restores the options before the filter.
+    /// Restores the options before the filter, and has the table read again if it may lack something.
     fn restore_options(&self, old: &Settings, receive_buffer: usize) {
         let mut state = self.lock();
         // The kernel doubles the size that it is given.
@@ -85,6 +93,9 @@ impl Tracker {
         match restored {
             Ok(bytes) => state.receive_buffer = bytes,
             Err(error) => state.log(Level::Warn, error.to_string()),
+        }
+        if !state.synced {
+            self.invalidate(&mut state);
         }
     }
 }

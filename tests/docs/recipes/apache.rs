@@ -27,7 +27,7 @@ fn start(lab: &Lab, site: SocketAddr) -> WebServer {
         &format!("{path}/log-inside {path}/inside.log"),
     );
     let config = format!(
-        "ServerRoot {path}\nPidFile {path}/pid\nErrorLog {path}/error.log\nServerName site\nUser www-data\n\
+        "ServerRoot {path}\nPidFile {path}/pid\nErrorLog {path}/error.log\nServerName site\nUser www-data\nGroup www-data\n\
          DefaultRuntimeDir {path}\n{}{site_config}",
         modules.concat()
     );
@@ -71,7 +71,9 @@ fn apache_passes_the_address_and_port_and_its_log_has_the_inside_address() {
         let inside = line.split(' ').next().expect("it has words");
         assert!(line.contains(&format!("GET /from/{inside}:")), "{line}");
     }
-    assert!(log().lines().any(|line| line.starts_with("- 198.51.100.1 ")), "{}", log());
+    wait_until("the log has the client that is not behind the gateway", || {
+        log().lines().any(|line| line.starts_with("- 198.51.100.1 "))
+    });
     // Without the daemon the site works.
     drop(daemon);
     assert_eq!(received_field(&ask(&mut direct), "X-Real-IP"), Some("198.51.100.1"));
