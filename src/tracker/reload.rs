@@ -1,5 +1,6 @@
 //! Putting another configuration into force; the table stays.
 
+use log::Level;
 use nfct::Error;
 
 use super::settings::Settings;
@@ -20,22 +21,22 @@ impl Tracker {
     /// When the event socket does not accept its new options; nothing changes
     /// then.
     pub fn reload(&self, settings: Settings) -> Result<(), Error> {
-        let old = self.lock().settings.clone();
+        let (old, receive_buffer) = {
+            let state = self.lock();
+            (state.settings.clone(), state.receive_buffer)
+        };
         if settings == old {
             return Ok(());
         }
-        if settings.filter != old.filter {
-            // Without the lock, because this takes the kernel some time. The dump
-            // adds what the old socket filter held back.
-            settings.filter.kernel_filter().attach(&self.socket)?;
+        if let Err(error) = self.set_options(&settings, &old) {
+            self.restore_options(&old, receive_buffer);
+            return Err(error);
         }
+        // Declared before the lock is taken, so that it is dropped after the release.
+        let _old_index;
         let mut state = self.lock();
         let filter = settings.filter.clone();
         let other_filter = filter != state.settings.filter;
-        state.events.set_reliable(settings.netlink.reliable)?;
-        if settings.netlink.receive_buffer != state.settings.netlink.receive_buffer {
-            state.receive_buffer = state.events.set_receive_buffer(settings.netlink.receive_buffer.0)?;
-        }
         if other_filter {
             self.invalidate(&mut state);
         }
@@ -45,7 +46,7 @@ impl Tracker {
         }
         state.table.set_del_delay(settings.del_delay);
         state.table.set_limits(settings.limits);
-        state.table.set_key(settings.key);
+        _old_index = state.table.set_key(settings.key);
         state.settings = settings;
         self.dump_request.set();
         drop(state);
@@ -56,5 +57,46 @@ impl Tracker {
             });
         }
         Ok(())
+    }
+
+    /// Sets all options of the event socket that differ. The filter comes last: of the options,
+    /// only its effect cannot be undone, because the events that it held back are missing.
+    fn set_options(&self, new: &Settings, old: &Settings) -> Result<(), Error> {
+        {
+            let mut state = self.lock();
+            state.events.set_reliable(new.netlink.reliable)?;
+            if new.netlink.receive_buffer != old.netlink.receive_buffer {
+                state.receive_buffer = state.events.set_receive_buffer(new.netlink.receive_buffer.0)?;
+            }
+        }
+        if new.filter != old.filter {
+            {
+                // From the next moment on the kernel may hold back what the old filter accepts.
+                let mut state = self.lock();
+                state.synced = false;
+                self.update_complete(&mut state);
+            }
+            // Without the lock, because this takes the kernel some time. The dump
+            // adds what the old socket filter held back.
+            new.filter.kernel_filter().attach(&self.socket)?;
+        }
+        Ok(())
+    }
+
+    /// Restores the options before the filter, and has the table read again if it may lack something.
+    fn restore_options(&self, old: &Settings, receive_buffer: usize) {
+        let mut state = self.lock();
+        // The kernel doubles the size that it is given.
+        let restored = state
+            .events
+            .set_reliable(old.netlink.reliable)
+            .and_then(|()| state.events.set_receive_buffer(receive_buffer / 2));
+        match restored {
+            Ok(bytes) => state.receive_buffer = bytes,
+            Err(error) => state.log(Level::Warn, error.to_string()),
+        }
+        if !state.synced {
+            self.invalidate(&mut state);
+        }
     }
 }

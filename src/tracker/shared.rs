@@ -14,6 +14,7 @@ use super::clashes::Clashes;
 use super::dump_request::DumpRequest;
 use super::guard::Guard;
 use super::listener::Publisher;
+use super::pulse::Pulses;
 use super::state::TrackerState;
 use super::verifier::Verifier;
 use crate::clock::{Clock, Stamp};
@@ -54,6 +55,8 @@ pub struct Tracker {
     pub(super) loaded: AtomicBool,
     /// Counts rounds of the thread that drains the socket.
     pub(super) rounds: AtomicU64,
+    /// Progress of the other threads.
+    pub(super) pulses: Pulses,
     pub(super) publisher: Publisher,
 }
 
@@ -86,6 +89,7 @@ impl Tracker {
             complete: watch::Sender::new(false),
             loaded: AtomicBool::new(false),
             rounds: AtomicU64::new(0),
+            pulses: Pulses::new(),
             publisher: Publisher::new(),
         }
     }
@@ -126,6 +130,12 @@ impl Tracker {
     /// at least once per second, unless it hangs.
     pub fn rounds(&self) -> u64 {
         self.rounds.load(Ordering::Relaxed)
+    }
+
+    /// A thread that has made no progress for longer than `limit`, and for how long. A thread
+    /// without work proves every two seconds that it runs.
+    pub fn stalled(&self, limit: Duration) -> Option<(&'static str, Duration)> {
+        self.pulses.stalled(limit)
     }
 
     /// Waits until the table equals the kernel's, for at most `timeout`; returns
