@@ -18,8 +18,8 @@
 //! `completeness` says whether the table is complete. It depends on `reporting`: what is
 //! known about connections that the kernel does not report. `clashes` is about UDP entries
 //! that the kernel hides.
-//! `publish` passes changes on to the `listener`s, `ports` counts the public ports in use,
-//! and `reload` puts another configuration into force.
+//! `publish` passes changes on to the `listener`s, `ports` counts the public ports in use.
+//! `reload` puts another configuration into force, and `memory` gives memory back.
 //!
 //! All of these work on the `shared` tracker, which has the lock: `guard` holds it,
 //! `state` is what it protects. `settings` is the part of the configuration that the
@@ -35,6 +35,7 @@ mod fields;
 mod guard;
 mod listener;
 mod lookup;
+mod memory;
 mod ports;
 mod publish;
 mod pulse;
