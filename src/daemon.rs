@@ -249,8 +249,10 @@ async fn reload(
     for warning in warnings {
         log::warn!("{warning}");
     }
-    let moved = !is_passed && (&config.http.host, config.http.port) != (&old.http.host, old.http.port);
-    let listeners = if moved { Some(bind_instead(&config, old, app, server).await?) } else { None };
+    let is_moved = (&config.http.host, config.http.port) != (&old.http.host, old.http.port);
+    // A daemon that listens nowhere does not wait for its next attempt.
+    let must_bind = !is_passed && (is_moved || !server.is_accepting());
+    let listeners = if must_bind { Some(bind_instead(&config, old, app, server).await?) } else { None };
     let (tracker, settings) = (app.tracker.clone(), Settings::from(&config));
     let reloaded = tokio::task::spawn_blocking(move || tracker.reload(settings))
         .await

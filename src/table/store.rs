@@ -224,9 +224,9 @@ impl Table {
         self.v6.closing_timeout = timeout;
     }
 
-    /// The zones that the table has had, except zone 0.
-    pub fn zones(&self) -> Vec<u16> {
-        self.v4.zones.union(&self.v6.zones).copied().collect()
+    /// Zones that the table has had, except zone 0: the lowest, `max` at most.
+    pub fn zones(&self, max: usize) -> Vec<u16> {
+        self.v4.zones.union(&self.v6.zones).copied().take(max).collect()
     }
 
     /// Whether no event has been lost, so that an end without one is evidence of missing events.

@@ -135,7 +135,7 @@ impl Tracker {
         check.searched = true;
         let tuples = {
             let state = self.lock();
-            let mut zones = state.table.zones();
+            let mut zones = state.table.zones(MAX_ZONES + 1);
             let has_more = question.zone.is_none() && zones.len() > MAX_ZONES;
             zones.truncate(MAX_ZONES);
             let tuples = question.outside_tuples(&state.settings.filter, &zones);
