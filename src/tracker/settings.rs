@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::addresses::Interfaces;
 use crate::config::{Config, Key, NetlinkConfig};
 use crate::filter::Filter;
 use crate::table::Limits;
@@ -30,7 +31,7 @@ pub struct Settings {
 impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
         Self {
-            filter: Filter::new(&config.filter),
+            filter: Filter::new(&config.filter, &Interfaces::default()),
             key: config.data.key_name,
             del_delay: config.data.del_delay,
             garbage_cleaner_interval: config.data.garbage_cleaner_interval,
