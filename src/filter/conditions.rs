@@ -12,7 +12,7 @@ use crate::config::{AddressSet, Condition, FilterConfig, Key, PortRange};
 use crate::tuples::{PublicEnd, Tuples};
 
 /// The conditions in force.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
     config: FilterConfig,
     pub(super) src_ip: Test<IpAddr>,

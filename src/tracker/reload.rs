@@ -1,5 +1,7 @@
 //! Putting another configuration into force; the table stays.
 
+use std::sync::Arc;
+
 use nfct::Error;
 
 use super::settings::Settings;
@@ -8,8 +10,8 @@ use crate::filter::Filter;
 
 impl Tracker {
     /// The conditions in force.
-    pub fn filter(&self) -> Filter {
-        self.lock().settings.filter.clone()
+    pub fn filter(&self) -> Arc<Filter> {
+        Arc::clone(&self.lock().settings.filter)
     }
 
     /// Puts other settings into force. The table stays. Another filter removes the
@@ -20,27 +22,19 @@ impl Tracker {
     /// When the event socket does not accept its new options; nothing changes
     /// then.
     pub fn reload(&self, settings: Settings) -> Result<(), Error> {
-        let old = self.lock().settings.clone();
-        if settings == old {
+        let mut filtering = self.filtering.lock();
+        let settings = Settings { filter: filtering.resolve(&settings.filter)?, ..settings };
+        if settings == self.lock().settings {
             return Ok(());
         }
-        if settings.filter != old.filter {
-            // Without the lock, because this takes the kernel some time. The dump
-            // adds what the old socket filter held back.
-            settings.filter.kernel_filter().attach(&self.socket)?;
-        }
+        self.change_filter(&mut filtering, &settings.filter)?;
         let mut state = self.lock();
-        let filter = settings.filter.clone();
-        let other_filter = filter != state.settings.filter;
         state.events.set_reliable(settings.netlink.reliable)?;
         if settings.netlink.receive_buffer != state.settings.netlink.receive_buffer {
             state.receive_buffer = state.events.set_receive_buffer(settings.netlink.receive_buffer.0)?;
         }
-        if other_filter {
-            self.invalidate(&mut state);
-        }
-        if other_filter || settings.del_delay > state.settings.del_delay {
-            // What the old filter held back and has closed is not known, nor what was removed already.
+        if settings.del_delay > state.settings.del_delay {
+            // What was removed already is not known.
             state.know_closed_from(self.clock.now(), false);
         }
         state.table.set_del_delay(settings.del_delay);
@@ -50,11 +44,9 @@ impl Tracker {
         self.dump_request.set();
         drop(state);
         while self.lock().table.build_index() {}
-        if other_filter {
-            self.in_slices(|state, cursor, now| {
-                state.table.retain(cursor, now, |tuples| filter.matches(tuples))
-            });
-        }
+        let news = filtering.take_news();
+        drop(filtering);
+        news.log();
         Ok(())
     }
 }

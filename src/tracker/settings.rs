@@ -1,5 +1,6 @@
 //! The part of the configuration that the tracker uses.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::addresses::Interfaces;
@@ -11,7 +12,7 @@ use crate::table::Limits;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Which connections are tracked.
-    pub filter: Filter,
+    pub filter: Arc<Filter>,
     /// The key of the legacy routes.
     pub key: Key,
     /// How long lookups still find a closed mapping.
@@ -31,7 +32,8 @@ pub struct Settings {
 impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
         Self {
-            filter: Filter::new(&config.filter, &Interfaces::default()),
+            // The tracker adds the addresses.
+            filter: Arc::new(Filter::new(&config.filter, &Interfaces::default())),
             key: config.data.key_name,
             del_delay: config.data.del_delay,
             garbage_cleaner_interval: config.data.garbage_cleaner_interval,
