@@ -10,7 +10,7 @@ RUST_MIN := 1.85
 PACKAGES := libnetfilter-conntrack-dev libclang-dev pkg-config build-essential \
 	nftables iptables iproute2 conntrack curl python3 procps
 SCRIPTS := demo/run.sh .ci/run tests/openapi/run.sh tests/sanitize/run.sh debian/vendor.sh tests/packages/lint.sh \
-	tests/packages/run.sh tests/crates/run.sh
+	tests/packages/target_dir.sh tests/packages/run.sh tests/crates/run.sh
 
 # All tests use this selection of packages and features, also in tests/openapi and tests/sanitize: with another
 # selection cargo builds the dependencies again. Not --all-features: with nfct's prebuilt-bindings nothing uses bindgen.
@@ -35,6 +35,9 @@ bashdir := $(prefix)/share/bash-completion/completions
 fishdir := $(prefix)/share/fish/vendor_completions.d
 zshdir := $(prefix)/share/zsh/site-functions
 INSTALL = install -D -p -m 644
+# Sets $$release to where cargo builds: CARGO_TARGET_DIR or build.target-dir can name a directory other than target.
+RELEASE = target=$$(cargo metadata --no-deps --offline --format-version 1 2>/dev/null | \
+	sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'); release=$${target:-target}/release
 
 # Both packages are built in one tree, separate from the checkout. The second uses the programs of the first.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -75,7 +78,7 @@ setup: rust ## install what is missing to build, test and try it (Debian, Ubuntu
 		printf '#!/bin/sh\nexit 101\n' | $(SUDO) install -m 755 /dev/stdin $$policy; \
 	fi; \
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
-	for service in nginx prometheus; do \
+	for service in nginx haproxy caddy apache2 prometheus; do \
 		case "$$missing" in *$$service*) \
 			: "and none at the next boot"; \
 			if command -v systemctl >/dev/null; then $(SUDO) systemctl disable $$service.service || true; fi;; \
@@ -101,7 +104,7 @@ check: rust ## before each commit: fmt, clippy, unit tests, layers; without root
 	$(CARGO_TEST) --lib --bins --test house
 
 # One build for each kind of artefact: checked (clippy, doc), tests, release (both packages).
-test: PACKAGES += shellcheck python3-venv nginx mandoc systemd prometheus valgrind
+test: PACKAGES += shellcheck python3-venv nginx haproxy caddy apache2 openssl mandoc systemd prometheus valgrind
 test: setup ## everything that CI runs
 	$(STEP) "fmt, shellcheck"
 	cargo fmt --all --check
@@ -121,7 +124,9 @@ test: setup ## everything that CI runs
 	$(STEP) crates
 	tests/crates/run.sh
 	$(STEP) packages
-	$(MAKE) package-lint
+	tests/packages/target_dir.sh
+	@: "the packages are built in their own tree, whatever this says"
+	CARGO_TARGET_DIR=$(CURDIR)/target/elsewhere $(MAKE) package-lint
 	$(STEP) passed
 
 crate-test: PACKAGES += debootstrap
@@ -142,23 +147,23 @@ bench: setup ## measure against other programs; ROWS=events,http selects, QUICK=
 	@$(AS_ROOT); "$$@" cargo bench --bench gateway --features bench --locked
 
 run: build ## run the daemon on this machine, with pynatconnd.conf
-	$(SUDO) target/release/pynatconnd -c pynatconnd.conf
+	@$(RELEASE); set -x; $(SUDO) "$$release/pynatconnd" -c pynatconnd.conf
 
 install-files:
 	install -d "$(DESTDIR)$(bindir)"
-	install -p -m 755 target/release/pynatconnd target/release/check_pynatconnd "$(DESTDIR)$(bindir)"
+	@$(RELEASE); set -x; install -p -m 755 "$$release/pynatconnd" "$$release/check_pynatconnd" "$(DESTDIR)$(bindir)"
 	$(INSTALL) pynatconnd.conf "$(DESTDIR)/etc/pynatconnd.conf"
 	$(INSTALL) systemd/pynatconnd.modules-load "$(DESTDIR)$(prefix)/lib/modules-load.d/pynatconnd.conf"
 	$(INSTALL) systemd/pynatconnd.sysctl "$(DESTDIR)$(prefix)/lib/sysctl.d/50-pynatconnd.conf"
-	@set -e; newest=$$(ls -t target/release/build/pynatconnd-*/out/share/pynatconnd.8 | head -n 1); \
+	@set -e; $(RELEASE); newest=$$(ls -t "$$release"/build/pynatconnd-*/out/share/pynatconnd.8 | head -n 1); \
 	share=$${newest%/*}; set -x; \
-	$(INSTALL) $$share/pynatconnd.8 -t "$(DESTDIR)$(mandir)/man8"; \
-	$(INSTALL) $$share/pynatconnd.conf.5 -t "$(DESTDIR)$(mandir)/man5"; \
-	$(INSTALL) $$share/check_pynatconnd.1 -t "$(DESTDIR)$(mandir)/man1"; \
+	$(INSTALL) "$$share/pynatconnd.8" -t "$(DESTDIR)$(mandir)/man8"; \
+	$(INSTALL) "$$share/pynatconnd.conf.5" -t "$(DESTDIR)$(mandir)/man5"; \
+	$(INSTALL) "$$share/check_pynatconnd.1" -t "$(DESTDIR)$(mandir)/man1"; \
 	for program in pynatconnd check_pynatconnd; do \
-		$(INSTALL) $$share/$$program.bash "$(DESTDIR)$(bashdir)/$$program"; \
-		$(INSTALL) $$share/$$program.fish -t "$(DESTDIR)$(fishdir)"; \
-		$(INSTALL) $$share/_$$program -t "$(DESTDIR)$(zshdir)"; \
+		$(INSTALL) "$$share/$$program.bash" "$(DESTDIR)$(bashdir)/$$program"; \
+		$(INSTALL) "$$share/$$program.fish" -t "$(DESTDIR)$(fishdir)"; \
+		$(INSTALL) "$$share/_$$program" -t "$(DESTDIR)$(zshdir)"; \
 	done
 
 source: rust
@@ -190,3 +195,4 @@ package-test: setup deb rpm ## install, run, upgrade and remove both in clean ro
 
 clean: ## remove what was built
 	cargo clean
+	rm -rf $(PACKAGED)

@@ -30,9 +30,9 @@ fail() {
 if [[ ${1-} != --built ]]; then
     command -v cargo >/dev/null || fail "cargo not found: install Rust 1.85 or newer (https://rustup.rs)"
     cargo build --release --locked --manifest-path "$root/Cargo.toml"
-    target=${CARGO_TARGET_DIR:-$root/target}
-    # It is relative to the directory in which cargo was called.
-    [[ $target == /* ]] || target=$PWD/$target
+    # CARGO_TARGET_DIR or build.target-dir may name another directory.
+    target=$(cargo metadata --no-deps --offline --format-version 1 --manifest-path "$root/Cargo.toml" |
+        sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
     set -- --built "$target/release/pynatconnd"
     if ((EUID != 0)); then
         command -v sudo >/dev/null || fail "network namespaces need root: run the demo as root or install sudo"

@@ -4,11 +4,13 @@ use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinError;
 
 use crate::cli::Cli;
 use crate::clock::{Clock, SystemClock};
@@ -24,6 +26,11 @@ use crate::{logging, proc};
 
 /// Open files that are enough for all connections.
 const MAX_OPEN_FILES: u64 = 4096;
+
+/// The pause before the first attempt to bind the addresses again, which doubles with each one.
+const BIND_PAUSE: Duration = Duration::from_secs(1);
+/// The longest such pause.
+const MAX_BIND_PAUSE: Duration = Duration::from_secs(30);
 
 /// The program: reads the command line, runs until a signal or an error ends it,
 /// and returns the exit status.
@@ -126,8 +133,9 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
         settings.filter,
         settings.key
     );
+    let http_failures = failures.clone();
     let tracker = Tracker::start(settings, clock.clone(), stats.clone(), move |error| {
-        let _ = failures.send(error);
+        let _ = failures.send(Fatal::from(error));
     })?;
     log::info!("subscribed to conntrack events, receive buffer {} KiB", tracker.receive_buffer() >> 10);
     if proc::conntrack_events() == Some(0) {
@@ -137,12 +145,13 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
         );
     }
     let publisher = tracker.clone();
-    tokio::spawn(async move { publisher.publish().await });
+    let mut publishing = tokio::spawn(async move { publisher.publish().await });
 
     // Sockets that systemd passed stay in use, whatever the configuration says.
     let is_passed = !passed.is_empty();
-    let workers = Arc::new(Workers::start().map_err(cannot_start_threads)?);
-    let listeners = if is_passed { adopt_listeners(passed)? } else { bind(&config).await? };
+    let workers =
+        Arc::new(Workers::start(move |fatal| drop(http_failures.send(fatal))).map_err(cannot_start_threads)?);
+    let listeners = if is_passed { adopt_listeners(passed)? } else { bind(&config, &stats).await? };
     let (stop, stopping) = watch::channel(false);
     stats.note_configured(clock.now());
     let app = Arc::new(App::new(Rules::from(&config), tracker, stats, clock, stopping));
@@ -150,14 +159,30 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
     server.listen(listeners).await;
     let supervisor = Arc::new(Supervisor::default());
     let (reporter, reported) = (supervisor.clone(), app.tracker.clone());
-    tokio::spawn(async move { reporter.report(&reported, &workers).await });
-    let mut config = config;
+    let mut reporting = tokio::spawn(async move { reporter.report(&reported, &workers).await });
+    let (mut config, mut bind_attempts) = (config, 0);
     let ended = loop {
         tokio::select! {
             _ = terminate.recv() => break Ok("SIGTERM"),
             _ = interrupt.recv() => break Ok("SIGINT"),
-            error = failure.recv() => break Err(error.map(Fatal::from)),
+            fatal = failure.recv() => break Err(fatal),
             error = server.failure() => break Err(Some(error)),
+            died = &mut publishing => break Err(Some(task_died("passes changes to clients", died.err()))),
+            died = &mut reporting => break Err(Some(task_died("reports to systemd", died.err()))),
+            () = tokio::time::sleep(bind_pause(bind_attempts)), if !server.is_accepting() => {
+                bind_attempts += 1;
+                match bind(&config, &app.stats).await {
+                    Ok(listeners) => {
+                        server.listen(listeners).await;
+                        note_listening(&app, &supervisor, None);
+                    }
+                    Err(fatal) => {
+                        let pause = bind_pause(bind_attempts).as_secs();
+                        log::error!("listening nowhere, trying again in {pause} s: {fatal}");
+                        note_listening(&app, &supervisor, Some(&fatal));
+                    }
+                }
+            }
             _ = hangup.recv() => {
                 supervisor.reloading();
                 let outcome = reload(cli, &config, &app, &mut server, is_passed).await;
@@ -171,7 +196,15 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
                     Err(fatal) => {
                         app.stats.reload_failed.store(true, Ordering::Relaxed);
                         log::error!("reload failed, the old configuration stays in force: {fatal}");
+                        if !server.is_accepting() {
+                            bind_attempts = 0;
+                            log::error!("listening nowhere: neither the new nor the old address can be bound");
+                            note_listening(&app, &supervisor, Some(&fatal));
+                        }
                     }
+                }
+                if server.is_accepting() {
+                    note_listening(&app, &supervisor, None);
                 }
             }
         }
@@ -217,16 +250,14 @@ async fn reload(
         log::warn!("{warning}");
     }
     let moved = !is_passed && (&config.http.host, config.http.port) != (&old.http.host, old.http.port);
-    let listeners = if moved { Some(bind_instead(&config, old, server).await?) } else { None };
+    let listeners = if moved { Some(bind_instead(&config, old, app, server).await?) } else { None };
     let (tracker, settings) = (app.tracker.clone(), Settings::from(&config));
     let reloaded = tokio::task::spawn_blocking(move || tracker.reload(settings))
         .await
         .map_err(|error| Fatal::from_error(Cause::Software, error))?;
     if let Err(error) = reloaded {
         drop(listeners);
-        if !server.is_accepting() {
-            server.listen(bind(old).await?).await;
-        }
+        listen_again(old, app, server).await;
         return Err(error.into());
     }
     start_logging(&config);
@@ -240,22 +271,49 @@ async fn reload(
 /// Binds the new addresses while the old ones still accept connections. On the same
 /// port, the wildcard address and a single address exclude each other: in that case
 /// the old ones are closed first.
-async fn bind_instead(new: &Config, old: &Config, server: &mut Server) -> Result<Vec<TcpListener>, Fatal> {
+async fn bind_instead(
+    new: &Config,
+    old: &Config,
+    app: &App,
+    server: &mut Server,
+) -> Result<Vec<TcpListener>, Fatal> {
     let bound = listener::bind(&new.http.host, new.http.port).await;
     let excluded = bound.as_ref().is_err_and(|error| error.kind() == ErrorKind::AddrInUse);
     if !excluded || new.http.port != old.http.port {
-        return log_bound(new, bound);
+        return log_bound(new, bound, &app.stats);
     }
     server.listen(Vec::new()).await;
-    let bound = bind(new).await;
+    let bound = bind(new, &app.stats).await;
     if bound.is_err() {
-        server.listen(bind(old).await?).await;
+        listen_again(old, app, server).await;
     }
     bound
 }
 
-async fn bind(config: &Config) -> Result<Vec<TcpListener>, Fatal> {
-    log_bound(config, listener::bind(&config.http.host, config.http.port).await)
+/// Listens on the old addresses after a reload has failed, if they were closed. If they cannot be
+/// bound either, `serve` tries it again.
+async fn listen_again(old: &Config, app: &App, server: &mut Server) {
+    if !server.is_accepting() {
+        match bind(old, &app.stats).await {
+            Ok(listeners) => server.listen(listeners).await,
+            Err(fatal) => log::error!("{fatal}"),
+        }
+    }
+}
+
+async fn bind(config: &Config, stats: &Stats) -> Result<Vec<TcpListener>, Fatal> {
+    log_bound(config, listener::bind(&config.http.host, config.http.port).await, stats)
+}
+
+/// The pause before the next attempt to bind the addresses, after so many.
+fn bind_pause(attempts: u32) -> Duration {
+    BIND_PAUSE.saturating_mul(1 << attempts.min(10)).min(MAX_BIND_PAUSE)
+}
+
+/// Notes for metrics and systemd why the daemon listens nowhere, or that it listens.
+fn note_listening(app: &App, supervisor: &Supervisor, reason: Option<&Fatal>) {
+    app.stats.listens_nowhere.store(reason.is_some(), Ordering::Relaxed);
+    supervisor.note_deaf(reason);
 }
 
 /// Uses the sockets that systemd passed.
@@ -271,8 +329,13 @@ fn adopt_listeners(passed: Vec<std::net::TcpListener>) -> Result<Vec<TcpListener
 }
 
 /// Logs the bound addresses, or explains the error.
-fn log_bound(config: &Config, bound: io::Result<Vec<TcpListener>>) -> Result<Vec<TcpListener>, Fatal> {
+fn log_bound(
+    config: &Config,
+    bound: io::Result<Vec<TcpListener>>,
+    stats: &Stats,
+) -> Result<Vec<TcpListener>, Fatal> {
     let listeners = bound.map_err(|error| {
+        stats.bind_failures.increment();
         let (host, port) = (&config.http.host, config.http.port);
         let hint = "set host and port in [http_server] to a free address of this machine";
         Fatal::new(Cause::System, format!("cannot listen on {host} port {port}: {error}; {hint}"))
@@ -308,6 +371,12 @@ fn on_signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Fatal> {
     signal(kind).map_err(|error| {
         Fatal::new(Cause::System, format!("cannot install a signal handler: {error}")).with_source(error)
     })
+}
+
+/// A task that never ends by itself has ended.
+fn task_died(does: &str, error: Option<JoinError>) -> Fatal {
+    let why = error.map_or_else(|| "it ended".to_owned(), |error| error.to_string());
+    Fatal::new(Cause::Software, format!("the task that {does} died: {why}"))
 }
 
 fn cannot_start_threads(error: io::Error) -> Fatal {

@@ -12,7 +12,7 @@
 //!                                       a connection's tuples; a mapping and its lifetime;
 //!                                       what is tracked; what a lookup searches for, and
 //!                                       asks for in addition
-//! 1  acl, addresses, cli, clock, config, error, logging, proc, stats
+//! 1  acl, addresses, cli, clock, config, error, held, logging, proc, stats
 //! 0  the crates nfct and nfct-sys
 //! ```
 //!
@@ -33,6 +33,7 @@ pub mod daemon;
 pub mod error;
 pub mod fields;
 pub mod filter;
+pub mod held;
 pub mod http;
 pub mod logging;
 pub mod mapping;

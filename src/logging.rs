@@ -9,6 +9,8 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, Formatter3164, LoggerBackend};
 
+use crate::held;
+
 /// The system's log socket.
 const DEV_LOG: &str = "/dev/log";
 
@@ -64,6 +66,7 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
+        held::forbid("writing to the log");
         let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(outputs) = outputs.as_ref() {
             outputs.stderr.log(record);

@@ -9,6 +9,8 @@ use std::time::Duration;
 use procfs::WithCurrentSystemInfo;
 use procfs::process::{LimitValue, MMapPath};
 
+use crate::held;
+
 /// Which connections the kernel reports: 0 none, 1 all, 2 those that begin while a
 /// program subscribes (its default since Linux 5.19).
 pub fn conntrack_events() -> Option<u32> {
@@ -28,6 +30,7 @@ impl EventsSetting {
 
     /// Its value now; `None` if the system hides it.
     pub fn read(&self) -> Option<u32> {
+        held::forbid("reading /proc");
         let mut text = [0; 16];
         let length = self.0.as_ref()?.read_at(&mut text, 0).ok()?;
         std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
@@ -49,6 +52,7 @@ impl ClashCounter {
     /// Its value now, of all processors; `None` if this kernel has no such file or no such
     /// column.
     pub fn read(&self) -> Option<u64> {
+        held::forbid("reading /proc");
         let file = self.0.as_ref()?;
         let (mut text, mut part) = (Vec::new(), [0; 8192]);
         loop {
@@ -93,6 +97,7 @@ pub fn conntrack_limit() -> Option<u64> {
 }
 
 fn conntrack<T: FromStr>(name: &str) -> Option<T> {
+    held::forbid("reading /proc");
     std::fs::read_to_string(path(name)).ok()?.trim().parse().ok()
 }
 
@@ -118,6 +123,7 @@ pub struct Process {
 impl Process {
     /// Reads the current numbers.
     pub fn read() -> Option<Self> {
+        held::forbid("reading /proc");
         let process = procfs::process::Process::myself().ok()?;
         let stat = process.stat().ok()?;
         let ticks = Duration::from_secs(stat.utime + stat.stime);

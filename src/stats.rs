@@ -168,6 +168,11 @@ pub struct Stats {
     pub configured_at: AtomicU64,
     /// Whether the last reload failed.
     pub reload_failed: AtomicBool,
+    /// Attempts to bind the addresses to listen on that failed.
+    pub bind_failures: Counter,
+    /// Whether the daemon listens nowhere, because a reload could bind neither the new nor the old
+    /// addresses.
+    pub listens_nowhere: AtomicBool,
 }
 
 impl Default for Stats {
@@ -197,6 +202,8 @@ impl Default for Stats {
             longest_lock_work: Longest::default(),
             configured_at: AtomicU64::new(0),
             reload_failed: AtomicBool::new(false),
+            bind_failures: Counter::default(),
+            listens_nowhere: AtomicBool::new(false),
         }
     }
 }

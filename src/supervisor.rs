@@ -2,8 +2,10 @@
 //! (`sd_notify(3)`), and passed listening sockets (`sd_listen_fds(3)`). Without
 //! systemd nothing here has an effect.
 
+use std::convert::Infallible;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use listenfd::ListenFd;
@@ -24,6 +26,14 @@ const MIN_REPORT_PAUSE: Duration = Duration::from_millis(100);
 /// The time between two checks whether the thread that drains the socket has made
 /// a round.
 const ROUND_POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// A thread that waits for the kernel hangs if it makes no progress during this many timeouts of
+/// the watchdog. That is long: a query can be blocked for seconds while another process empties
+/// a large table.
+const MAX_SILENT_TIMEOUTS: u32 = 6;
+/// And at least during this time.
+const MIN_SILENCE: Duration = Duration::from_secs(10);
+/// A daemon that was stopped as a whole shows progress again within this time.
+const SILENCE_RECHECK: Duration = Duration::from_secs(5);
 
 /// The listening sockets that systemd passed; empty if it passed none. Call it
 /// while there is only one thread: it removes variables from the environment, so
@@ -55,6 +65,8 @@ pub fn passed_listeners() -> Result<Vec<TcpListener>, Fatal> {
 #[derive(Debug, Default)]
 pub struct Supervisor {
     ready: AtomicBool,
+    /// Why the daemon listens nowhere, if it does.
+    deaf: Mutex<Option<String>>,
 }
 
 impl Supervisor {
@@ -63,11 +75,11 @@ impl Supervisor {
     ///
     /// Feeds the watchdog only if the daemon works: since the last time, the thread
     /// that drains the socket has made a round, each thread that serves HTTP has run
-    /// a task, and the table could be read. If one of them hangs, this function
-    /// waits, and systemd restarts the daemon.
-    pub async fn report(&self, tracker: &Tracker, workers: &Workers) {
+    /// a task, each other thread has made progress lately, and the table could be read. If one
+    /// of them hangs, this function waits, and systemd restarts the daemon.
+    pub async fn report(&self, tracker: &Tracker, workers: &Workers) -> Infallible {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
-            return;
+            std::future::pending::<()>().await;
         }
         let watchdog = sd_notify::watchdog_enabled();
         let mut beat = ticks(watchdog.map_or(STATUS_INTERVAL, |timeout| timeout / 2));
@@ -81,11 +93,20 @@ impl Supervisor {
             if due {
                 rounds = next_round(tracker, rounds).await;
                 workers.all_respond().await;
+                if let Some(timeout) = watchdog {
+                    all_progress(tracker, (timeout * MAX_SILENT_TIMEOUTS).max(MIN_SILENCE)).await;
+                }
             }
             let loaded = tracker.is_loaded();
-            // An error of the tracker ends the daemon elsewhere.
-            let Ok(answer) = tracker.read(|table, _| table.live()).await else { return };
-            let status = status(answer, loaded);
+            // An error that stays ends the daemon elsewhere.
+            let Ok(answer) = tracker.read(|table, _| table.live()).await else {
+                sleep(MIN_REPORT_PAUSE).await;
+                continue;
+            };
+            let mut status = status(answer, loaded);
+            if let Some(reason) = self.deaf.lock().unwrap_or_else(PoisonError::into_inner).as_deref() {
+                status = format!("listening nowhere, trying again: {reason}; {status}");
+            }
             let mut states = vec![Status(&status)];
             if loaded && !self.ready.swap(true, Ordering::Relaxed) {
                 states.push(Ready);
@@ -100,6 +121,15 @@ impl Supervisor {
             notify(&states);
             sleep(MIN_REPORT_PAUSE).await;
         }
+    }
+
+    /// Notes why the daemon listens nowhere, or that it listens.
+    pub fn note_deaf(&self, reason: Option<&Fatal>) {
+        let reason = reason.map(ToString::to_string);
+        if let Some(reason) = &reason {
+            notify(&[Status(&format!("listening nowhere, trying again: {reason}"))]);
+        }
+        *self.deaf.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     /// Reports that the configuration is being reloaded.
@@ -154,6 +184,22 @@ async fn next_round(tracker: &Tracker, seen: u64) -> u64 {
             return rounds;
         }
         sleep(ROUND_POLL_INTERVAL).await;
+    }
+}
+
+/// Waits until each thread that waits for the kernel has made progress within `limit`.
+async fn all_progress(tracker: &Tracker, limit: Duration) {
+    let mut is_logged = false;
+    while tracker.stalled(limit).is_some() {
+        // If the daemon was stopped as a whole, they need a moment.
+        sleep(SILENCE_RECHECK).await;
+        if let (Some((thread, silence)), false) = (tracker.stalled(limit), is_logged) {
+            log::error!(
+                "the thread {thread} has made no progress for {} s: not feeding the watchdog",
+                silence.as_secs()
+            );
+            is_logged = true;
+        }
     }
 }
 

@@ -56,8 +56,8 @@ impl Channel {
     /// true or nothing is waiting. The kernel handles requests within the system call
     /// that sends them: all answers are waiting when it returns, or are lost.
     ///
-    /// Answers are lost if the receive buffer is full, and if one is too large for the
-    /// [`Batch`]. The rest is read nevertheless.
+    /// Answers are lost if the receive buffer is full, and if one is larger than the buffers
+    /// of the [`Batch`], which then become larger. The rest is read nevertheless.
     ///
     /// # Errors
     /// Any other error of the socket.
@@ -69,9 +69,7 @@ impl Channel {
         loop {
             match batch.receive(self.handle.as_fd()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EMSGSIZE)) => {
-                    continue;
-                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => continue,
                 received => received?,
             }
             let datagrams = (0..).map_while(|at| batch.datagram(at));

@@ -410,6 +410,8 @@ impl DumpReader<'_> {
         let received = self.channel.receive();
         self.end = received.map_err(|source| {
             self.over = true;
+            // The kernel may still have this dump in progress, and would refuse the next one.
+            self.channel.reopen();
             Error::from_io(DOING, source)
         })?;
         Ok(())

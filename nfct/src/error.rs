@@ -201,6 +201,29 @@ impl Error {
         }
     }
 
+    /// Whether the same operation may succeed a little later: the system lacked memory or
+    /// descriptors, or something was busy. A dump or a query can then be repeated.
+    ///
+    /// ```
+    /// let of = |errno| nfct::Error::new("reading", std::io::Error::from_raw_os_error(errno));
+    /// assert!(of(libc::ENOBUFS).is_transient() && of(libc::ENOMEM).is_transient());
+    /// assert!(!of(libc::EPERM).is_transient());
+    /// ```
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self.errno(),
+            Some(
+                libc::EAGAIN
+                    | libc::EBUSY
+                    | libc::EINTR
+                    | libc::EMFILE
+                    | libc::ENFILE
+                    | libc::ENOBUFS
+                    | libc::ENOMEM
+            )
+        )
+    }
+
     /// The operation that failed.
     ///
     /// ```

@@ -44,8 +44,8 @@ pub struct Events {
     recovery: Recovery,
     /// The kernel's counter of dropped events at the last recovery.
     drops: u32,
-    /// Events received since then, and discarded with a datagram that was too large.
-    discarded: u32,
+    /// Events since then that were larger than the buffer.
+    truncated: u32,
 }
 
 /// The progress of the recovery from an overrun.
@@ -73,7 +73,7 @@ impl Events {
     /// without netlink's netfilter protocol.
     pub fn subscribe(groups: Groups) -> Result<Self, Error> {
         let (handle, batch) = (Handle::open(groups)?, Batch::new());
-        Ok(Self { handle, batch, at: 0, offset: 0, recovery: Recovery::Done, drops: 0, discarded: 0 })
+        Ok(Self { handle, batch, at: 0, offset: 0, recovery: Recovery::Done, drops: 0, truncated: 0 })
     }
 
     /// The next notification, without waiting. `None` if there is none yet.
@@ -198,21 +198,24 @@ impl Events {
                 if self.recovery == Recovery::Draining && !self.batch.is_full() {
                     self.recovery = Recovery::Drained;
                 }
-                Ok(Received::Some { messages: 0, malformed: 0 })
+                match self.batch.truncated() {
+                    0 => Ok(Received::Some { messages: 0, malformed: 0 }),
+                    // The batch stays, and is passed on by the next calls.
+                    truncated => Ok(self.overrun(truncated)),
+                }
             }
             Err(error) => match error.raw_os_error() {
                 Some(libc::EAGAIN) if self.recovery == Recovery::Done => Ok(Received::Nothing),
                 Some(libc::EAGAIN) => self.recovered(),
                 Some(libc::ENOBUFS) => Ok(self.overrun(0)),
-                Some(libc::EMSGSIZE) => Ok(self.overrun(self.batch.discarded())),
                 _ => Err(Error::from_io("receiving conntrack events", error)),
             },
         }
     }
 
-    fn overrun(&mut self, discarded: u32) -> Received {
+    fn overrun(&mut self, truncated: u32) -> Received {
         self.recovery = Recovery::Draining;
-        self.discarded = self.discarded.wrapping_add(discarded);
+        self.truncated = self.truncated.wrapping_add(truncated);
         Received::Overrun
     }
 
@@ -220,8 +223,8 @@ impl Events {
     /// the counter is read here is part of this recovery, not of the next one.
     fn recovered(&mut self) -> Result<Received, Error> {
         let drops = waiter::drops(self.handle.as_fd())?;
-        let lost = drops.wrapping_sub(self.drops).wrapping_add(self.discarded);
-        (self.recovery, self.drops, self.discarded) = (Recovery::Done, drops, 0);
+        let lost = drops.wrapping_sub(self.drops).wrapping_add(self.truncated);
+        (self.recovery, self.drops, self.truncated) = (Recovery::Done, drops, 0);
         Ok(Received::Recovered { lost })
     }
 
@@ -459,5 +462,60 @@ impl fmt::Debug for Events {
 impl fmt::Debug for FullEvents<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FullEvents").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+    use crate::wire::write_event;
+    use crate::{EventKind, Flow, Tuple};
+
+    /// A subscription that receives what the other end of a pair of sockets sends.
+    fn over_pair() -> (Events, UnixDatagram) {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let (handle, batch) = (Handle::open(Groups::NONE).unwrap(), Batch::new());
+        // SAFETY: both descriptors are open, and the second one stays owned by the handle.
+        let fd = unsafe { libc::dup2(ours.as_raw_fd(), handle.as_fd().as_raw_fd()) };
+        assert!(fd >= 0);
+        (Events { handle, batch, at: 0, offset: 0, recovery: Recovery::Done, drops: 0, truncated: 0 }, theirs)
+    }
+
+    /// A NEW event of this public port, with an attribute of so many bytes.
+    fn event(port: u16, more: u16) -> Vec<u8> {
+        let original = Tuple::udp(([192, 168, 7, 2], port), ([198, 51, 100, 1], 443));
+        let reply = Tuple::udp(([198, 51, 100, 1], 443), ([100, 64, 2, 1], port));
+        let mut bytes = write_event(&Event::new(EventKind::New, Flow::new(original, reply)));
+        // No attribute has this number; the parsers skip it.
+        bytes.extend([(more + 4).to_ne_bytes(), 1000_u16.to_ne_bytes()].concat());
+        bytes.resize(bytes.len() + usize::from(more), 0);
+        let length = bytes.len() as u32;
+        bytes[..4].copy_from_slice(&length.to_ne_bytes());
+        bytes
+    }
+
+    #[test]
+    fn only_the_first_event_that_is_larger_than_the_buffers_is_lost() {
+        let (mut events, kernel) = over_pair();
+        let send = |port, more| assert!(kernel.send(&event(port, more)).is_ok());
+        let receive = |events: &mut Events| {
+            let (mut ports, mut reports) = (Vec::new(), Vec::new());
+            loop {
+                let on = |event: Event| ports.extend(event.flow.reply.dst_port());
+                match events.receive(on).unwrap() {
+                    Received::Nothing => return (ports, reports),
+                    Received::Some { malformed, .. } => assert_eq!(malformed, 0),
+                    other => reports.push(other),
+                }
+            }
+        };
+        [(1, 0), (2, 3000), (3, 9000), (4, 0)].into_iter().for_each(|(port, more)| send(port, more));
+        let lost = [Received::Overrun, Received::Recovered { lost: 1 }].to_vec();
+        assert_eq!(receive(&mut events), (vec![1, 2, 4], lost));
+        [(5, 9000), (6, 0), (7, 12_000)].into_iter().for_each(|(port, more)| send(port, more));
+        assert_eq!(receive(&mut events), (vec![5, 6, 7], Vec::new()));
     }
 }

@@ -7,40 +7,56 @@ use std::ptr::null_mut;
 
 use libc::{c_int, c_void, iovec, mmsghdr, sockaddr_nl, socklen_t};
 
-/// The size of the buffer for one event. An event has some hundred bytes. With
-/// labels, a helper's data and a security context it is still smaller than a page.
+/// The size of the buffer for one event at first. An event has some hundred bytes. With
+/// labels, a helper's data and a security context it is usually still smaller than a page.
 pub(crate) const EVENT_SIZE: usize = 4096;
+/// The buffers become at most this large: 16 MiB together. No message of the kernel comes near.
+const MAX_EVENT_SIZE: usize = 256 * 1024;
 /// Events received with one system call.
 pub(crate) const BATCH: usize = 64;
 
 /// Receives many datagrams with one system call. The memory is used again.
 pub(crate) struct Batch {
-    buffers: Box<[[u8; EVENT_SIZE]]>,
+    /// One buffer of `size` bytes for each datagram.
+    buffers: Box<[u8]>,
+    size: usize,
+    /// The size that the buffers get before the next call.
+    wanted: usize,
     lengths: [u32; BATCH],
     received: usize,
-    discarded: usize,
+    truncated: u32,
 }
 
 impl Batch {
     pub(crate) fn new() -> Self {
-        let buffers = vec![[0; EVENT_SIZE]; BATCH].into_boxed_slice();
-        Self { buffers, lengths: [0; BATCH], received: 0, discarded: 0 }
+        Self {
+            buffers: vec![0; BATCH * EVENT_SIZE].into_boxed_slice(),
+            size: EVENT_SIZE,
+            wanted: EVENT_SIZE,
+            lengths: [0; BATCH],
+            received: 0,
+            truncated: 0,
+        }
     }
 
     /// Receives waiting datagrams, at most [`BATCH`], without blocking. Datagrams
-    /// that are not from the kernel are ignored.
+    /// that are not from the kernel are ignored. One that is larger than its buffer is lost
+    /// ([`truncated`](Self::truncated)); the next call has buffers that are large enough.
     ///
     /// # Errors
-    /// `EAGAIN` if nothing is waiting, `ENOBUFS` if the kernel has dropped datagrams,
-    /// and `EMSGSIZE` if one is larger than [`EVENT_SIZE`]. In this case all datagrams
-    /// of the call are [`discarded`](Self::discarded).
+    /// `EAGAIN` if nothing is waiting, and `ENOBUFS` if the kernel has dropped datagrams.
     pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        self.received = 0;
+        (self.received, self.truncated) = (0, 0);
+        if self.wanted != self.size {
+            self.size = self.wanted;
+            self.buffers = vec![0; BATCH * self.size].into_boxed_slice();
+        }
         // SAFETY: all-zero is a valid value of this plain C structure.
         let mut senders: [sockaddr_nl; BATCH] = unsafe { zeroed() };
+        let size = self.size;
         let mut buffers: [iovec; BATCH] = std::array::from_fn(|at| iovec {
-            iov_base: self.buffers[at].as_mut_ptr().cast::<c_void>(),
-            iov_len: EVENT_SIZE,
+            iov_base: self.buffers[at * size..][..size].as_mut_ptr().cast::<c_void>(),
+            iov_len: size,
         });
         // SAFETY: all-zero is a valid value of this plain C structure.
         let mut headers: [mmsghdr; BATCH] = unsafe { zeroed() };
@@ -52,15 +68,16 @@ impl Batch {
         }
         let received = loop {
             // SAFETY: `headers` holds BATCH headers, each with one buffer of
-            // EVENT_SIZE bytes and one address, all of which live until the call
+            // `size` bytes and one address, all of which live until the call
             // returns.
             let received = unsafe {
                 libc::recvmmsg(
                     fd.as_raw_fd(),
                     headers.as_mut_ptr(),
                     BATCH as u32,
-                    // musl declares the flags unsigned.
-                    libc::MSG_DONTWAIT as _,
+                    // MSG_TRUNC: the length is the datagram's, not that of the part in the
+                    // buffer. musl declares the flags unsigned.
+                    (libc::MSG_DONTWAIT | libc::MSG_TRUNC) as _,
                     null_mut(),
                 )
             };
@@ -73,11 +90,14 @@ impl Batch {
             }
         };
         for (at, header) in headers.iter().take(received).enumerate() {
-            if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
-                self.discarded = received;
-                return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+            let is_ours = senders[at].nl_pid == 0;
+            let is_whole = header.msg_len as usize <= size;
+            if is_ours && !is_whole {
+                self.truncated += 1;
+                let wanted = (header.msg_len as usize).next_power_of_two().min(MAX_EVENT_SIZE);
+                self.wanted = self.wanted.max(wanted);
             }
-            self.lengths[at] = if senders[at].nl_pid == 0 { header.msg_len } else { 0 };
+            self.lengths[at] = if is_ours && is_whole { header.msg_len } else { 0 };
         }
         self.received = received;
         Ok(())
@@ -89,10 +109,10 @@ impl Batch {
         self.received == BATCH
     }
 
-    /// The number of datagrams that the last [`receive`](Self::receive) discarded,
-    /// if it failed with `EMSGSIZE`.
-    pub(crate) fn discarded(&self) -> u32 {
-        self.discarded as u32
+    /// The number of datagrams that the last [`receive`](Self::receive) lost because they were
+    /// larger than their buffers. They appear as empty ones.
+    pub(crate) fn truncated(&self) -> u32 {
+        self.truncated
     }
 
     /// A datagram that the last [`receive`](Self::receive) got.
@@ -100,7 +120,7 @@ impl Batch {
         if at >= self.received {
             return None;
         }
-        self.buffers[at].get(..self.lengths[at] as usize)
+        self.buffers[at * self.size..].get(..self.lengths[at] as usize)
     }
 }
 

@@ -21,6 +21,8 @@ pub struct HttpCounters {
     pub refused: Counter,
     /// Lookups that ended.
     pub lookups: Lookups,
+    /// Lookups of `/v1/auth` that ended without an inside host, by reason.
+    pub nobody: Nobodies,
     /// How long responses, or the beginnings of streams, took to make, by route.
     pub response_time: [Histogram; RouteLabel::ALL.len()],
     /// Responses by status.
@@ -33,6 +35,7 @@ impl Default for HttpCounters {
             requests: Counter::default(),
             refused: Counter::default(),
             lookups: Lookups::default(),
+            nobody: Nobodies::default(),
             response_time: std::array::from_fn(|_| Histogram::new(&RESPONSE_BOUNDS)),
             responses: Responses::default(),
         }
@@ -106,6 +109,48 @@ impl Lookups {
     }
 }
 
+/// Why `/v1/auth` finds no inside host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nobody {
+    /// No connection has been translated to this address: the client is not behind this gateway, or the
+    /// proxy passes another address.
+    UnknownAddress,
+    /// The gateway uses the address, but no live connection has this public port.
+    UnknownPort,
+    /// One has it, but to another server address or port, of another protocol or in another zone.
+    OtherServer,
+}
+
+impl Nobody {
+    /// All of them, each at the index that it converts to.
+    pub const ALL: [Nobody; 3] = [Nobody::UnknownAddress, Nobody::UnknownPort, Nobody::OtherServer];
+
+    /// The text of its header and of its label in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Nobody::UnknownAddress => "unknown_address",
+            Nobody::UnknownPort => "unknown_port",
+            Nobody::OtherServer => "other_server",
+        }
+    }
+}
+
+/// Lookups without an inside host, by reason.
+#[derive(Debug, Default)]
+pub struct Nobodies([Counter; Nobody::ALL.len()]);
+
+impl Nobodies {
+    /// Counts one.
+    pub fn count(&self, reason: Nobody) {
+        self.0[reason as usize].increment();
+    }
+
+    /// The lookups with one reason.
+    pub fn get(&self, reason: Nobody) -> u64 {
+        self.0[reason as usize].get()
+    }
+}
+
 /// Responses by HTTP status.
 #[derive(Debug, Default)]
 pub struct Responses([Counter; Responses::STATUSES.len()]);
@@ -134,6 +179,9 @@ mod tests {
     fn outcomes_are_at_their_index() {
         for (index, outcome) in LookupOutcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome as usize, index);
+        }
+        for (index, reason) in Nobody::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
         }
     }
 

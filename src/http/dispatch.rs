@@ -15,6 +15,8 @@ use super::{legacy, v1};
 
 /// The maximum number of lines of a request header.
 pub(super) const MAX_HEADERS: usize = 32;
+/// The same for a request that a proxy forwards, with its client's header.
+const MAX_FORWARDED_HEADERS: usize = 100;
 /// The maximum size of a request header in bytes.
 pub(super) const MAX_HEADER_BYTES: usize = 16 * 1024;
 
@@ -41,7 +43,7 @@ async fn respond(
         return refuse(route, Refusal::Client);
     }
     log::debug!("{} requests {} {}", client, request.method(), request.uri());
-    if is_header_too_large(&request) {
+    if is_header_too_large(route, &request) {
         return refuse(route, Refusal::HeaderSize);
     }
     let Some(handler) = route.handler else { return refuse(route, Refusal::Path) };
@@ -51,7 +53,7 @@ async fn respond(
     if !route.supports(request.method()) {
         return response::allowing(refuse(route, Refusal::Method), route.methods);
     }
-    if request.method() != Method::POST && !request.body().is_end_stream() {
+    if request.method() != Method::POST && !route.is_forwarded() && !request.body().is_end_stream() {
         return refuse(route, Refusal::Body);
     }
     let query = request.uri().query();
@@ -89,10 +91,11 @@ fn options(route: &Route) -> Response {
     }
 }
 
-fn is_header_too_large(request: &Request<Incoming>) -> bool {
+fn is_header_too_large(route: &Route, request: &Request<Incoming>) -> bool {
+    let max_lines = if route.is_forwarded() { MAX_FORWARDED_HEADERS } else { MAX_HEADERS };
     let headers = request.headers();
     // Besides its name and value, a line has a colon, a space and two bytes at its end.
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
-    headers.len() > MAX_HEADERS || bytes + path > MAX_HEADER_BYTES
+    headers.len() > max_lines || bytes + path > MAX_HEADER_BYTES
 }

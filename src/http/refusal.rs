@@ -34,7 +34,9 @@ impl Refusal {
     pub(super) fn error(self) -> &'static str {
         match self {
             Refusal::Client => "this client is not allowed",
-            Refusal::HeaderSize => "the request header has more than 32 lines or more than 16 KiB",
+            Refusal::HeaderSize => {
+                "the request header has more than 32 lines (100 for /v1/auth) or more than 16 KiB"
+            }
             Refusal::Path => "no such route",
             Refusal::Method => "the route does not support this method",
             Refusal::Body => "this request must not have a body",

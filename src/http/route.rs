@@ -96,6 +96,8 @@ pub enum Handler {
 
 const GET: &str = "GET, HEAD, OPTIONS";
 const GET_AND_POST: &str = "GET, HEAD, POST, OPTIONS";
+/// Some proxies ask with the method of the client's request.
+const FORWARDED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// The Python program did not list HEAD.
 const LEGACY_GET: &str = "GET, OPTIONS";
 
@@ -122,7 +124,7 @@ pub static ROUTES: [Route; 12] = [
     json("/v1/lookup", GET_AND_POST, Scope::Lookup, RouteLabel::Lookup, Handler::Lookup),
     json("/v1/mappings", GET, Scope::List, RouteLabel::Mappings, Handler::Mappings),
     json("/v1/events", GET, Scope::Events, RouteLabel::Events, Handler::Events),
-    json("/v1/auth", GET, Scope::Lookup, RouteLabel::Auth, Handler::Auth),
+    json("/v1/auth", FORWARDED, Scope::Lookup, RouteLabel::Auth, Handler::Auth),
     json("/v1/openapi.json", GET, Scope::General, RouteLabel::Other, Handler::OpenApi),
     json("/healthz", GET, Scope::Health, RouteLabel::Health, Handler::Healthz),
     json("/readyz", GET, Scope::Health, RouteLabel::Health, Handler::Readyz),
@@ -141,7 +143,11 @@ static LEGACY_NOT_FOUND: Route = missing("", RouteLabel::Legacy, ErrorFormat::Le
 /// The row of a request's path.
 pub fn find(path: &str) -> &'static Route {
     let rows = |errors| ROUTES.iter().filter(move |route| route.errors == errors);
-    if let Some(route) = rows(ErrorFormat::Json).find(|route| route.path == path) {
+    let is_row = |route: &&Route| {
+        path.strip_prefix(route.path)
+            .is_some_and(|rest| rest.is_empty() || (route.is_forwarded() && rest.starts_with('/')))
+    };
+    if let Some(route) = rows(ErrorFormat::Json).find(is_row) {
         return route;
     }
     if path.strip_prefix(NOT_FOUND.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
@@ -176,6 +182,12 @@ fn after_segment(path: &[u8]) -> &[u8] {
 }
 
 impl Route {
+    /// Whether proxies forward their clients' requests to this route, or parts of them: any of the
+    /// usual methods, many header lines, a path behind the route's own, and a body, which is ignored.
+    pub(super) fn is_forwarded(&self) -> bool {
+        self.handler == Some(Handler::Auth)
+    }
+
     /// Whether it supports a method. If it supports GET, it supports HEAD, listed or not.
     pub(super) fn supports(&self, method: &Method) -> bool {
         match *method {
@@ -234,6 +246,10 @@ mod tests {
             ("/v1/lookup", "/v1/lookup", Some(Handler::Lookup)),
             ("/v1/lookups", "/v1", None),
             ("/v1/lookup/", "/v1", None),
+            ("/v1/auth", "/v1/auth", Some(Handler::Auth)),
+            ("/v1/auth/", "/v1/auth", Some(Handler::Auth)),
+            ("/v1/auth/shop/basket", "/v1/auth", Some(Handler::Auth)),
+            ("/v1/authority", "/v1", None),
             ("/v1", "/v1", None),
             ("/v1/", "/v1", None),
             ("/v1x", "/{value}", Some(Handler::LegacyLookup)),
@@ -271,12 +287,18 @@ mod tests {
     #[test]
     fn head_is_supported_where_get_is() {
         let supports = |path: &str, method: &str| find(path).supports(&method.parse().unwrap());
-        for (path, post) in [("/v1/lookup", true), ("/v1/auth", false), ("/debug", false), ("/1", false)] {
+        for (path, others) in [
+            ("/v1/lookup", &["POST"][..]),
+            ("/debug", &[]),
+            ("/1", &[]),
+            ("/v1/auth/x", &["POST", "PUT", "PATCH", "DELETE"]),
+        ] {
             for method in ["GET", "HEAD", "OPTIONS"] {
                 assert!(supports(path, method), "{method} {path}");
             }
-            assert_eq!(supports(path, "POST"), post, "{path}");
-            assert!(!supports(path, "DELETE") && !supports(path, "GE"), "{path}");
+            for method in ["POST", "PUT", "PATCH", "DELETE", "GE"] {
+                assert_eq!(supports(path, method), others.contains(&method), "{method} {path}");
+            }
         }
     }
 

@@ -3,12 +3,17 @@
 //! Each has its own event loop. A connection stays with one thread, so serving it passes nothing between
 //! threads.
 
+use std::convert::Infallible;
 use std::future::pending;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use tokio::runtime::{Builder, Handle};
+
+use crate::error::{Cause, Fatal};
 
 /// One thread for each processor that this process may use.
 pub struct Workers {
@@ -17,13 +22,15 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts the threads, which run as long as the process does.
+    /// Starts the threads, which run as long as the process does. One that ends nevertheless calls
+    /// `on_failure`: clients get no response from then on.
     ///
     /// # Errors
     /// When the system cannot start one.
-    pub fn start() -> io::Result<Self> {
+    pub fn start(on_failure: impl Fn(Fatal) + Send + Sync + 'static) -> io::Result<Self> {
+        let on_failure = Arc::new(on_failure);
         let count = thread::available_parallelism().map_or(1, usize::from);
-        let loops = (0..count).map(|_| start_one()).collect::<io::Result<_>>()?;
+        let loops = (0..count).map(|_| start_one(on_failure.clone())).collect::<io::Result<_>>()?;
         Ok(Self { loops, next: AtomicUsize::new(0) })
     }
 
@@ -41,9 +48,14 @@ impl Workers {
     }
 }
 
-fn start_one() -> io::Result<Handle> {
+fn start_one(on_failure: Arc<impl Fn(Fatal) + Send + Sync + 'static>) -> io::Result<Handle> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
-    thread::Builder::new().name("http".to_owned()).spawn(move || runtime.block_on(pending::<()>()))?;
+    thread::Builder::new().name("http".to_owned()).spawn(move || {
+        let served = catch_unwind(AssertUnwindSafe(|| runtime.block_on(pending::<Infallible>())));
+        if served.is_err() {
+            on_failure(Fatal::new(Cause::Software, "a thread that serves connections panicked"));
+        }
+    })?;
     Ok(handle)
 }

@@ -10,12 +10,16 @@ use crate::mapping::Doubt;
 use crate::tuples::Tuples;
 
 impl<A: Address> FamilyTable<A> {
-    pub(super) fn set_key(&mut self, key: Key) {
+    /// Returns the indexes that are no longer needed.
+    pub(super) fn set_key(&mut self, key: Key) -> Vec<ChainIndex> {
         let by = IndexedBy::key(key);
-        self.indexes.retain(|index| IndexedBy::STANDARD.contains(&index.by) || index.by == by);
+        let is_needed = |index: &ChainIndex| IndexedBy::STANDARD.contains(&index.by) || index.by == by;
+        let (needed, others) = std::mem::take(&mut self.indexes).into_iter().partition(is_needed);
+        self.indexes = needed;
         if self.index(by).is_none() {
             self.indexes.push(ChainIndex::unbuilt(by));
         }
+        others
     }
 
     pub(super) fn build_index(&mut self) -> bool {

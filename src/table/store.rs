@@ -386,11 +386,20 @@ impl Table {
         Ok(found)
     }
 
+    /// Whether a source may have been translated to this address since the start. False only if
+    /// none was.
+    pub fn may_be_public(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.v4.publics.may_contain(address),
+            IpAddr::V6(address) => self.v6.publics.may_contain(address),
+        }
+    }
+
     /// Changes the key of the legacy routes. Its index is filled by
-    /// [`build_index`](Self::build_index).
-    pub fn set_key(&mut self, key: Key) {
-        self.v4.set_key(key);
-        self.v6.set_key(key);
+    /// [`build_index`](Self::build_index). Returns the old index, to be dropped without a lock:
+    /// freeing it takes long.
+    pub fn set_key(&mut self, key: Key) -> impl Sized + use<> {
+        (self.v4.set_key(key), self.v6.set_key(key))
     }
 
     /// Fills one slice of an added index. Returns whether there is more to do.

@@ -9,6 +9,8 @@ use std::time::Duration;
 use nfct::Error;
 
 use super::filtering::following_addresses;
+use super::pulse::MAX_REST;
+use super::pump::pause_after;
 use super::shared::Tracker;
 use crate::clock::Stamp;
 use crate::filter::Filter;
@@ -18,8 +20,6 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// If no connection has matched the filter for this time, and no interface has its public
 /// address, the log says so. The tracker's clock measures it.
 const HINT_AFTER: Duration = Duration::from_secs(60);
-/// How often the thread looks whether that time has passed.
-const HINT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What is remembered for the hint.
 pub(super) struct Watched {
@@ -37,13 +37,14 @@ impl Tracker {
     pub(super) fn follow_addresses(&self, mut watched: Watched) -> Result<Infallible, Error> {
         let mut is_current = true;
         loop {
-            let timeout = if is_current { HINT_INTERVAL } else { RETRY_INTERVAL };
-            let has_changed = self.address_changes.wait(Some(timeout)).map_err(following_addresses)?;
-            if has_changed {
-                // Lookups must not find the socket empty before this is set.
-                self.reads_addresses.store(true, Ordering::SeqCst);
-                self.address_changes.clear().map_err(following_addresses)?;
-            }
+            self.pulses.addresses.beat();
+            let has_changed = match self.take_changes(if is_current { MAX_REST } else { RETRY_INTERVAL }) {
+                Ok(has_changed) => has_changed,
+                Err(error) => {
+                    pause_after(error)?;
+                    continue;
+                }
+            };
             if has_changed || !is_current {
                 is_current = self.put_addresses_into_force(is_current);
                 self.reads_addresses.store(false, Ordering::SeqCst);
@@ -52,6 +53,18 @@ impl Tracker {
             }
             self.watch_filter(&mut watched);
         }
+    }
+
+    /// Waits until addresses may have changed, for at most `timeout`, and removes the
+    /// notifications. Returns whether they may.
+    fn take_changes(&self, timeout: Duration) -> Result<bool, Error> {
+        let has_changed = self.address_changes.wait(Some(timeout)).map_err(following_addresses)?;
+        if has_changed {
+            // Lookups must not find the socket empty before this is set.
+            self.reads_addresses.store(true, Ordering::SeqCst);
+            self.address_changes.clear().map_err(following_addresses)?;
+        }
+        Ok(has_changed)
     }
 
     /// Whether no address has changed without being in force.

@@ -75,6 +75,7 @@ impl Tracker {
             let merging = merging.map_err(|source| Error::new("starting a thread", source))?;
             let mut dump = query.dump(Family::Any)?;
             loop {
+                self.pulses.resync.beat();
                 let mut batch: Vec<Piece> = empty.try_recv().unwrap_or_default();
                 batch.resize_with(PIECES_PER_BATCH, Piece::default);
                 let read = self.clock.now();

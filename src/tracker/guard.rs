@@ -9,6 +9,7 @@ use parking_lot::MutexGuard;
 use super::state::TrackerState;
 #[cfg(feature = "bench")]
 use crate::clock;
+use crate::held;
 use crate::stats::Stats;
 
 /// The target of log lines that were held back until the lock was released.
@@ -27,6 +28,7 @@ pub(super) struct Guard<'a> {
 impl<'a> Guard<'a> {
     #[inline]
     pub(super) fn new(state: MutexGuard<'a, TrackerState>, stats: &'a Stats) -> Self {
+        held::note(true);
         Self {
             state,
             held_since: Instant::now(),
@@ -62,6 +64,7 @@ impl DerefMut for Guard<'_> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
+        held::note(false);
         let held = self.held_since.elapsed();
         self.stats.longest_lock_hold.record(held);
         self.stats.lock_holds.record(held);

@@ -25,7 +25,8 @@
 //!
 //! All of these work on the `shared` tracker, which has the lock: `guard` holds it,
 //! `state` is what it protects. `settings` is the part of the configuration that the
-//! tracker uses, and `dump_request` wakes the thread that reads dumps.
+//! tracker uses, and `dump_request` wakes the thread that reads dumps. `pulse` shows that a
+//! thread makes progress.
 
 mod addresses;
 mod check;
@@ -41,6 +42,7 @@ mod listener;
 mod lookup;
 mod ports;
 mod publish;
+mod pulse;
 mod pump;
 mod read;
 mod reload;

@@ -25,6 +25,9 @@ const MAX_REST: Duration = Duration::from_secs(1);
 /// Closed mappings removed under one hold of the lock.
 const EXPIRIES_PER_HOLD: usize = 128;
 
+/// The pause after an error that may pass.
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
 /// Without events, the kernel's setting is read once in this number of checks.
 const IDLE_CHECKS: u32 = 5;
 
@@ -161,14 +164,20 @@ impl Tracker {
     pub(super) fn pump_forever(&self, waiter: &Waiter) -> Result<Infallible, Error> {
         let (mut next_check, mut checks) = (Instant::now(), Checks::default());
         loop {
-            let next_expiry = self.pump_all()?;
+            let next_expiry = self.pump_until(|state, is_done| {
+                self.rounds.fetch_add(1, Ordering::Relaxed);
+                Ok(is_done.then(|| state.table.next_expiry(self.clock.now())))
+            })?;
             if Instant::now() >= next_check {
                 next_check = Instant::now() + MAX_REST;
                 self.check_regularly(&mut checks);
             }
             let rest_ends = Instant::now() + next_expiry.map_or(MAX_REST, |expiry| expiry.min(MAX_REST));
             loop {
-                waiter.wait(Some(rest_ends.saturating_duration_since(Instant::now())))?;
+                let rest = rest_ends.saturating_duration_since(Instant::now());
+                if let Err(error) = waiter.wait(Some(rest)) {
+                    pause_after(error)?;
+                }
                 let attempts = self.attempts.load(Ordering::SeqCst);
                 std::thread::sleep(COLLECT_TIME);
                 // Lookups may have drained the socket meanwhile.
@@ -207,42 +216,61 @@ impl Tracker {
         }
     }
 
-    /// Drains the socket, and returns the time until a mapping expires.
-    fn pump_all(&self) -> Result<Option<Duration>, Error> {
+    /// Receives queued events until `then` returns something, which it is asked under the hold
+    /// of the lock that received the last of them. It learns whether nothing is left to do. Errors
+    /// that may pass do not end this.
+    fn pump_until<T>(
+        &self,
+        mut then: impl FnMut(&mut TrackerState, bool) -> Result<Option<T>, Error>,
+    ) -> Result<T, Error> {
         loop {
-            {
+            let failed = {
                 let mut state = self.lock();
-                let is_done = self.pump(&mut state)?;
-                self.rounds.fetch_add(1, Ordering::Relaxed);
-                if is_done {
-                    return Ok(state.table.next_expiry(self.clock.now()));
+                match self.pump(&mut state).and_then(|is_done| then(&mut state, is_done)) {
+                    Ok(Some(value)) => return Ok(value),
+                    Ok(None) => None,
+                    Err(error) => Some(error),
                 }
+            };
+            match failed {
+                Some(error) => pause_after(error)?,
+                // During a flood, lookups must get the lock too.
+                None => std::thread::yield_now(),
             }
-            // During a flood, lookups must get the lock too.
-            std::thread::yield_now();
         }
     }
 
     /// Applies the events that are queued now, then calls `then` under the same hold of the
     /// lock. A flood of new events cannot delay this.
     pub(super) fn catch_up<T>(&self, then: impl FnOnce(&mut TrackerState) -> T) -> Result<T, Error> {
-        let mut limit = None;
-        loop {
-            let mut state = self.lock();
-            if self.pump(&mut state)? || state.has_received_queued(&mut limit)? {
-                return Ok(then(&mut state));
-            }
-        }
+        let (mut limit, mut then) = (None, Some(then));
+        self.pump_until(|state, is_done| {
+            let is_done = is_done || state.has_received_queued(&mut limit)?;
+            Ok(then.take_if(|_| is_done).map(|then| then(state)))
+        })
     }
 
     /// Drains the socket, then calls `then` under the same hold of the lock. For
-    /// threads; lookups use [`drain_then`](Self::drain_then).
+    /// `resync`; lookups use [`drain_then`](Self::drain_then).
     pub(super) fn drain_blocking<T>(&self, then: impl FnOnce(&mut TrackerState) -> T) -> Result<T, Error> {
-        loop {
-            let mut state = self.lock();
-            if self.pump(&mut state)? {
-                return Ok(then(&mut state));
-            }
-        }
+        let mut then = Some(then);
+        self.pump_until(|state, is_done| {
+            // During a flood this takes long.
+            self.pulses.resync.beat();
+            Ok(then.take_if(|_| is_done).map(|then| then(state)))
+        })
     }
+}
+
+/// Waits a moment after an error that may pass, such as a lack of memory.
+///
+/// # Errors
+/// The same error, if it stays.
+pub(super) fn pause_after(error: Error) -> Result<(), Error> {
+    if !error.is_transient() {
+        return Err(error);
+    }
+    log::warn!("{error}; trying again");
+    std::thread::sleep(RETRY_PAUSE);
+    Ok(())
 }

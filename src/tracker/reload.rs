@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use log::Level;
 use nfct::Error;
 
 use super::settings::Settings;
@@ -24,22 +25,32 @@ impl Tracker {
     pub fn reload(&self, settings: Settings) -> Result<(), Error> {
         let mut filtering = self.filtering.lock();
         let settings = Settings { filter: filtering.resolve(&settings.filter)?, ..settings };
-        if settings == self.lock().settings {
+        let (old, receive_buffer) = {
+            let state = self.lock();
+            (state.settings.clone(), state.receive_buffer)
+        };
+        if settings == old {
             return Ok(());
         }
-        self.change_filter(&mut filtering, &settings.filter)?;
-        let mut state = self.lock();
-        state.events.set_reliable(settings.netlink.reliable)?;
-        if settings.netlink.receive_buffer != state.settings.netlink.receive_buffer {
-            state.receive_buffer = state.events.set_receive_buffer(settings.netlink.receive_buffer.0)?;
+        // The filter comes last: of the options, only its effect cannot be undone, because the
+        // events that it held back are missing.
+        let changed = self
+            .set_options(&settings, &old)
+            .and_then(|()| self.change_filter(&mut filtering, &settings.filter));
+        if let Err(error) = changed {
+            self.restore_options(&old, receive_buffer);
+            return Err(error);
         }
+        // Declared before the lock is taken, so that it is dropped after the release.
+        let _old_index;
+        let mut state = self.lock();
         if settings.del_delay > state.settings.del_delay {
             // What was removed already is not known.
             state.know_closed_from(self.clock.now(), false);
         }
         state.table.set_del_delay(settings.del_delay);
         state.table.set_limits(settings.limits);
-        state.table.set_key(settings.key);
+        _old_index = state.table.set_key(settings.key);
         state.settings = settings;
         self.dump_request.set();
         drop(state);
@@ -48,5 +59,29 @@ impl Tracker {
         drop(filtering);
         news.log();
         Ok(())
+    }
+
+    /// Sets the options of the event socket that differ, except the filter.
+    fn set_options(&self, new: &Settings, old: &Settings) -> Result<(), Error> {
+        let mut state = self.lock();
+        state.events.set_reliable(new.netlink.reliable)?;
+        if new.netlink.receive_buffer != old.netlink.receive_buffer {
+            state.receive_buffer = state.events.set_receive_buffer(new.netlink.receive_buffer.0)?;
+        }
+        Ok(())
+    }
+
+    /// Restores these options.
+    fn restore_options(&self, old: &Settings, receive_buffer: usize) {
+        let mut state = self.lock();
+        // The kernel doubles the size that it is given.
+        let restored = state
+            .events
+            .set_reliable(old.netlink.reliable)
+            .and_then(|()| state.events.set_receive_buffer(receive_buffer / 2));
+        match restored {
+            Ok(bytes) => state.receive_buffer = bytes,
+            Err(error) => state.log(Level::Warn, error.to_string()),
+        }
     }
 }

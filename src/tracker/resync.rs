@@ -7,7 +7,7 @@
 //! runs while events continue to arrive. A mapping that opens during the dump stays
 //! open although the dump lacks it, and a mapping that closes during the dump stays
 //! closed although the dump has it. If the socket overruns again during the dump, the
-//! dump proves nothing and is repeated.
+//! dump proves nothing and is repeated. So is a dump that fails because the system lacks memory.
 //!
 //! A dump of a million entries takes seconds. If an overrun makes it useless, it
 //! continues while the burst of events lasts, because it still finds connections.
@@ -22,6 +22,7 @@ use log::Level;
 use nfct::{Error, Events, Groups, Query, Tuple};
 
 use super::dump::DumpSummary;
+use super::pulse::MAX_REST;
 use super::settings::Settings;
 use super::shared::Tracker;
 use super::state::TrackerState;
@@ -31,6 +32,8 @@ use crate::table::{Asked, Cursor, MAX_CLOSING_TIMEOUT};
 /// The shortest time between an invalid dump and the next one. While events are
 /// still lost, it is at least as long as the dump took.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
+/// The longest time between a dump that failed and the next one.
+const MAX_FAILURE_PAUSE: Duration = Duration::from_secs(10);
 /// A burst is over when no events were lost for this long.
 const QUIET_TIME: Duration = Duration::from_millis(100);
 /// The maximum number of dumps in a row that are cut short. The next one is always
@@ -61,10 +64,20 @@ impl Tracker {
     /// for an error.
     pub(super) fn resync_forever(&self, mut query: Query) -> Result<Infallible, Error> {
         let mut cleaned = Instant::now();
-        let mut cut_short = 0;
+        let (mut cut_short, mut failures) = (0, 0);
         loop {
             let begun = Instant::now();
-            let outcome = self.resync(&mut query, cut_short < MAX_CUT_SHORT)?;
+            let outcome = match self.resync(&mut query, cut_short < MAX_CUT_SHORT) {
+                Ok(outcome) => outcome,
+                Err(error) if error.is_transient() => {
+                    self.stats.incomplete_dumps.increment();
+                    self.pause_after_failure(&error, failures);
+                    failures += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            failures = 0;
             let is_complete = outcome == DumpOutcome::Complete;
             cut_short = if outcome == DumpOutcome::CutShort { cut_short + 1 } else { 0 };
             let ended = Instant::now();
@@ -80,9 +93,34 @@ impl Tracker {
             }
             let sweep_interval = next_interval(reports_all, took, sweep_interval);
             let next = (cleaned + garbage_cleaner_interval).min(ended + sweep_interval);
-            if !is_complete || self.dump_request.wait_until(next) {
+            if !is_complete || self.wait_for_request(next) {
                 self.pause(ended, took);
             }
+        }
+    }
+
+    /// Waits until a dump is requested (true) or until `deadline` (false).
+    fn wait_for_request(&self, deadline: Instant) -> bool {
+        loop {
+            self.pulses.resync.beat();
+            let rest_ends = deadline.min(Instant::now() + MAX_REST);
+            if self.dump_request.wait_until(rest_ends) {
+                return true;
+            }
+            if rest_ends >= deadline {
+                return false;
+            }
+        }
+    }
+
+    /// Waits after a dump that failed, and after so many others in a row.
+    fn pause_after_failure(&self, error: &Error, failures: u32) {
+        let pause = MIN_PAUSE.saturating_mul(1 << failures.min(10)).min(MAX_FAILURE_PAUSE);
+        log::warn!("{error}; reading the kernel's table again in {} ms", pause.as_millis());
+        let next = Instant::now() + pause;
+        while let Some(left) = next.checked_duration_since(Instant::now()) {
+            self.pulses.resync.beat();
+            thread::sleep(left.min(MAX_REST));
         }
     }
 
@@ -90,12 +128,13 @@ impl Tracker {
     fn pause(&self, ended: Instant, took: Duration) {
         let latest = ended + MIN_PAUSE.max(took);
         loop {
+            self.pulses.resync.beat();
             let quiet = self.lock().invalidated_at + QUIET_TIME;
             let left = latest.min(quiet.max(ended + MIN_PAUSE)).saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
-            thread::sleep(left);
+            thread::sleep(left.min(MAX_REST));
         }
     }
 
@@ -123,16 +162,20 @@ impl Tracker {
                 && state.invalidated_at.elapsed() >= QUIET_TIME
         };
         let dump = self.merge_dump(query, &filter, invalidations, is_useless);
-        let is_valid = matches!(dump, Ok(DumpSummary { interrupted: false, cut_short: false, .. }))
-            && self.drain_blocking(|state| state.invalidations)? == invalidations;
-        let verified = if is_valid { self.verify_unseen(query)? } else { None };
-        let (is_valid, closed) = (verified.is_some(), verified.unwrap_or(0));
+        let verified = match &dump {
+            Ok(DumpSummary { interrupted: false, cut_short: false, .. }) => {
+                self.verify_dumped(query, invalidations)
+            }
+            _ => Ok(None),
+        };
         // Declared before the lock is taken, so that it is dropped after the release.
         let _ended_lifetimes;
         let mut state = self.lock();
         _ended_lifetimes = state.table.end_dump();
         drop(state);
         let DumpSummary { entries, malformed, cut_short, unknown, .. } = dump?;
+        let verified = verified?;
+        let (is_valid, closed) = (verified.is_some(), verified.unwrap_or(0));
         let unreported = if is_valid && expects_events { self.count_unreported(&unknown)? } else { 0 };
         state = self.lock();
         self.stats.resync_time.record(begun.elapsed());
@@ -165,6 +208,15 @@ impl Tracker {
         Ok(DumpOutcome::Complete)
     }
 
+    /// Verifies what a dump lacked, unless events were lost during it. Returns how many mappings
+    /// had ended; `None` if the dump proves nothing.
+    fn verify_dumped(&self, query: &mut Query, invalidations: u64) -> Result<Option<usize>, Error> {
+        if self.drain_blocking(|state| state.invalidations)? != invalidations {
+            return Ok(None);
+        }
+        self.verify_unseen(query)
+    }
+
     /// Verifies the live mappings that the dump lacked: while the kernel resizes its hash
     /// table, a dump may lack entries. Returns how many had ended; `None` if a query failed.
     fn verify_unseen(&self, query: &mut Query) -> Result<Option<usize>, Error> {
@@ -177,6 +229,7 @@ impl Tracker {
                 state.table.asked(self.clock.now())
             };
             for unseen in unseen.chunks(VERIFIED_TOGETHER) {
+                self.pulses.resync.beat();
                 match self.verify_now(query, unseen, asked)? {
                     Some(count) => ended += count,
                     None => return Ok(None),
@@ -200,7 +253,10 @@ impl Tracker {
 
     /// Marks all live mappings as such that may end without a DESTROY event.
     fn distrust_all(&self) {
-        self.in_slices(|state, cursor, _| (state.table.distrust(cursor), 0));
+        self.in_slices(|state, cursor, _| {
+            self.pulses.resync.beat();
+            (state.table.distrust(cursor), 0)
+        });
     }
 
     /// Logs what a complete dump has changed, if it has changed anything.
@@ -228,7 +284,10 @@ impl Tracker {
     /// Removes old mappings that the kernel no longer has.
     fn remove_old_mappings(&self) {
         let life_span = self.lock().settings.life_span;
-        let removed = self.in_slices(|state, cursor, now| state.table.remove_old(cursor, life_span, now));
+        let removed = self.in_slices(|state, cursor, now| {
+            self.pulses.resync.beat();
+            state.table.remove_old(cursor, life_span, now)
+        });
         self.stats.removed_after_life_span.add(removed);
     }
 }

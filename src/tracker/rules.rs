@@ -8,6 +8,8 @@ use std::time::Duration;
 use log::Level;
 use nfct::{Error, EventMask, Query, RuleChange, RuleChanges};
 
+use super::pulse::MAX_REST;
+use super::pump::pause_after;
 use super::shared::Tracker;
 
 /// After this time, rules that could not be read are read again.
@@ -25,11 +27,22 @@ impl Tracker {
         mut is_read: bool,
     ) -> Result<Infallible, Error> {
         loop {
+            self.pulses.rules.beat();
             self.reads_rules.store(false, Ordering::SeqCst);
-            let has_changed = self.rule_changes.wait((!is_read).then_some(RETRY_INTERVAL))?;
+            let rest = if is_read { MAX_REST } else { RETRY_INTERVAL };
+            let has_changed = match self.rule_changes.wait(Some(rest)) {
+                Ok(has_changed) => has_changed,
+                Err(error) => {
+                    pause_after(error)?;
+                    continue;
+                }
+            };
+            if is_read && !has_changed {
+                continue;
+            }
             // Lookups must not find the socket empty before this is set.
             self.reads_rules.store(true, Ordering::SeqCst);
-            let change = if has_changed { changes.read()? } else { RuleChange::default() };
+            let change = if has_changed { self.read_change(changes)? } else { RuleChange::default() };
             if change.added_masks.iter().any(is_suppressing) {
                 self.note_rules(describe(&change.added_masks));
             }
@@ -39,6 +52,16 @@ impl Tracker {
                 is_read = self.note_read(query.event_masks());
             }
         }
+    }
+
+    /// What has changed. If the system lacks memory, that may be anything.
+    fn read_change(&self, changes: &mut RuleChanges) -> Result<RuleChange, Error> {
+        changes.read().or_else(|error| {
+            pause_after(error)?;
+            let mut change = RuleChange::default();
+            change.lost = true;
+            Ok(change)
+        })
     }
 
     /// Notes the masks that all rules set. Returns whether they could be read.

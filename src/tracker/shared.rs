@@ -15,6 +15,7 @@ use super::dump_request::DumpRequest;
 use super::filtering::Filtering;
 use super::guard::Guard;
 use super::listener::Publisher;
+use super::pulse::Pulses;
 use super::state::TrackerState;
 use super::verifier::Verifier;
 use crate::addresses::AddressChanges;
@@ -63,6 +64,8 @@ pub struct Tracker {
     pub(super) loaded: AtomicBool,
     /// Counts rounds of the thread that drains the socket.
     pub(super) rounds: AtomicU64,
+    /// Progress of the other threads.
+    pub(super) pulses: Pulses,
     pub(super) publisher: Publisher,
 }
 
@@ -102,6 +105,7 @@ impl Tracker {
             complete: watch::Sender::new(false),
             loaded: AtomicBool::new(false),
             rounds: AtomicU64::new(0),
+            pulses: Pulses::new(),
             publisher: Publisher::new(),
         }
     }
@@ -142,6 +146,12 @@ impl Tracker {
     /// at least once per second, unless it hangs.
     pub fn rounds(&self) -> u64 {
         self.rounds.load(Ordering::Relaxed)
+    }
+
+    /// A thread that has made no progress for longer than `limit`, and for how long. A thread
+    /// without work proves every two seconds that it runs.
+    pub fn stalled(&self, limit: Duration) -> Option<(&'static str, Duration)> {
+        self.pulses.stalled(limit)
     }
 
     /// Waits until the table equals the kernel's, for at most `timeout`; returns

@@ -2,10 +2,12 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
 use nfct::{Error, Flow, Found, Query, Tuple};
 
+use super::pulse::MAX_REST;
+use super::pump::RETRY_PAUSE;
 use super::shared::Tracker;
 use super::state::TrackerState;
 use super::verifier::{MAX_TOGETHER, Work};
@@ -16,6 +18,8 @@ use crate::table::{Asked, Cursor, Verified};
 const PATROLLED: usize = 128;
 /// Slices of the table that a patrol searches for such mappings at most.
 const PATROLLED_SLICES: usize = 64;
+/// How often queries are made that fail because the system lacks memory.
+const QUERY_ATTEMPTS: u32 = 3;
 
 impl Tracker {
     /// Does the work of the thread that queries the kernel; never returns except for an
@@ -27,7 +31,8 @@ impl Tracker {
     ) -> Result<Infallible, Error> {
         let mut patrol = Cursor::START;
         loop {
-            match work.recv() {
+            self.pulses.verify.beat();
+            match work.recv_timeout(MAX_REST) {
                 Ok(Work::Queries(batch, sender)) => {
                     let tuples = batch.take_tuples();
                     // Lookups that have waited too long are gone.
@@ -43,7 +48,8 @@ impl Tracker {
                         self.clashes.note(count, self.clock.now());
                     }
                 }
-                Err(_) => {
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
                     return Err(Error::new("receiving work", io::Error::other("the tracker is gone")));
                 }
             }
@@ -52,8 +58,22 @@ impl Tracker {
 
     /// The kernel's entries with these tuples; `None` if the queries failed.
     fn query_kernel(&self, query: &mut Query, tuples: &[Tuple]) -> Option<Vec<Found>> {
-        self.stats.kernel_queries.add(tuples.len());
-        query.find_each(tuples).inspect_err(|error| log::debug!("{error}")).ok()
+        let mut attempts = 1;
+        loop {
+            self.stats.kernel_queries.add(tuples.len());
+            match query.find_each(tuples) {
+                Ok(found) => return Some(found),
+                Err(error) if error.is_transient() && attempts < QUERY_ATTEMPTS => {
+                    log::debug!("{error}; trying again");
+                    std::thread::sleep(RETRY_PAUSE);
+                    attempts += 1;
+                }
+                Err(error) => {
+                    log::debug!("{error}");
+                    return None;
+                }
+            }
+        }
     }
 
     /// Verifies mappings for which the table requests it.

@@ -8,6 +8,7 @@ mod clock;
 mod config_corpus;
 mod connections;
 mod exact;
+mod faults;
 mod filters;
 mod interfaces;
 mod legacy;

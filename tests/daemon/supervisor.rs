@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use lab::http::{self, Client};
 use lab::{Daemon, DaemonBuilder, Lab, PATIENCE, flows, traffic, wait_until};
 use nfct::{Protocol, Query};
+use nix::errno::Errno;
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -16,6 +17,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::binary::DAEMON;
+use super::faults::Faults;
 
 const CONFIG: &str = "[data]\nkey_name = nat_port\n";
 /// The watchdog's timeout; the daemon feeds it twice in this time.
@@ -170,6 +172,95 @@ fn the_watchdog_is_not_fed_while_an_http_thread_hangs() {
 #[test]
 fn the_watchdog_is_not_fed_while_the_main_thread_hangs() {
     check_watchdog_without("pynatconnd");
+}
+
+#[test]
+fn the_watchdog_is_not_fed_while_the_resync_thread_hangs() {
+    check_watchdog_without_progress("resync");
+}
+
+#[test]
+fn the_watchdog_is_not_fed_while_the_verify_thread_hangs() {
+    check_watchdog_without_progress("verify");
+}
+
+#[test]
+fn the_watchdog_is_not_fed_while_the_rules_thread_hangs() {
+    check_watchdog_without_progress("rules");
+}
+
+/// For a thread that may be blocked in the kernel for some time.
+fn check_watchdog_without_progress(thread: &str) {
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    let manager = Manager::new();
+    let daemon = manager.builder(CONFIG).start(lab.gateway());
+    manager.wait_for("READY", "1");
+    let stopped = Stopped::one(&daemon, thread);
+    // For some seconds that is no hang.
+    manager.wait_for("WATCHDOG", "1");
+    manager.wait_for("WATCHDOG", "1");
+    let line = format!("the thread {thread} has made no progress for ");
+    lab::wait_within(6 * PATIENCE, &line, || daemon.stderr().contains(&line));
+    assert_eq!(manager.feedings_within(3 * WATCHDOG), 0, "{thread} was stopped");
+    drop(stopped);
+    manager.wait_for("WATCHDOG", "1");
+}
+
+#[test]
+fn a_daemon_that_can_bind_neither_address_says_so_and_tries_again() {
+    if !lab::require() {
+        return;
+    }
+    let (lab, faults) = (Lab::builder().build(), Faults::new());
+    let manager = Manager::new();
+    let config = |host: &str| format!("{CONFIG}[http_server]\nhost = {host}\n");
+    let daemon = faults.in_daemon(manager.builder(&config("127.0.0.1"))).start(lab.gateway());
+    manager.wait_for("READY", "1");
+    let mut kept = Client::connect(lab.gateway(), daemon.addr());
+    let mut metrics = || {
+        let page = kept.get("/metrics").text().to_owned();
+        let value = |name: &str| {
+            let line = page.lines().find_map(|line| line.strip_prefix(name)).expect("it is there");
+            line.trim().parse::<u32>().expect("a number")
+        };
+        (value("pynatconnd_listening "), value("pynatconnd_bind_failures_total "))
+    };
+    assert_eq!(metrics(), (1, 0));
+
+    // The new address excludes the old one, so the daemon must close the old one first.
+    faults.begin("pynatconnd.bind", Errno::EADDRINUSE);
+    daemon.rewrite_config(&config("0.0.0.0"));
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for_line("listening nowhere: neither the new nor the old address can be bound");
+    daemon.wait_for_line("listening nowhere, trying again in ");
+    let (listening, failures) = metrics();
+    assert!(listening == 0 && failures >= 3, "{listening}, {failures}");
+    let is_told = |message: &Message| {
+        message
+            .get("STATUS")
+            .is_some_and(|status| status.starts_with("listening nowhere, trying again: cannot listen on "))
+            && message.contains_key("WATCHDOG")
+    };
+    wait_until("systemd is told, and the daemon is alive", || {
+        manager.receive(Duration::from_secs(1)).as_ref().is_some_and(is_told)
+    });
+
+    assert!(Client::try_connect(lab.gateway(), daemon.addr()).is_err());
+    faults.end("pynatconnd.bind");
+    lab::wait_within(6 * PATIENCE, "the daemon listens again", || {
+        Client::try_connect(lab.gateway(), daemon.addr()).is_ok()
+    });
+    assert_eq!(http::get(lab.gateway(), daemon.addr(), "/healthz").status, 200);
+    let metrics = http::get(lab.gateway(), daemon.addr(), "/metrics");
+    assert!(metrics.text().contains("pynatconnd_listening 1\n"), "{}", metrics.text());
+    wait_until("systemd is told", || {
+        let message = manager.receive(Duration::from_secs(1)).unwrap_or_default();
+        message.get("STATUS").is_some_and(|status| status.ends_with("the table equals the kernel's"))
+            && !message["STATUS"].contains("nowhere")
+    });
 }
 
 fn check_watchdog_without(thread: &str) {

@@ -13,8 +13,8 @@ pub(super) const DAEMON: DaemonBinary = DaemonBinary::at(env!("CARGO_BIN_EXE_pyn
 pub(super) const CONFIG_PATH: &str = "/etc/pynatconnd.conf";
 
 /// The documents whose blocks are run.
-pub(super) const DOCUMENTS: [&str; 4] =
-    ["README.md", "doc/OPERATIONS.md", "doc/HTTP.md", "doc/monitoring/README.md"];
+pub(super) const DOCUMENTS: [&str; 5] =
+    ["README.md", "doc/OPERATIONS.md", "doc/RECIPES.md", "doc/HTTP.md", "doc/monitoring/README.md"];
 
 pub(super) fn read(name: impl AsRef<Path>) -> String {
     let path = Path::new(ROOT).join(name);

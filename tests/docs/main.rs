@@ -1,6 +1,6 @@
 //! README.md and the guides are true: `typed` runs their commands and compares the output; `listed` has what cannot be
 //! run, with the reason and what is checked instead; `links` checks links and that the log's warnings are explained.
-//! `nginx`, `monitoring` and `manual` test the recipe for nginx, doc/monitoring, and the manual pages.
+//! `recipes`, `monitoring` and `manual` test doc/RECIPES.md, doc/monitoring, and the manual pages.
 
 mod blocks;
 mod documents;
@@ -8,5 +8,5 @@ mod links;
 mod listed;
 mod manual;
 mod monitoring;
-mod nginx;
+mod recipes;
 mod typed;

@@ -24,9 +24,9 @@ fail() {
 if [[ ${1-} != --inside ]]; then
     # The daemon of `make test`: `cargo build` selects other features, and builds the dependencies once more.
     (cd "$root" && cargo test --quiet --workspace --features nfct/serde,nfct/tokio --locked --no-run --test daemon)
-    target=${CARGO_TARGET_DIR:-$root/target}
-    # A relative path starts at the caller's directory.
-    [[ $target == /* ]] || target=$PWD/$target
+    # CARGO_TARGET_DIR or build.target-dir may name another directory.
+    target=$(cd "$root" && cargo metadata --no-deps --offline --format-version 1 |
+        sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
     venv=$target/schemathesis
     if ! cmp -s "$here/requirements.txt" "$venv/installed.txt"; then
         rm -rf "$venv"

@@ -297,6 +297,7 @@ wait_for sh -c 'journalctl --unit pynatconnd | grep "listening on http://127.0.0
 echo nonsense >>/etc/pynatconnd.conf
 ! systemctl reload pynatconnd
 journalctl --unit pynatconnd | grep 'pynatconnd.conf:.*nonsense'
+wait_for sh -c 'journalctl --unit pynatconnd | grep "reload failed, the old configuration stays in force"'
 test "$(systemctl is-active pynatconnd)" = active
 test "$(property MainPID)" = "$pid"
 

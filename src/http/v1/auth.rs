@@ -1,7 +1,8 @@
-//! `/v1/auth`: for nginx's `auth_request`.
+//! `/v1/auth`: for web servers that ask another server about each request, such as nginx with `auth_request`.
 //!
 //! nginx treats every status except 2xx, 401 and 403 as an internal error, so the status is always 204
-//! and the result is in the headers.
+//! and the result is in the headers. If nobody is found, a header says why, because a wrong
+//! configuration of the web server looks the same as a client that is not behind the gateway.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -11,11 +12,12 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::error::Failure;
 use crate::http::app::App;
-use crate::http::counters::LookupOutcome;
+use crate::http::counters::{LookupOutcome, Nobody};
 use crate::http::response::{self, Response};
 use crate::http::route::RouteLabel;
 use crate::mapping::{Host, Mapping, Protocol, Traced};
-use crate::question::Question;
+use crate::question::{Question, StateFilter};
+use crate::table::Table;
 use crate::tuples::PublicEnd;
 
 /// The maximum number of matches among which the best is chosen.
@@ -48,7 +50,10 @@ pub(in crate::http) async fn answer(app: &App, headers: &HeaderMap) -> Result<Re
     set("x-nat-complete", if complete { "1" } else { "0" });
     let Some((host, ambiguous)) = chosen else {
         count(app, LookupOutcome::of(false, complete));
+        let reason = why_nobody(app, &question).await?;
+        app.counters.nobody.count(reason);
         set("x-nat-found", "0");
+        set("x-nat-reason", reason.as_str());
         return Ok(response);
     };
     count(app, LookupOutcome::of(true, found.complete));
@@ -60,6 +65,18 @@ pub(in crate::http) async fn answer(app: &App, headers: &HeaderMap) -> Result<Re
     }
     set("x-nat-ambiguous", if ambiguous { "1" } else { "0" });
     Ok(response)
+}
+
+/// Why nothing matches.
+async fn why_nobody(app: &App, question: &Question) -> Result<Nobody, Failure> {
+    let Question { nat_ip, nat_port, .. } = *question;
+    let may_be_public = |table: &Table, _| nat_ip.is_some_and(|address| table.may_be_public(address.ip()));
+    if !app.tracker.read(may_be_public).await?.value {
+        return Ok(Nobody::UnknownAddress);
+    }
+    let by_public_end = Question { nat_ip, nat_port, state: StateFilter::Live, ..Question::default() };
+    let others = app.tracker.find(&by_public_end, 1).await?.value;
+    Ok(if others.is_empty() { Nobody::UnknownPort } else { Nobody::OtherServer })
 }
 
 /// The best inside host, and whether another one could be meant: any other address, port or zone behind

@@ -36,9 +36,17 @@ impl From<Failure> for Response {
     }
 }
 
-/// The daemon can no longer follow the kernel, and is about to exit.
+/// The daemon can no longer follow the kernel, and is about to exit; or the system lacks memory.
 impl From<tracker::Error> for Failure {
     fn from(error: tracker::Error) -> Self {
+        if error.is_transient() {
+            log::warn!("{error}; trying again");
+            return Self {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                error: "the kernel's events cannot be read at this moment".to_owned(),
+                hint: "try again: the system lacks memory, and the log has the details".to_owned(),
+            };
+        }
         log::error!("{error}");
         Self {
             status: StatusCode::INTERNAL_SERVER_ERROR,

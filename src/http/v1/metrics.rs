@@ -18,7 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::error::Failure;
 use super::exposition::{OPENMETRICS, PROMETHEUS, Page, to_prometheus, wants_openmetrics};
 use crate::http::app::App;
-use crate::http::counters::{HttpCounters, LookupOutcome, Responses};
+use crate::http::counters::{HttpCounters, LookupOutcome, Nobody, Responses};
 use crate::http::response::{self, Response};
 use crate::http::route::RouteLabel;
 use crate::proc::{self, Process};
@@ -129,6 +129,18 @@ impl Scrape {
             "When the configuration in force was loaded, since the Unix epoch",
             Some(&Unit::Seconds),
             self.stats.configured_at.load(Ordering::Relaxed) as f64 / 1000.0,
+        )?;
+        page.gauge(
+            "pynatconnd_listening",
+            "Whether new connections are accepted; 0 if a reload could bind neither the new nor the old addresses",
+            None,
+            i64::from(!self.stats.listens_nowhere.load(Ordering::Relaxed)),
+        )?;
+        page.counter(
+            "pynatconnd_bind_failures",
+            "Attempts to bind the addresses to listen on that failed",
+            None,
+            self.stats.bind_failures.get(),
         )
     }
 
@@ -313,6 +325,13 @@ impl Scrape {
             })
         });
         page.counters("pynatconnd_lookups", "Lookups, by route and result", lookups)?;
+        page.counters(
+            "pynatconnd_auth_not_found",
+            "Lookups of /v1/auth that found no inside host, by reason",
+            Nobody::ALL
+                .into_iter()
+                .map(|reason| ([("reason", reason.as_str())], counters.nobody.get(reason))),
+        )?;
         page.counter(
             "pynatconnd_http_refused",
             "Requests from clients outside ip_acl",

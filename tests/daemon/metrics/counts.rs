@@ -196,6 +196,8 @@ fn known_lookups_are_counted_by_route_and_result() {
         ("pynatconnd_lookups_total{route=\"auth\",result=\"found\"}", 1.0),
         ("pynatconnd_lookups_total{route=\"auth\",result=\"undecided\"}", 1.0),
         ("pynatconnd_lookups_total{route=\"auth\",result=\"bad\"}", 2.0),
+        ("pynatconnd_auth_not_found_total{reason=\"unknown_port\"}", 1.0),
+        ("pynatconnd_auth_not_found_total{reason=\"unknown_address\"}", 0.0),
         ("pynatconnd_http_refused_total", 3.0),
     ]);
     // A response of /metrics does not count itself.

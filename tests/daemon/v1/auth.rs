@@ -14,6 +14,7 @@ struct AuthAnswer {
     src_port: Option<String>,
     zone: Option<String>,
     ambiguous: Option<String>,
+    reason: Option<String>,
     error: Option<String>,
 }
 
@@ -33,6 +34,7 @@ fn ask(client: &mut Client, headers: &[(&str, &str)]) -> AuthAnswer {
         src_port: header("X-Nat-Src-Port"),
         zone: header("X-Nat-Zone"),
         ambiguous: header("X-Nat-Ambiguous"),
+        reason: header("X-Nat-Reason"),
         error: header("X-Nat-Error"),
     }
 }
@@ -42,8 +44,8 @@ fn found(ip: &str, port: &str, ambiguous: &str) -> AuthAnswer {
     AuthAnswer { found, src_ip, src_port, ambiguous, ..AuthAnswer::default() }
 }
 
-fn not_found() -> AuthAnswer {
-    AuthAnswer { found: Some("0".into()), ..AuthAnswer::default() }
+fn nobody(reason: &str) -> AuthAnswer {
+    AuthAnswer { found: Some("0".into()), reason: Some(reason.into()), ..AuthAnswer::default() }
 }
 
 #[test]
@@ -71,9 +73,9 @@ fn auth_responds_in_headers_and_never_with_an_error_status() {
         found("fd00:7::2", "40005", "0")
     );
     assert_eq!(ask(&[("X-Real-IP", "::ffff:100.64.2.1"), one[1]]), found("192.168.7.2", "40003", "0"));
-    assert_eq!(ask(&[one[0], ("X-Real-Port", "50008")]), not_found());
+    assert_eq!(ask(&[one[0], ("X-Real-Port", "50008")]), nobody("unknown_port"));
     // A ping is not a client of a web server.
-    assert_eq!(ask(&[one[0], ("X-Real-Port", "77")]), not_found());
+    assert_eq!(ask(&[one[0], ("X-Real-Port", "77")]), nobody("other_server"));
 
     // Three share a port: the response has the newest and says that there are others. The destination, which is the
     // real server's, tells them apart.
@@ -86,15 +88,19 @@ fn auth_responds_in_headers_and_never_with_an_error_status() {
     let in_zone = |zone| [shared[0], shared[1], ("X-Dst-IP", "198.51.100.1"), ("X-Zone", zone)];
     assert_eq!(ask(&in_zone("5")), found("192.168.7.2", "40001", "0").in_zone("5"));
     assert_eq!(ask(&in_zone("0")), found("192.168.7.2", "40001", "0"));
-    assert_eq!(ask(&in_zone("6")), not_found());
-    assert_eq!(ask(&to("198.51.100.2", "80")), not_found());
+    assert_eq!(ask(&in_zone("6")), nobody("other_server"));
+    assert_eq!(ask(&to("198.51.100.2", "80")), nobody("other_server"));
     assert_eq!(
         ask(&[shared[0], shared[1], ("X-Dst-IP", "198.51.100.2")]),
         found("192.168.7.3", "40002", "0")
     );
     let behind = [("X-Real-IP", "100.64.2.2"), ("X-Real-Port", "50003"), ("X-Dst-IP", "198.51.100.1")];
     assert_eq!(ask(&behind), found("192.168.7.2", "40004", "0"));
-    assert_eq!(ask(&[behind[0], behind[1], ("X-Dst-IP", "203.0.113.9")]), not_found());
+    assert_eq!(ask(&[behind[0], behind[1], ("X-Dst-IP", "203.0.113.9")]), nobody("other_server"));
+
+    // A client that is not behind the gateway.
+    assert_eq!(ask(&[("X-Real-IP", "203.0.113.9"), one[1]]), nobody("unknown_address"));
+    assert_eq!(ask(&[("X-Real-IP", "2001:db8::9"), one[1]]), nobody("unknown_address"));
 
     // Errors are reported in a header.
     for (headers, error) in [
@@ -117,6 +123,39 @@ fn auth_responds_in_headers_and_never_with_an_error_status() {
             AuthAnswer { found: Some("0".into()), error: Some(error.into()), ..AuthAnswer::default() };
         assert_eq!(ask(headers), expected, "{headers:?}");
     }
+}
+
+#[test]
+fn a_request_that_a_proxy_forwards_is_answered_whatever_its_client_sent() {
+    if !lab::require() {
+        return;
+    }
+    let lab = Lab::builder().build();
+    let daemon = start_daemon(&lab);
+    let mut query = ctnetlink(&lab);
+    TestConnection::new(Protocol::Tcp, "192.168.7.2:40001", "198.51.100.1:443", "100.64.2.1:50001")
+        .create(&mut query);
+    let mut connection = client(&lab, &daemon);
+    let names: Vec<String> = (0..98).map(|number| format!("X-Field-{number}")).collect();
+    let mut headers = vec![("X-Real-IP", "100.64.2.1"), ("X-Real-Port", "50001")];
+    headers.extend(names.iter().map(|name| (name.as_str(), "of the client")));
+    for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] {
+        for path in ["/v1/auth", "/v1/auth/", "/v1/auth/shop/basket?nat_port=1&x"] {
+            let answer = connection.request(method, path, &headers[..99], b"");
+            let found = (answer.status, answer.header("X-Nat-Src-Ip"), answer.header("X-Nat-Src-Port"));
+            assert_eq!(found, (204, Some("192.168.7.2"), Some("40001")), "{method} {path}");
+        }
+    }
+    // A body is ignored.
+    for body in [&b"?"[..], &[b'x'; 100_000]] {
+        let answer = client(&lab, &daemon).request("POST", "/v1/auth/upload", &headers[..2], body);
+        assert_eq!((answer.status, answer.header("X-Nat-Src-Ip")), (204, Some("192.168.7.2")));
+    }
+    // With Host there are 101 lines.
+    let answer = connection.request("GET", "/v1/auth", &headers, b"");
+    assert_eq!(answer.status, 431, "{}", answer.text());
+    let metrics = client(&lab, &daemon).get("/metrics");
+    assert!(metrics.text().contains("pynatconnd_auth_not_found_total{reason=\"other_server\"} 0\n"));
 }
 
 #[test]

@@ -55,12 +55,13 @@ fn an_invalid_request_is_refused_with_a_hint() {
         ("/v1/lookup", "GET, HEAD, POST, OPTIONS"),
         ("/v1/mappings", "GET, HEAD, OPTIONS"),
         ("/v1/events", "GET, HEAD, OPTIONS"),
-        ("/v1/auth", "GET, HEAD, OPTIONS"),
+        ("/v1/auth", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+        ("/v1/auth/shop", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
         ("/healthz", "GET, HEAD, OPTIONS"),
     ] {
         let options = client.request("OPTIONS", path, &[], b"");
         assert_eq!((options.status, options.header("Allow"), options.text()), (204, Some(allow), ""));
-        let refusal = client.request("DELETE", path, &[], b"");
+        let refusal = client.request("TRACE", path, &[], b"");
         assert_eq!((refusal.status, refusal.header("Allow")), (405, Some(allow)), "{path}");
         assert_eq!(refusal.json()["hint"], "use a method of the Allow header");
     }
