@@ -127,12 +127,12 @@
 //! 3  conntrack, labels, owned         the C library's objects, and the code that frees them
 //! 2  wire                             netlink messages
 //! 1  tuple, flow, found, event, expectation, operation, error  values, errors and their causes
-//! 0  state, direction, family, network, malformed, socket   vocabulary, system calls
+//! 0  state, direction, family, network, malformed, socket, memory   vocabulary, system calls
 //! ```
 //!
 //! [`wire`] reads and writes netlink attributes in safe code over byte slices.
 //! `socket` contains the system calls. `handle`, `conntrack`, `message`, `labels`,
-//! `dump_filter` and `expect` wrap the C library. Only `socket`, `owned` and the
+//! `dump_filter` and `expect` wrap the C library. Only `socket`, `memory`, `owned` and the
 //! modules that wrap the library contain `unsafe`, one operation in each block.
 
 #[cfg(feature = "tokio")]
@@ -155,6 +155,7 @@ mod handle;
 mod kernel_filter;
 mod labels;
 mod malformed;
+mod memory;
 mod message;
 mod namespace;
 mod network;
@@ -194,6 +195,7 @@ pub use found::Found;
 pub use handle::{Connections, Handle, LibraryHandle, Next, Request, Subsystem};
 pub use kernel_filter::{EndpointTest, KernelFilter};
 pub use labels::{LabelMap, Labels};
+pub use memory::release_unused_memory;
 pub use namespace::Namespace;
 pub use notification::{EventRecord, FullEvent, Notification, Received};
 pub use query::Query;

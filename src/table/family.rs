@@ -235,10 +235,16 @@ impl<A: Address> FamilyTable<A> {
 
     /// Stores a live mapping, and returns its slot.
     pub(super) fn insert(&mut self, entry: PackedMapping<A>, journal: &mut Journal) -> u32 {
+        let hash = self.tuple_index.hash(&entry.reply);
+        self.insert_hashed(entry, hash, journal)
+    }
+
+    /// Stores a live mapping with the hash of its reply tuple, and returns its slot.
+    pub(super) fn insert_hashed(&mut self, entry: PackedMapping<A>, hash: u64, journal: &mut Journal) -> u32 {
         self.unreported += usize::from(entry.is_unreported());
         self.zones.extend([entry.original.zone(), entry.reply.zone()].into_iter().filter(|zone| *zone != 0));
         let slot = self.store(entry, journal);
-        self.tuple_index.insert(slot, &mut self.entries);
+        self.tuple_index.insert(slot, hash, &mut self.entries);
         self.live += 1;
         journal.record(|| Change::Opened(self.entries.get(slot).mapping(Doubt::None)));
         slot
@@ -249,7 +255,7 @@ impl<A: Address> FamilyTable<A> {
         let slot = self.store(entry, journal);
         journal.record(|| Change::Opened(self.entries.get(slot).mapping(Doubt::None)));
         self.queue_closed(slot, closed, Some(entry.mark), journal);
-        self.tuple_index.insert(slot, &mut self.entries);
+        self.tuple_index.insert(slot, self.tuple_index.hash(&entry.reply), &mut self.entries);
         journal.record(|| Change::Closed(self.entries.get(slot).mapping(Doubt::None)));
     }
 

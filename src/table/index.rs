@@ -20,6 +20,8 @@ use crate::tuples::KeyValue;
 
 /// Hash tables in an index.
 const SHARDS: usize = 4096;
+/// Hash tables for the chains of an index that were set aside, which are few.
+const ASIDE_SHARDS: usize = 256;
 /// A shard with fewer places keeps them.
 const MIN_SHRUNK: usize = 56;
 /// The maximum number of entries of a chain that are walked at once.
@@ -32,38 +34,42 @@ struct Shards {
 }
 
 impl Shards {
-    fn new() -> Self {
-        Self {
-            tables: (0..SHARDS).map(|_| HashTable::new()).collect(),
-            hasher: DefaultHashBuilder::default(),
-        }
+    fn new(count: usize) -> Self {
+        Self { tables: (0..count).map(|_| HashTable::new()).collect(), hasher: DefaultHashBuilder::default() }
     }
 
-    fn table(&mut self, hash: u64) -> &mut HashTable<u32> {
-        &mut self.tables[shard(hash)]
+    #[inline]
+    fn table(&self, hash: u64) -> &HashTable<u32> {
+        &self.tables[shard(hash, self.tables.len())]
+    }
+
+    #[inline]
+    fn table_mut(&mut self, hash: u64) -> &mut HashTable<u32> {
+        let shard = shard(hash, self.tables.len());
+        &mut self.tables[shard]
     }
 
     /// Gives memory back after a removal, if the shard of this hash has become much too large.
     /// `key_of` is what the hash of a slot is made of.
     fn shrink<K: Hash>(&mut self, hash: u64, key_of: impl Fn(u32) -> K) {
-        let table = &mut self.tables[shard(hash)];
+        let table = &mut self.tables[shard(hash, self.tables.len())];
         if table.capacity() >= MIN_SHRUNK && table.len() < table.capacity() / 8 {
             table.shrink_to(table.len() * 2, |slot| self.hasher.hash_one(key_of(*slot)));
         }
     }
 }
 
-/// The shard of a hash. It depends neither on the lowest bits, which choose a
+/// The shard of a hash, of `count`. It depends neither on the lowest bits, which choose a
 /// bucket in the hash table, nor on the highest, which are compared first.
 ///
 /// The last shards get twice as many slots as the first ones, with even steps
 /// between. A hash table grows when it is full. Shards of equal size would all
 /// be full at about the same time, and the times of their growth would add up.
-fn shard(hash: u64) -> usize {
+fn shard(hash: u64, count: usize) -> usize {
     let part = (hash >> 40) & 0xffff;
     // log2(1 + part) for a part from 0 to 1 in units of 1/65536, accurate to 1 %.
     let spread = part + ((part * (0x10000 - part)) >> 16) * 22486 / 0x10000;
-    (spread as usize * SHARDS) >> 16
+    (spread as usize * count) >> 16
 }
 
 /// Finds entries by their reply tuple with protocol and zone, which identifies a live
@@ -79,22 +85,11 @@ pub(super) struct TupleIndex {
 
 impl TupleIndex {
     pub(super) fn new() -> Self {
-        Self { newest: Shards::new() }
+        Self { newest: Shards::new(SHARDS) }
     }
 
     pub(super) fn hash<A: Address>(&self, reply: &PackedTuple<A>) -> u64 {
         self.newest.hasher.hash_one(reply)
-    }
-
-    /// The live mapping with this reply tuple, whose hash is `hash`.
-    #[inline]
-    pub(super) fn live_by_hash<A: Address>(
-        &self,
-        hash: u64,
-        reply: &PackedTuple<A>,
-        entries: &Chunks<PackedMapping<A>>,
-    ) -> Option<u32> {
-        self.newest(hash, reply, entries).filter(|slot| entries.get(*slot).state() == SlotState::Live)
     }
 
     /// The live mapping with this reply tuple.
@@ -103,18 +98,20 @@ impl TupleIndex {
         reply: &PackedTuple<A>,
         entries: &Chunks<PackedMapping<A>>,
     ) -> Option<u32> {
-        self.live_by_hash(self.hash(reply), reply, entries)
+        let newest = self.newest(self.hash(reply), reply, entries);
+        newest.filter(|slot| entries.get(*slot).state() == SlotState::Live)
     }
 
+    /// The newest lifetime with this reply tuple, whose hash is `hash`. If none is live, it is the one
+    /// that closed last.
     #[inline]
-    fn newest<A: Address>(
+    pub(super) fn newest<A: Address>(
         &self,
         hash: u64,
         reply: &PackedTuple<A>,
         entries: &Chunks<PackedMapping<A>>,
     ) -> Option<u32> {
-        let table = &self.newest.tables[shard(hash)];
-        table.find(hash, |slot| entries.get(*slot).reply == *reply).copied()
+        self.newest.table(hash).find(hash, |slot| entries.get(*slot).reply == *reply).copied()
     }
 
     /// All lifetimes with this reply tuple: the newest first, then the others from the oldest on.
@@ -129,12 +126,17 @@ impl TupleIndex {
         })
     }
 
-    /// Adds a slot that is not in the index yet: a live one if no other is live.
-    pub(super) fn insert<A: Address>(&mut self, slot: u32, entries: &mut Chunks<PackedMapping<A>>) {
-        let hash = self.hash(&entries.get(slot).reply);
+    /// Adds a slot that is not in the index yet, with the hash of its reply tuple: a live one if no
+    /// other is live.
+    pub(super) fn insert<A: Address>(
+        &mut self,
+        slot: u32,
+        hash: u64,
+        entries: &mut Chunks<PackedMapping<A>>,
+    ) {
         let reply = entries.get(slot).reply;
         let hasher = self.newest.hasher.clone();
-        let table = &mut self.newest.tables[shard(hash)];
+        let table = self.newest.table_mut(hash);
         let Some(newest) = table.find_mut(hash, |slot| entries.get(*slot).reply == reply) else {
             table.insert_unique(hash, slot, |slot| hasher.hash_one(entries.get(*slot).reply));
             entries.get_mut(slot).next_equal = slot;
@@ -155,7 +157,7 @@ impl TupleIndex {
         let entry = entries.get(slot);
         let (next, hash) = (entry.next_equal, self.hash(&entry.reply));
         let reply = entry.reply;
-        let table = &mut self.newest.tables[shard(hash)];
+        let table = self.newest.table_mut(hash);
         let Ok(mut newest) = table.find_entry(hash, |slot| entries.get(*slot).reply == reply) else { return };
         if next == slot {
             newest.remove();
@@ -216,7 +218,7 @@ impl IndexedBy {
             IndexedBy::DstPort => (none, entry.original.dst_port()),
         };
         let class = ProtocolClass::of(entry.original.protocol());
-        ChainKey { address, port, class, is_aside: false }
+        ChainKey { address, port, class }
     }
 }
 
@@ -254,15 +256,13 @@ pub(super) struct ChainKey<A> {
     address: A,
     port: u16,
     class: ProtocolClass,
-    /// Whether it is the chain of those that were set aside.
-    is_aside: bool,
 }
 
 impl<A: Address> ChainKey<A> {
     /// `None` if the address is of the other family.
     pub(super) fn new(address: Option<IpAddr>, port: Option<u16>, class: ProtocolClass) -> Option<Self> {
         let address = address.map_or(Some(A::UNSET), A::from_ip)?;
-        Some(Self { address, port: port.unwrap_or(0), class, is_aside: false })
+        Some(Self { address, port: port.unwrap_or(0), class })
     }
 
     pub(super) fn of_value(value: KeyValue, class: ProtocolClass) -> Option<Self> {
@@ -336,6 +336,8 @@ pub(super) struct ChainIndex {
     pub(super) is_ordered: bool,
     /// The first slot of each chain.
     heads: Shards,
+    /// The first slot of each chain of those set aside.
+    aside: Shards,
     links: Chunks<Link>,
     /// The first slot that is not in the index yet. An index that is added while the
     /// table is in use is built in slices.
@@ -344,7 +346,14 @@ pub(super) struct ChainIndex {
 
 impl ChainIndex {
     pub(super) fn new(by: IndexedBy) -> Self {
-        Self { by, is_ordered: true, heads: Shards::new(), links: Chunks::new(), built_to: u32::MAX }
+        Self {
+            by,
+            is_ordered: true,
+            heads: Shards::new(SHARDS),
+            aside: Shards::new(ASIDE_SHARDS),
+            links: Chunks::new(),
+            built_to: u32::MAX,
+        }
     }
 
     /// An index for a table that has entries already; none is in it yet.
@@ -389,27 +398,30 @@ impl ChainIndex {
         self.links.release(chunk);
     }
 
+    /// The first slots of the chains, or of those set aside.
+    fn heads(&mut self, is_aside: bool) -> &mut Shards {
+        if is_aside { &mut self.aside } else { &mut self.heads }
+    }
+
     /// Puts a slot at the front of the chain of its key.
     fn put_first<A: Address>(&mut self, slot: u32, is_aside: bool, entries: &Chunks<PackedMapping<A>>) {
-        let Self { by, heads, links, .. } = self;
-        let key_of = |links: &Chunks<Link>, slot: u32| ChainKey {
-            is_aside: links.get(slot).is_aside(),
-            ..by.key_of(entries.get(slot))
-        };
-        *links.get_mut(slot) = Link::new(is_aside, NONE, NONE);
-        let key = key_of(links, slot);
-        let hash = heads.hasher.hash_one(key);
-        let table = &mut heads.tables[shard(hash)];
-        let older = match table.find_mut(hash, |slot| key_of(links, *slot) == key) {
+        let by = self.by;
+        let key = by.key_of(entries.get(slot));
+        let heads = self.heads(is_aside);
+        let hasher = heads.hasher.clone();
+        let hash = hasher.hash_one(key);
+        let table = heads.table_mut(hash);
+        let older = match table.find_mut(hash, |slot| by.key_of(entries.get(*slot)) == key) {
             Some(head) => std::mem::replace(head, slot),
             None => {
-                table.insert_unique(hash, slot, |slot| heads.hasher.hash_one(key_of(links, *slot)));
+                table.insert_unique(hash, slot, |slot| hasher.hash_one(by.key_of(entries.get(*slot))));
                 NONE
             }
         };
-        links.get_mut(slot).older = older;
+        *self.links.get_mut(slot) = Link::new(is_aside, NONE, older);
         if older != NONE {
-            *links.get_mut(older) = Link::new(is_aside, slot, links.get(older).older);
+            let older = self.links.get_mut(older);
+            *older = Link::new(is_aside, slot, older.older);
         }
     }
 
@@ -426,26 +438,25 @@ impl ChainIndex {
 
     /// Takes a slot out of its chain.
     fn unlink<A: Address>(&mut self, slot: u32, entries: &Chunks<PackedMapping<A>>) {
-        let Self { by, heads, links, .. } = self;
-        let link = *links.get(slot);
+        let link = *self.links.get(slot);
         let newer = link.newer();
         if let Some(older) = link.older() {
-            let further = links.get(older).older;
-            *links.get_mut(older) = Link::new(link.is_aside(), newer.unwrap_or(NONE), further);
+            let older = self.links.get_mut(older);
+            *older = Link::new(link.is_aside(), newer.unwrap_or(NONE), older.older);
         }
         if let Some(newer) = newer {
-            links.get_mut(newer).older = link.older;
+            self.links.get_mut(newer).older = link.older;
             return;
         }
-        let key_of =
-            |slot: u32| ChainKey { is_aside: links.get(slot).is_aside(), ..by.key_of(entries.get(slot)) };
-        let hash = heads.hasher.hash_one(key_of(slot));
-        if let Ok(mut found) = heads.table(hash).find_entry(hash, |candidate| *candidate == slot) {
+        let by = self.by;
+        let heads = self.heads(link.is_aside());
+        let hash = heads.hasher.hash_one(by.key_of(entries.get(slot)));
+        if let Ok(mut found) = heads.table_mut(hash).find_entry(hash, |candidate| *candidate == slot) {
             match link.older() {
                 Some(older) => *found.get_mut() = older,
                 None => {
                     found.remove();
-                    heads.shrink(hash, key_of);
+                    heads.shrink(hash, |slot| by.key_of(entries.get(slot)));
                 }
             }
         }
@@ -473,13 +484,15 @@ impl ChainIndex {
         std::iter::successors(older(slot), move |slot| older(*slot))
     }
 
-    fn head<A: Address>(&self, key: ChainKey<A>, entries: &Chunks<PackedMapping<A>>) -> Option<u32> {
-        let hash = self.heads.hasher.hash_one(key);
-        let is_of_key = |slot: u32| {
-            self.links.get(slot).is_aside() == key.is_aside
-                && self.by.key_of(entries.get(slot)) == ChainKey { is_aside: false, ..key }
-        };
-        self.heads.tables[shard(hash)].find(hash, |slot| is_of_key(*slot)).copied()
+    /// The first slot of a key in some of the chains.
+    fn head<A: Address>(
+        &self,
+        heads: &Shards,
+        key: ChainKey<A>,
+        entries: &Chunks<PackedMapping<A>>,
+    ) -> Option<u32> {
+        let hash = heads.hasher.hash_one(key);
+        heads.table(hash).find(hash, |slot| self.by.key_of(entries.get(*slot)) == key).copied()
     }
 
     /// Begins a walk through the live slots of a key's chain, the one added last first.
@@ -488,7 +501,7 @@ impl ChainIndex {
         key: ChainKey<A>,
         entries: &Chunks<PackedMapping<A>>,
     ) -> Walk {
-        Walk { next: self.head(key, entries), walked: 0, set_aside: 0, last_aside: None }
+        Walk { next: self.head(&self.heads, key, entries), walked: 0, set_aside: 0, last_aside: None }
     }
 
     /// The next live slot of a walk. Sets the closed ones before it aside.
@@ -525,7 +538,7 @@ impl ChainIndex {
         key: ChainKey<A>,
         entries: &'a Chunks<PackedMapping<A>>,
     ) -> impl Iterator<Item = u32> + 'a {
-        let head = self.head(ChainKey { is_aside: true, ..key }, entries);
+        let head = self.head(&self.aside, key, entries);
         std::iter::successors(head, |slot| self.links.get(*slot).older())
             .inspect(|slot| debug_assert!(entries.get(*slot).state() != SlotState::Free))
     }
@@ -539,7 +552,7 @@ mod tests {
     fn shards_fill_at_different_times() {
         let mut slots = [0_u32; SHARDS];
         for part in 0..0x10000_u64 {
-            slots[shard(part << 40)] += 1;
+            slots[shard(part << 40, SHARDS)] += 1;
         }
         let (first, last): (u32, u32) = (slots[..64].iter().sum(), slots[SHARDS - 64..].iter().sum());
         assert!(slots.iter().all(|slots| (8..=25).contains(slots)));

@@ -2,7 +2,7 @@
 
 use nfct::Flow;
 
-use super::entry::{Address, PackedMapping, PackedTuples, moment};
+use super::entry::{Address, PackedMapping, PackedTuples, SlotState, moment};
 use super::family::FamilyTable;
 use super::journal::Journal;
 use super::repeated::OVERTAKEN;
@@ -28,7 +28,8 @@ impl<A: Address> FamilyTable<A> {
     pub(super) fn open(&mut self, flow: &Flow, now: Stamp, journal: &mut Journal) -> bool {
         let Some(tuples) = PackedTuples::pack(flow) else { return false };
         let hash = self.tuple_index.hash(&tuples.reply);
-        let Some(slot) = self.tuple_index.live_by_hash(hash, &tuples.reply, &self.entries) else {
+        let newest = self.tuple_index.newest(hash, &tuples.reply, &self.entries);
+        let Some(slot) = newest.filter(|slot| self.is_live(*slot)) else {
             if flow.status.is_dying() && self.find_closed(&tuples, flow.id).is_some() {
                 // The DESTROY event overtook the NEW event.
                 return false;
@@ -36,8 +37,8 @@ impl<A: Address> FamilyTable<A> {
             if !self.has_room(now, journal) {
                 return false;
             }
-            let closed_before = self.closed_before(&tuples, flow.id, now);
-            let slot = self.insert_reported(&tuples, flow, now, journal);
+            let closed_before = newest.is_some() && self.closed_before(&tuples, flow.id, now);
+            let slot = self.insert_reported(&tuples, hash, flow, now, journal);
             // The id does not tell: the same tuples get the same id again. Nor does a DESTROY event
             // that seemed to be a repeated one.
             let overtaken = self.ended_unknown.contains(hash, flow.id, now)
@@ -62,7 +63,7 @@ impl<A: Address> FamilyTable<A> {
         if !has_tuples_and_id || !self.is_same_lifetime(slot, flow, now) {
             // The previous connection ended without a DESTROY event, or this event is late.
             self.close_slot(slot, now, journal);
-            let slot = self.insert_reported(&tuples, flow, now, journal);
+            let slot = self.insert_reported(&tuples, hash, flow, now, journal);
             self.suspect(slot, journal);
             return true;
         }
@@ -92,7 +93,8 @@ impl<A: Address> FamilyTable<A> {
             ended.insert(hash, flow.id);
         }
         let closed = moment(flow.stop, now).unwrap_or(now);
-        let live = self.tuple_index.live_by_hash(hash, &tuples.reply, &self.entries);
+        let newest = self.tuple_index.newest(hash, &tuples.reply, &self.entries);
+        let live = newest.filter(|slot| self.is_live(*slot));
         if let Some(slot) = live.filter(|slot| self.entries.get(*slot).has(&tuples, flow.id)) {
             if self.repeated.contains(hash, flow.id, now) {
                 // It may be the end of an earlier lifetime with the same id, once more.
@@ -141,16 +143,21 @@ impl<A: Address> FamilyTable<A> {
         self.repeated.note(hash, entry.id, now);
     }
 
+    fn is_live(&self, slot: u32) -> bool {
+        self.entries.get(slot).state() == SlotState::Live
+    }
+
     fn insert_reported(
         &mut self,
         tuples: &PackedTuples<A>,
+        hash: u64,
         flow: &Flow,
         now: Stamp,
         journal: &mut Journal,
     ) -> u32 {
         let mut entry = PackedMapping::new(tuples, flow, Source::Event, now);
         entry.set_unreported(!self.trusts_events);
-        self.insert(entry, journal)
+        self.insert_hashed(entry, hash, journal)
     }
 
     /// Whether a NEW event names the lifetime that the live mapping with its tuples and its

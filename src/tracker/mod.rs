@@ -19,9 +19,10 @@
 //! `completeness` says whether the table is complete. It depends on `reporting`: what is
 //! known about connections that the kernel does not report. `clashes` is about UDP entries
 //! that the kernel hides.
-//! `publish` passes changes on to the `listener`s, `ports` counts the public ports in use,
-//! and `reload` puts another configuration into force. `filter_change` puts another filter
-//! into force, for `reload` and `addresses`; `filtering` is what that filter is made with.
+//! `publish` passes changes on to the `listener`s, `ports` counts the public ports in use.
+//! `reload` puts another configuration into force, and `memory` gives memory back.
+//! `filter_change` puts another filter into force, for `reload` and `addresses`; `filtering` is
+//! what that filter is made with.
 //!
 //! All of these work on the `shared` tracker, which has the lock: `guard` holds it,
 //! `state` is what it protects. `settings` is the part of the configuration that the
@@ -40,6 +41,7 @@ mod filtering;
 mod guard;
 mod listener;
 mod lookup;
+mod memory;
 mod ports;
 mod publish;
 mod pulse;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 use nfct::{Error, EventKind, Received, Waiter};
 
+use super::memory::Memory;
 use super::shared::Tracker;
 use super::state::TrackerState;
 use super::verifier::Work;
@@ -38,6 +39,7 @@ struct Checks {
     messages: u64,
     /// The checks since a message was received.
     idle: u32,
+    memory: Memory,
 }
 
 impl Tracker {
@@ -207,6 +209,7 @@ impl Tracker {
         state.missing_ends = state.table.missing_ends();
         self.check_room(&mut state);
         drop(state);
+        checks.memory.check();
         if is_busy && !self.clashes.check(self.clock.now()) {
             self.verifier.push(Work::Clashes);
         }
