@@ -7,6 +7,7 @@ use std::time::Duration;
 use divan::{Bencher, black_box};
 use nfct::wire::{Messages, write_event};
 use nfct::{Event, EventKind, Flow, Layer4, Status, Tuple};
+use pynatconnd::addresses::Interfaces;
 use pynatconnd::clock::Stamp;
 use pynatconnd::config::{Config, Key};
 use pynatconnd::filter::Filter;
@@ -156,7 +157,7 @@ fn match_a_filter(bencher: Bencher<'_, '_>, which: &str) {
     };
     let text = format!("[filter]\n{conditions}\n[data]\nkey_name = nat_port\n");
     let config = Config::parse(text.as_bytes(), "bench").expect("it is a configuration").config;
-    let filter = Filter::new(&config.filter);
+    let filter = Filter::new(&config.filter, &Interfaces::default());
     let flow = flow(1);
     assert!(filter.matches_flow(&flow));
     bencher.bench(|| filter.matches_flow(black_box(&flow)));

@@ -12,7 +12,7 @@
 //!                                       a connection's tuples; a mapping and its lifetime;
 //!                                       what is tracked; what a lookup searches for, and
 //!                                       asks for in addition
-//! 1  acl, cli, clock, config, error, held, logging, proc, stats
+//! 1  acl, addresses, cli, clock, config, error, held, logging, proc, stats
 //! 0  the crates nfct and nfct-sys
 //! ```
 //!
@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acl;
+pub mod addresses;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -214,14 +214,15 @@ pub fn one_address(network: Option<IpNetwork>) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::FilterConfig;
+    use crate::addresses::Interfaces;
+    use crate::config::{AddressSet, FilterConfig};
 
     fn network(text: &str) -> Option<IpNetwork> {
         Some(text.parse().unwrap())
     }
 
     fn tuples(question: &Question, filter: FilterConfig, zones: &[u16]) -> Vec<String> {
-        let tuples = question.outside_tuples(&Filter::new(&filter), zones);
+        let tuples = question.outside_tuples(&Filter::new(&filter, &Interfaces::default()), zones);
         tuples.iter().map(|tuple| format!("{} zone {}", Tuple { zone: 0, ..*tuple }, tuple.zone)).collect()
     }
 
@@ -256,8 +257,16 @@ mod tests {
         let server = Question { peer_ip: None, peer_port: None, ..question.clone() };
         let server = Question { server_ip: question.peer_ip, dst_port: Some(443), ..server };
         assert_eq!(tuples(&server, no_filter(), &[]), in_zones(&[0]));
-        let filter = FilterConfig { nat_ip: Some("100.64.2.1".parse().unwrap()), ..no_filter() };
-        assert_eq!(tuples(&Question { nat_ip: None, ..question.clone() }, filter, &[]), in_zones(&[0]));
+        let public = |addresses: &[&str]| {
+            let mut filter = no_filter();
+            filter.nat_ip.only =
+                addresses.iter().map(|address| AddressSet::Network(address.parse().unwrap())).collect();
+            tuples(&Question { nat_ip: None, ..question.clone() }, filter, &[])
+        };
+        assert_eq!(public(&["100.64.2.1"]), in_zones(&[0]));
+        // With several addresses the filter does not tell which one.
+        assert_eq!(public(&["100.64.2.1", "100.64.2.2"]), [] as [String; 0]);
+        assert_eq!(public(&["100.64.2.0/31"]), [] as [String; 0]);
 
         // A part is missing, is a network, or is of another family; only closed mappings; no ports.
         for lacking in [

@@ -193,7 +193,7 @@ pub use family::Family;
 pub use flow::{Counters, Flow};
 pub use found::Found;
 pub use handle::{Connections, Handle, LibraryHandle, Next, Request, Subsystem};
-pub use kernel_filter::KernelFilter;
+pub use kernel_filter::{EndpointTest, KernelFilter};
 pub use labels::{LabelMap, Labels};
 pub use memory::release_unused_memory;
 pub use namespace::Namespace;

@@ -23,9 +23,10 @@ pub(super) fn networks(value: &ConfigValue, notes: &mut Notes) -> Result<Vec<IpN
     entries.iter().map(|entry| network(entry, notes)).collect()
 }
 
-fn network(entry: &str, notes: &mut Notes) -> Result<IpNetwork, Found> {
+/// Reads an address or a network. An IPv4 one that is written as IPv6 (`::ffff:a.b.c.d`) is read as IPv4.
+pub(super) fn network(entry: &str, notes: &mut Notes) -> Result<IpNetwork, Found> {
     let entry = entry.trim();
-    let invalid = || entry.to_owned();
+    let invalid = || Found::from(entry.to_owned());
     let (address, mask) = match entry.split_once('/') {
         Some((address, mask)) => (address, Some(mask)),
         None => (entry, None),
@@ -35,12 +36,32 @@ fn network(entry: &str, notes: &mut Notes) -> Result<IpNetwork, Found> {
         None => Some(if address.is_ipv4() { 32 } else { 128 }),
         Some(mask) => prefix_length(mask, address.is_ipv4()),
     };
+    let (address, prefix) = match as_ipv4(address, prefix) {
+        Some(read) => read,
+        None => {
+            let hint = "an IPv4 network that is written as IPv6 has a prefix from 96 to 128";
+            return Err(Found { hint: Some(hint.to_owned()), ..invalid() });
+        }
+    };
     let network = prefix.and_then(|prefix| IpNetwork::new(address, prefix).ok()).ok_or_else(invalid)?;
     let masked = IpNetwork::new(network.network(), network.prefix()).map_err(|_| invalid())?;
     if masked != network {
         notes.push(format!("{} has host bits, read as {masked}", Quoted(entry)));
     }
     Ok(masked)
+}
+
+/// An IPv4 address that is written as IPv6, and its prefix, as IPv4; all others unchanged. `None` if the prefix
+/// is too short for that.
+fn as_ipv4(address: IpAddr, prefix: Option<u8>) -> Option<(IpAddr, Option<u8>)> {
+    const MAPPED: u8 = 96;
+    match (address, address.to_canonical()) {
+        (IpAddr::V6(_), v4 @ IpAddr::V4(_)) => match prefix {
+            Some(prefix) => Some((v4, Some(prefix.checked_sub(MAPPED)?))),
+            None => Some((v4, None)),
+        },
+        _ => Some((address, prefix)),
+    }
 }
 
 /// The prefix length after the slash: digits or, for IPv4, a netmask or its complement.
@@ -86,6 +107,10 @@ mod tests {
             ("::1", "::1/128"),
             ("2001:db8::/32", "2001:db8::/32"),
             ("::/0", "::/0"),
+            ("::ffff:127.0.0.0/104", "127.0.0.0/8"),
+            ("::ffff:7f00:1", "127.0.0.1/32"),
+            ("::ffff:0.0.0.0/96", "0.0.0.0/0"),
+            ("::fffe:1.2.3.4", "::fffe:102:304/128"),
         ] {
             assert_eq!(read(entry).as_deref(), Some(expected), "{entry}");
         }
@@ -107,9 +132,13 @@ mod tests {
             "::/255.0.0.0",
             "fe80::1%eth0",
             "localhost",
+            "::ffff:127.0.0.0/129",
+            "::ffff:127.0.0.0/255.0.0.0",
         ] {
             assert_eq!(read(entry), None, "{entry}");
         }
+        let found = network("::ffff:127.0.0.0/95", &mut Notes::new()).unwrap_err();
+        assert!(found.hint.is_some_and(|hint| hint.ends_with("a prefix from 96 to 128")));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, path::Path};
 
 use super::{
+    contradictions,
     dialect::{self, ConfigValue, Document, ROOT, SectionId},
     error::{ConfigError, KeyLocation},
     names,
@@ -47,6 +48,7 @@ impl Config {
         config.syslog.enabled = root.subsection(SYSLOG).is_some();
         let mut warnings = Vec::new();
         let mut used = HashSet::new();
+        let mut set = Vec::new();
         for (section, key) in table::keys() {
             let id = root.subsection(section.name);
             let mut location = KeyLocation {
@@ -69,11 +71,17 @@ impl Config {
             };
             let mut notes = Notes::new();
             if let Err(found) = (key.field.read)(&mut config, &value, &mut notes) {
-                return Err(ConfigError::Value { location, found, expected: key.expects.to_owned() });
+                let values::Found { text, hint } = found;
+                let expected = hint.map_or(key.expects.to_owned(), |hint| format!("{}: {hint}", key.expects));
+                return Err(ConfigError::Value { location, found: text, expected });
             }
             let line = location.line.unwrap_or(0);
             warnings.extend(notes.into_iter().map(|note| (line, format!("{location}: {note}"))));
+            if id.is_some_and(|id| document.section(id).key_index(key.name).is_some()) {
+                set.push(location);
+            }
         }
+        warnings.extend(contradictions::find(&config, &set));
         let unknown = names::unknown(&document, &used).into_iter();
         warnings.extend(unknown.map(|(line, text)| (line, format!("{name}:{line}: {text}"))));
         warnings.sort_by_key(|(line, _)| *line);
@@ -86,9 +94,12 @@ impl HttpConfig {
     ///
     /// # Errors
     /// With the text that was expected.
-    pub fn set_host(&mut self, host: &str) -> Result<(), &'static str> {
+    pub fn set_host(&mut self, host: &str) -> Result<(), String> {
         let value = ConfigValue::Text(host.to_owned());
-        self.host = values::host(&value, &mut Notes::new()).map_err(|_| table::HOST)?;
+        self.host = values::host(&value, &mut Notes::new()).map_err(|found| match found.hint {
+            Some(hint) => format!("{}: {hint}", table::HOST),
+            None => table::HOST.to_owned(),
+        })?;
         Ok(())
     }
 }

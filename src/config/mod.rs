@@ -5,11 +5,13 @@
 //! are accepted (an `ip_acl` with one entry and no comma, IPv6). Unknown names cause warnings, never errors.
 //!
 //! `table` has one row for each key; `field` connects a row to a field of the `types`, through the readers and
-//! writers in `values` and `acl`. `dialect` parses the file. `load` goes through the table to read a
-//! configuration, `names` warns about all other names, and `write` goes through the table to write one.
+//! writers in `values`, `acl` and `conditions`. `dialect` parses the file. `load` goes through the table to read a
+//! configuration, `names` warns about all other names, `contradictions` about values that do not go together, and `write` goes through the table to write one.
 //! `key` and `level` are types that other modules use too, and `error` has the errors.
 
 mod acl;
+mod conditions;
+mod contradictions;
 mod dialect;
 #[cfg(test)]
 mod documents;
@@ -26,6 +28,7 @@ mod types;
 mod values;
 mod write;
 
+pub use conditions::{AddressSet, Condition, PortRange};
 pub use error::{ConfigError, KeyLocation, Unknown};
 pub use key::Key;
 pub use level::LogLevel;

@@ -62,8 +62,12 @@ pub(crate) enum Sample {
     Nothing,
 }
 
-const ADDRESS: &str = "an IPv4 address with four numbers, or an IPv6 address";
-const PORT: &str = "a port, 0 to 65535";
+const ADDRESSES: &str = "an IPv4 address with four numbers, an IPv6 address, a network such as 203.0.113.0/28, @ and the \
+    name of an interface, or several of these, separated by commas; with ! before it, an exception";
+const PORTS: &str = "a port from 0 to 65535, a range such as 8000-8100, or several of these, separated by commas; with ! \
+    before it, an exception";
+const PROTOCOLS: &str = "tcp, udp, udplite, sctp, dccp, icmp, icmpv6, gre, a number from 0 to 255, or several of these, \
+    separated by commas; with ! before it, an exception";
 const SECONDS: &str = "a number of seconds, 0 or more; fractions are allowed";
 const INTERVAL: &str = "a number of seconds, 1 or more; fractions are allowed";
 const BYTES: &str = "a number of bytes from 4K to 1023M; K is 1024 bytes and M is 1024K";
@@ -111,63 +115,74 @@ pub(crate) const SECTIONS: &[KnownSection] = &[
     KnownSection {
         name: "filter",
         help: "Which connections are tracked: those that meet all conditions set here, or every connection if no \
-            condition is set. Set nat_ip, or set nat_only to yes. Otherwise the daemon also tracks connections \
+            condition is set. Each condition can be a list: a connection meets it if its value is one of the list \
+            and none of the exceptions; a list of exceptions alone accepts everything else. Set nat_ip, or set nat_only to yes. Otherwise the daemon also tracks connections \
             without NAT, and a lookup can return a connection to the gateway itself.",
         sample: Sample::Header,
         keys: &[
             KnownKey {
                 name: "src_ip",
-                expects: ADDRESS,
+                expects: ADDRESSES,
                 default: Unset,
-                example: "192.168.7.2",
-                field: field!(values::address => filter.src_ip),
+                example: "192.168.7.0/24, !192.168.7.1",
+                field: field!(conditions::addresses => filter.src_ip),
                 help: "Address of the host that began the connection, before translation.",
                 reload: FILTER_RELOAD,
             },
             KnownKey {
                 name: "src_port",
-                expects: PORT,
+                expects: PORTS,
                 default: Unset,
                 example: "40001",
-                field: field!(values::port => filter.src_port),
+                field: field!(conditions::ports => filter.src_port),
                 help: "Port of the inside host, before translation.",
                 reload: FILTER_RELOAD,
             },
             KnownKey {
                 name: "nat_ip",
-                expects: ADDRESS,
+                expects: ADDRESSES,
                 default: Unset,
-                example: "100.64.2.1",
-                field: field!(values::address => filter.nat_ip),
+                example: "203.0.113.0/28, 198.51.100.7",
+                field: field!(conditions::addresses => filter.nat_ip),
                 help: "Public address of either end: of a translated source, or of a translated destination (a \
-                    connection that began outside).",
+                    connection that began outside). @ppp0 stands for the addresses that the interface ppp0 has, \
+                    also when they change.",
                 reload: FILTER_RELOAD,
             },
             KnownKey {
                 name: "nat_port",
-                expects: PORT,
+                expects: PORTS,
                 default: Unset,
                 example: "40001",
-                field: field!(values::port => filter.nat_port),
+                field: field!(conditions::ports => filter.nat_port),
                 help: "Public port of the same end.",
                 reload: FILTER_RELOAD,
             },
             KnownKey {
                 name: "dst_ip",
-                expects: ADDRESS,
+                expects: ADDRESSES,
                 default: Unset,
                 example: "198.51.100.1",
-                field: field!(values::address => filter.dst_ip),
+                field: field!(conditions::addresses => filter.dst_ip),
                 help: "Address that the connection was begun to, before translation.",
                 reload: FILTER_RELOAD,
             },
             KnownKey {
                 name: "dst_port",
-                expects: PORT,
+                expects: PORTS,
                 default: Unset,
-                example: "443",
-                field: field!(values::port => filter.dst_port),
+                example: "80, 443, 8000-8100",
+                field: field!(conditions::ports => filter.dst_port),
                 help: "Port that the connection was begun to, before translation.",
+                reload: FILTER_RELOAD,
+            },
+            KnownKey {
+                name: "protocol",
+                expects: PROTOCOLS,
+                default: Unset,
+                example: "tcp, udp",
+                field: field!(conditions::protocols => filter.protocol),
+                help: "Transport protocol.",
                 reload: FILTER_RELOAD,
             },
             KnownKey {

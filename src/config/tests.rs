@@ -4,9 +4,11 @@
 use std::{net::IpAddr, time::Duration};
 
 use ipnetwork::IpNetwork;
+use nfct::Protocol;
 use proptest::prelude::*;
 
 use super::{
+    conditions::{AddressSet, Condition, PortRange},
     documents,
     key::Key,
     level::LogLevel,
@@ -56,10 +58,22 @@ fn errors_name_the_location_and_what_is_expected() {
         ("\n[data]\n", "f:2: [data] key_name: found nothing, expected one of src_ip,"),
         ("[data]\nkey_name = ip", "f:2: [data] key_name: found \"ip\", expected one of src_ip,"),
         ("[data]\nkey_name = nat_ip, ", "f:2: [data] key_name: found \"nat_ip,\", expected one of src_ip,"),
-        ("[filter]\ndst_port = 1, 2", "f:2: [filter] dst_port: found \"1, 2\", expected a port, 0 to 65535"),
+        ("[filter]\ndst_port = 1, x", "f:2: [filter] dst_port: found \"x\", expected a port from 0 to 65535"),
         (
             "[filter]\ndst_port = 70000",
-            "f:2: [filter] dst_port: found \"70000\", expected a port, 0 to 65535",
+            "f:2: [filter] dst_port: found \"70000\", expected a port from 0 to 65535",
+        ),
+        ("[filter]\nnat_ip = ,", "f:2: [filter] nat_ip: found \",\", expected an IPv4 address with four"),
+        ("[filter]\nprotocol = tpc", "f:2: [filter] protocol: found \"tpc\", expected tcp, udp,"),
+        (
+            "[data]\nkey_name = nat_ip\n[http_server]\nhost = 0.0.0.0:8080",
+            "f:4: [http_server] host: found \"0.0.0.0:8080\", expected one host name or IP address: the port is a \
+             key of its own: write host = 0.0.0.0 and port = 8080",
+        ),
+        (
+            "[data]\nkey_name = nat_ip\n[http_server]\nhost = [::1]:8080",
+            "f:4: [http_server] host: found \"[::1]:8080\", expected one host name or IP address: the port is a \
+             key of its own: write host = ::1 and port = 8080",
         ),
         (
             "[filter]\ndst_ip = 10.1",
@@ -136,6 +150,69 @@ fn warnings_are_in_the_order_of_the_file() {
         warnings("[http_server]\nip_acl = ,"),
         ["f:2: [http_server] ip_acl: the list is empty: no client is allowed"]
     );
+}
+
+#[test]
+fn values_that_do_not_go_together_cause_warnings() {
+    for (text, expected) in [
+        (
+            "[data]\nkey_name = nat_port\ndel_delay = 3601",
+            "f:3: [data] del_delay: del_delay (3601) is more than life_span (3600), ",
+        ),
+        (
+            "[data]\nlife_span = 9\nkey_name = nat_port",
+            "f:2: [data] life_span: del_delay (10) is more than life_span (9), ",
+        ),
+        (
+            "[data]\nkey_name = nat_port\nlife_span = 60\ndel_delay = 60.5",
+            "f:4: [data] del_delay: del_delay (60.5) is more than life_span (60), so a cleanup removes closed \
+             mappings that del_delay would still keep: set life_span to at least 60.5",
+        ),
+        (
+            "[filter]\nsrc_ip = 10.0.0.0/8, 10.1.1.1\ndst_ip = 2001:db8::1",
+            "f:3: [filter] dst_ip: src_ip accepts only IPv4 and dst_ip only IPv6, so no connection is tracked: ",
+        ),
+        (
+            "[filter]\ndst_ip = !0.0.0.0/0\nnat_ip = 100.64.2.1",
+            "f:3: [filter] nat_ip: nat_ip accepts only IPv4 and dst_ip only IPv6, ",
+        ),
+        (
+            "[filter]\nnat_ip = ::1\nprotocol = icmp",
+            "f:3: [filter] protocol: protocol accepts only IPv4 and nat_ip only IPv6, ",
+        ),
+        (
+            "[filter]\ndst_port = 80\nprotocol = icmp, 50",
+            "f:3: [filter] protocol: no protocol of this list has a dst_port, ",
+        ),
+        (
+            "[filter]\nnat_ip = 10.1.0.0/16, !10.0.0.0/8",
+            "f:2: [filter] nat_ip: the exceptions leave no value, so ",
+        ),
+        (
+            "[filter]\ndst_port = 80, 443, !0-1023",
+            "f:2: [filter] dst_port: the exceptions leave no value, so ",
+        ),
+        ("[filter]\nprotocol = tcp, !tcp", "f:2: [filter] protocol: the exceptions leave no value, so "),
+    ] {
+        let text = if text.contains("[data]") {
+            text.to_owned()
+        } else {
+            format!("{text}\n[data]\nkey_name = nat_port\n")
+        };
+        let warnings = loaded(&text).warnings;
+        assert!(warnings.len() == 1 && warnings[0].starts_with(expected), "{text}: {warnings:?}");
+    }
+    for text in [
+        "[filter]\nsrc_ip = 10.0.0.0/8, fd00::/8\ndst_ip = 2001:db8::1",
+        "[filter]\nnat_ip = @ppp0\nsrc_ip = 10.0.0.0/8\nprotocol = icmp, icmpv6",
+        "[filter]\nnat_ip = ::ffff:100.64.2.1\nsrc_ip = 10.0.0.0/8",
+        "[filter]\nprotocol = icmp\nnat_port = 7",
+        "[filter]\nprotocol = icmp, tcp\ndst_port = 80",
+        "[filter]\nprotocol = !tcp\ndst_port = 80",
+        "[filter]\ndst_port = 80, 8080, !0-1023\nnat_ip = !0.0.0.0/1",
+    ] {
+        assert_eq!(warnings(text), Vec::<String>::new(), "{text}");
+    }
 }
 
 /// A file with one setting, and `key_name` if the setting is not that.
@@ -238,24 +315,42 @@ fn times() -> impl Strategy<Value = Duration> {
     ]
 }
 
+/// Without IPv4 addresses that are written as IPv6, which are read as IPv4.
 fn networks() -> impl Strategy<Value = IpNetwork> {
     (any::<IpAddr>(), 0..=128u8).prop_map(|(address, length)| {
+        let address = address.to_canonical();
         let length = if address.is_ipv4() { length.min(32) } else { length };
         let network = IpNetwork::new(address, length).unwrap();
         IpNetwork::new(network.network(), length).unwrap()
     })
 }
 
+fn condition<T: std::fmt::Debug + Clone>(
+    members: impl Strategy<Value = T> + Clone,
+) -> impl Strategy<Value = Condition<T>> {
+    (prop::collection::vec(members.clone(), 0..3), prop::collection::vec(members, 0..3))
+        .prop_map(|(only, except)| Condition { only, except })
+}
+
 fn filters() -> impl Strategy<Value = FilterConfig> {
-    let (address, port) = (any::<Option<IpAddr>>, any::<Option<u16>>);
-    (address(), port(), address(), port(), address(), port(), any::<bool>()).prop_map(
-        |(src_ip, src_port, nat_ip, nat_port, dst_ip, dst_port, nat_only)| FilterConfig {
+    let interface = "[a-zA-Z0-9_+=~-][a-zA-Z0-9._+=~@-]{0,14}".prop_map(AddressSet::Interface);
+    let address = condition(prop_oneof![networks().prop_map(AddressSet::Network), interface].boxed());
+    let port = condition(
+        any::<(u16, u16)>()
+            .prop_map(|(one, other)| PortRange { first: one.min(other), last: one.max(other) }),
+    );
+    let protocol = condition(any::<u8>().prop_map(Protocol::from));
+    let (address, port) = (address.boxed(), port.boxed());
+    let addresses = (address.clone(), address.clone(), address);
+    (addresses, (port.clone(), port.clone(), port), protocol, any::<bool>()).prop_map(
+        |((src_ip, nat_ip, dst_ip), (src_port, nat_port, dst_port), protocol, nat_only)| FilterConfig {
             src_ip,
             src_port,
             nat_ip,
             nat_port,
             dst_ip,
             dst_port,
+            protocol,
             nat_only,
         },
     )
@@ -271,7 +366,7 @@ fn configs() -> impl Strategy<Value = Config> {
         (buffers(), buffers(), any::<bool>()).prop_map(|(receive_buffer, receive_buffer_max, reliable)| {
             NetlinkConfig { receive_buffer, receive_buffer_max, reliable }
         });
-    let hosts = prop_oneof!["[a-z0-9.:_%-]{1,20}", any::<IpAddr>().prop_map(|address| address.to_string())];
+    let hosts = prop_oneof!["[a-z0-9._%-]{1,20}", any::<IpAddr>().prop_map(|address| address.to_string())];
     let http = (hosts, any::<u16>(), prop::collection::vec(networks(), 0..4));
     (syslog, filters(), data, netlink, times(), http).prop_map(
         |(syslog, filter, data, netlink, join_timeout, http)| {

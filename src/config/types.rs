@@ -3,11 +3,17 @@
 //! `Default` leaves every field empty or zero, for the rows of the table to fill. It is not a configuration to
 //! run with: the defaults are in the table.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
+use nfct::Protocol;
 
-use super::{key::Key, level::LogLevel, values::ByteSize};
+use super::{
+    conditions::{AddressSet, Condition, PortRange},
+    key::Key,
+    level::LogLevel,
+    values::ByteSize,
+};
 
 /// All settings: those of the file, and defaults for the others.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -38,20 +44,22 @@ pub struct SyslogConfig {
 }
 
 /// The `[filter]` section: a connection is tracked if it meets all conditions that are set.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FilterConfig {
     /// Address of the inside host, before translation.
-    pub src_ip: Option<IpAddr>,
+    pub src_ip: Condition<AddressSet>,
     /// Port of the inside host, before translation.
-    pub src_port: Option<u16>,
+    pub src_port: Condition<PortRange>,
     /// Public address, after translation.
-    pub nat_ip: Option<IpAddr>,
+    pub nat_ip: Condition<AddressSet>,
     /// Public port, after translation.
-    pub nat_port: Option<u16>,
+    pub nat_port: Condition<PortRange>,
     /// Address that the inside host connects to.
-    pub dst_ip: Option<IpAddr>,
+    pub dst_ip: Condition<AddressSet>,
     /// Port that the inside host connects to.
-    pub dst_port: Option<u16>,
+    pub dst_port: Condition<PortRange>,
+    /// Transport protocol.
+    pub protocol: Condition<Protocol>,
     /// Whether only translated connections are tracked.
     pub nat_only: bool,
 }

@@ -3,12 +3,23 @@
 //! A reader gets a value of the dialect and returns the typed value, or the invalid text. It adds a note for
 //! each warning. Numbers have the syntax of Python's `int()` and `float()`.
 
-use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
+use std::{net::Ipv6Addr, ops::RangeInclusive, time::Duration};
 
 use super::{dialect::ConfigValue, key::Key, level::LogLevel};
 
 /// What a reader found that is not valid.
-pub(super) type Found = String;
+#[derive(Debug, PartialEq)]
+pub(super) struct Found {
+    pub(super) text: String,
+    /// How to mend it, if the mistake is a known one.
+    pub(super) hint: Option<String>,
+}
+
+impl From<String> for Found {
+    fn from(text: String) -> Self {
+        Self { text, hint: None }
+    }
+}
 
 /// Warnings about a value that is valid. Each follows the key's location.
 pub(super) type Notes = Vec<String>;
@@ -24,14 +35,14 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 fn text(value: &ConfigValue) -> Result<&str, Found> {
     match value {
         ConfigValue::Text(text) => Ok(text),
-        ConfigValue::List(_) => Err(value.to_string()),
+        ConfigValue::List(_) => Err(value.to_string().into()),
     }
 }
 
 /// A value that `parse` accepts.
 fn parsed<T>(value: &ConfigValue, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Found> {
     let text = text(value)?;
-    parse(text).ok_or_else(|| text.to_owned())
+    parse(text).ok_or_else(|| text.to_owned().into())
 }
 
 /// A whole number in a range.
@@ -43,7 +54,7 @@ fn whole_number<T: TryFrom<i64>>(value: &ConfigValue, range: RangeInclusive<i64>
 }
 
 /// A number without surrounding white space, and without underscores if each is between two digits.
-fn without_underscores(text: &str) -> Option<String> {
+pub(super) fn without_underscores(text: &str) -> Option<String> {
     let text = text.trim();
     let digit = |at: Option<usize>| at.and_then(|at| text.as_bytes().get(at)).is_some_and(u8::is_ascii_digit);
     let separates = |(at, _): (usize, &str)| digit(at.checked_sub(1)) && digit(Some(at + 1));
@@ -56,7 +67,7 @@ pub(super) fn facility(value: &ConfigValue, _: &mut Notes) -> Result<u8, Found> 
 
 pub(super) fn log_level(value: &ConfigValue, _: &mut Notes) -> Result<LogLevel, Found> {
     let step = whole_number(value, 0..=LogLevel::MAX.into())?;
-    LogLevel::new(step).ok_or_else(|| step.to_string())
+    LogLevel::new(step).ok_or_else(|| step.to_string().into())
 }
 
 pub(super) fn port(value: &ConfigValue, _: &mut Notes) -> Result<u16, Found> {
@@ -68,23 +79,36 @@ pub(super) fn count(value: &ConfigValue, _: &mut Notes) -> Result<usize, Found> 
     whole_number(value, 1000..=1_000_000_000)
 }
 
-pub(super) fn address(value: &ConfigValue, _: &mut Notes) -> Result<IpAddr, Found> {
-    parsed(value, |text| text.trim().parse().ok())
-}
-
 pub(super) fn key_name(value: &ConfigValue, _: &mut Notes) -> Result<Key, Found> {
     parsed(value, |text| text.parse().ok())
 }
 
 /// A name or an address. Brackets around IPv6 are removed, because no port follows here.
 pub(super) fn host(value: &ConfigValue, _: &mut Notes) -> Result<String, Found> {
-    parsed(value, |host| {
-        let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        let host = inner.filter(|inner| inner.contains(':')).unwrap_or(host);
-        // '%' is for the zone of a link-local address.
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
-        (!host.is_empty() && host.chars().all(allowed)).then(|| host.to_owned())
-    })
+    let text = text(value)?;
+    let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let host = inner.filter(|inner| inner.contains(':')).unwrap_or(text);
+    if is_host(host) {
+        return Ok(host.to_owned());
+    }
+    let hint = text.rsplit_once(':').and_then(|(host, port)| {
+        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        let port: u16 = port.parse().ok()?;
+        is_host(bare).then(|| format!("the port is a key of its own: write host = {bare} and port = {port}"))
+    });
+    Err(Found { text: text.to_owned(), hint })
+}
+
+/// Whether a text can be a name or an address. Only an IPv6 address has a colon.
+fn is_host(text: &str) -> bool {
+    // The zone of a link-local address.
+    let (address, zone) = text.split_once('%').unwrap_or((text, ""));
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '%');
+    if address.contains(':') {
+        address.parse::<Ipv6Addr>().is_ok() && zone.chars().all(allowed)
+    } else {
+        !text.is_empty() && text.chars().all(allowed)
+    }
 }
 
 pub(super) fn seconds(value: &ConfigValue, notes: &mut Notes) -> Result<Duration, Found> {
@@ -162,7 +186,7 @@ macro_rules! written_as_displayed {
         }
     )*};
 }
-written_as_displayed!(u8, u16, usize, LogLevel, IpAddr, Key, String, ByteSize);
+written_as_displayed!(u8, u16, usize, LogLevel, Key, String, ByteSize);
 
 impl Written for bool {
     fn written(&self) -> Option<String> {
@@ -173,12 +197,6 @@ impl Written for bool {
 impl Written for Duration {
     fn written(&self) -> Option<String> {
         Some(self.as_secs_f64().to_string())
-    }
-}
-
-impl<T: Written> Written for Option<T> {
-    fn written(&self) -> Option<String> {
-        self.as_ref().and_then(T::written)
     }
 }
 
@@ -268,22 +286,25 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_all_its_numbers() {
-        let address = |text: &str| address(&value(text), &mut Notes::new()).ok();
-        assert_eq!(address(" 10.0.0.1 "), Some([10, 0, 0, 1].into()));
-        assert_eq!(address("2001:db8::1"), Some("2001:db8::1".parse().unwrap()));
-        for text in ["", "10.1", "10", "010.0.0.1", "10.0.0.1 x", "10.0.0.1/32", "[::1]", "fe80::1%eth0"] {
-            assert_eq!(address(text), None, "{text:?}");
-        }
-    }
-
-    #[test]
     fn hosts_are_names_or_addresses() {
         let host = |text: &str| host(&value(text), &mut Notes::new()).ok();
         for text in ["localhost", "nat-1.example", "0.0.0.0", "::", "fe80::1%eth0"] {
             assert_eq!(host(text).as_deref(), Some(text));
         }
         assert_eq!(host("[::1]").as_deref(), Some("::1"));
+        for (text, hint) in [
+            ("0.0.0.0:8080", "write host = 0.0.0.0 and port = 8080"),
+            ("[::1]:8080", "write host = ::1 and port = 8080"),
+            ("[::]:80", "write host = :: and port = 80"),
+            ("localhost:0", "write host = localhost and port = 0"),
+        ] {
+            let found = super::host(&value(text), &mut Notes::new()).unwrap_err();
+            assert!(found.text == text && found.hint.as_ref().unwrap().ends_with(hint), "{found:?}");
+        }
+        for text in ["a:b", ":8080", "1:2:3", "::1:99999", "[::1", "::1]:80", "host:65536"] {
+            let found = super::host(&value(text), &mut Notes::new()).unwrap_err();
+            assert_eq!(found, text.to_owned().into());
+        }
         for text in ["", " ", "a b", "[name]", "[]", "*", "http://x", "a,b", "a\nb"] {
             assert_eq!(host(text), None, "{text:?}");
         }

@@ -12,7 +12,7 @@ use super::shared::Tracker;
 use super::state::TrackerState;
 use crate::table::{Dropped, Limits};
 
-/// How often a lookup checks whether changed rules have been read, before its answer is not
+/// How often a lookup checks whether changed rules and addresses have been read, before its answer is not
 /// complete. Usually reading them takes less than a millisecond.
 const RULE_CHECKS: u32 = 20;
 const RULE_CHECK_INTERVAL: Duration = Duration::from_millis(1);
@@ -114,8 +114,8 @@ impl Tracker {
     }
 
     /// Whether the table is known to equal the kernel's at this moment: no rule that
-    /// suppresses events has come into force, and the setting has not changed, without the
-    /// threads having noticed.
+    /// suppresses events has come into force, and neither the setting nor the addresses of an
+    /// interface have changed, without the threads having noticed.
     ///
     /// # Errors
     /// When the daemon can no longer follow the kernel.
@@ -126,7 +126,7 @@ impl Tracker {
     /// Why the table is not complete; empty if it is.
     pub fn incomplete_because(&self) -> Vec<Incomplete> {
         let state = self.lock();
-        let resync = Some(Incomplete::Resync).filter(|_| !state.synced);
+        let resync = Some(Incomplete::Resync).filter(|_| !state.synced || state.changes_filter);
         let full = Some(Incomplete::Full).filter(|_| state.is_full);
         state.reporting.reasons().chain(resync).chain(full).collect()
     }
@@ -138,7 +138,7 @@ impl Tracker {
         for _ in 0..RULE_CHECKS {
             // In this order: the thread sets the second before it empties the first.
             let has_changes = self.rule_changes.wait(Some(Duration::ZERO))?;
-            if !has_changes && !self.reads_rules.load(Ordering::SeqCst) {
+            if !has_changes && !self.reads_rules.load(Ordering::SeqCst) && self.has_current_addresses()? {
                 return Ok(true);
             }
             tokio::time::sleep(RULE_CHECK_INTERVAL).await;
@@ -167,7 +167,8 @@ impl Tracker {
 
     /// Computes whether the table is complete, and tells those that wait for it.
     pub(super) fn update_complete(&self, state: &mut TrackerState) {
-        let complete = state.synced && !state.is_full && state.reporting.is_complete();
+        let complete =
+            state.synced && !state.changes_filter && !state.is_full && state.reporting.is_complete();
         if complete != state.complete {
             state.complete = complete;
             state.table.set_expects_ends(complete);

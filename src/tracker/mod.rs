@@ -6,12 +6,13 @@
 //! reads: its result is never older than the request. `read` is the only way to
 //! the table for a lookup, so no lookup can skip this step.
 //!
-//! Four threads run independently of the lookups. `pump` drains the socket while no
+//! Five threads run independently of the lookups. `pump` drains the socket while no
 //! lookup does. `resync` decides when the kernel's table is read: at the start, after
 //! an overrun and from time to time. `dump` then reads and merges it. `verify` queries
 //! the kernel about single connections; lookups and other threads pass work to it
 //! through the `verifier`. `rules` follows the rules of nftables that suppress events.
-//! `start` subscribes to the kernel's events and starts the threads.
+//! `addresses` follows the addresses of the interfaces that the filter names. `start`
+//! subscribes to the kernel's events and starts the threads.
 //!
 //! `lookup` finds mappings, and has the doubtful ones verified by `check`. `via` follows
 //! connections that are translated twice, and `fields` reads more of the kernel's entries.
@@ -20,18 +21,23 @@
 //! that the kernel hides.
 //! `publish` passes changes on to the `listener`s, `ports` counts the public ports in use.
 //! `reload` puts another configuration into force, and `memory` gives memory back.
+//! `filter_change` puts another filter into force, for `reload` and `addresses`; `filtering` is
+//! what that filter is made with.
 //!
 //! All of these work on the `shared` tracker, which has the lock: `guard` holds it,
 //! `state` is what it protects. `settings` is the part of the configuration that the
 //! tracker uses, and `dump_request` wakes the thread that reads dumps. `pulse` shows that a
 //! thread makes progress.
 
+mod addresses;
 mod check;
 mod clashes;
 mod completeness;
 mod dump;
 mod dump_request;
 mod fields;
+mod filter_change;
+mod filtering;
 mod guard;
 mod listener;
 mod lookup;

@@ -41,16 +41,22 @@ pub(super) struct Pulses {
     pub(super) resync: Pulse,
     pub(super) verify: Pulse,
     pub(super) rules: Pulse,
+    pub(super) addresses: Pulse,
 }
 
 impl Pulses {
     pub(super) fn new() -> Self {
-        Self { resync: Pulse::new(), verify: Pulse::new(), rules: Pulse::new() }
+        Self { resync: Pulse::new(), verify: Pulse::new(), rules: Pulse::new(), addresses: Pulse::new() }
     }
 
     /// A thread that has made no progress for longer than `limit`, and for how long.
     pub(super) fn stalled(&self, limit: Duration) -> Option<(&'static str, Duration)> {
-        let named = [("resync", &self.resync), ("verify", &self.verify), ("rules", &self.rules)];
+        let named = [
+            ("resync", &self.resync),
+            ("verify", &self.verify),
+            ("rules", &self.rules),
+            ("addresses", &self.addresses),
+        ];
         named.into_iter().map(|(name, pulse)| (name, pulse.silence())).find(|(_, silence)| *silence > limit)
     }
 }

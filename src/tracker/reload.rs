@@ -1,5 +1,7 @@
 //! Putting another configuration into force; the table stays.
 
+use std::sync::Arc;
+
 use log::Level;
 use nfct::Error;
 
@@ -9,8 +11,8 @@ use crate::filter::Filter;
 
 impl Tracker {
     /// The conditions in force.
-    pub fn filter(&self) -> Filter {
-        self.lock().settings.filter.clone()
+    pub fn filter(&self) -> Arc<Filter> {
+        Arc::clone(&self.lock().settings.filter)
     }
 
     /// Puts other settings into force. The table stays. Another filter removes the
@@ -21,6 +23,8 @@ impl Tracker {
     /// When the event socket does not accept its new options; nothing changes
     /// then.
     pub fn reload(&self, settings: Settings) -> Result<(), Error> {
+        let mut filtering = self.filtering.lock();
+        let settings = Settings { filter: filtering.resolve(&settings.filter)?, ..settings };
         let (old, receive_buffer) = {
             let state = self.lock();
             (state.settings.clone(), state.receive_buffer)
@@ -28,20 +32,20 @@ impl Tracker {
         if settings == old {
             return Ok(());
         }
-        if let Err(error) = self.set_options(&settings, &old) {
+        // The filter comes last: of the options, only its effect cannot be undone, because the
+        // events that it held back are missing.
+        let changed = self
+            .set_options(&settings, &old)
+            .and_then(|()| self.change_filter(&mut filtering, &settings.filter));
+        if let Err(error) = changed {
             self.restore_options(&old, receive_buffer);
             return Err(error);
         }
         // Declared before the lock is taken, so that it is dropped after the release.
         let _old_index;
         let mut state = self.lock();
-        let filter = settings.filter.clone();
-        let other_filter = filter != state.settings.filter;
-        if other_filter {
-            self.invalidate(&mut state);
-        }
-        if other_filter || settings.del_delay > state.settings.del_delay {
-            // What the old filter held back and has closed is not known, nor what was removed already.
+        if settings.del_delay > state.settings.del_delay {
+            // What was removed already is not known.
             state.know_closed_from(self.clock.now(), false);
         }
         state.table.set_del_delay(settings.del_delay);
@@ -51,39 +55,23 @@ impl Tracker {
         self.dump_request.set();
         drop(state);
         while self.lock().table.build_index() {}
-        if other_filter {
-            self.in_slices(|state, cursor, now| {
-                state.table.retain(cursor, now, |tuples| filter.matches(tuples))
-            });
-        }
+        let news = filtering.take_news();
+        drop(filtering);
+        news.log();
         Ok(())
     }
 
-    /// Sets all options of the event socket that differ. The filter comes last: of the options,
-    /// only its effect cannot be undone, because the events that it held back are missing.
+    /// Sets the options of the event socket that differ, except the filter.
     fn set_options(&self, new: &Settings, old: &Settings) -> Result<(), Error> {
-        {
-            let mut state = self.lock();
-            state.events.set_reliable(new.netlink.reliable)?;
-            if new.netlink.receive_buffer != old.netlink.receive_buffer {
-                state.receive_buffer = state.events.set_receive_buffer(new.netlink.receive_buffer.0)?;
-            }
-        }
-        if new.filter != old.filter {
-            {
-                // From the next moment on the kernel may hold back what the old filter accepts.
-                let mut state = self.lock();
-                state.synced = false;
-                self.update_complete(&mut state);
-            }
-            // Without the lock, because this takes the kernel some time. The dump
-            // adds what the old socket filter held back.
-            new.filter.kernel_filter().attach(&self.socket)?;
+        let mut state = self.lock();
+        state.events.set_reliable(new.netlink.reliable)?;
+        if new.netlink.receive_buffer != old.netlink.receive_buffer {
+            state.receive_buffer = state.events.set_receive_buffer(new.netlink.receive_buffer.0)?;
         }
         Ok(())
     }
 
-    /// Restores the options before the filter, and has the table read again if it may lack something.
+    /// Restores these options.
     fn restore_options(&self, old: &Settings, receive_buffer: usize) {
         let mut state = self.lock();
         // The kernel doubles the size that it is given.
@@ -94,9 +82,6 @@ impl Tracker {
         match restored {
             Ok(bytes) => state.receive_buffer = bytes,
             Err(error) => state.log(Level::Warn, error.to_string()),
-        }
-        if !state.synced {
-            self.invalidate(&mut state);
         }
     }
 }

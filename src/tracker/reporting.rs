@@ -24,11 +24,13 @@ pub enum Incomplete {
     Unreadable,
     /// There are more connections than `max_mappings`.
     Full,
+    /// The filter in force does not have the addresses that an interface has.
+    Addresses,
 }
 
 impl Incomplete {
     /// All reasons.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Resync,
         Self::EventsOff,
         Self::Rules,
@@ -36,6 +38,7 @@ impl Incomplete {
         Self::Unheard,
         Self::Unreadable,
         Self::Full,
+        Self::Addresses,
     ];
 
     /// Its name in metrics.
@@ -48,6 +51,7 @@ impl Incomplete {
             Self::Unheard => "unheard",
             Self::Unreadable => "unreadable",
             Self::Full => "full",
+            Self::Addresses => "addresses",
         }
     }
 
@@ -64,6 +68,9 @@ impl Incomplete {
             }
             Self::Unreadable => "entries of the kernel's table cannot be parsed: see the log",
             Self::Full => "there are more connections than max_mappings: raise it",
+            Self::Addresses => {
+                "the addresses of an interface in [filter] have changed, and the filter could not: see the log"
+            }
         }
     }
 }
@@ -79,6 +86,8 @@ pub(super) struct Reporting {
     pub(super) is_unheard: bool,
     /// The last complete dump had entries that could not be parsed.
     pub(super) has_unreadable: bool,
+    /// The filter in force does not have the addresses that an interface has.
+    pub(super) lacks_addresses: bool,
     /// When the last evidence of missing events was found, and how long there must be no other.
     missed: Option<(Instant, Duration)>,
     /// The time without evidence that the next evidence requires.
@@ -92,6 +101,7 @@ impl Reporting {
             masked_by: None,
             is_unheard: events.is_none(),
             has_unreadable: false,
+            lacks_addresses: false,
             missed: None,
             next_quiet: MIN_QUIET,
         }
@@ -110,6 +120,7 @@ impl Reporting {
             (self.missed.is_some(), Incomplete::MissingEvents),
             (self.is_unheard, Incomplete::Unheard),
             (self.has_unreadable, Incomplete::Unreadable),
+            (self.lacks_addresses, Incomplete::Addresses),
         ]
         .into_iter()
         .filter_map(|(applies, reason)| applies.then_some(reason))
@@ -163,6 +174,7 @@ mod tests {
         assert_eq!(Reporting::new(Some(0)).reasons().collect::<Vec<_>>(), [Incomplete::EventsOff]);
         assert!(!Reporting { masked_by: Some("a rule".to_owned()), ..complete() }.is_complete());
         assert!(!Reporting { has_unreadable: true, ..complete() }.is_complete(), "an entry cannot be parsed");
+        assert!(!Reporting { lacks_addresses: true, ..complete() }.is_complete(), "an address is missing");
         assert!(!Reporting::new(Some(0)).is_complete());
         let mut hidden = Reporting::new(None);
         assert!(!hidden.is_complete(), "the setting is hidden");

@@ -1,7 +1,9 @@
 //! The part of the configuration that the tracker uses.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::addresses::Interfaces;
 use crate::config::{Config, Key, NetlinkConfig};
 use crate::filter::Filter;
 use crate::table::Limits;
@@ -10,7 +12,7 @@ use crate::table::Limits;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Which connections are tracked.
-    pub filter: Filter,
+    pub filter: Arc<Filter>,
     /// The key of the legacy routes.
     pub key: Key,
     /// How long lookups still find a closed mapping.
@@ -30,7 +32,8 @@ pub struct Settings {
 impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
         Self {
-            filter: Filter::new(&config.filter),
+            // The tracker adds the addresses.
+            filter: Arc::new(Filter::new(&config.filter, &Interfaces::default())),
             key: config.data.key_name,
             del_delay: config.data.del_delay,
             garbage_cleaner_interval: config.data.garbage_cleaner_interval,

@@ -12,11 +12,13 @@ use tokio::sync::watch;
 
 use super::clashes::Clashes;
 use super::dump_request::DumpRequest;
+use super::filtering::Filtering;
 use super::guard::Guard;
 use super::listener::Publisher;
 use super::pulse::Pulses;
 use super::state::TrackerState;
 use super::verifier::Verifier;
+use crate::addresses::AddressChanges;
 use crate::clock::{Clock, Stamp};
 use crate::proc::EventsSetting;
 use crate::stats::Stats;
@@ -42,6 +44,13 @@ pub struct Tracker {
     pub(super) rule_changes: Waiter,
     /// Whether the thread that follows the rules has not yet noted what it read.
     pub(super) reads_rules: AtomicBool,
+    pub(super) filtering: Mutex<Filtering>,
+    /// Shows whether the addresses of the interfaces have changed.
+    pub(super) address_changes: AddressChanges,
+    /// Whether the filter in force has an interface, whose addresses can change.
+    pub(super) has_interfaces: AtomicBool,
+    /// Whether the thread that follows the addresses has not yet put a change into force.
+    pub(super) reads_addresses: AtomicBool,
     /// The kernel's setting `nf_conntrack_events`.
     pub(super) events_setting: EventsSetting,
     /// Whether it was 0 when it was last read.
@@ -66,12 +75,15 @@ pub(super) struct Parts {
     pub(super) verifier: Arc<Verifier>,
     pub(super) clashes: Clashes,
     pub(super) rule_changes: Waiter,
+    pub(super) filtering: Filtering,
+    pub(super) address_changes: AddressChanges,
     pub(super) events_setting: EventsSetting,
 }
 
 impl Tracker {
     pub(super) fn new(state: TrackerState, parts: Parts, clock: Arc<dyn Clock>, stats: Arc<Stats>) -> Self {
-        let Parts { socket, verifier, clashes, rule_changes, events_setting } = parts;
+        let Parts { socket, verifier, clashes, rule_changes, filtering, address_changes, events_setting } =
+            parts;
         Self {
             events_are_off: AtomicBool::new(state.reporting.is_off),
             state: Mutex::new(state),
@@ -82,6 +94,10 @@ impl Tracker {
             clashes,
             rule_changes,
             reads_rules: AtomicBool::new(false),
+            filtering: Mutex::new(filtering),
+            address_changes,
+            has_interfaces: AtomicBool::new(false),
+            reads_addresses: AtomicBool::new(false),
             events_setting,
             clock,
             stats,

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use nfct::{Error, Events, Groups, Query, RuleChanges};
 
 use super::clashes::Clashes;
+use super::filtering::{Filtering, following_addresses};
 use super::reporting::Reporting;
 use super::settings::Settings;
 use super::shared::{Parts, Tracker};
 use super::state::TrackerState;
 use super::verifier::Verifier;
+use crate::addresses::{AddressChanges, AddressReader};
 use crate::clock::Clock;
 use crate::proc::{ClashCounter, EventsSetting};
 use crate::stats::Stats;
@@ -32,7 +34,6 @@ impl Tracker {
         let events = Events::subscribe(Groups::NEW | Groups::DESTROY)?;
         let receive_buffer = events.set_receive_buffer(settings.netlink.receive_buffer.0)?;
         events.set_reliable(settings.netlink.reliable)?;
-        events.set_filter(&settings.filter.kernel_filter())?;
         let (waiter, socket) = (events.waiter()?, events.waiter()?);
         // All sockets are opened here, in the caller's network namespace.
         let (dumps, mut query) = (Query::open()?, Query::open()?);
@@ -40,12 +41,28 @@ impl Tracker {
         // The subscription comes first, so that no change is missed.
         let (mut rule_changes, mut rule_query) = (RuleChanges::subscribe()?, Query::open()?);
         let masks = rule_query.event_masks();
+        let address_changes = AddressChanges::subscribe().map_err(following_addresses)?;
+        let mut filtering = Filtering::new(AddressReader::open().map_err(following_addresses)?);
+        let filter = filtering.resolve(&settings.filter)?;
+        let settings = Settings { filter: filter.clone(), ..settings };
         let clashes = Clashes::new(ClashCounter::open(), || query.clashes().unwrap_or_default());
         let reporting = Reporting::new(events_setting.read());
         let state = TrackerState::new(events, settings, receive_buffer, reporting, clock.now());
         let (verifier, work) = Verifier::new();
-        let parts = Parts { socket, verifier, clashes, rule_changes: rule_changes.waiter()?, events_setting };
+        let rule_waiter = rule_changes.waiter()?;
+        let parts = Parts {
+            socket,
+            verifier,
+            clashes,
+            rule_changes: rule_waiter,
+            filtering,
+            address_changes,
+            events_setting,
+        };
         let tracker = Arc::new(Self::new(state, parts, clock, stats));
+        tracker.attach_filter(&mut tracker.filtering.lock(), &filter)?;
+        let news = tracker.filtering.lock().take_news();
+        news.log();
         let is_read = tracker.note_read(masks);
         let on_failure: Arc<dyn Fn(Error) + Send + Sync> = Arc::new(on_failure);
         tracker.spawn("netfilter", on_failure.clone(), move |tracker| tracker.pump_forever(&waiter))?;
@@ -53,6 +70,8 @@ impl Tracker {
         tracker.spawn("rules", on_failure.clone(), move |tracker| {
             tracker.follow_rules(&mut rule_changes, rule_query, is_read)
         })?;
+        let watched = tracker.watched_filter();
+        tracker.spawn("addresses", on_failure.clone(), move |tracker| tracker.follow_addresses(watched))?;
         tracker.spawn("resync", on_failure, move |tracker| tracker.resync_forever(dumps))?;
         Ok(tracker)
     }

@@ -26,9 +26,12 @@ pub(super) struct TrackerState {
     pub(super) invalidated_at: Instant,
     /// Whether a complete dump has been merged since then.
     pub(super) synced: bool,
+    /// Whether another filter is coming into force: the kernel, the daemon and the table may
+    /// differ about it.
+    pub(super) changes_filter: bool,
     pub(super) reporting: Reporting,
-    /// Whether the table is known to equal the kernel's: it is synced, and the kernel reports
-    /// every connection.
+    /// Whether the table is known to equal the kernel's: it is synced, no filter is coming
+    /// into force, and the kernel reports every connection.
     pub(super) complete: bool,
     /// The mappings that were live at some time may end without a DESTROY event; they must be
     /// marked so before the table is complete again.
@@ -71,6 +74,7 @@ impl TrackerState {
             invalidations: 0,
             invalidated_at: Instant::now(),
             synced: false,
+            changes_filter: false,
             reporting,
             complete: false,
             distrust: false,

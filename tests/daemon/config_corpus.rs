@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use pynatconnd::config::{Config, Loaded};
+use pynatconnd::config::{AddressSet, Condition, Config, Loaded, PortRange};
 use serde_json::{Map, Value};
 
 /// The result of a case that differs from the recorded one.
@@ -24,6 +24,7 @@ const DIFFERENT: &[(&str, Instead)] = &[
     ("acl-host-bits", Accepted("ip_acl = 127.0.0.0/8,", 1)),
     ("ip-v6", Accepted("dst_ip = 2001:db8::1", 0)),
     ("http-port-low", Accepted("port = 80", 0)),
+    ("ip-cidr", Accepted("dst_ip = 10.0.0.0/8", 0)),
     // The Python program accepted these, but they are not valid.
     ("port-too-large", Rejected("FILE:2: [filter] dst_port: found \"70000\", expected a port")),
     ("port-negative", Rejected("FILE:2: [filter] dst_port: found \"-1\", expected a port")),
@@ -72,18 +73,25 @@ fn same_values(name: &str, loaded: &Loaded, case: &Value) {
         value.clone()
     };
     let seconds = |section, key| Duration::from_secs_f64(recorded(section, key).as_f64().unwrap());
-    let text = |value: Option<std::net::IpAddr>| Value::from(value.map(|value| value.to_string()));
+    let address = |condition: &Condition<AddressSet>| match single(condition) {
+        Some(AddressSet::Network(network)) => Value::from(network.ip().to_string()),
+        _ => Value::Null,
+    };
+    let port = |condition: &Condition<PortRange>| match single(condition) {
+        Some(PortRange { first, last }) if first == last => Value::from(first),
+        _ => Value::Null,
+    };
 
     let facility = syslog.local_facility;
     assert_eq!(Value::from(facility), recorded("syslog", "local_facility"), "{name}");
     assert_eq!(syslog.enabled, case["ini"].as_str().unwrap().contains("[syslog]"), "{name}");
     assert_eq!(Value::from(log_level.get()), recorded("syslog", "debug_level"), "{name}");
-    assert_eq!(text(filter.src_ip), recorded("filter", "src_ip"), "{name}");
-    assert_eq!(text(filter.nat_ip), recorded("filter", "nat_ip"), "{name}");
-    assert_eq!(text(filter.dst_ip), recorded("filter", "dst_ip"), "{name}");
-    assert_eq!(Value::from(filter.src_port), recorded("filter", "src_port"), "{name}");
-    assert_eq!(Value::from(filter.nat_port), recorded("filter", "nat_port"), "{name}");
-    assert_eq!(Value::from(filter.dst_port), recorded("filter", "dst_port"), "{name}");
+    assert_eq!(address(&filter.src_ip), recorded("filter", "src_ip"), "{name}");
+    assert_eq!(address(&filter.nat_ip), recorded("filter", "nat_ip"), "{name}");
+    assert_eq!(address(&filter.dst_ip), recorded("filter", "dst_ip"), "{name}");
+    assert_eq!(port(&filter.src_port), recorded("filter", "src_port"), "{name}");
+    assert_eq!(port(&filter.nat_port), recorded("filter", "nat_port"), "{name}");
+    assert_eq!(port(&filter.dst_port), recorded("filter", "dst_port"), "{name}");
     assert_eq!(Value::from(data.key_name.as_str()), recorded("data", "key_name"), "{name}");
     assert_eq!(data.del_delay, seconds("data", "del_delay"), "{name}");
     assert_eq!(data.garbage_cleaner_interval, seconds("data", "garbage_cleaner_interval"), "{name}");
@@ -104,6 +112,12 @@ fn same_values(name: &str, loaded: &Loaded, case: &Value) {
         _ => 0,
     };
     assert_eq!(loaded.warnings.len(), warnings, "{name}: {:?}", loaded.warnings);
+}
+
+/// The only value of a condition; `None` if it is not set.
+fn single<T: Clone>(condition: &Condition<T>) -> Option<T> {
+    assert!(condition.only.len() <= 1 && condition.except.is_empty());
+    condition.only.first().cloned()
 }
 
 /// The error names the line, or the section and the key, that the recorded error names.

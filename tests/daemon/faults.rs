@@ -126,8 +126,14 @@ fn a_reload_that_cannot_set_an_option_puts_no_filter_into_force() {
     let mut client = Client::connect(lab.gateway(), daemon.local_addr());
     let narrow = format!("{CONFIG}[filter]\ndst_port = 80\n[netlink]\nreceive_buffer = 1M\nreliable = yes\n");
     // SOL_NETLINK and NETLINK_BROADCAST_ERROR; SOL_SOCKET and SO_RCVBUFFORCE, SO_RCVBUF; SO_ATTACH_FILTER.
-    for (port, calls) in (40_000..).zip([&["any.270.4"][..], &["any.1.33", "any.1.8"], &["any.1.26"]]) {
-        calls.iter().for_each(|call| faults.begin(call, Errno::ENOMEM));
+    // For want of memory the kernel would get a shorter filter.
+    let failing = [
+        (&["any.270.4"][..], Errno::ENOMEM),
+        (&["any.1.33", "any.1.8"], Errno::ENOMEM),
+        (&["any.1.26"], Errno::EPERM),
+    ];
+    for (port, (calls, error)) in (40_000..).zip(failing) {
+        calls.iter().for_each(|call| faults.begin(call, error));
         daemon.rewrite_config(&narrow);
         daemon.signal(Signal::SIGHUP);
         let failures = |daemon: &Daemon| daemon.stderr().matches("reload failed").count();
@@ -141,4 +147,39 @@ fn a_reload_that_cannot_set_an_option_puts_no_filter_into_force() {
     }
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for_line("is in force");
+}
+
+#[test]
+fn a_filter_that_the_kernel_refuses_after_a_change_of_addresses_is_tried_again() {
+    if !lab::require() {
+        return;
+    }
+    let (lab, faults) = (Lab::builder().public_addresses(2).build(), Faults::new());
+    lab.gateway().run("ip", &["address", "delete", "100.64.2.2/24", "dev", "outside"]);
+    let daemon = faults.start(&lab, &format!("{CONFIG}[filter]\nnat_ip = @outside\n"));
+    daemon.wait_for_line("the table equals the kernel's");
+    let mut client = Client::connect(lab.gateway(), daemon.local_addr());
+    let mut query = lab.gateway().enter(Query::open).expect("ctnetlink is available");
+    // SOL_SOCKET and SO_ATTACH_FILTER.
+    faults.begin("any.1.26", Errno::EPERM);
+    lab.gateway().run("ip", &["address", "add", "100.64.2.2/24", "dev", "outside"]);
+    let public = (lab.public(1), 40_000).into();
+    let tuples = flows::source_nat(Protocol::Tcp, lab.client_at(0, 40_000), lab.server_at(443), public);
+    flows::create(&mut query, &tuples);
+    daemon.wait_for_line("the addresses have changed, but setting the event filter");
+    for _ in 0..3 {
+        let found = client.get("/v1/lookup?nat_ip=100.64.2.2&nat_port=40000&state=live").json();
+        assert_eq!(
+            (found["complete"].as_bool(), found["matches"].as_array().map(Vec::len)),
+            (Some(false), Some(0))
+        );
+        assert!(
+            client.get("/readyz").text().contains("the addresses of an interface in [filter] have changed")
+        );
+    }
+    faults.end("any.1.26");
+    wait_until("the table is complete", || client.get("/readyz").status == 200);
+    let found = client.get("/v1/lookup?nat_ip=100.64.2.2&nat_port=40000&state=live").json();
+    assert_eq!(found["matches"][0]["src_port"], 40_000, "{found}");
+    assert_eq!(daemon.stderr().matches("the addresses have changed, but").count(), 1);
 }

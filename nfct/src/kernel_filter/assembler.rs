@@ -6,12 +6,11 @@
 //! a block that returns [`DROP`] if the event does not meet it, and otherwise continues
 //! with the next block.
 
-use std::net::IpAddr;
-
 use libc::sock_filter;
 use nfct_sys as sys;
 
 use super::condition::Condition;
+use super::endpoint_test::{EndpointTest, Values};
 use crate::direction::{Direction, Endpoint, Logic};
 use crate::error::Error;
 use crate::network::Network;
@@ -20,7 +19,7 @@ use crate::tuple::Protocol;
 pub(super) const ATTACHING: &str = "setting the event filter";
 
 /// `BPF_MAXINSNS`: the longest program that the kernel accepts.
-const LONGEST: usize = 4096;
+pub(super) const LONGEST: usize = 4096;
 
 // linux/bpf_common.h: class | size | mode, or class | operation | source.
 const LOAD_IMMEDIATE: u16 = 0x00;
@@ -35,6 +34,8 @@ const JUMP: u16 = 0x05;
 const STORE: u16 = 0x02;
 const LOAD_STORED: u16 = 0x60;
 const JUMP_IF_EQUAL: u16 = 0x15;
+const JUMP_IF_GREATER: u16 = 0x25;
+const JUMP_IF_NOT_LESS: u16 = 0x35;
 const COPY_TO_X: u16 = 0x07;
 const RETURN: u16 = 0x06;
 
@@ -53,37 +54,36 @@ const FIRST_ATTRIBUTE: u32 = 20;
 /// An attribute's value begins after its `struct nlattr`.
 const VALUE: u32 = 4;
 
-/// The program that delivers the events that meet all conditions.
+/// The statements of one condition.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a program that is too long for the kernel, or for
-/// states of a protocol that has none.
-pub(super) fn assemble(conditions: &[Condition]) -> Result<Vec<sock_filter>, Error> {
+/// [`Error::Invalid`] for states of a protocol that has none.
+pub(super) fn assemble(condition: &Condition) -> Result<Vec<sock_filter>, Error> {
     let mut program = Vec::new();
-    for condition in conditions {
-        match condition {
-            Condition::Address(places, address) => check_address(&mut program, places, *address),
-            Condition::Port(places, port) => check_port(&mut program, places, *port),
-            Condition::Networks(direction, endpoint, logic, networks) => {
-                check_networks(&mut program, *direction, *endpoint, *logic, networks)
-            }
-            Condition::Protocols(logic, protocols) => check_protocols(&mut program, *logic, protocols),
-            Condition::States(logic, protocol, states) => {
-                check_states(&mut program, *logic, *protocol, states)?
-            }
-            Condition::Marks(logic, marks) => check_marks(&mut program, *logic, marks),
-            Condition::Zones(logic, zones) => check_zones(&mut program, *logic, zones),
-        }
-    }
-    program.push(statement(RETURN, DELIVER));
-    if program.len() > LONGEST {
-        return Err(Error::Invalid {
-            doing: ATTACHING,
-            found: format!("conditions that take {} statements", program.len()),
-            expected: "at most 4096: fewer or larger networks",
-        });
+    match condition {
+        Condition::Any(tests) => check_any(&mut program, tests),
+        Condition::Protocols(logic, protocols) => check_protocols(&mut program, *logic, protocols),
+        Condition::States(logic, protocol, states) => check_states(&mut program, *logic, *protocol, states)?,
+        Condition::Marks(logic, marks) => check_marks(&mut program, *logic, marks),
+        Condition::Zones(logic, zones) => check_zones(&mut program, *logic, zones),
     }
     Ok(program)
+}
+
+/// The program that delivers the events that meet all conditions.
+pub(super) fn join(programs: &[Vec<sock_filter>]) -> Vec<sock_filter> {
+    let mut program = programs.concat();
+    program.push(statement(RETURN, DELIVER));
+    program
+}
+
+/// The error for a program that is too long for the kernel.
+pub(super) fn too_long(length: usize) -> Error {
+    Error::Invalid {
+        doing: ATTACHING,
+        found: format!("conditions that take {length} statements"),
+        expected: "at most 4096: fewer or larger networks",
+    }
 }
 
 const fn statement(code: u16, k: u32) -> sock_filter {
@@ -167,80 +167,121 @@ impl<'a> List<'a> {
     }
 }
 
-/// Compares an address of the event with networks of one family. Events of the other family have none.
-fn compare_networks<'a>(
-    list: &mut List<'_>,
-    direction: Direction,
-    endpoint: Endpoint,
-    v4: bool,
-    networks: impl IntoIterator<Item = &'a Network>,
+/// Jumps whose targets are not known yet.
+#[derive(Default)]
+struct Jumps(Vec<usize>);
+
+impl Jumps {
+    fn add(&mut self, program: &mut Vec<sock_filter>) {
+        self.0.push(program.len());
+        program.push(statement(JUMP, 0));
+    }
+
+    /// Lets them all jump to the next statement that is added.
+    fn end_here(self, program: &mut [sock_filter]) {
+        for jump in self.0 {
+            program[jump].k = (program.len() - jump - 1) as u32;
+        }
+    }
+}
+
+/// One of the tests must be met. Each test jumps to the end as soon as it is met, and
+/// otherwise to the next test. After the last one the event is dropped.
+fn check_any(program: &mut Vec<sock_filter>, tests: &[EndpointTest]) {
+    let mut met = Jumps::default();
+    for test in tests {
+        // Where a value of the list leads to.
+        let mut listed = Jumps::default();
+        match &test.values {
+            Values::Networks(networks) => compare_networks(program, test, networks, &mut listed),
+            Values::Ports(ranges) => compare_ports(program, test, ranges, &mut listed, &mut met),
+        }
+        match test.logic {
+            Logic::Only => met.0.append(&mut listed.0),
+            Logic::Except => {
+                met.add(program);
+                listed.end_here(program);
+            }
+        }
+    }
+    program.push(statement(RETURN, DROP));
+    met.end_here(program);
+}
+
+/// Compares an address of the event with networks. An event of the other family has no
+/// such attribute, and is in no network.
+fn compare_networks(
+    program: &mut Vec<sock_filter>,
+    test: &EndpointTest,
+    networks: &[Network],
+    listed: &mut Jumps,
 ) {
-    let attribute = match (v4, endpoint) {
-        (true, Endpoint::Source) => sys::CTA_IP_V4_SRC,
-        (true, Endpoint::Destination) => sys::CTA_IP_V4_DST,
-        (false, Endpoint::Source) => sys::CTA_IP_V6_SRC,
-        (false, Endpoint::Destination) => sys::CTA_IP_V6_DST,
-    };
-    find_part(list.program, direction, sys::CTA_TUPLE_IP);
-    list.program.extend([statement(LOAD_X_IMMEDIATE, attribute), statement(LOAD_WORD, FIND_NESTED)]);
-    list.unless_zero(|list| {
-        list.program.push(statement(COPY_TO_X, 0));
-        for Network { words, .. } in networks {
+    for v4 in [true, false] {
+        let mut of_family = networks.iter().filter(|network| network.is_ipv4 == v4).peekable();
+        if of_family.peek().is_none() {
+            continue;
+        }
+        let attribute = match (v4, test.endpoint) {
+            (true, Endpoint::Source) => sys::CTA_IP_V4_SRC,
+            (true, Endpoint::Destination) => sys::CTA_IP_V4_DST,
+            (false, Endpoint::Source) => sys::CTA_IP_V6_SRC,
+            (false, Endpoint::Destination) => sys::CTA_IP_V6_DST,
+        };
+        find_part(program, test.direction, sys::CTA_TUPLE_IP);
+        program.extend([
+            statement(LOAD_X_IMMEDIATE, attribute),
+            statement(LOAD_WORD, FIND_NESTED),
+            skip_next_unless(0),
+        ]);
+        // A conditional jump has only 8 bits, too few for a long list.
+        let mut absent = Jumps::default();
+        absent.add(program);
+        program.push(statement(COPY_TO_X, 0));
+        for Network { words, .. } in of_family {
             for (at, (word, mask)) in words.iter().enumerate() {
                 // Jumps to the end of this network: past three statements for each further word and one for the verdict.
                 let rest = (3 * (words.len() - at - 1) + 1) as u8;
-                list.program.extend([
+                program.extend([
                     statement(LOAD_WORD_AT_X, VALUE + 4 * at as u32),
                     statement(AND, *mask),
                     sock_filter { code: JUMP_IF_EQUAL, jt: 0, jf: rest, k: *word },
                 ]);
             }
-            list.found();
+            listed.add(program);
         }
-    });
-}
-
-fn check_address(program: &mut Vec<sock_filter>, places: &[(Direction, Endpoint)], address: IpAddr) {
-    let network = Network::new(address, u8::MAX);
-    let mut list = List::new(program, Logic::Only);
-    for (direction, endpoint) in places {
-        compare_networks(&mut list, *direction, *endpoint, network.is_ipv4, [&network]);
+        absent.end_here(program);
     }
-    list.end();
 }
 
-fn check_port(program: &mut Vec<sock_filter>, places: &[(Direction, Endpoint)], port: u16) {
-    let mut list = List::new(program, Logic::Only);
-    for (direction, endpoint) in places {
-        let attribute = match endpoint {
-            Endpoint::Source => sys::CTA_PROTO_SRC_PORT,
-            Endpoint::Destination => sys::CTA_PROTO_DST_PORT,
-        };
-        find_part(list.program, *direction, sys::CTA_TUPLE_PROTO);
-        list.program.extend([statement(LOAD_X_IMMEDIATE, attribute), statement(LOAD_WORD, FIND_NESTED)]);
-        // No port: the protocol has none, so the listener must decide.
-        list.compare(0);
-        list.program.extend([statement(COPY_TO_X, 0), statement(LOAD_HALF_AT_X, VALUE)]);
-        list.compare(port.into());
-    }
-    list.end();
-}
-
-fn check_networks(
+/// Compares a port of the event with ranges. An event without a port meets the condition,
+/// so the listener must decide.
+fn compare_ports(
     program: &mut Vec<sock_filter>,
-    direction: Direction,
-    endpoint: Endpoint,
-    logic: Logic,
-    networks: &[Network],
+    test: &EndpointTest,
+    ranges: &[(u16, u16)],
+    listed: &mut Jumps,
+    met: &mut Jumps,
 ) {
-    let mut list = List::new(program, logic);
-    for v4 in [true, false] {
-        let mut of_family = networks.iter().filter(|network| network.is_ipv4 == v4).peekable();
-        if of_family.peek().is_some() {
-            compare_networks(&mut list, direction, endpoint, v4, of_family);
-        }
+    let attribute = match test.endpoint {
+        Endpoint::Source => sys::CTA_PROTO_SRC_PORT,
+        Endpoint::Destination => sys::CTA_PROTO_DST_PORT,
+    };
+    find_part(program, test.direction, sys::CTA_TUPLE_PROTO);
+    program.extend([
+        statement(LOAD_X_IMMEDIATE, attribute),
+        statement(LOAD_WORD, FIND_NESTED),
+        skip_next_unless(0),
+    ]);
+    met.add(program);
+    program.extend([statement(COPY_TO_X, 0), statement(LOAD_HALF_AT_X, VALUE)]);
+    for (first, last) in ranges {
+        program.extend([
+            // Less than the first, or greater than the last: not in this range.
+            sock_filter { code: JUMP_IF_NOT_LESS, jt: 0, jf: 2, k: (*first).into() },
+            sock_filter { code: JUMP_IF_GREATER, jt: 1, jf: 0, k: (*last).into() },
+        ]);
+        listed.add(program);
     }
-    list.end();
 }
 
 fn check_protocols(program: &mut Vec<sock_filter>, logic: Logic, protocols: &[Protocol]) {

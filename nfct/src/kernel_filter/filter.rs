@@ -1,13 +1,15 @@
 //! The public filter: adding conditions, and attaching them to a socket.
 
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
-use super::assembler::{ATTACHING, assemble};
+use libc::sock_filter;
+
+use super::assembler::{ATTACHING, LONGEST, assemble, join, too_long};
 use super::condition::Condition;
+use super::endpoint_test::EndpointTest;
 use crate::direction::{Direction, Endpoint, Logic};
 use crate::error::Error;
-use crate::network::Network;
 use crate::socket;
 use crate::tuple::Protocol;
 
@@ -59,14 +61,30 @@ impl KernelFilter {
     /// ```
     #[must_use]
     pub fn networks(
-        mut self,
+        self,
         direction: Direction,
         endpoint: Endpoint,
         logic: Logic,
         networks: impl IntoIterator<Item = (IpAddr, u8)>,
     ) -> Self {
-        let networks = networks.into_iter().map(|(address, bits)| Network::new(address, bits)).collect();
-        self.conditions.push(Condition::Networks(direction, endpoint, logic, networks));
+        self.any_of([EndpointTest::networks(direction, endpoint, logic, networks)])
+    }
+
+    /// Adds a condition: at least one of these tests is met.
+    ///
+    /// ```
+    /// use nfct::{Direction, Endpoint, EndpointTest, KernelFilter, Logic};
+    /// // The source is not in this network, or it is not translated into another one.
+    /// let network = [("100.64.2.0".parse().unwrap(), 24)];
+    /// let filter = KernelFilter::new().any_of([
+    ///     EndpointTest::networks(Direction::Reply, Endpoint::Destination, Logic::Except, network),
+    ///     EndpointTest::networks(Direction::Original, Endpoint::Source, Logic::Only, network),
+    /// ]);
+    /// # let _ = filter;
+    /// ```
+    #[must_use]
+    pub fn any_of(mut self, tests: impl IntoIterator<Item = EndpointTest>) -> Self {
+        self.conditions.push(Condition::Any(tests.into_iter().collect()));
         self
     }
 
@@ -151,12 +169,13 @@ impl KernelFilter {
     /// ```
     #[must_use]
     pub fn address_in(
-        mut self,
+        self,
         places: impl IntoIterator<Item = (Direction, Endpoint)>,
         address: IpAddr,
     ) -> Self {
-        self.conditions.push(Condition::Address(places.into_iter().collect(), address));
-        self
+        self.any_of(places.into_iter().map(|(direction, endpoint)| {
+            EndpointTest::networks(direction, endpoint, Logic::Only, [(address, u8::MAX)])
+        }))
     }
 
     /// Adds a condition: this endpoint of this tuple has this port, or the protocol
@@ -182,9 +201,10 @@ impl KernelFilter {
     /// # let _ = filter;
     /// ```
     #[must_use]
-    pub fn port_in(mut self, places: impl IntoIterator<Item = (Direction, Endpoint)>, port: u16) -> Self {
-        self.conditions.push(Condition::Port(places.into_iter().collect(), port));
-        self
+    pub fn port_in(self, places: impl IntoIterator<Item = (Direction, Endpoint)>, port: u16) -> Self {
+        self.any_of(places.into_iter().map(|(direction, endpoint)| {
+            EndpointTest::ports(direction, endpoint, Logic::Only, [port..=port])
+        }))
     }
 
     /// Whether the filter has no condition.
@@ -212,13 +232,82 @@ impl KernelFilter {
     /// # Errors
     /// [`Error::Invalid`] for conditions that make the program too long for the
     /// kernel (some hundred networks), or for states of a protocol that has none.
-    /// Otherwise the system's error.
+    /// Otherwise the system's error: ENOMEM if the program takes more memory than
+    /// `net.core.optmem_max` allows.
     pub fn attach(&self, socket: impl AsFd) -> Result<(), Error> {
-        let result = if self.is_empty() {
-            socket::detach_filter(socket.as_fd())
-        } else {
-            socket::attach_filter(socket.as_fd(), &assemble(&self.conditions)?)
-        };
-        result.map_err(|source| Error::from_io(ATTACHING, source))
+        let programs = self.programs()?;
+        let length = length(&programs);
+        if length > LONGEST {
+            return Err(too_long(length));
+        }
+        attach_programs(socket.as_fd(), &programs)
     }
+
+    /// Attaches as much of the filter as the kernel accepts: the conditions with the
+    /// longest lists are left out until the program is short enough. The kernel may then
+    /// deliver more events, never fewer. Returns how many conditions were left out.
+    ///
+    /// The previous filter can be gone for a moment, or after an error; then the kernel
+    /// delivers everything.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), nfct::Error> {
+    /// use nfct::{Direction, Endpoint, Groups, Handle, KernelFilter, Logic};
+    /// let handle = Handle::open(Groups::ALL)?;
+    /// let hosts = (0..5000).map(|host| (std::net::Ipv4Addr::from_bits(10 << 24 | host).into(), 32));
+    /// let filter = KernelFilter::new()
+    ///     .port(Direction::Original, Endpoint::Destination, 443)
+    ///     .networks(Direction::Original, Endpoint::Source, Logic::Only, hosts);
+    /// assert_eq!(filter.attach_what_fits(&handle)?, 1); // without the hosts
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for states of a protocol that has none. Otherwise the system's
+    /// error.
+    pub fn attach_what_fits(&self, socket: impl AsFd) -> Result<usize, Error> {
+        let socket = socket.as_fd();
+        let mut programs = self.programs()?;
+        let mut is_detached = false;
+        loop {
+            if length(&programs) <= LONGEST {
+                match attach_programs(socket, &programs) {
+                    Ok(()) => return Ok(self.conditions.len() - programs.len()),
+                    Err(Error::System { source, .. })
+                        if source.raw_os_error() == Some(libc::ENOMEM) && !programs.is_empty() =>
+                    {
+                        // The kernel counts the memory of both programs while it replaces one.
+                        if !is_detached {
+                            attach_programs(socket, &[])?;
+                            is_detached = true;
+                            continue;
+                        }
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            let longest = (0..programs.len()).max_by_key(|at| programs[*at].len()).unwrap_or(0);
+            programs.remove(longest);
+        }
+    }
+
+    /// The statements of each condition.
+    fn programs(&self) -> Result<Vec<Vec<sock_filter>>, Error> {
+        self.conditions.iter().map(assemble).collect()
+    }
+}
+
+/// The length of the program that consists of these, with its last statement.
+fn length(programs: &[Vec<sock_filter>]) -> usize {
+    programs.iter().map(Vec::len).sum::<usize>() + 1
+}
+
+fn attach_programs(socket: BorrowedFd<'_>, programs: &[Vec<sock_filter>]) -> Result<(), Error> {
+    let result = if programs.is_empty() {
+        socket::detach_filter(socket)
+    } else {
+        socket::attach_filter(socket, &join(programs))
+    };
+    result.map_err(|source| Error::from_io(ATTACHING, source))
 }

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 
 use nfct_sys as sys;
 
-use super::KernelFilter;
+use super::{EndpointTest, KernelFilter};
 use crate::direction::{Direction, Endpoint, Logic};
 use crate::event::{Event, EventKind};
 use crate::flow::Flow;
@@ -244,6 +244,80 @@ fn long_lists_work_and_too_long_ones_are_an_error() {
     assert!(error.to_string().contains("at most 4096"), "{error}");
     let stateless = KernelFilter::new().states(Logic::Only, Protocol::Udp, [1]).attach(&receiver);
     assert!(stateless.unwrap_err().to_string().contains("tcp, sctp or dccp"));
+}
+
+#[test]
+fn a_filter_that_is_too_long_is_attached_without_its_longest_conditions() {
+    let event = detailed(Protocol::Tcp, false, (0, 0), 0, None);
+    let hosts = |count: u32| (0..count).map(|host| (IpAddr::from((10 << 24 | host).to_be_bytes()), 32));
+    let port = |port| KernelFilter::new().port(Direction::Original, Endpoint::Destination, port);
+    let with = |filter: KernelFilter, count| {
+        filter.networks(Direction::Original, Endpoint::Source, Logic::Only, hosts(count))
+    };
+    let (sender, receiver) = UnixDatagram::pair().unwrap();
+    receiver.set_nonblocking(true).unwrap();
+    let delivers = |filter: &KernelFilter, left_out| {
+        assert_eq!(filter.attach_what_fits(&receiver).unwrap(), left_out);
+        let _ = sender.send(&event);
+        receiver.recv(&mut [0; 4096]).is_ok()
+    };
+    assert!(!delivers(&with(port(443), 900), 0), "another source");
+    assert!(delivers(&with(port(443), 1100), 1), "without the sources");
+    assert!(!delivers(&with(port(80), 1100), 1), "the port still counts");
+    // Each is short enough, but not both.
+    assert!(!delivers(&with(with(port(443), 600), 500), 1));
+    assert!(delivers(&with(KernelFilter::new(), 2000), 1), "no condition is left");
+    assert!(!delivers(&with(port(443), 900), 0));
+    let stateless = KernelFilter::new().states(Logic::Only, Protocol::Udp, [1]);
+    assert!(stateless.attach_what_fits(&receiver).is_err());
+}
+
+#[test]
+fn ranges_and_alternatives_are_distinguished() {
+    let tcp = detailed(Protocol::Tcp, false, (0, 0), 0, None);
+    let icmp = {
+        let (original, reply) = tuples(Protocol::Icmp, |id, _| Layer4::Icmp { id, kind: 8, code: 0 }, false);
+        message(&original, &reply)
+    };
+    let ports = |logic, ranges: &[std::ops::RangeInclusive<u16>]| {
+        EndpointTest::ports(Direction::Reply, Endpoint::Destination, logic, ranges.iter().cloned())
+    };
+    // The public port is 50001.
+    for (ranges, listed) in [
+        (&[50001..=50001][..], true),
+        (&[50000..=50001], true),
+        (&[50001..=65535], true),
+        (&[0..=65535], true),
+        (&[0..=50000, 50002..=65535], false),
+        (&[80..=80, 443..=443, 50001..=50002], true),
+        (&[], false),
+    ] {
+        for (logic, expected) in [(Logic::Only, listed), (Logic::Except, !listed)] {
+            let filter = KernelFilter::new().any_of([ports(logic, ranges)]);
+            assert_eq!(delivers(&filter, &tcp), expected, "{filter:?}");
+            assert!(delivers(&filter, &icmp), "no ports: {filter:?}");
+        }
+    }
+    let source = |logic, network: &str| {
+        let network = [(network.parse().unwrap(), 24)];
+        EndpointTest::networks(Direction::Original, Endpoint::Source, logic, network)
+    };
+    // The source is 192.168.7.2.
+    let [in_it, elsewhere] = ["192.168.7.0", "192.168.8.0"];
+    for (tests, expected) in [
+        (vec![], false),
+        (vec![source(Logic::Only, elsewhere), source(Logic::Except, in_it)], false),
+        (vec![source(Logic::Except, in_it), source(Logic::Only, in_it)], true),
+        (vec![source(Logic::Except, elsewhere), source(Logic::Only, elsewhere)], true),
+        (vec![source(Logic::Only, elsewhere), ports(Logic::Except, &[50001..=50001])], false),
+        (vec![ports(Logic::Except, &[50001..=50001]), source(Logic::Only, in_it)], true),
+        (vec![ports(Logic::Only, &[1..=2, 50001..=50001]), source(Logic::Only, elsewhere)], true),
+    ] {
+        let filter = KernelFilter::new().any_of(tests);
+        assert_eq!(delivers(&filter, &tcp), expected, "{filter:?}");
+        let other = filter.port(Direction::Original, Endpoint::Destination, 80);
+        assert!(!delivers(&other, &tcp), "{other:?}");
+    }
 }
 
 #[test]
