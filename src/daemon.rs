@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use clap::Parser;
 use tokio::net::TcpListener;
@@ -22,8 +23,11 @@ use crate::supervisor::{self, Supervisor};
 use crate::tracker::{Settings, Tracker};
 use crate::{logging, proc};
 
-/// Open files that are enough for all connections.
-const MAX_OPEN_FILES: u64 = 4096;
+/// Open files that are enough for everything apart from the connections that `max_connections` allows.
+const MORE_OPEN_FILES: u64 = 3072;
+
+/// The pause between two times that memory is given back.
+const RELEASE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The program: reads the command line, runs until a signal or an error ends it,
 /// and returns the exit status.
@@ -110,7 +114,7 @@ fn load(cli: &Cli) -> Result<(Config, Vec<String>), Fatal> {
 async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) -> Result<(), Fatal> {
     // Enough for all allowed connections. If the system grants fewer, accepting fails
     // at times and is retried.
-    let _ = rlimit::increase_nofile_limit(MAX_OPEN_FILES);
+    let _ = rlimit::increase_nofile_limit(MORE_OPEN_FILES + config.http.max_connections as u64);
     let mut terminate = on_signal(SignalKind::terminate())?;
     let mut interrupt = on_signal(SignalKind::interrupt())?;
     let mut hangup = on_signal(SignalKind::hangup())?;
@@ -146,6 +150,7 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
     let (stop, stopping) = watch::channel(false);
     stats.note_configured(clock.now());
     let app = Arc::new(App::new(Rules::from(&config), tracker, stats, clock, stopping));
+    tokio::spawn(release_memory(app.clone()));
     let mut server = Server::new(app.clone(), workers.clone());
     server.listen(listeners).await;
     let supervisor = Arc::new(Supervisor::default());
@@ -187,6 +192,17 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
         // The daemon must not answer from a table that is no longer updated.
         Err(Some(fatal)) => Err(fatal),
         Err(None) => Err(Fatal::new(Cause::Software, "the tracker's threads ended unexpectedly")),
+    }
+}
+
+/// Gives back the memory that clients needed, because the allocator keeps it; never returns.
+async fn release_memory(app: Arc<App>) {
+    loop {
+        tokio::time::sleep(RELEASE_INTERVAL).await;
+        if app.has_released_much() {
+            // Other threads go on meanwhile.
+            let _ = tokio::task::spawn_blocking(nfct::release_memory).await;
+        }
     }
 }
 

@@ -127,14 +127,15 @@
 //! 3  conntrack, labels, owned         the C library's objects, and the code that frees them
 //! 2  wire                             netlink messages
 //! 1  tuple, flow, found, event, expectation, operation, error  values, errors and their causes
-//! 0  state, direction, family, network, malformed, socket   vocabulary, system calls
+//! 0  state, direction, family, network, malformed, socket, allocator   vocabulary, system calls, free memory
 //! ```
 //!
 //! [`wire`] reads and writes netlink attributes in safe code over byte slices.
 //! `socket` contains the system calls. `handle`, `conntrack`, `message`, `labels`,
-//! `dump_filter` and `expect` wrap the C library. Only `socket`, `owned` and the
-//! modules that wrap the library contain `unsafe`, one operation in each block.
+//! `dump_filter` and `expect` wrap the C library. Only `socket`, `allocator`, `owned`
+//! and the modules that wrap the library contain `unsafe`, one operation in each block.
 
+mod allocator;
 #[cfg(feature = "tokio")]
 mod async_query;
 mod channel;
@@ -175,6 +176,7 @@ pub mod view;
 mod waiter;
 pub mod wire;
 
+pub use allocator::release_memory;
 #[cfg(feature = "tokio")]
 pub use async_query::AsyncQuery;
 pub use conntrack::{Compare, Conntrack, ConntrackRef, CopyParts, Output, attr};

@@ -63,6 +63,14 @@ pub(super) fn port(value: &ConfigValue, _: &mut Notes) -> Result<u16, Found> {
     whole_number(value, 0..=65535)
 }
 
+pub(super) fn connections(value: &ConfigValue, _: &mut Notes) -> Result<usize, Found> {
+    whole_number(value, 16..=65536)
+}
+
+pub(super) fn streams(value: &ConfigValue, _: &mut Notes) -> Result<usize, Found> {
+    whole_number(value, 1..=32768)
+}
+
 pub(super) fn address(value: &ConfigValue, _: &mut Notes) -> Result<IpAddr, Found> {
     parsed(value, |text| text.trim().parse().ok())
 }
@@ -157,7 +165,7 @@ macro_rules! written_as_displayed {
         }
     )*};
 }
-written_as_displayed!(u8, u16, LogLevel, IpAddr, Key, String, ByteSize);
+written_as_displayed!(u8, u16, usize, LogLevel, IpAddr, Key, String, ByteSize);
 
 impl Written for bool {
     fn written(&self) -> Option<String> {
