@@ -46,7 +46,7 @@ TREE := $(CURDIR)/$(PACKAGED)/pynatconnd-$(VERSION)
 # The toolchain's own programs: a package's build has another home directory, where rustup's find no toolchain.
 TOOLCHAIN = PATH="$$(rustc --print sysroot)/bin:$$PATH"
 
-.PHONY: help setup rust build demo check test crate-test bindings sanitize bench run clean install-files source deb rpm \
+.PHONY: help setup rust build demo check test crate-test bindings sanitize bench soak run clean install-files source deb rpm \
 	package-lint package-test
 
 help: ## this list
@@ -145,6 +145,9 @@ sanitize: setup ## nfct's tests with the C library, under valgrind and AddressSa
 bench: PACKAGES += nginx wrk
 bench: setup ## measure against other programs; ROWS=events,http selects, QUICK=1 is a short run
 	@$(AS_ROOT); "$$@" cargo bench --bench gateway --features bench --locked
+
+soak: setup ## the tests of bounded work with the full numbers; prints memory, times and losses
+	@$(AS_ROOT); PYNATCONND_LONG=1 "$$@" $(CARGO_TEST) --test bounds -- --nocapture
 
 run: build ## run the daemon on this machine, with pynatconnd.conf
 	@$(RELEASE); set -x; $(SUDO) "$$release/pynatconnd" -c pynatconnd.conf

@@ -24,8 +24,8 @@ use crate::supervisor::{self, Supervisor};
 use crate::tracker::{Settings, Tracker};
 use crate::{logging, proc};
 
-/// Open files that are enough for all connections.
-const MAX_OPEN_FILES: u64 = 4096;
+/// Open files that are enough for everything apart from the connections that `max_connections` allows.
+const MORE_OPEN_FILES: u64 = 3072;
 
 /// The pause before the first attempt to bind the addresses again, which doubles with each one.
 const BIND_PAUSE: Duration = Duration::from_secs(1);
@@ -117,7 +117,7 @@ fn load(cli: &Cli) -> Result<(Config, Vec<String>), Fatal> {
 async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) -> Result<(), Fatal> {
     // Enough for all allowed connections. If the system grants fewer, accepting fails
     // at times and is retried.
-    let _ = rlimit::increase_nofile_limit(MAX_OPEN_FILES);
+    let _ = rlimit::increase_nofile_limit(MORE_OPEN_FILES + config.http.max_connections as u64);
     let mut terminate = on_signal(SignalKind::terminate())?;
     let mut interrupt = on_signal(SignalKind::interrupt())?;
     let mut hangup = on_signal(SignalKind::hangup())?;

@@ -73,6 +73,29 @@ impl Question {
         question
     }
 
+    /// Whether the table has an index of what the question names.
+    pub fn is_indexed(&self) -> bool {
+        self.nat_port.is_some() || one_address(self.src_ip).is_some()
+    }
+
+    /// The same question about the connections of one host to one server with these tuples only. An index
+    /// serves it.
+    pub fn about(&self, tuples: &Tuples) -> Self {
+        Question {
+            src_ip: Some(tuples.src_ip().into()),
+            src_port: tuples.src_port(),
+            dst_ip: Some(tuples.dst_ip().into()),
+            dst_port: tuples.dst_port(),
+            protocol: Some(tuples.original.protocol),
+            ..self.clone()
+        }
+    }
+
+    /// The same question about no connection at all: no host has this address. An index serves it.
+    pub fn about_nothing(&self) -> Self {
+        Question { src_ip: Some(IpAddr::from(std::net::Ipv4Addr::UNSPECIFIED).into()), ..self.clone() }
+    }
+
     /// Whether a mapping matches.
     pub fn matches(&self, mapping: &Mapping) -> bool {
         let is_state = match self.state {

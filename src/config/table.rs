@@ -367,6 +367,27 @@ pub(crate) const SECTIONS: &[KnownSection] = &[
                     comma alone allows no client.",
                 reload: "Takes effect with the next request, also on open connections.",
             },
+            KnownKey {
+                name: "max_connections",
+                expects: "a whole number from 16 to 65536",
+                default: Is("1024"),
+                example: "4096",
+                field: field!(values::connections => http.max_connections),
+                help: "Connections served at a time. One client can have three quarters of them. If all are in \
+                    use, the connection that has had no request for the longest time is closed for a new one.",
+                reload: "Takes effect with the next connection. Open connections stay open.",
+            },
+            KnownKey {
+                name: "max_streams",
+                expects: "a whole number from 1 to 32768",
+                default: Is("256"),
+                example: "512",
+                field: field!(values::streams => http.max_streams),
+                help: "Responses of /v1/events and /v1/mappings that are sent at a time, but at most half of \
+                    max_connections. One client can have three quarters of them. Others get status 503. Each \
+                    uses up to 0.2 MiB of memory.",
+                reload: "Takes effect with the next stream. Open streams stay open.",
+            },
         ],
     },
 ];

@@ -303,7 +303,8 @@ fn a_configuration_is_written_with_all_its_values() {
          garbage_cleaner_interval = 3600\nlife_span = 3600\nsweep_interval = 300\n\
          max_closed = 1000000\nmax_mappings = 16000000\n\n\
          [netlink]\nreceive_buffer = 64M\nreceive_buffer_max = 512M\nreliable = no\n\n[threading]\njoin_timeout = 5\n\n\
-         [http_server]\nhost = 127.0.0.1\nport = 8080\nip_acl = 127.0.0.0/8, ::1/128\n"
+         [http_server]\nhost = 127.0.0.1\nport = 8080\nip_acl = 127.0.0.0/8, ::1/128\n\
+         max_connections = 1024\nmax_streams = 256\n"
     );
 }
 
@@ -367,11 +368,12 @@ fn configs() -> impl Strategy<Value = Config> {
             NetlinkConfig { receive_buffer, receive_buffer_max, reliable }
         });
     let hosts = prop_oneof!["[a-z0-9._%-]{1,20}", any::<IpAddr>().prop_map(|address| address.to_string())];
-    let http = (hosts, any::<u16>(), prop::collection::vec(networks(), 0..4));
+    let limits = (16..=65536_usize, 1..=32768_usize);
+    let http = (hosts, any::<u16>(), prop::collection::vec(networks(), 0..4), limits);
     (syslog, filters(), data, netlink, times(), http).prop_map(
         |(syslog, filter, data, netlink, join_timeout, http)| {
             let (key_name, del_delay, interval, life_span, sweep, max_closed, max_mappings) = data;
-            let (host, port, ip_acl) = http;
+            let (host, port, ip_acl, (max_connections, max_streams)) = http;
             let garbage_cleaner_interval = interval.max(Duration::from_secs(1));
             Config {
                 syslog: SyslogConfig {
@@ -391,7 +393,7 @@ fn configs() -> impl Strategy<Value = Config> {
                 },
                 netlink,
                 join_timeout,
-                http: HttpConfig { host, port, ip_acl },
+                http: HttpConfig { host, port, ip_acl, max_connections, max_streams },
             }
         },
     )

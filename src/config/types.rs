@@ -103,6 +103,10 @@ pub struct HttpConfig {
     pub port: u16,
     /// The clients that are served, without host bits. An empty list allows no client.
     pub ip_acl: Vec<IpNetwork>,
+    /// Connections served at a time.
+    pub max_connections: usize,
+    /// Streams served at a time.
+    pub max_streams: usize,
 }
 
 /// A valid configuration, with warnings about its file.

@@ -79,6 +79,14 @@ pub(super) fn count(value: &ConfigValue, _: &mut Notes) -> Result<usize, Found> 
     whole_number(value, 1000..=1_000_000_000)
 }
 
+pub(super) fn connections(value: &ConfigValue, _: &mut Notes) -> Result<usize, Found> {
+    whole_number(value, 16..=65536)
+}
+
+pub(super) fn streams(value: &ConfigValue, _: &mut Notes) -> Result<usize, Found> {
+    whole_number(value, 1..=32768)
+}
+
 pub(super) fn key_name(value: &ConfigValue, _: &mut Notes) -> Result<Key, Found> {
     parsed(value, |text| text.parse().ok())
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::watch;
 
 use super::counters::HttpCounters;
+use super::places::{Limits, Places};
 use crate::acl::Acl;
 use crate::clock::{Clock, Stamp};
 use crate::config::{Config, Key};
@@ -26,6 +27,8 @@ pub struct App {
     pub stats: Arc<Stats>,
     /// The counters of the HTTP server.
     pub counters: Arc<HttpCounters>,
+    /// The places for lasting work.
+    pub(super) places: Arc<Places>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// When the daemon started.
@@ -43,11 +46,17 @@ pub struct Rules {
     pub acl: Acl,
     /// The key that the legacy routes look up.
     pub key: Key,
+    /// How much is served at a time.
+    pub limits: Limits,
 }
 
 impl From<&Config> for Rules {
     fn from(config: &Config) -> Self {
-        Self { acl: Acl::new(config.http.ip_acl.clone()), key: config.data.key_name }
+        Self {
+            acl: Acl::new(config.http.ip_acl.clone()),
+            key: config.data.key_name,
+            limits: Limits { connections: config.http.max_connections, streams: config.http.max_streams },
+        }
     }
 }
 
@@ -60,11 +69,13 @@ impl App {
         clock: Arc<dyn Clock>,
         stopping: watch::Receiver<bool>,
     ) -> Self {
+        let counters = Arc::<HttpCounters>::default();
         Self {
+            places: Arc::new(Places::new(rules.limits, counters.clone())),
             rules: RwLock::new(Arc::new(rules)),
             tracker,
             stats,
-            counters: Arc::default(),
+            counters,
             started: clock.now(),
             clock,
             stopping,
@@ -79,6 +90,7 @@ impl App {
 
     /// Puts other rules into force for the following requests.
     pub fn set_rules(&self, rules: Rules) {
+        self.places.set_limits(rules.limits);
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }
 

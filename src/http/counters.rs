@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::kind::Kind;
 use super::route::RouteLabel;
 use crate::stats::{Counter, Histogram, microseconds};
 
@@ -19,6 +20,10 @@ pub struct HttpCounters {
     pub requests: Counter,
     /// Requests from clients outside `ip_acl`.
     pub refused: Counter,
+    /// Requests and connections that got no place, by kind.
+    pub refused_places: [Counter; Kind::ALL.len()],
+    /// Idle connections that were closed for new ones.
+    pub evicted: Counter,
     /// Lookups that ended.
     pub lookups: Lookups,
     /// Lookups of `/v1/auth` that ended without an inside host, by reason.
@@ -34,6 +39,8 @@ impl Default for HttpCounters {
         Self {
             requests: Counter::default(),
             refused: Counter::default(),
+            refused_places: Default::default(),
+            evicted: Counter::default(),
             lookups: Lookups::default(),
             nobody: Nobodies::default(),
             response_time: std::array::from_fn(|_| Histogram::new(&RESPONSE_BOUNDS)),

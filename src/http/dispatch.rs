@@ -8,9 +8,11 @@ use hyper::body::{Body, Incoming};
 use hyper::{Method, Request, StatusCode};
 
 use super::app::App;
+use super::connections::{Connection, Ending};
+use super::kind::Kind;
 use super::refusal::Refusal;
 use super::response::{self, Response};
-use super::route::{self, ErrorFormat, Handler, Route};
+use super::route::{self, ErrorFormat, Handler, Route, Scope};
 use super::{legacy, v1};
 
 /// The maximum number of lines of a request header.
@@ -21,10 +23,21 @@ const MAX_FORWARDED_HEADERS: usize = 100;
 pub(super) const MAX_HEADER_BYTES: usize = 16 * 1024;
 
 /// Answers one request, and counts the response.
-pub(super) async fn answer(app: Arc<App>, client: SocketAddr, request: Request<Incoming>) -> Response {
+pub(super) async fn answer(
+    app: Arc<App>,
+    client: SocketAddr,
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Response {
     let (begun, route) = (Instant::now(), route::find(request.uri().path()));
-    let response = respond(&app, route, client, request).await;
-    app.counters.count_response(route.label, response.status().as_u16(), begun.elapsed());
+    connection.begin_request();
+    let response = respond(&app, route, client, &connection, request).await;
+    let ended = Instant::now();
+    app.counters.count_response(route.label, response.status().as_u16(), ended - begun);
+    if response::is_stream(&response) {
+        return response::holding(response, Ending(connection));
+    }
+    connection.end_request(ended);
     response
 }
 
@@ -33,6 +46,7 @@ async fn respond(
     app: &Arc<App>,
     route: &'static Route,
     client: SocketAddr,
+    connection: &Connection,
     request: Request<Incoming>,
 ) -> Response {
     let rules = app.rules();
@@ -56,24 +70,62 @@ async fn respond(
     if request.method() != Method::POST && !route.is_forwarded() && !request.body().is_end_stream() {
         return refuse(route, Refusal::Body);
     }
+    if connection.is_spare && !matches!(route.scope, Scope::Health | Scope::Metrics) {
+        return response::closing(refuse(route, Refusal::Spare));
+    }
+    let client = connection.client;
+    let place = match place_of(handler).filter(|_| request.method() != Method::HEAD) {
+        None => None,
+        Some(kind) => {
+            let taken = match kind {
+                // They last.
+                Kind::Stream => app.places.take(kind, client),
+                _ => app.places.take_soon(kind, client).await,
+            };
+            match taken {
+                Ok(place) => Some(place),
+                Err(busy) => return refuse(route, Refusal::Busy(busy)),
+            }
+        }
+    };
+    // Each connection has memory for the largest of these; so the rare ones are boxed.
     let query = request.uri().query();
     let response = match handler {
-        Handler::LegacyLookup => Ok(legacy::lookup::answer(app, rules.key, request.uri()).await),
-        Handler::LegacyDebug => Ok(legacy::debug::answer(app, rules.key).await),
+        Handler::LegacyLookup => Ok(legacy::lookup::answer(app, rules.key, request.uri(), client).await),
+        Handler::LegacyDebug => Ok(Box::pin(legacy::debug::answer(app, rules.key)).await),
         Handler::LegacyNagios => Ok(legacy::nagios::answer(app).await),
         Handler::Lookup if request.method() == Method::POST => {
-            v1::lookup::many(app, request.into_body()).await
+            Box::pin(v1::lookup::many(app, request.into_body(), client)).await
         }
-        Handler::Lookup => v1::lookup::one(app, query).await,
+        Handler::Lookup => v1::lookup::one(app, query, client).await,
         Handler::Mappings => v1::mappings::answer(app, request.method(), query).await,
         Handler::Events => v1::events::answer(app.clone(), &request),
-        Handler::Auth => v1::auth::answer(app, request.headers()).await,
+        Handler::Auth => v1::auth::answer(app, request.headers(), client).await,
         Handler::OpenApi => Ok(v1::openapi::answer()),
         Handler::Healthz => Ok(v1::health::healthz()),
         Handler::Readyz => v1::health::readyz(app).await,
-        Handler::Metrics => v1::metrics::answer(app, request.headers()).await,
+        Handler::Metrics => Box::pin(v1::metrics::answer(app, request.headers())).await,
     };
-    response.unwrap_or_else(Response::from)
+    let response = response.unwrap_or_else(Response::from);
+    match place {
+        Some(place) => response::holding(response, place),
+        None => response,
+    }
+}
+
+/// The kind of the place that each request of a handler needs.
+fn place_of(handler: Handler) -> Option<Kind> {
+    match handler {
+        Handler::Mappings | Handler::Events => Some(Kind::Stream),
+        Handler::LegacyDebug => Some(Kind::Debug),
+        Handler::Metrics | Handler::LegacyNagios => Some(Kind::Scrape),
+        Handler::Lookup
+        | Handler::Auth
+        | Handler::OpenApi
+        | Handler::Healthz
+        | Handler::Readyz
+        | Handler::LegacyLookup => None,
+    }
 }
 
 fn refuse(route: &Route, refusal: Refusal) -> Response {

@@ -4,17 +4,22 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{Either, Full};
+use http_body_util::{BodyExt, Either};
 use hyper::StatusCode;
-use hyper::body::{Body, Bytes, Frame};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::body::{Body, Bytes, Frame, SizeHint};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 
 /// A response. A short body is complete in memory; a long one is made while it is sent.
-pub(super) type Response = hyper::Response<Either<Full<Bytes>, UnsyncBoxBody<Bytes, BodyError>>>;
+pub(super) type Response = hyper::Response<Either<Whole, UnsyncBoxBody<Bytes, BodyError>>>;
 
 /// Why a body that is made while it is sent is aborted.
 pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The size of a piece of a body in bytes, or a little more. hyper copies pieces into a buffer of its own until
+/// it has 32 KiB, and keeps the buffer as long as the connection: so the size of the pieces bounds the memory of a
+/// connection.
+pub(super) const PIECE: usize = 16 * 1024;
 
 /// The error when the tracker has failed; the process is about to exit.
 pub(super) const TRACKER_FAILED: &str = "the daemon can no longer follow the kernel's connection tracking";
@@ -24,7 +29,7 @@ const HTML: HeaderValue = HeaderValue::from_static("text/html");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 fn complete(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Response {
-    let mut response = Response::new(Either::Left(Full::new(body.into())));
+    let mut response = Response::new(Either::Left(Whole { rest: body.into() }));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
@@ -42,7 +47,7 @@ pub(super) fn line(status: StatusCode, line: &str) -> Response {
 
 /// A response without a body.
 pub(super) fn empty(status: StatusCode) -> Response {
-    let mut response = Response::new(Either::Left(Full::default()));
+    let mut response = Response::new(Either::Left(Whole { rest: Bytes::new() }));
     *response.status_mut() = status;
     response
 }
@@ -95,9 +100,9 @@ pub(super) fn with_header(mut response: Response, name: HeaderName, value: &str)
     response
 }
 
-/// JSON that is made piece by piece while it is sent.
-pub(super) fn json_stream(pieces: impl Iterator<Item = Bytes> + Unpin + Send + 'static) -> Response {
-    stream(JSON, Pieces { pieces })
+/// JSON that is made while it is sent.
+pub(super) fn json_stream(body: impl Body<Data = Bytes, Error = BodyError> + Send + 'static) -> Response {
+    stream(JSON, body)
 }
 
 /// A body of this type that is made while it is sent.
@@ -110,12 +115,39 @@ pub(super) fn stream(
     response
 }
 
-/// A body whose pieces come from an iterator.
-struct Pieces<I> {
-    pieces: I,
+/// Tells the client of a 503 to try again.
+pub(super) fn retried(mut response: Response) -> Response {
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
 }
 
-impl<I: Iterator<Item = Bytes> + Unpin> Body for Pieces<I> {
+/// The last response on its connection.
+pub(super) fn closing(mut response: Response) -> Response {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Keeps a value until the body of a stream has been sent, or its client is gone; of another response, until now.
+pub(super) fn holding(response: Response, held: impl Send + Unpin + 'static) -> Response {
+    response.map(|body| match body {
+        Either::Left(whole) => Either::Left(whole),
+        Either::Right(body) => Either::Right(Holding { body, _held: held }.boxed_unsync()),
+    })
+}
+
+/// Whether the body is made while it is sent.
+pub(super) fn is_stream(response: &Response) -> bool {
+    matches!(response.body(), Either::Right(_))
+}
+
+/// A body that is complete in memory, sent in pieces.
+pub(super) struct Whole {
+    rest: Bytes,
+}
+
+impl Body for Whole {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -123,6 +155,45 @@ impl<I: Iterator<Item = Bytes> + Unpin> Body for Pieces<I> {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Poll::Ready(self.pieces.next().map(|piece| Ok(Frame::data(piece))))
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let length = self.rest.len().min(PIECE);
+        let piece = self.rest.split_to(length);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+/// A body, and what is kept as long as it.
+struct Holding<T> {
+    body: UnsyncBoxBody<Bytes, BodyError>,
+    _held: T,
+}
+
+impl<T: Unpin> Body for Holding<T> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -211,9 +211,21 @@ impl<A: Address> FamilyTable<A> {
         question.nat_port.into_iter().flat_map(walk)
     }
 
-    pub(super) fn scan(&self, from: u32, now: Stamp, mut on: impl FnMut(Mapping)) -> Option<u32> {
+    pub(super) fn scan_some(
+        &self,
+        from: u32,
+        max: usize,
+        now: Stamp,
+        mut on: impl FnMut(Mapping) -> bool,
+    ) -> Option<u32> {
         let (slice, next) = self.slice(from);
-        slice.filter_map(|slot| self.visible(slot, now)).for_each(&mut on);
+        let mut wanted = 0;
+        for slot in slice {
+            wanted += usize::from(self.visible(slot, now).is_some_and(&mut on));
+            if wanted == max && slot as usize + 1 < self.entries.len() {
+                return Some(slot + 1);
+            }
+        }
         next
     }
 

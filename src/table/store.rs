@@ -336,11 +336,25 @@ impl Table {
     /// Passes one slice of the mappings, from `cursor` on, to `on`. Returns where to
     /// continue, or `None` at the end. A mapping that stays live throughout the scan
     /// is passed exactly once.
-    pub fn scan(&self, cursor: Cursor, now: Stamp, on: impl FnMut(Mapping)) -> Option<Cursor> {
+    pub fn scan(&self, cursor: Cursor, now: Stamp, mut on: impl FnMut(Mapping)) -> Option<Cursor> {
+        self.scan_some(cursor, usize::MAX, now, |mapping| {
+            on(mapping);
+            false
+        })
+    }
+
+    /// [`scan`](Self::scan), but the slice ends after `max` mappings for which `on` returns true.
+    pub fn scan_some(
+        &self,
+        cursor: Cursor,
+        max: usize,
+        now: Stamp,
+        on: impl FnMut(Mapping) -> bool,
+    ) -> Option<Cursor> {
         cursor.after(if cursor.is_v4 {
-            self.v4.scan(cursor.slot, now, on)
+            self.v4.scan_some(cursor.slot, max, now, on)
         } else {
-            self.v6.scan(cursor.slot, now, on)
+            self.v6.scan_some(cursor.slot, max, now, on)
         })
     }
 

@@ -38,13 +38,14 @@ impl Tracker {
         let mut is_current = true;
         loop {
             self.pulses.addresses.beat();
-            let has_changed = match self.take_changes(if is_current { MAX_REST } else { RETRY_INTERVAL }) {
-                Ok(has_changed) => has_changed,
-                Err(error) => {
-                    pause_after(error)?;
-                    continue;
-                }
-            };
+            let has_changed =
+                match self.take_notifications(if is_current { MAX_REST } else { RETRY_INTERVAL }) {
+                    Ok(has_changed) => has_changed,
+                    Err(error) => {
+                        pause_after(error)?;
+                        continue;
+                    }
+                };
             if has_changed || !is_current {
                 is_current = self.put_addresses_into_force(is_current);
                 self.reads_addresses.store(false, Ordering::SeqCst);
@@ -57,7 +58,7 @@ impl Tracker {
 
     /// Waits until addresses may have changed, for at most `timeout`, and removes the
     /// notifications. Returns whether they may.
-    fn take_changes(&self, timeout: Duration) -> Result<bool, Error> {
+    fn take_notifications(&self, timeout: Duration) -> Result<bool, Error> {
         let has_changed = self.address_changes.wait(Some(timeout)).map_err(following_addresses)?;
         if has_changed {
             // Lookups must not find the socket empty before this is set.

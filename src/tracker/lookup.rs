@@ -1,6 +1,9 @@
 //! Lookups: the best mapping, all that match a question, or every mapping.
 
+use std::time::Duration;
+
 use nfct::{Error, Protocol};
+use tokio::time::timeout;
 
 use super::check::{KernelCheck, Reading, is_lifetime};
 use super::read::Answer;
@@ -13,6 +16,20 @@ use crate::mapping::{Doubt, Mapping, Traced};
 use crate::question::{Question, StateFilter};
 use crate::table::{Asked, Cursor, Unfinished};
 use crate::tuples::KeyValue;
+
+/// The time for a lookup by a scan of the table, with the time that it waits for other scans.
+const SCAN_TIME: Duration = Duration::from_secs(5);
+
+/// Why a lookup has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    /// The daemon can no longer follow the kernel.
+    #[error(transparent)]
+    Failed(#[from] Error),
+    /// No index serves the lookup, and the table could not be scanned in time.
+    #[error("the table could not be scanned within {} s", SCAN_TIME.as_secs())]
+    TooSlow,
+}
 
 /// What one reading of the table for a lookup has given.
 struct Looked<T> {
@@ -40,7 +57,7 @@ impl Tracker {
         key: Key,
         value: KeyValue,
         protocol: Option<Protocol>,
-    ) -> Result<Answer<Option<Traced>>, Error> {
+    ) -> Result<Answer<Option<Traced>>, LookupError> {
         let look = |state: &mut TrackerState, now| {
             let TrackerState { table, settings, .. } = state;
             let accept = |mapping: &Mapping| settings.filter.is_for_legacy(mapping);
@@ -122,7 +139,7 @@ impl Tracker {
         key: Key,
         value: KeyValue,
         protocol: Option<Protocol>,
-    ) -> Result<Option<Mapping>, Error> {
+    ) -> Result<Option<Mapping>, LookupError> {
         let filter = self.filter();
         let mut best: Option<Mapping> = None;
         self.scan(|mapping| {
@@ -148,7 +165,7 @@ impl Tracker {
     ///
     /// # Errors
     /// When the daemon can no longer follow the kernel.
-    pub async fn find(&self, question: &Question, max: usize) -> Result<Answer<Vec<Traced>>, Error> {
+    pub async fn find(&self, question: &Question, max: usize) -> Result<Answer<Vec<Traced>>, LookupError> {
         let mut check = KernelCheck::default();
         let is_noticed = self.check_reporting().await?;
         loop {
@@ -219,7 +236,7 @@ impl Tracker {
 
     /// [`find`](Self::find) by a scan of the table, without an index: unsorted, and
     /// with some older mappings too.
-    async fn find_by_scan(&self, question: &Question, max: usize) -> Result<Vec<Mapping>, Error> {
+    async fn find_by_scan(&self, question: &Question, max: usize) -> Result<Vec<Mapping>, LookupError> {
         let mut found = Vec::new();
         self.scan(|mapping| {
             if question.matches(&mapping) {
@@ -234,17 +251,26 @@ impl Tracker {
     }
 
     /// Passes every mapping to `on`, unverified, one slice of the table under each hold of
-    /// the lock. A mapping that stays live throughout the scan is passed exactly once.
-    async fn scan(&self, mut on: impl FnMut(Mapping)) -> Result<(), Error> {
-        let mut next = Some(Cursor::START);
-        while let Some(from) = next {
-            next = self.read_slice(from, &mut on).await?.0;
-        }
-        Ok(())
+    /// the lock. A mapping that stays live throughout the scan is passed exactly once. Few lookups
+    /// scan at the same time; the others wait for their turn.
+    async fn scan(&self, mut on: impl FnMut(Mapping)) -> Result<(), LookupError> {
+        let scan = async {
+            let _turn = self.lookup_scans.acquire().await;
+            let mut next = Some(Cursor::START);
+            while let Some(from) = next {
+                let on = |mapping| {
+                    on(mapping);
+                    false
+                };
+                next = self.read_slice(from, usize::MAX, on).await?.0;
+            }
+            Ok(())
+        };
+        timeout(SCAN_TIME, scan).await.unwrap_or(Err(LookupError::TooSlow))
     }
 
-    /// The mappings of one slice of the table that `wanted` accepts; the slice begins at
-    /// [`Cursor::START`], or where the last one says. The live ones are verified if they are
+    /// The mappings of one slice of the table that `wanted` accepts, at most `max`; the slice begins
+    /// at [`Cursor::START`], or where the last one says. The live ones are verified if they are
     /// doubtful, and left out if they have ended. A mapping that stays live throughout the
     /// scan is passed exactly once.
     ///
@@ -253,16 +279,22 @@ impl Tracker {
     pub async fn scan_slice(
         &self,
         from: Cursor,
+        max: usize,
         wanted: impl Fn(&Mapping) -> bool,
     ) -> Result<(Vec<Traced>, Option<Cursor>), Error> {
         let mut found = Vec::new();
-        let (next, complete, asked) = self
-            .read_slice(from, |mapping| {
-                if wanted(&mapping) {
+        let (next, complete, asked) = {
+            // However many streams there are, few of them read the table at the same time.
+            let _turn = self.stream_scans.acquire().await;
+            let keep = |mapping| {
+                let is_wanted = wanted(&mapping);
+                if is_wanted {
                     found.push(mapping);
                 }
-            })
-            .await?;
+                is_wanted
+            };
+            self.read_slice(from, max, keep).await?
+        };
         let mut check = KernelCheck::default();
         let found = self.trace(&found).await;
         let read = Reading { found: &found, complete, asked, verified_from: Doubt::Aged };
@@ -277,15 +309,17 @@ impl Tracker {
         Ok((found, next))
     }
 
-    /// Passes the mappings of one slice to `on`. Returns where to continue, whether the table
-    /// is complete, and this moment, before queries to the kernel.
+    /// Passes the mappings of one slice to `on`, which ends it after `max` for which `on` returns
+    /// true. Returns where to continue, whether the table is complete, and this moment, before
+    /// queries to the kernel.
     async fn read_slice(
         &self,
         from: Cursor,
-        mut on: impl FnMut(Mapping),
+        max: usize,
+        mut on: impl FnMut(Mapping) -> bool,
     ) -> Result<(Option<Cursor>, bool, Asked), Error> {
         let mut read = |state: &TrackerState, now| {
-            (state.table.scan(from, now, &mut on), state.complete, state.table.asked(now))
+            (state.table.scan_some(from, max, now, &mut on), state.complete, state.table.asked(now))
         };
         if from == Cursor::START {
             return Ok(self.drain_then(|state, now| read(state, now)).await?.value);
@@ -301,6 +335,7 @@ fn keep_newest(mappings: &mut Vec<Mapping>, max: usize) {
     if mappings.len() > max {
         mappings.sort_unstable_by_key(|mapping| std::cmp::Reverse((mapping.is_live(), mapping.age_rank())));
         mappings.truncate(max);
+        mappings.shrink_to_fit();
     }
     mappings.sort_unstable_by_key(|mapping| std::cmp::Reverse(mapping.age_rank()));
 }

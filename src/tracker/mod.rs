@@ -61,7 +61,8 @@ mod via;
 
 pub use nfct::{Error, LIBRARY_VERSION};
 
-pub use listener::ChangeListener;
+pub use listener::{ChangeBatch, ChangeEvent, ChangeListener, Received};
+pub use lookup::LookupError;
 pub use ports::PortsInUse;
 pub use read::Answer;
 pub use reporting::Incomplete;

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use super::listener::ChangeListener;
+use super::listener::{BATCH, ChangeEvent, ChangeListener};
 use super::shared::Tracker;
 use super::state::TrackerState;
+use crate::mapping::Mapping;
+use crate::table::{Change, Changes};
 
 /// How long changes are collected before they are passed on.
 const COLLECT_TIME: Duration = Duration::from_millis(2);
@@ -28,14 +30,46 @@ impl Tracker {
         loop {
             self.publisher.waiting.notified().await;
             tokio::time::sleep(COLLECT_TIME).await;
-            let mut state = self.lock();
-            let changes = state.table.take_changes();
-            // The lock is still held, so no listener can begin in between.
-            if self.publisher.has_listeners() {
-                self.publisher.send(changes);
-            } else {
-                state.table.collect_changes(false);
+            if let Some(changes) = self.take_changes() {
+                self.publish_changes(changes).await;
             }
+        }
+    }
+
+    /// The changes since the last call, if anybody listens.
+    fn take_changes(&self) -> Option<Changes> {
+        let mut state = self.lock();
+        let changes = state.table.take_changes();
+        // The lock is still held, so no listener can begin in between.
+        if self.publisher.has_listeners() {
+            return Some(changes);
+        }
+        state.table.collect_changes(false);
+        drop(state);
+        self.publisher.clear();
+        None
+    }
+
+    async fn publish_changes(&self, Changes { mut first, changes, next }: Changes) {
+        if changes.is_empty() {
+            return;
+        }
+        for part in changes.chunks(BATCH) {
+            let mappings: Vec<Mapping> = part
+                .iter()
+                .filter_map(|change| match change {
+                    Change::Opened(mapping) | Change::Closed(mapping) => Some(*mapping),
+                    Change::Lost(_) => None,
+                })
+                .collect();
+            // Once for all listeners.
+            let mut traced = self.trace(&mappings).await.into_iter();
+            let events = part.iter().filter_map(|change| ChangeEvent::new(change, &mut traced));
+            self.publisher.publish(first, events.collect());
+            first += part.len() as u64;
+        }
+        if first < next {
+            self.publisher.publish_gap(next);
         }
     }
 }

@@ -8,7 +8,7 @@ use nfct::{Error, Waiter};
 // Its mutex is eventually fair: work in slices takes the lock again at once, and
 // waiting threads must get it between two slices.
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::clashes::Clashes;
 use super::dump_request::DumpRequest;
@@ -67,6 +67,10 @@ pub struct Tracker {
     /// Progress of the other threads.
     pub(super) pulses: Pulses,
     pub(super) publisher: Publisher,
+    /// Lookups that scan the table at the same time.
+    pub(super) lookup_scans: Semaphore,
+    /// Streams that read a slice of the table at the same time.
+    pub(super) stream_scans: Semaphore,
 }
 
 /// What a tracker is made of, apart from its table.
@@ -82,6 +86,8 @@ pub(super) struct Parts {
 
 impl Tracker {
     pub(super) fn new(state: TrackerState, parts: Parts, clock: Arc<dyn Clock>, stats: Arc<Stats>) -> Self {
+        // Scans leave half of the processors to the others.
+        let scans = (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1);
         let Parts { socket, verifier, clashes, rule_changes, filtering, address_changes, events_setting } =
             parts;
         Self {
@@ -107,6 +113,8 @@ impl Tracker {
             rounds: AtomicU64::new(0),
             pulses: Pulses::new(),
             publisher: Publisher::new(),
+            lookup_scans: Semaphore::new(scans),
+            stream_scans: Semaphore::new(scans),
         }
     }
 

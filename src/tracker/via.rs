@@ -28,12 +28,6 @@ impl Tracker {
         traced
     }
 
-    /// [`trace`](Self::trace) for at most a few hundred mappings, under one hold of
-    /// the lock.
-    pub fn trace_part(&self, mappings: &[Mapping]) -> Vec<Traced> {
-        self.trace_in(&self.lock(), mappings).collect()
-    }
-
     fn trace_in<'a>(
         &self,
         state: &'a TrackerState,

@@ -4,7 +4,7 @@ use hyper::StatusCode;
 
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, Response};
-use crate::tracker;
+use crate::tracker::{self, LookupError};
 
 /// The response to a request that is refused.
 pub(in crate::http) fn refuse(refusal: Refusal) -> Response {
@@ -13,7 +13,18 @@ pub(in crate::http) fn refuse(refusal: Refusal) -> Response {
         Refusal::Client => response::html(status, "Forbidden"),
         Refusal::Path => response::json_text(status, r#"{"title": "404 Not Found"}"#),
         Refusal::Method => response::json_text(status, r#"{"title": "405 Method Not Allowed"}"#),
-        Refusal::HeaderSize | Refusal::Body => response::line(status, refusal.error()),
+        Refusal::HeaderSize | Refusal::Body => response::line(status, &refusal.error()),
+        Refusal::Spare | Refusal::Busy(_) => response::retried(response::line(status, &refusal.error())),
+    }
+}
+
+/// The response when a lookup has no answer.
+pub(super) fn lookup_failed(error: &LookupError) -> Response {
+    match error {
+        LookupError::Failed(error) => tracker_failed(error),
+        LookupError::TooSlow => {
+            response::retried(response::line(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()))
+        }
     }
 }
 

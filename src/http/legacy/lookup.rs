@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use hyper::header::RETRY_AFTER;
 use hyper::{StatusCode, Uri};
 
-use super::error::tracker_failed;
+use super::error::lookup_failed;
 use super::mapping::LegacyMapping;
 use crate::config::Key;
 use crate::http::app::App;
 use crate::http::counters::LookupOutcome;
+use crate::http::kind::Kind;
+use crate::http::places::Client;
 use crate::http::response::{self, Response};
 use crate::http::route::{self, RouteLabel};
 use crate::mapping::Protocol;
@@ -19,7 +20,7 @@ use crate::tuples::KeyValue;
 pub(super) const TABLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Looks up the last segment of the path. A segment before it must name the configured key.
-pub(in crate::http) async fn answer(app: &App, key: Key, uri: &Uri) -> Response {
+pub(in crate::http) async fn answer(app: &App, key: Key, uri: &Uri, client: Client) -> Response {
     app.counters.requests.increment();
     let path = route::decode(uri.path());
     let path = path.strip_prefix('/').unwrap_or(&path);
@@ -49,7 +50,7 @@ pub(in crate::http) async fn answer(app: &App, key: Key, uri: &Uri) -> Response 
         match app.tracker.best(key, value, protocol).await {
             Err(error) => {
                 count(app, LookupOutcome::Undecided);
-                return tracker_failed(&error);
+                return lookup_failed(&error);
             }
             Ok(answer) => match answer.value {
                 Some(traced) if traced.mapping.is_live() || answer.complete => {
@@ -58,15 +59,15 @@ pub(in crate::http) async fn answer(app: &App, key: Key, uri: &Uri) -> Response 
                 }
                 None if answer.complete => return not_found(app),
                 // A closed one is not the answer while a live one may be missing.
-                _ if !waited => {
+                _ => {
+                    // If too many wait already, the others get at once what a timeout gives.
+                    let place = match waited {
+                        false => app.places.take(Kind::Incomplete, client).ok(),
+                        true => None,
+                    };
+                    let Some(_place) = place else { return undecided(app) };
                     app.tracker.wait_complete(TABLE_TIMEOUT).await;
                     waited = true;
-                }
-                _ => {
-                    count(app, LookupOutcome::Undecided);
-                    let text = "not found, but the table is incomplete: try again";
-                    let undecided = response::line(StatusCode::SERVICE_UNAVAILABLE, text);
-                    return response::with_header(undecided, RETRY_AFTER, "1");
                 }
             },
         }
@@ -75,6 +76,12 @@ pub(in crate::http) async fn answer(app: &App, key: Key, uri: &Uri) -> Response 
 
 fn count(app: &App, outcome: LookupOutcome) {
     app.counters.lookups.count(RouteLabel::Legacy, outcome);
+}
+
+fn undecided(app: &App) -> Response {
+    count(app, LookupOutcome::Undecided);
+    let text = "not found, but the table is incomplete: try again";
+    response::retried(response::line(StatusCode::SERVICE_UNAVAILABLE, text))
 }
 
 fn not_found(app: &App) -> Response {

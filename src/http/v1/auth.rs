@@ -11,8 +11,10 @@ use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::error::Failure;
+use super::find::{MAX_MATCHES, find};
 use crate::http::app::App;
 use crate::http::counters::{LookupOutcome, Nobody};
+use crate::http::places::Client;
 use crate::http::response::{self, Response};
 use crate::http::route::RouteLabel;
 use crate::mapping::{Host, Mapping, Protocol, Traced};
@@ -20,11 +22,12 @@ use crate::question::{Question, StateFilter};
 use crate::table::Table;
 use crate::tuples::PublicEnd;
 
-/// The maximum number of matches among which the best is chosen.
-const MAX_MATCHES: usize = 1000;
-
 /// Looks up the client that the headers name.
-pub(in crate::http) async fn answer(app: &App, headers: &HeaderMap) -> Result<Response, Failure> {
+pub(in crate::http) async fn answer(
+    app: &App,
+    headers: &HeaderMap,
+    client: Client,
+) -> Result<Response, Failure> {
     app.counters.requests.increment();
     let mut response = response::empty(StatusCode::NO_CONTENT);
     let mut set = |name: &'static str, value: &str| {
@@ -42,8 +45,9 @@ pub(in crate::http) async fn answer(app: &App, headers: &HeaderMap) -> Result<Re
             return Ok(response);
         }
     };
-    let found = app.tracker.find(&question, MAX_MATCHES).await;
-    let found = found.inspect_err(|_| count(app, LookupOutcome::Undecided))?;
+    // The best is chosen among all of them.
+    let found = find(app, &question, client).await;
+    let found = found.inspect_err(|_| count(app, LookupOutcome::Undecided))?.answer;
     let chosen = choose(&question, &found.value);
     // With a live mapping of another protocol, the closed ones of TCP and UDP may still be missing.
     let complete = found.complete && (chosen.is_some() || found.value.is_empty());

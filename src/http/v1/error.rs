@@ -3,10 +3,12 @@
 use hyper::StatusCode;
 use serde::Serialize;
 
+use crate::http::kind::Kind;
+use crate::http::places::Busy;
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, Response};
 use crate::http::route::ROUTES;
-use crate::tracker;
+use crate::tracker::{self, LookupError};
 
 /// An error response: the error, and a hint how to fix it.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,6 +38,14 @@ impl From<Failure> for Response {
     }
 }
 
+/// There is no place for the work.
+impl From<Busy> for Failure {
+    fn from(busy: Busy) -> Self {
+        let hint = "wait for other requests to end, then try again".to_owned();
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, error: busy.error(), hint }
+    }
+}
+
 /// The daemon can no longer follow the kernel, and is about to exit; or the system lacks memory.
 impl From<tracker::Error> for Failure {
     fn from(error: tracker::Error) -> Self {
@@ -56,9 +66,28 @@ impl From<tracker::Error> for Failure {
     }
 }
 
+/// The daemon is about to exit, or the lookup took too long.
+impl From<LookupError> for Failure {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::Failed(error) => error.into(),
+            LookupError::TooSlow => Self {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                error: error.to_string(),
+                hint: "name nat_port, or one src_ip: these have an index".to_owned(),
+            },
+        }
+    }
+}
+
+/// The body of an error.
+pub(super) fn text(error: &str, hint: &str) -> String {
+    serde_json::to_string(&ErrorBody { error, hint }).unwrap_or_default()
+}
+
 /// An error with its hint.
 pub(super) fn error(status: StatusCode, error: &str, hint: &str) -> Response {
-    response::json_text(status, serde_json::to_string(&ErrorBody { error, hint }).unwrap_or_default())
+    response::retried(response::json_text(status, text(error, hint)))
 }
 
 /// The response to a request that is refused.
@@ -74,6 +103,11 @@ pub(in crate::http) fn refuse(refusal: Refusal) -> Response {
         }
         Refusal::Method => "use a method of the Allow header",
         Refusal::Body => "send the request without a body",
+        Refusal::Spare => "close connections that are not needed, raise max_connections, or try again",
+        Refusal::Busy(busy) => match busy.kind {
+            Kind::Stream => "close a stream, raise max_streams in [http_server], or try again",
+            _ => "wait for other requests to end, then try again",
+        },
     };
-    error(refusal.status(), refusal.error(), hint)
+    error(refusal.status(), &refusal.error(), hint)
 }

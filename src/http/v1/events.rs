@@ -15,10 +15,8 @@ use super::request::LookupRequest;
 use super::stream::{NDJSON, PIECES_AHEAD, head, write_line};
 use crate::http::app::App;
 use crate::http::response::{self, BodyError, Response};
-use crate::mapping::Mapping;
 use crate::question::Question;
-use crate::table::Change;
-use crate::tracker::ChangeListener;
+use crate::tracker::{ChangeBatch, ChangeEvent, ChangeListener, Received};
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 /// After this time without a change, a stream sends a heartbeat, so that each side notices if the other
@@ -123,63 +121,65 @@ async fn send(
     mut sender: Sender<Bytes, BodyError>,
 ) {
     let mut stopping = app.stopping.clone();
+    let wants_all = *question == Question::default();
     loop {
         let mut piece = Vec::new();
-        let changes: Vec<Change> = tokio::select! {
+        let received = tokio::select! {
             next = tokio::time::timeout(HEARTBEAT, listener.next()) => match next {
-                Ok(Some((lost, changes))) => {
-                    if lost > 0 {
-                        format.write(&mut piece, &StreamEvent::Lost { count: lost, cause: Cause::Client });
-                    }
-                    changes.filter(|change| is_wanted(question, change)).collect()
-                }
+                Ok(Some(received)) => received,
                 Ok(None) => return,
                 Err(_) => {
                     format.write(&mut piece, &StreamEvent::Alive);
-                    Vec::new()
+                    Received::default()
                 }
             },
             _ = stopping.wait_for(|stopping| *stopping) => return,
         };
-        write_changes(app, &mut piece, format, question, &changes).await;
-        if !piece.is_empty() && sender.send_data(piece.into()).await.is_err() {
+        if received.lost > 0 {
+            format.write(&mut piece, &StreamEvent::Lost { count: received.lost, cause: Cause::Client });
+            if sender.send_data(std::mem::take(&mut piece).into()).await.is_err() {
+                return;
+            }
+        }
+        let piece = match received.whole_batch().filter(|_| wants_all) {
+            Some(batch) => Bytes::from_owner(text_of(batch, received.changes(), format)),
+            None => {
+                write_changes(&mut piece, format, question, received.changes());
+                piece.into()
+            }
+        };
+        // The ring can forget the changes while the client is slow.
+        drop(received);
+        if !piece.is_empty() && sender.send_data(piece).await.is_err() {
             return;
         }
     }
 }
 
-/// Losses concern every listener.
-fn is_wanted(question: &Question, change: &Change) -> bool {
-    match change {
-        Change::Opened(mapping) | Change::Closed(mapping) => question.matches(mapping),
-        Change::Lost(_) => true,
+/// The text of a whole batch, which all streams without conditions share.
+fn text_of(batch: &ChangeBatch, changes: &[ChangeEvent], format: StreamFormat) -> Arc<[u8]> {
+    let write = || {
+        let mut text = Vec::with_capacity(512 * changes.len());
+        write_changes(&mut text, format, &Question::default(), changes);
+        text.into()
+    };
+    batch.texts[format as usize].get_or_init(write).clone()
+}
+
+fn write_changes(piece: &mut Vec<u8>, format: StreamFormat, question: &Question, changes: &[ChangeEvent]) {
+    for change in changes.iter().filter(|change| is_wanted(question, change)) {
+        let event = match change {
+            ChangeEvent::Lost(count) => StreamEvent::Lost { count: *count, cause: Cause::Kernel },
+            ChangeEvent::Opened(traced) => StreamEvent::Opened { mapping: Match::new(traced, question) },
+            ChangeEvent::Closed(traced) => StreamEvent::Closed { mapping: Match::new(traced, question) },
+        };
+        format.write(piece, &event);
     }
 }
 
-async fn write_changes(
-    app: &App,
-    piece: &mut Vec<u8>,
-    format: StreamFormat,
-    question: &Question,
-    changes: &[Change],
-) {
-    let mappings: Vec<Mapping> = changes
-        .iter()
-        .filter_map(|change| match change {
-            Change::Opened(mapping) | Change::Closed(mapping) => Some(*mapping),
-            Change::Lost(_) => None,
-        })
-        .collect();
-    let traced = app.tracker.trace(&mappings).await;
-    let mut matches = traced.iter().map(|traced| Match::new(traced, question));
-    for change in changes {
-        let event = match change {
-            Change::Lost(count) => Some(StreamEvent::Lost { count: *count, cause: Cause::Kernel }),
-            Change::Opened(_) => matches.next().map(|mapping| StreamEvent::Opened { mapping }),
-            Change::Closed(_) => matches.next().map(|mapping| StreamEvent::Closed { mapping }),
-        };
-        event.into_iter().for_each(|event| format.write(piece, &event));
-    }
+/// Losses concern every listener.
+fn is_wanted(question: &Question, change: &ChangeEvent) -> bool {
+    change.mapping().is_none_or(|mapping| question.matches(mapping))
 }
 
 #[cfg(test)]
@@ -206,6 +206,6 @@ mod tests {
     #[test]
     fn losses_concern_every_listener() {
         let question = Question { nat_port: Some(1), ..Question::default() };
-        assert!(is_wanted(&question, &Change::Lost(3)));
+        assert!(is_wanted(&question, &ChangeEvent::Lost(3)));
     }
 }

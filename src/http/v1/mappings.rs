@@ -10,7 +10,7 @@ use hyper::header::HeaderName;
 use super::error::Failure;
 use super::mapping::Match;
 use super::request::LookupRequest;
-use super::stream::{NDJSON, PIECES_AHEAD, head, write_line};
+use super::stream::{MAPPINGS_PER_PIECE, NDJSON, PIECES_AHEAD, head, write_line};
 use crate::http::app::App;
 use crate::http::response::{self, BodyError, Response};
 use crate::question::Question;
@@ -34,11 +34,12 @@ pub(in crate::http) async fn answer(
     Ok(response::with_header(response, HeaderName::from_static("x-nat-complete"), complete))
 }
 
-/// Sends one piece per slice of the table. A client that stops reading stops only its own stream.
+/// Sends one piece for a few mappings. A client that stops reading stops only its own stream.
 async fn send(app: &App, question: &Question, mut sender: Sender<Bytes, BodyError>) {
     let mut next = Some(Cursor::START);
     while let Some(from) = next {
-        let slice = app.tracker.scan_slice(from, |mapping| question.matches(mapping)).await;
+        let slice =
+            app.tracker.scan_slice(from, MAPPINGS_PER_PIECE, |mapping| question.matches(mapping)).await;
         let found = match slice {
             Ok((found, further)) => {
                 next = further;

@@ -19,6 +19,7 @@ use super::error::Failure;
 use super::exposition::{OPENMETRICS, PROMETHEUS, Page, to_prometheus, wants_openmetrics};
 use crate::http::app::App;
 use crate::http::counters::{HttpCounters, LookupOutcome, Nobody, Responses};
+use crate::http::kind::Kind;
 use crate::http::response::{self, Response};
 use crate::http::route::RouteLabel;
 use crate::proc::{self, Process};
@@ -42,6 +43,7 @@ pub(in crate::http) async fn answer(app: &App, headers: &HeaderMap) -> Result<Re
     registry.register_collector(Box::new(Scrape {
         stats: app.stats.clone(),
         counters: app.counters.clone(),
+        places: app.places.in_use(),
         started: app.started.wall as f64 / 1000.0,
         complete: counts.complete,
         incomplete: app.tracker.incomplete_because(),
@@ -74,6 +76,7 @@ pub(in crate::http) async fn answer(app: &App, headers: &HeaderMap) -> Result<Re
 struct Scrape {
     stats: Arc<Stats>,
     counters: Arc<HttpCounters>,
+    places: [usize; Kind::ALL.len()],
     /// When the daemon started, in seconds since the Unix epoch.
     started: f64,
     complete: bool,
@@ -337,6 +340,24 @@ impl Scrape {
             "Requests from clients outside ip_acl",
             None,
             counters.refused.get(),
+        )?;
+        let by_kind =
+            |count: &dyn Fn(Kind) -> u64| Kind::ALL.map(|kind| ([("kind", kind.as_str())], count(kind)));
+        page.gauges(
+            "pynatconnd_http_places",
+            "Connections and lasting requests that are served, by kind",
+            by_kind(&|kind| self.places[kind as usize] as u64),
+        )?;
+        page.counters(
+            "pynatconnd_http_places_refused",
+            "Connections and requests that got no place because too many were served, by kind",
+            by_kind(&|kind| counters.refused_places[kind as usize].get()),
+        )?;
+        page.counter(
+            "pynatconnd_http_evicted",
+            "Idle connections that were closed for new ones",
+            None,
+            counters.evicted.get(),
         )?;
         let known = |(status, count): (u16, u64)| match status {
             0 if count == 0 => None,

@@ -1,14 +1,17 @@
 //! The routes for new programs: `/v1/…`, `/healthz`, `/readyz` and `/metrics`.
 //!
 //! Each route has a file: `lookup`, `mappings`, `events`, `auth`, `openapi`, `health` and `metrics`.
-//! `request` reads the fields of a lookup, `mapping` writes a mapping, `stream` and `exposition` write
-//! the streams and the metrics, and `error` writes errors: JSON with the error and a hint how to fix it.
+//! `request` reads the fields of a lookup, `find` looks up and waits, `answers` and `mapping` write what it
+//! found, `stream` and `exposition` write the streams and the metrics, and `error` writes errors: JSON with
+//! the error and a hint how to fix it.
 //! `doc/openapi.json` describes all of it.
 
+mod answers;
 pub(super) mod auth;
 pub(super) mod error;
 pub(super) mod events;
 mod exposition;
+mod find;
 pub(super) mod health;
 pub(super) mod lookup;
 mod mapping;

@@ -11,7 +11,10 @@ use crate::http::response::{self, Response};
 pub(super) const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
 /// The maximum number of pieces of a body that wait for the client.
-pub(super) const PIECES_AHEAD: usize = 4;
+pub(super) const PIECES_AHEAD: usize = 1;
+
+/// Mappings in one piece of a body: about 16 KiB of text.
+pub(super) const MAPPINGS_PER_PIECE: usize = 32;
 
 /// Writes one line of newline-delimited JSON.
 pub(super) fn write_line(out: &mut Vec<u8>, value: &impl Serialize) {

@@ -1,0 +1,129 @@
+//! Finding the mappings of a question, in bounded memory, and waiting for one.
+
+use tokio::time::{Instant, sleep_until};
+
+use super::error::Failure;
+use crate::http::app::App;
+use crate::http::kind::Kind;
+use crate::http::places::{Client, Place};
+use crate::mapping::{Mapping, Traced};
+use crate::question::Question;
+use crate::tracker::{Answer, Received};
+
+/// The maximum number of matches of one lookup; `/v1/mappings` returns more.
+pub(super) const MAX_MATCHES: usize = 1000;
+/// With more matches, a lookup needs a place until they are sent.
+pub(super) const FEW_MATCHES: usize = 64;
+/// Matching changes that a lookup remembers until it has looked them up.
+const MAX_CHANGES: usize = 16;
+
+/// What a lookup has found: at most [`MAX_MATCHES`], and one more if there are more.
+pub(super) struct Found {
+    pub(super) answer: Answer<Vec<Traced>>,
+    /// Kept until the matches are sent.
+    pub(super) place: Option<Place>,
+}
+
+/// Finds the mappings that match.
+pub(super) async fn find(app: &App, question: &Question, client: Client) -> Result<Found, Failure> {
+    if !question.is_indexed() {
+        let place = Some(app.places.take_soon(Kind::Scan, client).await?);
+        return Ok(Found { answer: app.tracker.find(question, MAX_MATCHES).await?, place });
+    }
+    let answer = app.tracker.find(question, FEW_MATCHES).await?;
+    if answer.value.len() <= FEW_MATCHES {
+        return Ok(Found { answer, place: None });
+    }
+    drop(answer);
+    let place = Some(app.places.take_soon(Kind::Large, client).await?);
+    Ok(Found { answer: app.tracker.find(question, MAX_MATCHES).await?, place })
+}
+
+/// Finds the mappings that match. If there are none, waits for one until the deadline.
+///
+/// The changes of the table are compared with the question from the beginning, also while the table is looked up.
+/// So a lookup that no index serves scans the table once: later only the mappings of changes that match are looked
+/// up.
+pub(super) async fn find_or_wait(
+    app: &App,
+    question: &Question,
+    deadline: Instant,
+    client: Client,
+) -> Result<Found, Failure> {
+    // Whether each lookup of the whole question is cheap, or needed because it queries the kernel.
+    let is_repeated =
+        question.is_indexed() || !question.outside_tuples(&app.tracker.filter(), &[]).is_empty();
+    // Listening starts before the first lookup, so that no change in between is missed.
+    let mut listener = app.tracker.listen_for_changes();
+    let mut stopping = app.stopping.clone();
+    let mut matching = Matching::default();
+    let mut questions = vec![question.clone()];
+    loop {
+        for asked in std::mem::take(&mut questions) {
+            let mut lookup = std::pin::pin!(find(app, &asked, client));
+            let found = loop {
+                tokio::select! {
+                    biased;
+                    found = &mut lookup => break found?,
+                    Some(received) = listener.next() => matching.note(question, &received),
+                }
+            };
+            if !found.answer.value.is_empty() {
+                return Ok(found);
+            }
+        }
+        let mut is_over = Instant::now() >= deadline;
+        while matching.is_empty() && !is_over {
+            tokio::select! {
+                received = listener.next() => match received {
+                    Some(received) => matching.note(question, &received),
+                    None => is_over = true,
+                },
+                () = sleep_until(deadline) => is_over = true,
+                _ = stopping.wait_for(|stopping| *stopping) => is_over = true,
+            }
+        }
+        if is_over {
+            return last(app, question, is_repeated, client).await;
+        }
+        let matched = std::mem::take(&mut matching);
+        questions = match is_repeated || matched.is_unknown {
+            true => vec![question.clone()],
+            false => matched.mappings.iter().map(|mapping| question.about(&mapping.tuples)).collect(),
+        };
+    }
+}
+
+/// The last lookup: the kernel may have a connection for which it sent no event. If only a scan of the table could
+/// find one that no change has reported, this only finds out whether the empty answer is complete.
+async fn last(app: &App, question: &Question, is_repeated: bool, client: Client) -> Result<Found, Failure> {
+    match is_repeated {
+        true => find(app, question, client).await,
+        false => find(app, &question.about_nothing(), client).await,
+    }
+}
+
+/// The mappings of changes that match a question.
+#[derive(Default)]
+struct Matching {
+    mappings: Vec<Mapping>,
+    /// Whether there may be others.
+    is_unknown: bool,
+}
+
+impl Matching {
+    fn is_empty(&self) -> bool {
+        self.mappings.is_empty() && !self.is_unknown
+    }
+
+    fn note(&mut self, question: &Question, received: &Received) {
+        self.is_unknown |= received.lost > 0;
+        // After lost events of the kernel, a resync finds what is missing, and its changes are received too.
+        for mapping in received.changes().iter().filter_map(|change| change.mapping()) {
+            if self.mappings.len() <= MAX_CHANGES && question.matches(mapping) {
+                self.mappings.push(*mapping);
+            }
+        }
+        self.is_unknown |= self.mappings.len() > MAX_CHANGES;
+    }
+}

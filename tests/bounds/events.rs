@@ -1,0 +1,35 @@
+//! `/v1/events`: subscribers that never read.
+
+use std::time::Duration;
+
+use super::observer::observe;
+use super::scene::{Scene, amount, numbered, statuses};
+
+#[test]
+fn subscribers_that_never_read_cost_little_memory_and_no_event() {
+    let Some(scene) = Scene::new("nat_port") else { return };
+    let (subscribers, flows) = (amount(200, 1000), amount(30_000, 1_000_000));
+    scene.fill(numbered, 0..1000);
+    // What the table itself needs is measured without subscribers.
+    let empty = scene.resident();
+    scene.fill(numbered, 1000..flows);
+    let table = scene.resident() - empty.min(scene.resident());
+    drop(scene);
+
+    let Some(scene) = Scene::new("nat_port") else { return };
+    scene.fill(numbered, 0..1000);
+    let before = scene.resident();
+    let (most, streams) = observe(&scene, "/v1/lookup?nat_ip=100.64.8.0&nat_port=10007", "10.0.0.7", || {
+        let streams = scene.silent(1, subscribers, "GET /v1/events HTTP/1.1\r\nHost: a\r\n\r\n");
+        let opened = statuses(&streams, Duration::from_secs(10));
+        let served = opened.iter().filter(|status| **status == Some(200)).count();
+        let refused = opened.iter().filter(|status| **status == Some(503)).count();
+        println!("{subscribers} subscribers: {served} served, {refused} refused");
+        assert_eq!((served, refused), (subscribers.min(192), subscribers.saturating_sub(192)));
+        scene.fill(numbered, 1000..flows);
+        streams
+    });
+    scene.check_losses();
+    drop(streams);
+    scene.check_memory(before, most, table);
+}
