@@ -374,7 +374,8 @@ pub(crate) const SECTIONS: &[KnownSection] = &[
                 example: "4096",
                 field: field!(values::connections => http.max_connections),
                 help: "Connections served at a time. One client can have three quarters of them. If all are in \
-                    use, the connection that has had no request for the longest time is closed for a new one.",
+                    use, the connection that has had no request for the longest time is closed for a new one. \
+                    More than 3000 need a higher LimitNOFILE= in the unit.",
                 reload: "Takes effect with the next connection. Open connections stay open.",
             },
             KnownKey {

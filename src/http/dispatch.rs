@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use hyper::body::{Body, Incoming};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::{Method, Request, StatusCode};
+use tokio::time::timeout;
 
 use super::app::App;
 use super::connections::{Connection, Ending};
@@ -21,6 +23,10 @@ pub(super) const MAX_HEADERS: usize = 32;
 const MAX_FORWARDED_HEADERS: usize = 100;
 /// The maximum size of a request header in bytes.
 pub(super) const MAX_HEADER_BYTES: usize = 16 * 1024;
+
+/// Bytes of an ignored body that are read at most, and the time for that.
+const MAX_DISCARDED: usize = 1024 * 1024;
+const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// Answers one request, and counts the response.
 pub(super) async fn answer(
@@ -100,7 +106,13 @@ async fn respond(
         Handler::Lookup => v1::lookup::one(app, query, client).await,
         Handler::Mappings => v1::mappings::answer(app, request.method(), query).await,
         Handler::Events => v1::events::answer(app.clone(), &request),
-        Handler::Auth => v1::auth::answer(app, request.headers(), client).await,
+        Handler::Auth => {
+            let (head, body) = request.into_parts();
+            if !body.is_end_stream() {
+                Box::pin(discard(body)).await;
+            }
+            v1::auth::answer(app, &head.headers, client).await
+        }
         Handler::OpenApi => Ok(v1::openapi::answer()),
         Handler::Healthz => Ok(v1::health::healthz()),
         Handler::Readyz => v1::health::readyz(app).await,
@@ -111,6 +123,19 @@ async fn respond(
         Some(place) => response::holding(response, place),
         None => response,
     }
+}
+
+/// Reads a body that is ignored: a client that is still sending it could miss the response. What is longer
+/// or slower than this is not read to its end.
+async fn discard(mut body: Incoming) {
+    let read = async {
+        let mut left = MAX_DISCARDED;
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
+            left = rest;
+        }
+    };
+    let _ = timeout(DISCARD_TIME, read).await;
 }
 
 /// The kind of the place that each request of a handler needs.

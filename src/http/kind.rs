@@ -79,7 +79,8 @@ impl Kind {
             Kind::Incomplete => 128,
             Kind::Spare | Kind::Large => 64,
             Kind::Post => 32,
-            Kind::Debug | Kind::Scan | Kind::Scrape => 16,
+            Kind::Debug | Kind::Scrape => 16,
+            Kind::Scan => 8,
         }
     }
 }

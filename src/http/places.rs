@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::counters::HttpCounters;
 use super::kind::Kind;
 
-/// How long a request waits for a place of a kind that requests leave soon.
+/// How long a request waits for a place of a kind that others leave soon.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The limits that the configuration sets.
@@ -123,7 +123,16 @@ impl Places {
 
     /// [`take`](Self::take), but waits some time for others to return theirs.
     pub(super) async fn take_soon(self: &Arc<Self>, kind: Kind, client: Client) -> Result<Place, Busy> {
-        let deadline = Instant::now() + PATIENCE;
+        self.take_until(kind, client, Instant::now() + PATIENCE).await
+    }
+
+    /// [`take`](Self::take), but waits until the deadline for others to return theirs.
+    pub(super) async fn take_until(
+        self: &Arc<Self>,
+        kind: Kind,
+        client: Client,
+        deadline: Instant,
+    ) -> Result<Place, Busy> {
         loop {
             let mut returned = std::pin::pin!(self.returned.notified());
             // Before the attempt, so that no return in between is missed.
@@ -245,7 +254,7 @@ mod tests {
     async fn a_request_waits_for_a_place_that_is_returned_soon() {
         let places = places(Limits::default());
         let here = client("192.0.2.1");
-        let mut taken: Vec<_> = (0..12).map(|_| places.take(Kind::Scan, here).unwrap()).collect();
+        let mut taken: Vec<_> = (0..6).map(|_| places.take(Kind::Scan, here).unwrap()).collect();
         let waiting = tokio::spawn({
             let places = places.clone();
             async move { places.take_soon(Kind::Scan, here).await.is_ok() }

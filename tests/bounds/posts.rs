@@ -24,7 +24,7 @@ fn many_lookups_with_many_matches_are_streamed() {
     scene.fill(crowded, 0..1000);
     let question = json!({"nat_ip": "100.64.9.9", "nat_port": 7000, "state": "live"});
     let request = post(&vec![question; lookups].into());
-    let before = scene.resident();
+    let (before, lost) = (scene.resident(), scene.losses());
     let (most, answers) = observe(&scene, LOOKUP, "10.0.0.7", || {
         // Some read the answers, the others do not.
         let mut silent = scene.silent(1, 8, &request);
@@ -56,7 +56,7 @@ fn many_lookups_with_many_matches_are_streamed() {
     }
     // The test itself is another process.
     scene.check_memory(before, most, 0);
-    scene.check_losses();
+    scene.check_losses(lost);
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn many_lookups_that_no_index_serves_leave_time_for_others_and_end() {
     let lookups = 1000;
     scene.fill(numbered, 0..amount(50_000, 1_000_000));
     let unindexed: Vec<Value> = (0..lookups).map(|port| json!({"dst_port": 1 + port})).collect();
-    let before = scene.resident();
+    let (before, lost) = (scene.resident(), scene.losses());
     let (most, (answers, busy)) = observe(&scene, LOOKUP, "10.0.0.7", || {
         let many = scene.silent(1, 16, &post(&unindexed.clone().into()));
         let mut client = scene.client(2);
@@ -84,5 +84,5 @@ fn many_lookups_that_no_index_serves_leave_time_for_others_and_end() {
     println!("{found} answers, {errors} errors, {busy} scans refused");
     assert_eq!((all.len(), found + errors), (lookups, lookups));
     scene.check_memory(before, most, 0);
-    scene.check_losses();
+    scene.check_losses(lost);
 }

@@ -27,8 +27,8 @@ pub(super) struct Found {
 /// Finds the mappings that match.
 pub(super) async fn find(app: &App, question: &Question, client: Client) -> Result<Found, Failure> {
     if !question.is_indexed() {
-        let place = Some(app.places.take_soon(Kind::Scan, client).await?);
-        return Ok(Found { answer: app.tracker.find(question, MAX_MATCHES).await?, place });
+        let place = app.places.take_soon(Kind::Scan, client).await?;
+        return scan(app, question, place).await;
     }
     let answer = app.tracker.find(question, FEW_MATCHES).await?;
     if answer.value.len() <= FEW_MATCHES {
@@ -37,6 +37,25 @@ pub(super) async fn find(app: &App, question: &Question, client: Client) -> Resu
     drop(answer);
     let place = Some(app.places.take_soon(Kind::Large, client).await?);
     Ok(Found { answer: app.tracker.find(question, MAX_MATCHES).await?, place })
+}
+
+/// Finds the mappings that match, by a scan of the table.
+async fn scan(app: &App, question: &Question, place: Place) -> Result<Found, Failure> {
+    Ok(Found { answer: app.tracker.find(question, MAX_MATCHES).await?, place: Some(place) })
+}
+
+/// [`find`], for a lookup that has time until the deadline anyway.
+async fn find_until(
+    app: &App,
+    question: &Question,
+    client: Client,
+    deadline: Instant,
+) -> Result<Found, Failure> {
+    if question.is_indexed() || Instant::now() >= deadline {
+        return find(app, question, client).await;
+    }
+    let place = app.places.take_until(Kind::Scan, client, deadline).await?;
+    scan(app, question, place).await
 }
 
 /// Finds the mappings that match. If there are none, waits for one until the deadline.
@@ -60,7 +79,7 @@ pub(super) async fn find_or_wait(
     let mut questions = vec![question.clone()];
     loop {
         for asked in std::mem::take(&mut questions) {
-            let mut lookup = std::pin::pin!(find(app, &asked, client));
+            let mut lookup = std::pin::pin!(find_until(app, &asked, client, deadline));
             let found = loop {
                 tokio::select! {
                     biased;
