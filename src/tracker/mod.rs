@@ -49,6 +49,7 @@ mod state;
 mod verifier;
 mod verify;
 mod via;
+mod watch;
 
 pub use nfct::{Error, LIBRARY_VERSION};
 
@@ -59,3 +60,4 @@ pub use read::Answer;
 pub use reporting::Incomplete;
 pub use settings::Settings;
 pub use shared::Tracker;
+pub use watch::{ChangeWatch, Matching};

@@ -16,6 +16,7 @@ use super::guard::Guard;
 use super::listener::Publisher;
 use super::state::TrackerState;
 use super::verifier::Verifier;
+use super::watch::Watches;
 use crate::clock::{Clock, Stamp};
 use crate::proc::EventsSetting;
 use crate::stats::Stats;
@@ -55,6 +56,7 @@ pub struct Tracker {
     /// Counts rounds of the thread that drains the socket.
     pub(super) rounds: AtomicU64,
     pub(super) publisher: Publisher,
+    pub(super) watches: Arc<Watches>,
     /// Lookups that scan the table at the same time.
     pub(super) lookup_scans: Semaphore,
     /// Streams that read a slice of the table at the same time.
@@ -93,6 +95,7 @@ impl Tracker {
             loaded: AtomicBool::new(false),
             rounds: AtomicU64::new(0),
             publisher: Publisher::new(),
+            watches: Arc::default(),
             lookup_scans: Semaphore::new(scans),
             stream_scans: Semaphore::new(scans),
         }
