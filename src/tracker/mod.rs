@@ -58,6 +58,7 @@ mod state;
 mod verifier;
 mod verify;
 mod via;
+mod watch;
 
 pub use nfct::{Error, LIBRARY_VERSION};
 
@@ -68,3 +69,4 @@ pub use read::Answer;
 pub use reporting::Incomplete;
 pub use settings::Settings;
 pub use shared::Tracker;
+pub use watch::{ChangeWatch, Matching};

@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::listener::{BATCH, ChangeEvent, ChangeListener};
 use super::shared::Tracker;
 use super::state::TrackerState;
+use super::watch::ChangeWatch;
 use crate::mapping::Mapping;
+use crate::question::Question;
 use crate::table::{Change, Changes};
 
 /// How long changes are collected before they are passed on.
@@ -25,6 +27,13 @@ impl Tracker {
         self.publisher.listen_for_changes(state.table.collect_changes(true))
     }
 
+    /// Watches for changes that match a question from now on.
+    pub fn watch_changes(&self, question: Question) -> ChangeWatch {
+        let mut state = self.lock();
+        state.table.collect_changes(true);
+        self.watches.add(question)
+    }
+
     /// Passes changes on to listeners; never returns.
     pub async fn publish(&self) {
         loop {
@@ -41,7 +50,7 @@ impl Tracker {
         let mut state = self.lock();
         let changes = state.table.take_changes();
         // The lock is still held, so no listener can begin in between.
-        if self.publisher.has_listeners() {
+        if self.publisher.has_listeners() || !self.watches.is_empty() {
             return Some(changes);
         }
         state.table.collect_changes(false);
@@ -65,10 +74,16 @@ impl Tracker {
             // Once for all listeners.
             let mut traced = self.trace(&mappings).await.into_iter();
             let events = part.iter().filter_map(|change| ChangeEvent::new(change, &mut traced));
-            self.publisher.publish(first, events.collect());
+            let events: Vec<ChangeEvent> = events.collect();
+            self.watches.note(&events);
+            // A listener that begins now wants later ones only.
+            if self.publisher.has_listeners() {
+                self.publisher.publish(first, events);
+            }
             first += part.len() as u64;
         }
         if first < next {
+            self.watches.note_gap();
             self.publisher.publish_gap(next);
         }
     }

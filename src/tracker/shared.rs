@@ -18,6 +18,7 @@ use super::listener::Publisher;
 use super::pulse::Pulses;
 use super::state::TrackerState;
 use super::verifier::Verifier;
+use super::watch::Watches;
 use crate::addresses::AddressChanges;
 use crate::clock::{Clock, Stamp};
 use crate::proc::EventsSetting;
@@ -67,6 +68,7 @@ pub struct Tracker {
     /// Progress of the other threads.
     pub(super) pulses: Pulses,
     pub(super) publisher: Publisher,
+    pub(super) watches: Arc<Watches>,
     /// Lookups that scan the table at the same time.
     pub(super) lookup_scans: Semaphore,
     /// Streams that read a slice of the table at the same time.
@@ -113,6 +115,7 @@ impl Tracker {
             rounds: AtomicU64::new(0),
             pulses: Pulses::new(),
             publisher: Publisher::new(),
+            watches: Arc::default(),
             lookup_scans: Semaphore::new(scans),
             stream_scans: Semaphore::new(scans),
         }

@@ -5,6 +5,7 @@
 //! (`make soak`) they have the full numbers, and the answers of the other client must be fast too. With `--nocapture`
 //! each test prints its figures.
 
+mod crowds;
 mod events;
 mod observer;
 mod places;

@@ -33,6 +33,14 @@ pub(crate) fn amount<T>(usually: T, long: T) -> T {
     if is_long() { long } else { usually }
 }
 
+/// A configuration with more keys of `[data]`. Requests are connections too; the filter keeps them out of the table.
+pub(crate) fn config(key: &str, data: &str) -> String {
+    format!(
+        "[filter]\nnat_only = yes\n[data]\nkey_name = {key}\n{data}\
+         [http_server]\nhost = 127.0.0.1\nport = 0\nip_acl = 127.0.0.0/8\n"
+    )
+}
+
 pub(crate) struct Scene {
     pub(crate) lab: Lab,
     pub(crate) daemon: Daemon,
@@ -51,20 +59,18 @@ impl Drop for Scene {
 impl Scene {
     /// A daemon for one key. `None` without what the lab needs.
     pub(crate) fn new(key: &str) -> Option<Self> {
+        Self::with(&config(key, ""))
+    }
+
+    /// A daemon with this configuration.
+    pub(crate) fn with(config: &str) -> Option<Self> {
         if !lab::require() {
             return None;
         }
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         raise_open_files(std::process::id());
         let lab = Lab::builder().build();
-        // Requests are connections too; the filter keeps them out of the table.
-        let daemon = DAEMON.start(
-            lab.gateway(),
-            format!(
-                "[filter]\nnat_only = yes\n[data]\nkey_name = {key}\n\
-                 [http_server]\nhost = 127.0.0.1\nport = 0\nip_acl = 127.0.0.0/8\n"
-            ),
-        );
+        let daemon = DAEMON.start(lab.gateway(), config);
         raise_open_files(daemon.pid());
         let scene = Self { lab, daemon, raised: raise_entries(), _alone: alone };
         // What the first requests need stays.

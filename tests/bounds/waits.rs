@@ -53,7 +53,11 @@ fn a_lookup_that_waits_without_an_index_costs_only_the_changes_that_match() {
             let waiters: Vec<_> = (0..WAITERS)
                 .map(|number| {
                     let scene = &scene;
-                    scope.spawn(move || status_and_json(&scene.client(1 + number % 4).get(&ask(number))))
+                    scope.spawn(move || {
+                        let mut client = scene.client(1 + number % 4);
+                        client.stream().set_read_timeout(Some(2 * LONG)).unwrap();
+                        status_and_json(&client.get(&ask(number)))
+                    })
                 })
                 .collect();
             let all_wait = || scene.metric("pynatconnd_http_places{kind=\"wait\"}") == f64::from(WAITERS);

@@ -6,17 +6,14 @@ use super::error::Failure;
 use crate::http::app::App;
 use crate::http::kind::Kind;
 use crate::http::places::{Client, Place};
-use crate::mapping::{Mapping, Traced};
+use crate::mapping::Traced;
 use crate::question::Question;
-use crate::tracker::{Answer, Received};
+use crate::tracker::Answer;
 
 /// The maximum number of matches of one lookup; `/v1/mappings` returns more.
 pub(super) const MAX_MATCHES: usize = 1000;
 /// With more matches, a lookup needs a place until they are sent.
 pub(super) const FEW_MATCHES: usize = 64;
-/// Matching changes that a lookup remembers until it has looked them up.
-const MAX_CHANGES: usize = 16;
-
 /// What a lookup has found: at most [`MAX_MATCHES`], and one more if there are more.
 pub(super) struct Found {
     pub(super) answer: Answer<Vec<Traced>>,
@@ -60,8 +57,8 @@ async fn find_until(
 
 /// Finds the mappings that match. If there are none, waits for one until the deadline.
 ///
-/// The changes of the table are compared with the question from the beginning, also while the table is looked up.
-/// So a lookup that no index serves scans the table once: later only the mappings of changes that match are looked
+/// Changes of the table are compared with the question from the beginning, also while the table is looked up. So a
+/// lookup that no index serves scans the table once: later only the mappings of changes that match are looked
 /// up.
 pub(super) async fn find_or_wait(
     app: &App,
@@ -72,43 +69,26 @@ pub(super) async fn find_or_wait(
     // Whether each lookup of the whole question is cheap, or needed because it queries the kernel.
     let is_repeated =
         question.is_indexed() || !question.outside_tuples(&app.tracker.filter(), &[]).is_empty();
-    // Listening starts before the first lookup, so that no change in between is missed.
-    let mut listener = app.tracker.listen_for_changes();
+    // Watching starts before the first lookup, so that no change in between is missed.
+    let watch = app.tracker.watch_changes(question.clone());
     let mut stopping = app.stopping.clone();
-    let mut matching = Matching::default();
     let mut questions = vec![question.clone()];
     loop {
         for asked in std::mem::take(&mut questions) {
-            let mut lookup = std::pin::pin!(find_until(app, &asked, client, deadline));
-            let found = loop {
-                tokio::select! {
-                    biased;
-                    found = &mut lookup => break found?,
-                    Some(received) = listener.next() => matching.note(question, &received),
-                }
-            };
+            let found = find_until(app, &asked, client, deadline).await?;
             if !found.answer.value.is_empty() {
                 return Ok(found);
             }
         }
-        let mut is_over = Instant::now() >= deadline;
-        while matching.is_empty() && !is_over {
-            tokio::select! {
-                received = listener.next() => match received {
-                    Some(received) => matching.note(question, &received),
-                    None => is_over = true,
-                },
-                () = sleep_until(deadline) => is_over = true,
-                _ = stopping.wait_for(|stopping| *stopping) => is_over = true,
-            }
-        }
-        if is_over {
-            return last(app, question, is_repeated, client).await;
-        }
-        let matched = std::mem::take(&mut matching);
-        questions = match is_repeated || matched.is_unknown {
+        let matching = tokio::select! {
+            matching = watch.next() => Some(matching).filter(|_| Instant::now() < deadline),
+            () = sleep_until(deadline) => None,
+            _ = stopping.wait_for(|stopping| *stopping) => None,
+        };
+        let Some(matching) = matching else { return last(app, question, is_repeated, client).await };
+        questions = match is_repeated || matching.is_unknown {
             true => vec![question.clone()],
-            false => matched.mappings.iter().map(|mapping| question.about(&mapping.tuples)).collect(),
+            false => matching.mappings.iter().map(|mapping| question.about(&mapping.tuples)).collect(),
         };
     }
 }
@@ -119,30 +99,5 @@ async fn last(app: &App, question: &Question, is_repeated: bool, client: Client)
     match is_repeated {
         true => find(app, question, client).await,
         false => find(app, &question.about_nothing(), client).await,
-    }
-}
-
-/// The mappings of changes that match a question.
-#[derive(Default)]
-struct Matching {
-    mappings: Vec<Mapping>,
-    /// Whether there may be others.
-    is_unknown: bool,
-}
-
-impl Matching {
-    fn is_empty(&self) -> bool {
-        self.mappings.is_empty() && !self.is_unknown
-    }
-
-    fn note(&mut self, question: &Question, received: &Received) {
-        self.is_unknown |= received.lost > 0;
-        // After lost events of the kernel, a resync finds what is missing, and its changes are received too.
-        for mapping in received.changes().iter().filter_map(|change| change.mapping()) {
-            if self.mappings.len() <= MAX_CHANGES && question.matches(mapping) {
-                self.mappings.push(*mapping);
-            }
-        }
-        self.is_unknown |= self.mappings.len() > MAX_CHANGES;
     }
 }
