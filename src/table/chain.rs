@@ -7,7 +7,7 @@
 
 use super::entry::{Address, PackedTuple};
 use super::family::FamilyTable;
-use super::index::ProtocolClass;
+use super::index::{MAX_CHAIN_WALK, ProtocolClass};
 use super::store::Table;
 use crate::clock::Stamp;
 use crate::mapping::{Mapping, Traced};
@@ -16,8 +16,6 @@ use crate::mapping::{Mapping, Traced};
 const MAX_INNER: usize = 4;
 /// The maximum number of zones in which the next mapping is searched.
 const MAX_ZONES: usize = 256;
-/// The maximum number of lifetimes with the same tuple among which it is searched.
-const MAX_LIFETIMES: usize = 64;
 
 impl Table {
     /// A mapping with the mappings further inside on both of its sides: at most four
@@ -81,10 +79,11 @@ impl<A: Address> FamilyTable<A> {
         }
         let reply = PackedTuple::<A>::pack(&outer.original.reversed())?;
         let zones = std::iter::once(0).chain(self.zones.iter().copied());
-        let found = zones.take(MAX_ZONES).flat_map(|zone| {
-            let lifetimes = self.tuple_index.all(&reply.in_zone(zone), &self.entries);
-            lifetimes.take(MAX_LIFETIMES).filter(|slot| self.entries.get(*slot).is_source_nat())
-        });
+        let found = zones
+            .take(MAX_ZONES)
+            .flat_map(|zone| self.tuple_index.all(&reply.in_zone(zone), &self.entries))
+            .take(MAX_CHAIN_WALK)
+            .filter(|slot| self.entries.get(*slot).is_source_nat());
         self.newest_of_its_time(found, outer, now)
     }
 
@@ -95,7 +94,7 @@ impl<A: Address> FamilyTable<A> {
         let peer_port = Some(original.peer_port());
         let walk = self.forwards.walk(class, original.nat_port(), public, peer, peer_port);
         let found = walk
-            .take(MAX_LIFETIMES)
+            .take(MAX_CHAIN_WALK)
             .filter(|slot| self.entries.get(*slot).original.is_equal_in_another_zone(&original));
         self.newest_of_its_time(found, outer, now)
     }

@@ -47,7 +47,7 @@ impl<A: Address> FamilyTable<A> {
             journal.request_verification(flow.reply);
             return false;
         }
-        if !self.has_room(now, journal) {
+        if !self.has_room(journal) {
             return false;
         }
         self.insert(PackedMapping::new(&tuples, flow, Source::Dump, now), journal);

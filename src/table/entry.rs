@@ -182,6 +182,9 @@ pub(super) enum SlotState {
 /// No slot.
 pub(super) const NONE: u32 = u32::MAX;
 
+/// [`PackedMapping::around`] without neighbours: [`NONE`] combined with itself.
+pub(super) const ALONE: u32 = 0;
+
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PackedMapping<A> {
     pub(super) original: PackedTuple<A>,
@@ -195,8 +198,9 @@ pub(super) struct PackedMapping<A> {
     /// The slot that closed after this one, or the next free one. While it is live and suspect:
     /// the number of the last entry when it was last suspected.
     pub(super) next: u32,
-    /// The next one with the same reply tuple, in a circle.
-    pub(super) next_equal: u32,
+    /// The slots of the lifetimes with the same reply tuple that closed before and after this one, or
+    /// [`NONE`], combined by XOR.
+    pub(super) around: u32,
     /// Counts entries, and orders those that opened in the same millisecond.
     pub(super) sequence: u32,
     /// The last dump that contained it, or during which it opened. For closed entries: the
@@ -233,7 +237,7 @@ impl<A: Address> PackedMapping<A> {
             id: 0,
             mark: 0,
             next: NONE,
-            next_equal: NONE,
+            around: ALONE,
             sequence: 0,
             dump_number: 0,
             flags: SlotState::Free as u8,
@@ -250,7 +254,7 @@ impl<A: Address> PackedMapping<A> {
             id: flow.id,
             mark: flow.mark,
             next: NONE,
-            next_equal: NONE,
+            around: ALONE,
             sequence: 0,
             dump_number: 0,
             flags: SlotState::Live as u8 | (source as u8) << 2 | UNREPORTED,

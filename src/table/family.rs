@@ -37,7 +37,7 @@ pub(super) struct FamilyTable<A> {
     pub(super) closed: usize,
     /// All closed mappings that are stored.
     pub(super) kept: usize,
-    /// How many more mappings may be stored.
+    /// How many more live mappings may be stored.
     pub(super) room: usize,
     /// Closed entries are linked in the order in which they closed, which is the
     /// order in which they expire.
@@ -137,12 +137,10 @@ impl<A: Address> FamilyTable<A> {
         removed
     }
 
-    /// Whether another mapping may be stored. If the table is full, the place of the mapping that
-    /// closed first is made free. If there is none, the mapping is refused, which is counted.
-    pub(super) fn has_room(&mut self, now: Stamp, journal: &mut Journal) -> bool {
-        let has_room = self.room > 0 || self.forget_oldest(now, journal);
-        journal.count_refused(!has_room);
-        has_room
+    /// Whether another live mapping may be stored. If not, that is counted.
+    pub(super) fn has_room(&self, journal: &mut Journal) -> bool {
+        journal.count_refused(self.room == 0);
+        self.room > 0
     }
 
     /// Removes the mapping that closed first, before its time. Returns whether there is one.
@@ -151,7 +149,17 @@ impl<A: Address> FamilyTable<A> {
         if slot == NONE {
             return false;
         }
-        let closed = self.entries.get(slot).closed();
+        let entry = self.entries.get(slot);
+        let (closed, hash) = (entry.closed(), self.tuple_index.hash(&entry.reply));
+        if now.since(closed) < OVERTAKEN {
+            // Its NEW event may still come.
+            self.ended_unknown.remember(hash, entry.id, now);
+        }
+        if entry.is_unreported() && entry.is_suspect() {
+            // Its DESTROY event may still come.
+            self.missing_ends = self.missing_ends.saturating_sub(1);
+            self.repeated.remember(hash, entry.id, now);
+        }
         if self.remove_closed(NONE, slot, now) > 0 && now.since(closed) < self.del_delay {
             journal.note_forgotten(closed);
         }
@@ -186,7 +194,7 @@ impl<A: Address> FamilyTable<A> {
         }
         self.kept -= 1;
         self.closed -= usize::from(was_visible);
-        self.free_slot(slot);
+        self.free_slot(slot, previous == NONE);
         usize::from(was_visible)
     }
 
@@ -344,12 +352,13 @@ impl<A: Address> FamilyTable<A> {
         }
     }
 
-    fn free_slot(&mut self, slot: u32) {
+    /// Frees the slot of a closed mapping. `is_oldest` says that none closed before it.
+    fn free_slot(&mut self, slot: u32, is_oldest: bool) {
         self.forwards.remove(slot, self.entries.get(slot));
         for index in &mut self.indexes {
             index.remove(slot, &self.entries);
         }
-        self.tuple_index.remove(slot, &mut self.entries);
+        self.tuple_index.remove(slot, is_oldest, &mut self.entries);
         let (next, released) = self.slots.free(slot);
         *self.entries.get_mut(slot) = PackedMapping { next, ..PackedMapping::FREE };
         if let Some(chunk) = released {

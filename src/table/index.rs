@@ -4,7 +4,7 @@
 //! address, a port or both.
 //!
 //! An index is divided into many small hash tables. A hash table that grows moves
-//! only its own slots, about a thousand of four million, so no insertion holds the
+//! only its own slots, a few thousand of many millions, so no insertion holds the
 //! table's lock long.
 
 use std::hash::{BuildHasher, Hash};
@@ -14,7 +14,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use nfct::Protocol;
 
 use super::chunks::Chunks;
-use super::entry::{Address, NONE, PackedMapping, PackedTuple, SlotState};
+use super::entry::{ALONE, Address, NONE, PackedMapping, PackedTuple, SlotState};
 use crate::config::Key;
 use crate::tuples::KeyValue;
 
@@ -75,9 +75,10 @@ fn shard(hash: u64, count: usize) -> usize {
 /// Finds entries by their reply tuple with protocol and zone, which identifies a live
 /// mapping.
 ///
-/// The lifetimes with one reply tuple form a circle, in the order in which they closed. The hash
-/// table has the newest of them: the live one, if there is one. Its `next_equal` is the oldest,
-/// which expires first. So no step takes longer if there are many.
+/// The lifetimes with one reply tuple form a list in the order in which they closed. The hash table has
+/// the newest: the live one, if there is one, or the one that closed last. `around` links them in both
+/// directions with one number, the neighbours' slots combined by XOR: who comes from one neighbour finds
+/// the other. The oldest has only one, so it is removed without a walk.
 #[derive(Debug)]
 pub(super) struct TupleIndex {
     newest: Shards,
@@ -114,16 +115,19 @@ impl TupleIndex {
         self.newest.table(hash).find(hash, |slot| entries.get(*slot).reply == *reply).copied()
     }
 
-    /// All lifetimes with this reply tuple: the newest first, then the others from the oldest on.
+    /// All lifetimes with this reply tuple, the newest first.
     pub(super) fn all<'a, A: Address>(
         &self,
         reply: &PackedTuple<A>,
         entries: &'a Chunks<PackedMapping<A>>,
     ) -> impl Iterator<Item = u32> + use<'a, A> {
         let newest = self.newest(self.hash(reply), reply, entries);
-        std::iter::successors(newest, move |slot| {
-            Some(entries.get(*slot).next_equal).filter(|next| Some(*next) != newest)
-        })
+        let first = newest.map(|newest| (NONE, newest));
+        let older = |(newer, slot): &(u32, u32)| {
+            let older = entries.get(*slot).around ^ newer;
+            (older != NONE).then_some((*slot, older))
+        };
+        std::iter::successors(first, older).map(|(_, slot)| slot)
     }
 
     /// Adds a slot that is not in the index yet, with the hash of its reply tuple: a live one if no
@@ -139,39 +143,59 @@ impl TupleIndex {
         let table = self.newest.table_mut(hash);
         let Some(newest) = table.find_mut(hash, |slot| entries.get(*slot).reply == reply) else {
             table.insert_unique(hash, slot, |slot| hasher.hash_one(entries.get(*slot).reply));
-            entries.get_mut(slot).next_equal = slot;
+            entries.get_mut(slot).around = ALONE;
             return;
         };
-        let previous = *newest;
-        // The live one stays the newest.
-        if entries.get(previous).state() != SlotState::Live {
-            *newest = slot;
+        if entries.get(*newest).state() == SlotState::Live {
+            // The live one stays the newest.
+            let older = entries.get(*newest).around ^ NONE;
+            entries.get_mut(slot).around = *newest ^ older;
+            replace_neighbour(*newest, older, slot, entries);
+            replace_neighbour(older, *newest, slot, entries);
+        } else {
+            let older = std::mem::replace(newest, slot);
+            entries.get_mut(slot).around = NONE ^ older;
+            replace_neighbour(older, NONE, slot, entries);
         }
-        let previous = entries.get_mut(previous);
-        let oldest = std::mem::replace(&mut previous.next_equal, slot);
-        entries.get_mut(slot).next_equal = oldest;
     }
 
-    /// Removes a slot. Those that closed first should be removed first.
-    pub(super) fn remove<A: Address>(&mut self, slot: u32, entries: &mut Chunks<PackedMapping<A>>) {
+    /// Removes a closed slot. `is_oldest` says that none closed before it.
+    pub(super) fn remove<A: Address>(
+        &mut self,
+        slot: u32,
+        is_oldest: bool,
+        entries: &mut Chunks<PackedMapping<A>>,
+    ) {
         let entry = entries.get(slot);
-        let (next, hash) = (entry.next_equal, self.hash(&entry.reply));
-        let reply = entry.reply;
+        let (hash, reply, around) = (self.hash(&entry.reply), entry.reply, entry.around);
         let table = self.newest.table_mut(hash);
         let Ok(mut newest) = table.find_entry(hash, |slot| entries.get(*slot).reply == reply) else { return };
-        if next == slot {
+        let (newer, older) = if *newest.get() == slot {
+            (NONE, around ^ NONE)
+        } else if is_oldest {
+            (around ^ NONE, NONE)
+        } else {
+            let (mut newer, mut at) = (NONE, *newest.get());
+            while at != slot {
+                (newer, at) = (at, entries.get(at).around ^ newer);
+            }
+            (newer, around ^ newer)
+        };
+        replace_neighbour(newer, slot, older, entries);
+        replace_neighbour(older, slot, newer, entries);
+        if newer == NONE && older == NONE {
             newest.remove();
             self.newest.shrink(hash, |slot| entries.get(slot).reply);
-            return;
+        } else if newer == NONE {
+            *newest.get_mut() = older;
         }
-        let mut previous = *newest.get();
-        while entries.get(previous).next_equal != slot {
-            previous = entries.get(previous).next_equal;
-        }
-        entries.get_mut(previous).next_equal = next;
-        if *newest.get() == slot {
-            *newest.get_mut() = previous;
-        }
+    }
+}
+
+/// Gives a slot another neighbour in the list of its reply tuple. Does nothing for [`NONE`].
+fn replace_neighbour<A: Address>(slot: u32, old: u32, new: u32, entries: &mut Chunks<PackedMapping<A>>) {
+    if slot != NONE {
+        entries.get_mut(slot).around ^= old ^ new;
     }
 }
 

@@ -33,7 +33,11 @@ mod entry;
 mod family;
 mod forward;
 mod index;
+#[cfg(test)]
+mod invariant_tests;
 mod journal;
+#[cfg(test)]
+mod lifetime_tests;
 mod publics;
 mod queries;
 mod reload;

@@ -47,7 +47,7 @@ impl<A: Address> FamilyTable<A> {
             let Some(chain_key) = ChainKey::of_value(value, class) else { return Ok(None) };
             let mut best: Option<Mapping> = None;
             self.walk_live(by, chain_key, |this, slot, is_ordered| {
-                let found = this.visible(slot, now).filter(is_match);
+                let found = this.visible_if(slot, now, is_match);
                 best = best.into_iter().chain(found).max_by_key(Mapping::rank);
                 let entry = this.entries.get(slot);
                 let is_last = |best: Mapping| best.is_source_nat() && best.age_rank() >= entry.age_rank();
@@ -76,8 +76,11 @@ impl<A: Address> FamilyTable<A> {
         max: usize,
         now: Stamp,
     ) -> Result<Vec<Mapping>, Unfinished> {
+        if self.is_of_another_family(question) {
+            return Ok(Vec::new());
+        }
         if let Some(replies) = self.named_replies(question) {
-            return Ok(self.find_by_tuple(question, &replies, now));
+            return self.find_by_tuple(question, &replies, max, now);
         }
         let (nat_ip, src_ip) = (one_address(question.nat_ip), one_address(question.src_ip));
         let (by, address, port) = match (nat_ip, question.nat_port, src_ip, question.src_port) {
@@ -96,14 +99,15 @@ impl<A: Address> FamilyTable<A> {
         if matches!(by, IndexedBy::NatIpAndPort | IndexedBy::NatPort) {
             let index = self.index(by).ok_or(Unfinished::TooMany)?;
             let is_elsewhere = |slot: &u32| keys.iter().any(|key| index.has_key(*slot, *key, &self.entries));
-            let forwards = ProtocolClass::all_of(question.protocol)
-                .flat_map(|class| self.forwards(question, class))
-                .filter(|slot| !is_elsewhere(slot));
+            let forwards =
+                ProtocolClass::all_of(question.protocol).flat_map(|class| self.forwards(question, class));
             for (walked, slot) in forwards.enumerate() {
                 if walked == MAX_CHAIN_WALK {
                     return Err(Unfinished::TooMany);
                 }
-                found.extend(self.matching(slot, question, now));
+                if !is_elsewhere(&slot) {
+                    found.extend(self.matching(slot, question, now));
+                }
             }
         }
         for key in &keys {
@@ -152,13 +156,49 @@ impl<A: Address> FamilyTable<A> {
         Some(protocols.iter().flat_map(in_zones).collect())
     }
 
-    /// The mappings that match a question that names both ends.
-    fn find_by_tuple(&self, question: &Question, replies: &[PackedTuple<A>], now: Stamp) -> Vec<Mapping> {
-        let sources = replies.iter().flat_map(|reply| self.tuple_index.all(reply, &self.entries));
-        let forwards = ProtocolClass::all_of(question.protocol)
-            .flat_map(|class| self.forwards(question, class))
-            .filter(|slot| !replies.contains(&self.entries.get(*slot).reply));
-        sources.chain(forwards).filter_map(|slot| self.matching(slot, question, now)).collect()
+    /// The mappings that match a question that names both ends: of each reply tuple all, or the newest
+    /// `max` and one more.
+    fn find_by_tuple(
+        &self,
+        question: &Question,
+        replies: &[PackedTuple<A>],
+        max: usize,
+        now: Stamp,
+    ) -> Result<Vec<Mapping>, Unfinished> {
+        let (mut found, mut walked) = (Vec::new(), 0);
+        for reply in replies {
+            let enough = found.len().saturating_add(max);
+            for slot in self.tuple_index.all(reply, &self.entries) {
+                walked += 1;
+                if walked > MAX_CHAIN_WALK {
+                    return Err(Unfinished::TooMany);
+                }
+                found.extend(self.matching(slot, question, now));
+                if found.len() > enough {
+                    break;
+                }
+            }
+        }
+        let forwards =
+            ProtocolClass::all_of(question.protocol).flat_map(|class| self.forwards(question, class));
+        for slot in forwards {
+            walked += 1;
+            if walked > MAX_CHAIN_WALK {
+                return Err(Unfinished::TooMany);
+            }
+            if !replies.contains(&self.entries.get(slot).reply) {
+                found.extend(self.matching(slot, question, now));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether no mapping of this family can match, because the question names addresses of the other
+    /// one.
+    fn is_of_another_family(&self, question: &Question) -> bool {
+        let Question { src_ip, nat_ip, peer_ip, dst_ip, server_ip, .. } = question;
+        let networks = [src_ip, nat_ip, peer_ip, dst_ip, server_ip].into_iter().flatten();
+        networks.into_iter().any(|network| A::from_ip(network.ip()).is_none())
     }
 
     /// Passes the live slots of a chain to `on`, until that breaks, with whether the chain is in the
@@ -197,8 +237,13 @@ impl<A: Address> FamilyTable<A> {
 
     /// A slot's mapping, if it matches.
     fn matching(&self, slot: u32, question: &Question, now: Stamp) -> Option<Mapping> {
+        self.visible_if(slot, now, |mapping| question.matches(mapping))
+    }
+
+    /// A slot's mapping, if it is accepted. What it has of doubt is computed last.
+    fn visible_if(&self, slot: u32, now: Stamp, accept: impl Fn(&Mapping) -> bool) -> Option<Mapping> {
         let mapping = self.visible_with(slot, now, |_| Doubt::None)?;
-        question.matches(&mapping).then(|| Mapping { doubt: self.doubt_of(slot, now), ..mapping })
+        accept(&mapping).then(|| Mapping { doubt: self.doubt_of(slot, now), ..mapping })
     }
 
     /// The slots of connections that may have begun outside to the question's public

@@ -34,7 +34,7 @@ impl<A: Address> FamilyTable<A> {
                 // The DESTROY event overtook the NEW event.
                 return false;
             }
-            if !self.has_room(now, journal) {
+            if !self.has_room(journal) {
                 return false;
             }
             let closed_before = newest.is_some() && self.closed_before(&tuples, flow.id, now);
@@ -55,7 +55,7 @@ impl<A: Address> FamilyTable<A> {
             // late, or the table lacks the end of the connection that it has.
             self.suspect(slot, journal);
             let is_unknown = self.find_closed(&tuples, flow.id).is_none();
-            if is_unknown && self.has_room(now, journal) {
+            if is_unknown {
                 self.insert_closed(PackedMapping::new(&tuples, flow, Source::Event, now), now, journal);
             }
             return is_unknown;
@@ -123,9 +123,6 @@ impl<A: Address> FamilyTable<A> {
             return CloseResult::Stale;
         }
         self.ended_unknown.remember(hash, flow.id, now);
-        if !self.has_room(now, journal) {
-            return CloseResult::Stale;
-        }
         self.insert_closed(PackedMapping::new(&tuples, flow, Source::Event, now), closed, journal);
         CloseResult::WasUnknown
     }

@@ -28,6 +28,9 @@ pub struct Table {
     limits: Limits,
 }
 
+/// Mappings that one event, or one reply of the kernel, adds at most.
+const STORED_AT_ONCE: usize = 2;
+
 /// How many mappings a table stores at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -83,20 +86,17 @@ impl Table {
         self.live() < self.limits.all - self.limits.all / 10
     }
 
-    /// All live and closed mappings.
-    fn stored(&self) -> usize {
-        self.live() + self.v4.kept + self.v6.kept
-    }
-
+    /// How many more live mappings may be stored.
     fn room(&self) -> usize {
-        self.limits.all.saturating_sub(self.stored())
+        self.limits.all.saturating_sub(self.live())
     }
 
     /// Removes closed mappings that are too many, at most `max`, and returns how many. Those that
     /// closed first are removed first.
     pub fn forget_surplus(&mut self, now: Stamp, max: usize) -> usize {
         for removed in 0..max {
-            if self.v4.kept + self.v6.kept <= self.limits.closed {
+            let kept = self.v4.kept + self.v6.kept;
+            if kept == 0 || (kept <= self.limits.closed && self.live() + kept <= self.limits.all) {
                 return removed;
             }
             let closed = |stamp: Option<Stamp>| stamp.map_or(u64::MAX, |stamp| stamp.monotonic);
@@ -139,10 +139,12 @@ impl Table {
     /// Applies a NEW event. Returns whether it opened a mapping.
     pub fn open(&mut self, flow: &Flow, now: Stamp) -> bool {
         let room = self.room();
-        in_family!(self, flow.original.src.is_ipv4(), family => {
+        let opened = in_family!(self, flow.original.src.is_ipv4(), family => {
             family.room = room;
             family.open(flow, now, &mut self.journal)
-        })
+        });
+        self.forget_surplus(now, STORED_AT_ONCE);
+        opened
     }
 
     /// Applies a DESTROY event: closes the lifetime that it names and no other. An
@@ -153,7 +155,7 @@ impl Table {
             family.room = room;
             family.close(flow, now, &mut self.journal)
         });
-        self.forget_surplus(now, 2);
+        self.forget_surplus(now, STORED_AT_ONCE);
         result
     }
 
@@ -167,11 +169,13 @@ impl Table {
     /// a mapping that was stored since then does not change.
     pub fn verified(&mut self, reply: &Tuple, found: Option<&Flow>, asked: Asked, now: Stamp) -> Verified {
         let room = self.room();
-        in_family!(self, reply.src.is_ipv4(), family => {
+        let result = in_family!(self, reply.src.is_ipv4(), family => {
             family.room = room;
             let Some(reply) = PackedTuple::pack(reply) else { return Verified::Nothing };
             family.verified(&reply, found, asked, now, &mut self.journal)
-        })
+        });
+        self.forget_surplus(now, STORED_AT_ONCE);
+        result
     }
 
     /// The reply tuples of mappings that must be verified soon, at most `max`.
@@ -279,10 +283,12 @@ impl Table {
     /// whether it was unknown.
     pub fn merge(&mut self, flow: &Flow, read: Stamp, now: Stamp) -> bool {
         let room = self.room();
-        in_family!(self, flow.original.src.is_ipv4(), family => {
+        let added = in_family!(self, flow.original.src.is_ipv4(), family => {
             family.room = room;
             family.merge(flow, read, now, &mut self.journal)
-        })
+        });
+        self.forget_surplus(now, STORED_AT_ONCE);
+        added
     }
 
     /// Passes the reply tuples of the live mappings that the dump did not contain, and

@@ -189,7 +189,7 @@ impl<A: Address> FamilyTable<A> {
     /// Adds a connection that a query found.
     fn adopt(&mut self, flow: &Flow, now: Stamp, journal: &mut Journal) -> bool {
         let Some(tuples) = PackedTuples::pack(flow) else { return false };
-        if self.tuple_index.live(&tuples.reply, &self.entries).is_some() || !self.has_room(now, journal) {
+        if self.tuple_index.live(&tuples.reply, &self.entries).is_some() || !self.has_room(journal) {
             return false;
         }
         self.insert(PackedMapping::new(&tuples, flow, Source::Kernel, now), journal);

@@ -34,14 +34,37 @@ pub enum LookupError {
 /// What one reading of the table for a lookup has given.
 struct Looked<T> {
     found: T,
-    /// Whether the table was known to equal the kernel's.
-    complete: bool,
-    /// Whether the table had every mapping that has closed and can still be looked up.
-    knows_closed: bool,
-    /// Whether it lacks some of them because events were lost.
-    lost_closed: bool,
+    known: Known,
     /// This moment, before queries to the kernel.
     asked: Asked,
+}
+
+/// What the table is known to have.
+#[derive(Clone, Copy)]
+struct Known {
+    /// Whether it is known to equal the kernel's.
+    complete: bool,
+    /// Whether it has every mapping that has closed and can still be looked up.
+    closed: bool,
+    /// Whether it lacks some of them because events or mappings were lost.
+    lost_closed: bool,
+}
+
+impl Known {
+    fn of(state: &TrackerState, now: Stamp) -> Self {
+        let closed = state.knows_closed(now);
+        Self { complete: state.complete, closed, lost_closed: state.has_lost_events && !closed }
+    }
+
+    /// What is known of the result of work that has ended only now. Closed mappings may have been
+    /// removed meanwhile because they were too many.
+    fn and(self, now: Self) -> Self {
+        Self {
+            complete: self.complete && now.complete,
+            closed: self.closed && now.closed,
+            lost_closed: self.lost_closed || now.lost_closed,
+        }
+    }
 }
 
 impl Tracker {
@@ -67,7 +90,7 @@ impl Tracker {
         let mut looked = self.look(look).await?;
         // Most lookups end here.
         let is_certain = match &looked.found {
-            Ok(Some(best)) if looked.complete => self.is_certainly_live(best).await,
+            Ok(Some(best)) if looked.known.complete => self.is_certainly_live(best).await,
             _ => Some(false),
         };
         if is_certain == Some(true) {
@@ -77,6 +100,7 @@ impl Tracker {
         // A kernel that has not replied in time is not waited for again.
         let mut check = KernelCheck::after_failure(is_certain.is_none());
         loop {
+            let mut known = looked.known;
             let best = match looked.found {
                 Ok(best) => best,
                 Err(Unfinished::Again) => {
@@ -85,12 +109,13 @@ impl Tracker {
                 }
                 Err(Unfinished::TooMany) => {
                     let best = self.best_by_scan(key, value, protocol).await?;
+                    known = known.and(self.known_now());
                     self.trace(best.as_slice()).await.pop()
                 }
             };
             let read = Reading {
                 found: best.as_slice(),
-                complete: looked.complete,
+                complete: known.complete,
                 asked: looked.asked,
                 verified_from: Doubt::Doubtful,
             };
@@ -99,18 +124,18 @@ impl Tracker {
                 continue;
             }
             if best.as_ref().is_some_and(|best| best.mapping.is_live()) {
-                return Ok(Answer { value: best, complete: looked.complete && !check.failed });
+                return Ok(Answer { value: best, complete: known.complete && !check.failed });
             }
             let is_noticed = self.check_reporting().await?;
             if self.search_kernel(&mut check, &question, looked.asked).await? {
                 looked = self.look(look).await?;
                 continue;
             }
-            let complete = looked.complete
+            let complete = known.complete
                 && is_noticed
                 && self.is_complete()
                 && !check.failed
-                && !looked.lost_closed
+                && !known.lost_closed
                 && !self.may_lack_clash(&question);
             return Ok(Answer { value: best, complete });
         }
@@ -180,12 +205,14 @@ impl Tracker {
                     Ok(if found.len() <= MAX_TRACED { Ok(traced(found)) } else { Err(found) })
                 })
                 .await?;
+            let mut known = looked.known;
             let found: Vec<Traced> = match looked.found {
                 Ok(Ok(traced)) => traced,
                 Ok(Err(found)) => self.trace(&found).await,
                 Err(Unfinished::Again) => continue,
                 Err(Unfinished::TooMany) => {
                     let mut found = self.find_by_scan(question, max).await?;
+                    known = known.and(self.known_now());
                     keep_newest(&mut found, max + 1);
                     self.trace(&found).await
                 }
@@ -194,20 +221,20 @@ impl Tracker {
             let live = found.iter().filter(|traced| traced.mapping.is_live()).count();
             let read = Reading {
                 found: &found,
-                complete: looked.complete,
+                complete: known.complete,
                 asked: looked.asked,
                 verified_from: if (2..=MAX_TRACED).contains(&live) { Doubt::None } else { Doubt::Aged },
             };
             if self.verify(&mut check, &read).await? {
                 continue;
             }
-            let mut complete = looked.complete && is_noticed;
+            let mut complete = known.complete && is_noticed;
             if live == 0 {
                 if self.search_kernel(&mut check, question, looked.asked).await? {
                     continue;
                 }
                 let needs_closed = question.state != StateFilter::Live;
-                complete &= looked.knows_closed || !needs_closed;
+                complete &= known.closed || !needs_closed;
             }
             // An entry of a clash can share its public port with what was found, but not its tuple.
             let may_lack_clash = question.state != StateFilter::Closed
@@ -221,17 +248,16 @@ impl Tracker {
 
     /// Reads the table once for a lookup.
     async fn look<T>(&self, look: impl FnOnce(&mut TrackerState, Stamp) -> T) -> Result<Looked<T>, Error> {
-        let read = self.drain_then(|state, now| {
-            let knows_closed = state.knows_closed(now);
-            Looked {
-                found: look(state, now),
-                complete: state.complete,
-                knows_closed,
-                lost_closed: state.has_lost_events && !knows_closed,
-                asked: state.table.asked(now),
-            }
+        let read = self.drain_then(|state, now| Looked {
+            found: look(state, now),
+            known: Known::of(state, now),
+            asked: state.table.asked(now),
         });
         Ok(read.await?.value)
+    }
+
+    fn known_now(&self) -> Known {
+        Known::of(&self.lock(), self.clock.now())
     }
 
     /// [`find`](Self::find) by a scan of the table, without an index: unsorted, and

@@ -28,8 +28,14 @@ pub(super) struct Memory {
 impl Default for Memory {
     fn default() -> Self {
         let (interval, _) = INTERVALS;
-        Self { next: Instant::now() + interval, interval, resident: 0, least: u64::MAX }
+        let resident = resident();
+        Self { next: Instant::now() + interval, interval, resident, least: resident }
     }
+}
+
+/// The resident memory of this process, in bytes.
+fn resident() -> u64 {
+    Process::read().map_or(0, |process| process.resident)
 }
 
 impl Memory {
@@ -39,7 +45,6 @@ impl Memory {
         if Instant::now() < self.next {
             return;
         }
-        let resident = || Process::read().map_or(0, |process| process.resident);
         let before = resident();
         let mut after = before;
         if before > self.least.saturating_add(GROWTH) {

@@ -63,10 +63,10 @@ fn thousands_of_flows_from_one_port_do_not_slow_those_who_share_it() {
     let server = SocketAddr::from(([203, 0, 0, 5], 443));
     let mut query = scene.lab.gateway().enter(Query::open).expect("ctnetlink is available");
     // Another host's TCP connection on the port, and one on another port.
-    let inside = SocketAddr::from(([10, 7, 7, 7], 5000));
+    let inside = |port| SocketAddr::from(([10, 7, 7, 7], port));
     let elsewhere = SocketAddr::from(([100, 64, 9, 8], 7001));
-    create(&mut query, &source_nat(Protocol::Tcp, inside, server, CROWDED.into()));
-    create(&mut query, &source_nat(Protocol::Tcp, inside, server, elsewhere));
+    create(&mut query, &source_nat(Protocol::Tcp, inside(5000), server, CROWDED.into()));
+    create(&mut query, &source_nat(Protocol::Tcp, inside(5001), server, elsewhere));
     scene.fill(udp, 0..flows);
     let lost = scene.losses();
     let path = "/v1/lookup?nat_ip=100.64.9.9&nat_port=7000&dst_ip=203.0.0.5&dst_port=443&protocol=tcp";
