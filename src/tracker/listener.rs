@@ -49,7 +49,7 @@ impl ChangeEvent {
     }
 }
 
-/// Consecutive changes, at most [`BATCH`].
+/// A few consecutive changes.
 #[derive(Debug)]
 pub struct ChangeBatch {
     /// The number of the first change.
