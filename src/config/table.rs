@@ -258,7 +258,8 @@ pub(crate) const SECTIONS: &[KnownSection] = &[
                 example: "100000",
                 field: field!(values::count => data.max_closed),
                 help: "How many closed mappings are kept at most; each uses about 170 bytes. Beyond it those that \
-                    closed first are removed before del_delay is over. Until that time is over, a lookup that \
+                    closed first are removed before del_delay is over; in a burst, only once there are four times \
+                    as many or the burst is over. Until that time is over, a lookup that \
                     finds nothing says that it cannot know.",
                 reload: "Takes effect at once.",
             },

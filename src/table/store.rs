@@ -30,6 +30,8 @@ pub struct Table {
 
 /// Mappings that one event, or one reply of the kernel, adds at most.
 const STORED_AT_ONCE: usize = 2;
+/// How many times as many closed mappings as otherwise are kept while events wait.
+const BURST: usize = 4;
 
 /// How many mappings a table stores at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,15 +94,26 @@ impl Table {
     }
 
     /// Removes closed mappings that are too many, at most `max`, and returns how many. Those that
-    /// closed first are removed first.
+    /// closed first are removed first. Call it when no events wait: removing takes longer than
+    /// closing, and a burst must not fill the receive buffer.
     pub fn forget_surplus(&mut self, now: Stamp, max: usize) -> usize {
+        self.forget_beyond(self.limits.closed, now, max)
+    }
+
+    /// Removes as many closed mappings as one event can have added, if there is no room for them even
+    /// in a burst.
+    fn make_room(&mut self, now: Stamp) {
+        self.forget_beyond(self.limits.closed.saturating_mul(BURST), now, STORED_AT_ONCE);
+    }
+
+    fn forget_beyond(&mut self, closed: usize, now: Stamp, max: usize) -> usize {
         for removed in 0..max {
             let kept = self.v4.kept + self.v6.kept;
-            if kept == 0 || (kept <= self.limits.closed && self.live() + kept <= self.limits.all) {
+            if kept == 0 || (kept <= closed && self.live() + kept <= self.limits.all) {
                 return removed;
             }
-            let closed = |stamp: Option<Stamp>| stamp.map_or(u64::MAX, |stamp| stamp.monotonic);
-            if closed(self.v4.oldest_closed()) <= closed(self.v6.oldest_closed()) {
+            let closed_at = |stamp: Option<Stamp>| stamp.map_or(u64::MAX, |stamp| stamp.monotonic);
+            if closed_at(self.v4.oldest_closed()) <= closed_at(self.v6.oldest_closed()) {
                 self.v4.forget_oldest(now, &mut self.journal);
             } else {
                 self.v6.forget_oldest(now, &mut self.journal);
@@ -143,7 +156,7 @@ impl Table {
             family.room = room;
             family.open(flow, now, &mut self.journal)
         });
-        self.forget_surplus(now, STORED_AT_ONCE);
+        self.make_room(now);
         opened
     }
 
@@ -155,7 +168,7 @@ impl Table {
             family.room = room;
             family.close(flow, now, &mut self.journal)
         });
-        self.forget_surplus(now, STORED_AT_ONCE);
+        self.make_room(now);
         result
     }
 
@@ -174,7 +187,7 @@ impl Table {
             let Some(reply) = PackedTuple::pack(reply) else { return Verified::Nothing };
             family.verified(&reply, found, asked, now, &mut self.journal)
         });
-        self.forget_surplus(now, STORED_AT_ONCE);
+        self.make_room(now);
         result
     }
 
@@ -287,7 +300,7 @@ impl Table {
             family.room = room;
             family.merge(flow, read, now, &mut self.journal)
         });
-        self.forget_surplus(now, STORED_AT_ONCE);
+        self.make_room(now);
         added
     }
 

@@ -98,7 +98,7 @@ impl Tracker {
                 _ => {}
             }
         }
-        let is_expired = self.expire(state);
+        let is_expired = self.expire(state, is_empty);
         self.notify_changes(state);
         if state.table.has_requested() {
             self.verifier.push_requested();
@@ -129,12 +129,13 @@ impl Tracker {
         self.last_empty_attempt.fetch_max(attempt, Ordering::SeqCst);
     }
 
-    /// Removes some expired mappings, and closed ones that are too many. Returns whether none is left.
-    pub(super) fn expire(&self, state: &mut TrackerState) -> bool {
+    /// Removes some expired mappings and, if the socket is drained, closed ones that are too many.
+    /// Returns whether none is left.
+    pub(super) fn expire(&self, state: &mut TrackerState, is_drained: bool) -> bool {
         let now = self.clock.now();
         let deleted = state.table.expire(now, EXPIRIES_PER_HOLD);
         self.stats.removed_after_del_delay.add(deleted);
-        let surplus = state.table.forget_surplus(now, EXPIRIES_PER_HOLD);
+        let surplus = if is_drained { state.table.forget_surplus(now, EXPIRIES_PER_HOLD) } else { 0 };
         self.note_dropped(state);
         deleted < EXPIRIES_PER_HOLD && surplus < EXPIRIES_PER_HOLD
     }

@@ -76,7 +76,7 @@ impl Tracker {
         message_limit: &mut Option<u64>,
     ) -> Result<bool, Error> {
         if self.is_drained_since(arrival) {
-            self.expire(state);
+            self.expire(state, true);
             return Ok(true);
         }
         state.begin_work();
