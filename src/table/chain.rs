@@ -78,8 +78,8 @@ impl<A: Address> FamilyTable<A> {
             return None;
         }
         let reply = PackedTuple::<A>::pack(&outer.original.reversed())?;
-        let zones = std::iter::once(0).chain(self.zones.iter().copied());
-        let found = zones
+        let found = self
+            .zones_with_0()
             .take(MAX_ZONES)
             .flat_map(|zone| self.tuple_index.all(&reply.in_zone(zone), &self.entries))
             .take(MAX_CHAIN_WALK)

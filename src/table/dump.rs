@@ -28,7 +28,7 @@ impl<A: Address> FamilyTable<A> {
         let Some(tuples) = PackedTuples::pack(flow) else { return false };
         let hash = self.tuple_index.hash(&tuples.reply);
         let has_ended = self.ended_during_dump.as_ref().is_some_and(|ended| ended.contains(hash, flow.id));
-        if let Some(slot) = self.tuple_index.live(&tuples.reply, &self.entries) {
+        if let Some(slot) = self.tuple_index.live_by_hash(hash, &tuples.reply, &self.entries) {
             let entry = self.entries.get_mut(slot);
             if entry.has(&tuples, flow.id) && entry.is_before(flow, now) != Some(true) {
                 entry.mark = flow.mark;
@@ -50,7 +50,7 @@ impl<A: Address> FamilyTable<A> {
         if !self.has_room(journal) {
             return false;
         }
-        self.insert(PackedMapping::new(&tuples, flow, Source::Dump, now), journal);
+        self.insert_hashed(PackedMapping::new(&tuples, flow, Source::Dump, now), hash, journal);
         true
     }
 

@@ -131,7 +131,7 @@ impl<A: Address> PackedTuple<A> {
 
     /// Whether it is the same tuple, in this or another zone.
     pub(super) fn is_equal_in_another_zone(&self, other: &Self) -> bool {
-        Self { zone: other.zone, ..*self } == *other
+        self.in_zone(other.zone) == *other
     }
 
     /// The source port; 0 for ICMP, which has none.

@@ -139,8 +139,15 @@ impl<A: Address> FamilyTable<A> {
 
     /// Whether another live mapping may be stored. If not, that is counted.
     pub(super) fn has_room(&self, journal: &mut Journal) -> bool {
-        journal.count_refused(self.room == 0);
+        if self.room == 0 {
+            journal.count_refused();
+        }
         self.room > 0
+    }
+
+    /// Zone 0 and all zones that were ever stored.
+    pub(super) fn zones_with_0(&self) -> impl Iterator<Item = u16> {
+        std::iter::once(0).chain(self.zones.iter().copied())
     }
 
     /// Removes the mapping that closed first, before its time. Returns whether there is one.

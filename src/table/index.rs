@@ -99,8 +99,18 @@ impl TupleIndex {
         reply: &PackedTuple<A>,
         entries: &Chunks<PackedMapping<A>>,
     ) -> Option<u32> {
-        let newest = self.newest(self.hash(reply), reply, entries);
-        newest.filter(|slot| entries.get(*slot).state() == SlotState::Live)
+        self.live_by_hash(self.hash(reply), reply, entries)
+    }
+
+    /// The live mapping with this reply tuple, whose hash is `hash`.
+    #[inline]
+    pub(super) fn live_by_hash<A: Address>(
+        &self,
+        hash: u64,
+        reply: &PackedTuple<A>,
+        entries: &Chunks<PackedMapping<A>>,
+    ) -> Option<u32> {
+        self.newest(hash, reply, entries).filter(|slot| entries.get(*slot).state() == SlotState::Live)
     }
 
     /// The newest lifetime with this reply tuple, whose hash is `hash`. If none is live, it is the one

@@ -76,8 +76,8 @@ impl Journal {
             self.dropped.forgotten_until.into_iter().chain([closed]).max_by_key(|stamp| stamp.monotonic);
     }
 
-    pub(super) fn count_refused(&mut self, is_refused: bool) {
-        self.dropped.refused += usize::from(is_refused);
+    pub(super) fn count_refused(&mut self) {
+        self.dropped.refused += 1;
     }
 
     pub(super) fn take_dropped(&mut self) -> Dropped {

@@ -141,7 +141,6 @@ impl<A: Address> FamilyTable<A> {
             (address(question.peer_ip)?, question.peer_port?),
             (address(question.nat_ip)?, question.nat_port?),
         );
-        let zones = || std::iter::once(0).chain(self.zones.iter().copied());
         let protocols = match &question.protocol {
             Some(protocol) => std::slice::from_ref(protocol),
             None => &WITH_PORTS,
@@ -151,7 +150,7 @@ impl<A: Address> FamilyTable<A> {
         }
         let in_zones = |protocol: &Protocol| {
             let reply = reply.of_protocol(*protocol);
-            zones().map(move |zone| reply.in_zone(zone))
+            self.zones_with_0().map(move |zone| reply.in_zone(zone))
         };
         Some(protocols.iter().flat_map(in_zones).collect())
     }
@@ -240,12 +239,6 @@ impl<A: Address> FamilyTable<A> {
         self.visible_if(slot, now, |mapping| question.matches(mapping))
     }
 
-    /// A slot's mapping, if it is accepted. What it has of doubt is computed last.
-    fn visible_if(&self, slot: u32, now: Stamp, accept: impl Fn(&Mapping) -> bool) -> Option<Mapping> {
-        let mapping = self.visible_with(slot, now, |_| Doubt::None)?;
-        accept(&mapping).then(|| Mapping { doubt: self.doubt_of(slot, now), ..mapping })
-    }
-
     /// The slots of connections that may have begun outside to the question's public
     /// end.
     fn forwards(&self, question: &Question, class: ProtocolClass) -> impl Iterator<Item = u32> + use<'_, A> {
@@ -312,23 +305,20 @@ impl<A: Address> FamilyTable<A> {
 
     /// A slot's mapping, unless the slot is free or the mapping has expired.
     pub(super) fn visible(&self, slot: u32, now: Stamp) -> Option<Mapping> {
-        self.visible_with(slot, now, |slot| self.doubt_of(slot, now))
+        self.visible_if(slot, now, |_| true)
     }
 
-    fn visible_with(&self, slot: u32, now: Stamp, doubt: impl Fn(u32) -> Doubt) -> Option<Mapping> {
+    /// [`visible`](Self::visible), if `accept` returns true for the mapping. Its doubt is computed last.
+    fn visible_if(&self, slot: u32, now: Stamp, accept: impl Fn(&Mapping) -> bool) -> Option<Mapping> {
         let entry = self.entries.get(slot);
         let is_visible = match entry.state() {
             SlotState::Live => true,
             SlotState::Closed => now.since(entry.closed()) < self.del_delay,
             SlotState::Free | SlotState::Removed => false,
         };
-        is_visible.then(|| entry.mapping(doubt(slot)))
-    }
-
-    /// The doubt about the mapping of a slot that is in use.
-    fn doubt_of(&self, slot: u32, now: Stamp) -> Doubt {
-        let is_live = self.entries.get(slot).state() == SlotState::Live;
-        if is_live { self.doubt(slot, now) } else { Doubt::None }
+        let mapping = is_visible.then(|| entry.mapping(Doubt::None)).filter(accept)?;
+        let doubt = if mapping.is_live() { self.doubt(slot, now) } else { Doubt::None };
+        Some(Mapping { doubt, ..mapping })
     }
 }
 

@@ -29,7 +29,7 @@ impl<A: Address> FamilyTable<A> {
         let Some(tuples) = PackedTuples::pack(flow) else { return false };
         let hash = self.tuple_index.hash(&tuples.reply);
         let newest = self.tuple_index.newest(hash, &tuples.reply, &self.entries);
-        let Some(slot) = newest.filter(|slot| self.is_live(*slot)) else {
+        let Some(slot) = newest.filter(|slot| self.entries.get(*slot).state() == SlotState::Live) else {
             if flow.status.is_dying() && self.find_closed(&tuples, flow.id).is_some() {
                 // The DESTROY event overtook the NEW event.
                 return false;
@@ -93,8 +93,7 @@ impl<A: Address> FamilyTable<A> {
             ended.insert(hash, flow.id);
         }
         let closed = moment(flow.stop, now).unwrap_or(now);
-        let newest = self.tuple_index.newest(hash, &tuples.reply, &self.entries);
-        let live = newest.filter(|slot| self.is_live(*slot));
+        let live = self.tuple_index.live_by_hash(hash, &tuples.reply, &self.entries);
         if let Some(slot) = live.filter(|slot| self.entries.get(*slot).has(&tuples, flow.id)) {
             if self.repeated.contains(hash, flow.id, now) {
                 // It may be the end of an earlier lifetime with the same id, once more.
@@ -138,10 +137,6 @@ impl<A: Address> FamilyTable<A> {
         }
         // It may also be the end of a later lifetime, whose NEW event is still to come.
         self.repeated.note(hash, entry.id, now);
-    }
-
-    fn is_live(&self, slot: u32) -> bool {
-        self.entries.get(slot).state() == SlotState::Live
     }
 
     fn insert_reported(
