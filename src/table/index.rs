@@ -1,213 +1,21 @@
-//! Indexes of the table; they store slot numbers.
-//!
-//! `TupleIndex` finds the lifetimes of one reply tuple, `ChainIndex` all entries that share an
-//! address, a port or both.
-//!
-//! An index is divided into many small hash tables. A hash table that grows moves
-//! only its own slots, a few thousand of many millions, so no insertion holds the
-//! table's lock long.
+//! Indexes of the table that find all entries which share an address, a port or both; they store slot
+//! numbers.
 
-use std::hash::{BuildHasher, Hash};
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
 use nfct::Protocol;
 
 use super::chunks::Chunks;
-use super::entry::{ALONE, Address, NONE, PackedMapping, PackedTuple, SlotState};
+use super::entry::{Address, NONE, PackedMapping, SlotState};
+use super::shards::{SHARDS, Shards};
 use crate::config::Key;
 use crate::tuples::KeyValue;
 
-/// Hash tables in an index.
-const SHARDS: usize = 4096;
 /// Hash tables for the chains of an index that were set aside, which are few.
 const ASIDE_SHARDS: usize = 256;
-/// A shard with fewer places keeps them.
-const MIN_SHRUNK: usize = 56;
 /// The maximum number of entries of a chain that are walked at once.
 pub(super) const MAX_CHAIN_WALK: usize = 4096;
-
-#[derive(Debug)]
-struct Shards {
-    tables: Box<[HashTable<u32>]>,
-    hasher: DefaultHashBuilder,
-}
-
-impl Shards {
-    fn new(count: usize) -> Self {
-        Self { tables: (0..count).map(|_| HashTable::new()).collect(), hasher: DefaultHashBuilder::default() }
-    }
-
-    #[inline]
-    fn table(&self, hash: u64) -> &HashTable<u32> {
-        &self.tables[shard(hash, self.tables.len())]
-    }
-
-    #[inline]
-    fn table_mut(&mut self, hash: u64) -> &mut HashTable<u32> {
-        let shard = shard(hash, self.tables.len());
-        &mut self.tables[shard]
-    }
-
-    /// Gives memory back after a removal, if the shard of this hash has become much too large.
-    /// `key_of` is what the hash of a slot is made of.
-    fn shrink<K: Hash>(&mut self, hash: u64, key_of: impl Fn(u32) -> K) {
-        let table = &mut self.tables[shard(hash, self.tables.len())];
-        if table.capacity() >= MIN_SHRUNK && table.len() < table.capacity() / 8 {
-            table.shrink_to(table.len() * 2, |slot| self.hasher.hash_one(key_of(*slot)));
-        }
-    }
-}
-
-/// The shard of a hash, of `count`. It depends neither on the lowest bits, which choose a
-/// bucket in the hash table, nor on the highest, which are compared first.
-///
-/// The last shards get twice as many slots as the first ones, with even steps
-/// between. A hash table grows when it is full. Shards of equal size would all
-/// be full at about the same time, and the times of their growth would add up.
-fn shard(hash: u64, count: usize) -> usize {
-    let part = (hash >> 40) & 0xffff;
-    // log2(1 + part) for a part from 0 to 1 in units of 1/65536, accurate to 1 %.
-    let spread = part + ((part * (0x10000 - part)) >> 16) * 22486 / 0x10000;
-    (spread as usize * count) >> 16
-}
-
-/// Finds entries by their reply tuple with protocol and zone, which identifies a live
-/// mapping.
-///
-/// The lifetimes with one reply tuple form a list in the order in which they closed. The hash table has
-/// the newest: the live one, if there is one, or the one that closed last. `around` links them in both
-/// directions with one number, the neighbours' slots combined by XOR: who comes from one neighbour finds
-/// the other. The oldest has only one, so it is removed without a walk.
-#[derive(Debug)]
-pub(super) struct TupleIndex {
-    newest: Shards,
-}
-
-impl TupleIndex {
-    pub(super) fn new() -> Self {
-        Self { newest: Shards::new(SHARDS) }
-    }
-
-    pub(super) fn hash<A: Address>(&self, reply: &PackedTuple<A>) -> u64 {
-        self.newest.hasher.hash_one(reply)
-    }
-
-    /// The live mapping with this reply tuple.
-    pub(super) fn live<A: Address>(
-        &self,
-        reply: &PackedTuple<A>,
-        entries: &Chunks<PackedMapping<A>>,
-    ) -> Option<u32> {
-        self.live_by_hash(self.hash(reply), reply, entries)
-    }
-
-    /// The live mapping with this reply tuple, whose hash is `hash`.
-    #[inline]
-    pub(super) fn live_by_hash<A: Address>(
-        &self,
-        hash: u64,
-        reply: &PackedTuple<A>,
-        entries: &Chunks<PackedMapping<A>>,
-    ) -> Option<u32> {
-        self.newest(hash, reply, entries).filter(|slot| entries.get(*slot).state() == SlotState::Live)
-    }
-
-    /// The newest lifetime with this reply tuple, whose hash is `hash`. If none is live, it is the one
-    /// that closed last.
-    #[inline]
-    pub(super) fn newest<A: Address>(
-        &self,
-        hash: u64,
-        reply: &PackedTuple<A>,
-        entries: &Chunks<PackedMapping<A>>,
-    ) -> Option<u32> {
-        self.newest.table(hash).find(hash, |slot| entries.get(*slot).reply == *reply).copied()
-    }
-
-    /// All lifetimes with this reply tuple, the newest first.
-    pub(super) fn all<'a, A: Address>(
-        &self,
-        reply: &PackedTuple<A>,
-        entries: &'a Chunks<PackedMapping<A>>,
-    ) -> impl Iterator<Item = u32> + use<'a, A> {
-        let newest = self.newest(self.hash(reply), reply, entries);
-        let first = newest.map(|newest| (NONE, newest));
-        let older = |(newer, slot): &(u32, u32)| {
-            let older = entries.get(*slot).around ^ newer;
-            (older != NONE).then_some((*slot, older))
-        };
-        std::iter::successors(first, older).map(|(_, slot)| slot)
-    }
-
-    /// Adds a slot that is not in the index yet, with the hash of its reply tuple: a live one if no
-    /// other is live.
-    pub(super) fn insert<A: Address>(
-        &mut self,
-        slot: u32,
-        hash: u64,
-        entries: &mut Chunks<PackedMapping<A>>,
-    ) {
-        let reply = entries.get(slot).reply;
-        let hasher = self.newest.hasher.clone();
-        let table = self.newest.table_mut(hash);
-        let Some(newest) = table.find_mut(hash, |slot| entries.get(*slot).reply == reply) else {
-            table.insert_unique(hash, slot, |slot| hasher.hash_one(entries.get(*slot).reply));
-            entries.get_mut(slot).around = ALONE;
-            return;
-        };
-        if entries.get(*newest).state() == SlotState::Live {
-            // The live one stays the newest.
-            let older = entries.get(*newest).around ^ NONE;
-            entries.get_mut(slot).around = *newest ^ older;
-            replace_neighbour(*newest, older, slot, entries);
-            replace_neighbour(older, *newest, slot, entries);
-        } else {
-            let older = std::mem::replace(newest, slot);
-            entries.get_mut(slot).around = NONE ^ older;
-            replace_neighbour(older, NONE, slot, entries);
-        }
-    }
-
-    /// Removes a closed slot. `is_oldest` says that none closed before it.
-    pub(super) fn remove<A: Address>(
-        &mut self,
-        slot: u32,
-        is_oldest: bool,
-        entries: &mut Chunks<PackedMapping<A>>,
-    ) {
-        let entry = entries.get(slot);
-        let (hash, reply, around) = (self.hash(&entry.reply), entry.reply, entry.around);
-        let table = self.newest.table_mut(hash);
-        let Ok(mut newest) = table.find_entry(hash, |slot| entries.get(*slot).reply == reply) else { return };
-        let (newer, older) = if *newest.get() == slot {
-            (NONE, around ^ NONE)
-        } else if is_oldest {
-            (around ^ NONE, NONE)
-        } else {
-            let (mut newer, mut at) = (NONE, *newest.get());
-            while at != slot {
-                (newer, at) = (at, entries.get(at).around ^ newer);
-            }
-            (newer, around ^ newer)
-        };
-        replace_neighbour(newer, slot, older, entries);
-        replace_neighbour(older, slot, newer, entries);
-        if newer == NONE && older == NONE {
-            newest.remove();
-            self.newest.shrink(hash, |slot| entries.get(slot).reply);
-        } else if newer == NONE {
-            *newest.get_mut() = older;
-        }
-    }
-}
-
-/// Gives a slot another neighbour in the list of its reply tuple. Does nothing for [`NONE`].
-fn replace_neighbour<A: Address>(slot: u32, old: u32, new: u32, entries: &mut Chunks<PackedMapping<A>>) {
-    if slot != NONE {
-        entries.get_mut(slot).around ^= old ^ new;
-    }
-}
 
 /// The fields by which an index finds entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -575,22 +383,5 @@ impl ChainIndex {
         let head = self.head(&self.aside, key, entries);
         std::iter::successors(head, |slot| self.links.get(*slot).older())
             .inspect(|slot| debug_assert!(entries.get(*slot).state() != SlotState::Free))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shards_fill_at_different_times() {
-        let mut slots = [0_u32; SHARDS];
-        for part in 0..0x10000_u64 {
-            slots[shard(part << 40, SHARDS)] += 1;
-        }
-        let (first, last): (u32, u32) = (slots[..64].iter().sum(), slots[SHARDS - 64..].iter().sum());
-        assert!(slots.iter().all(|slots| (8..=25).contains(slots)));
-        let ratio = f64::from(last.max(first)) / f64::from(last.min(first));
-        assert!((1.8..2.2).contains(&ratio), "{first} {last}");
     }
 }

@@ -12,11 +12,12 @@
 //! the kernel's events), `dump` (merge a dump of the kernel's table), `verify` (what is
 //! doubtful, and the kernel's answers about it), `queries` (lookups and scans), `chain`
 //! (connections that are translated twice) and `reload` (put another configuration into
-//! force). Below it, `chunks` is the storage, `slots` which of it is free, `entry` what is stored, `index` how it is
-//! found, `forward` how connections that began outside are found, `publics` which public
-//! addresses there can be, `ended` the lifetimes
-//! that end while a dump runs, `repeated` those whose DESTROY event comes again, and
-//! `journal` the changes for listeners. `cursor` is a position for work in slices.
+//! force). Below it, `chunks` is the storage, `slots` which of it is free, `entry` what is
+//! stored. `index` and `tuple_index` find entries, both with the hash tables of `shards`;
+//! `forward` finds connections that began outside. `publics` knows which public addresses there
+//! can be, `ended` the lifetimes that end while a dump runs, `repeated` those whose DESTROY event
+//! comes again, and `journal` the changes for listeners. `cursor` is a position for work in
+//! slices.
 
 mod chain;
 mod chunks;
@@ -43,10 +44,12 @@ mod queries;
 mod reload;
 mod repeated;
 mod report;
+mod shards;
 mod slots;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tuple_index;
 mod verify;
 
 pub use cursor::Cursor;
