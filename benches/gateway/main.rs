@@ -9,11 +9,12 @@
 //! ROUNDS=7           number of rounds
 //! ```
 //!
-//! `rows` has the measurements, `bench` what they share, `load` the load, `meter` the instruments, `peers` and `web`
-//! what the daemon is compared with, `machine` the machine, `report` the table.
+//! `rows` has the measurements, `bench` what they share, `load` the load, `meter` the instruments, `peers`, `bare` and
+//! `web` what the daemon is compared with, `machine` the machine, `report` the table.
 
 #![allow(unreachable_pub, reason = "in a program, pub is for its other modules")]
 
+mod bare;
 mod bench;
 mod load;
 mod machine;

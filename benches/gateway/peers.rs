@@ -1,5 +1,5 @@
-//! Peers that no existing program provides: they read what the kernel sends and do nothing else. Each runs in a
-//! separate process, which is this program started again.
+//! Peers that no existing program provides: they read what the kernel sends, or serve what is always the same, and do
+//! nothing else. Each runs in a separate process, which is this program started again.
 
 use std::io::{IoSliceMut, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -14,6 +14,8 @@ use nix::sys::socket::{
 };
 
 use lab::Netns;
+
+use super::bare;
 
 /// First argument of a process that is a peer.
 const PEER: &str = "--peer";
@@ -31,18 +33,25 @@ pub enum Peer {
     Dump,
     /// Reads a dump of the complete table into nfct's values. This is not a peer but nfct's side of a row.
     Flows,
+    /// Answers every request with the body that is its argument.
+    Server,
 }
 
 impl Peer {
-    const ALL: [(Peer, &'static str); 3] =
-        [(Peer::Events, "events"), (Peer::Dump, "dump"), (Peer::Flows, "flows")];
+    const ALL: [(Peer, &'static str); 4] =
+        [(Peer::Events, "events"), (Peer::Dump, "dump"), (Peer::Flows, "flows"), (Peer::Server, "server")];
 
     /// Starts it in a namespace.
     pub fn start(self, netns: &Netns) -> Child {
+        self.start_with(netns, &[])
+    }
+
+    /// Starts it in a namespace with these arguments.
+    pub fn start_with(self, netns: &Netns, args: &[&str]) -> Child {
         let name = Self::ALL.iter().find(|(peer, _)| *peer == self).map_or("", |(_, name)| name);
         let program = std::env::current_exe().expect("the program knows its path");
-        let child = netns.command(program).args([PEER, name]).stdin(Stdio::null()).stdout(Stdio::piped());
-        child.spawn().expect("this program can be started")
+        let command = netns.command(program).args([PEER, name]).args(args.iter().copied());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("this program can be started")
     }
 }
 
@@ -58,6 +67,7 @@ pub fn run_if_asked() -> Option<ExitCode> {
         Peer::Events => take_events().map_err(|error| error.to_string()),
         Peer::Dump => take_dump().map_err(|error| error.to_string()),
         Peer::Flows => read_flows().map_err(|error| error.to_string()),
+        Peer::Server => bare::serve(args.next()?).map_err(|error| error.to_string()),
     };
     match result {
         Ok(()) => Some(ExitCode::SUCCESS),

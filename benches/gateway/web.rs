@@ -1,4 +1,4 @@
-//! nginx, the server that the daemon is compared with, and wrk, the client that loads both.
+//! The servers that the daemon is compared with, and wrk, the client that loads them.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -12,6 +12,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use lab::Netns;
+
+use super::bare;
+use super::peers::Peer;
 
 /// The address of nginx.
 const NGINX: &str = "127.0.0.1:8081";
@@ -60,6 +63,31 @@ impl Drop for Nginx {
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
         let _ = self.child.wait();
+    }
+}
+
+/// A server of nothing but hyper and tokio, in a process of its own.
+pub struct BareServer(Child);
+
+impl BareServer {
+    /// Starts it in a namespace, with one worker for each processor that it may use, and waits until it responds.
+    pub fn start(netns: &Netns, body: &str) -> Self {
+        let server = Self(Peer::Server.start_with(netns, &[body]));
+        lab::wait_until("the bare server answers", || {
+            lab::http::Client::try_connect(netns, server.address()).is_ok()
+        });
+        server
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        bare::ADDRESS.parse().expect("it is an address")
+    }
+}
+
+impl Drop for BareServer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

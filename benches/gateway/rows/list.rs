@@ -47,7 +47,7 @@ pub const ROWS: [Measurement; 12] = [
     Measurement {
         name: "http",
         numbers: &["6"],
-        what: "lookups per second, against nginx",
+        what: "lookups per second, against nginx and a bare hyper server",
         measure: http::at_rest,
     },
     Measurement {
