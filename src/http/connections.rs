@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 
@@ -28,13 +28,18 @@ pub(super) struct Connection {
     pub(super) is_spare: bool,
     /// [`BUSY`], [`EVICTED`], or since when it is idle: milliseconds since `epoch`, from 1 on.
     idle_since: AtomicU64,
+    /// [`BUSY`] while the client does not read what is sent; else when it last began to read again, in the same unit.
+    sent_at: AtomicU64,
     epoch: Instant,
 }
 
 impl Connection {
     fn new(client: Client, is_spare: bool, epoch: Instant) -> Self {
-        let connection = Self { client, is_spare, idle_since: AtomicU64::new(BUSY), epoch };
-        connection.end_request(Instant::now());
+        let new = || AtomicU64::new(BUSY);
+        let connection = Self { client, is_spare, idle_since: new(), sent_at: new(), epoch };
+        let now = Instant::now();
+        connection.end_request(now);
+        connection.end_sending(now);
         connection
     }
 
@@ -45,9 +50,29 @@ impl Connection {
 
     /// Notes that the response is complete, apart from sending it.
     pub(super) fn end_request(&self, now: Instant) {
-        let since =
-            u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(EVICTED - 2);
-        self.idle_since.store(since + 1, Ordering::Relaxed);
+        self.idle_since.store(self.milliseconds(now), Ordering::Relaxed);
+    }
+
+    /// Notes that the client does not read what is sent.
+    pub(super) fn begin_sending(&self) {
+        self.sent_at.store(BUSY, Ordering::Relaxed);
+    }
+
+    /// Notes that it reads again.
+    pub(super) fn end_sending(&self, now: Instant) {
+        self.sent_at.store(self.milliseconds(now), Ordering::Relaxed);
+    }
+
+    /// Since when it waits for a request; `None` if it does not.
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        let idle_since = self.idle_since()?;
+        let sent_at = Some(self.sent_at.load(Ordering::Relaxed)).filter(|at| *at != BUSY)?;
+        self.epoch.checked_add(Duration::from_millis(idle_since.max(sent_at) - 1))
+    }
+
+    fn milliseconds(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.epoch).as_millis();
+        u64::try_from(since).unwrap_or(EVICTED - 2) + 1
     }
 
     fn idle_since(&self) -> Option<u64> {

@@ -1,26 +1,30 @@
 //! Takes a request, refuses it or passes it to the handler of its route, and counts the response.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Incoming};
+use hyper::header::HeaderMap;
 use hyper::{Method, Request, StatusCode};
 use tokio::time::timeout;
 
 use super::app::App;
 use super::connections::{Connection, Ending};
 use super::kind::Kind;
+use super::legacy::lookup::Wanted;
 use super::refusal::Refusal;
 use super::response::{self, Response};
 use super::route::{self, ErrorFormat, Handler, Route, Scope};
 use super::{legacy, v1};
+use crate::config::Key;
 
 /// The maximum number of lines of a request header.
-pub(super) const MAX_HEADERS: usize = 32;
+const MAX_HEADERS: usize = 32;
 /// The same for a request that a proxy forwards, with its client's header.
-const MAX_FORWARDED_HEADERS: usize = 100;
+pub(super) const MAX_FORWARDED_HEADERS: usize = 100;
 /// The maximum size of a request header in bytes.
 pub(super) const MAX_HEADER_BYTES: usize = 16 * 1024;
 
@@ -28,100 +32,158 @@ pub(super) const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_DISCARDED: usize = 1024 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
 
-/// Answers one request, and counts the response.
-pub(super) async fn answer(
-    app: Arc<App>,
-    client: SocketAddr,
-    connection: Arc<Connection>,
-    request: Request<Incoming>,
-) -> Response {
-    let (begun, route) = (Instant::now(), route::find(request.uri().path()));
-    connection.begin_request();
-    let response = respond(&app, route, client, &connection, request).await;
-    let ended = Instant::now();
-    app.counters.count_response(route.label, response.status().as_u16(), ended - begun);
-    if response::is_stream(&response) {
-        return response::holding(response, Ending(connection));
-    }
-    connection.end_request(ended);
-    response
+/// What the requests of one connection share.
+pub(super) struct Visitor {
+    pub(super) app: Arc<App>,
+    pub(super) address: SocketAddr,
+    pub(super) connection: Arc<Connection>,
 }
 
-/// Checks first whether the client is allowed: others learn nothing, not even which routes exist.
-async fn respond(
-    app: &Arc<App>,
-    route: &'static Route,
-    client: SocketAddr,
-    connection: &Connection,
+/// A request for which a route was found, or none.
+enum Begun {
+    Refused(Box<Response>),
+    /// The usual lookup, with the memory of its request's header.
+    Lookup(Wanted, HeaderMap),
+    Other(Pin<Box<dyn Future<Output = Response> + Send>>),
+}
+
+/// Answers one request, and counts the response.
+pub(super) fn answer(
+    visitor: &Arc<Visitor>,
     request: Request<Incoming>,
-) -> Response {
-    let rules = app.rules();
-    if !rules.acl.allows(client.ip()) {
-        app.counters.requests.increment();
-        app.counters.refused.increment();
-        app.log_refusal(client, request.uri().path());
-        return refuse(route, Refusal::Client);
-    }
-    log::debug!("{} requests {} {}", client, request.method(), request.uri());
-    if is_header_too_large(route, &request) {
-        return refuse(route, Refusal::HeaderSize);
-    }
-    let Some(handler) = route.handler else { return refuse(route, Refusal::Path) };
-    if request.method() == Method::OPTIONS {
-        return options(route);
-    }
-    if !route.supports(request.method()) {
-        return response::allowing(refuse(route, Refusal::Method), route.methods);
-    }
-    if request.method() != Method::POST && !route.is_forwarded() && !request.body().is_end_stream() {
-        return refuse(route, Refusal::Body);
-    }
-    if connection.is_spare && !matches!(route.scope, Scope::Health | Scope::Metrics) {
-        return response::closing(refuse(route, Refusal::Spare));
-    }
-    let client = connection.client;
-    let place = match place_of(handler).filter(|_| request.method() != Method::HEAD) {
-        None => None,
-        Some(kind) => {
-            let taken = match kind {
-                // They last.
-                Kind::Stream => app.places.take(kind, client),
-                _ => app.places.take_soon(kind, client).await,
-            };
-            match taken {
-                Ok(place) => Some(place),
-                Err(busy) => return refuse(route, Refusal::Busy(busy)),
+) -> impl Future<Output = Response> + Send + use<> {
+    let (begun_at, route) = (Instant::now(), route::find(request.uri().path()));
+    visitor.connection.begin_request();
+    let visitor = visitor.clone();
+    let begun = visitor.begin(route, request);
+    // Each request moves this to its place in the connection. So it is small, and others than lookups are boxed.
+    async move {
+        let response = match begun {
+            Begun::Refused(response) => *response,
+            Begun::Lookup(wanted, header) => {
+                let Visitor { app, connection, .. } = &*visitor;
+                legacy::lookup::answer(app, wanted, connection.client, header, begun_at).await
             }
+            Begun::Other(response) => response.await,
+        };
+        let ended_at = Instant::now();
+        let Visitor { app, connection, .. } = &*visitor;
+        app.counters.count_response(route.label, response.status().as_u16(), ended_at - begun_at);
+        if response::is_stream(&response) {
+            return response::holding(response, Ending(connection.clone()));
         }
-    };
-    // Each connection has memory for the largest of these; so the rare ones are boxed.
-    let query = request.uri().query();
-    let response = match handler {
-        Handler::LegacyLookup => Ok(legacy::lookup::answer(app, rules.key, request.uri(), client).await),
-        Handler::LegacyDebug => Ok(Box::pin(legacy::debug::answer(app, rules.key)).await),
-        Handler::LegacyNagios => Ok(legacy::nagios::answer(app).await),
-        Handler::Lookup if request.method() == Method::POST => {
-            Box::pin(v1::lookup::many(app, request.into_body(), client)).await
+        connection.end_request(ended_at);
+        response
+    }
+}
+
+impl Visitor {
+    fn begin(self: &Arc<Self>, route: &'static Route, request: Request<Incoming>) -> Begun {
+        let (handler, key) = match self.admit(route, &request) {
+            Ok(admitted) => admitted,
+            Err(refused) => return Begun::Refused(refused),
+        };
+        if handler != Handler::LegacyLookup {
+            let visitor = self.clone();
+            return Begun::Other(Box::pin(async move { visitor.handle(route, handler, key, request).await }));
         }
-        Handler::Lookup => v1::lookup::one(app, query, client).await,
-        Handler::Mappings => v1::mappings::answer(app, request.method(), query).await,
-        Handler::Events => v1::events::answer(app.clone(), &request),
-        Handler::Auth => {
-            let (head, body) = request.into_parts();
-            if !body.is_end_stream() {
-                Box::pin(discard(body)).await;
+        match legacy::lookup::read(&self.app, key, request.uri()) {
+            Ok(wanted) => Begun::Lookup(wanted, request.into_parts().0.headers),
+            Err(response) => Begun::Refused(response),
+        }
+    }
+
+    /// The handler of an admitted request, and the key that the legacy routes look up. Checks first whether the client
+    /// is allowed: others learn nothing, not even which routes exist.
+    fn admit(
+        &self,
+        route: &'static Route,
+        request: &Request<Incoming>,
+    ) -> Result<(Handler, Key), Box<Response>> {
+        let Self { app, address, connection } = self;
+        let rules = app.rules();
+        if !rules.acl.allows(address.ip()) {
+            app.counters.requests.increment();
+            app.counters.refused.increment();
+            app.log_refusal(*address, request.uri().path());
+            return Err(Box::new(refuse(route, Refusal::Client)));
+        }
+        log::debug!("{} requests {} {}", address, request.method(), request.uri());
+        if is_header_too_large(route, request) {
+            return Err(Box::new(refuse(route, Refusal::HeaderSize)));
+        }
+        let Some(handler) = route.handler else { return Err(Box::new(refuse(route, Refusal::Path))) };
+        if request.method() == Method::OPTIONS {
+            return Err(Box::new(options(route)));
+        }
+        if !route.supports(request.method()) {
+            return Err(Box::new(response::allowing(refuse(route, Refusal::Method), route.methods)));
+        }
+        if request.method() != Method::POST && !route.is_forwarded() && !request.body().is_end_stream() {
+            return Err(Box::new(refuse(route, Refusal::Body)));
+        }
+        if connection.is_spare && !matches!(route.scope, Scope::Health | Scope::Metrics) {
+            return Err(Box::new(response::closing(refuse(route, Refusal::Spare))));
+        }
+        Ok((handler, rules.key))
+    }
+
+    async fn handle(
+        &self,
+        route: &Route,
+        handler: Handler,
+        key: Key,
+        request: Request<Incoming>,
+    ) -> Response {
+        let (app, client) = (&self.app, self.connection.client);
+        let place = match place_of(handler).filter(|_| request.method() != Method::HEAD) {
+            None => None,
+            Some(kind) => {
+                let taken = match kind {
+                    // They last.
+                    Kind::Stream => app.places.take(kind, client),
+                    _ => app.places.take_soon(kind, client).await,
+                };
+                match taken {
+                    Ok(place) => Some(place),
+                    Err(busy) => return refuse(route, Refusal::Busy(busy)),
+                }
             }
-            v1::auth::answer(app, &head.headers, client).await
+        };
+        // Each request allocates memory for the largest of these; so the rare ones are boxed.
+        let query = request.uri().query();
+        let response = match handler {
+            Handler::LegacyLookup => match legacy::lookup::read(app, key, request.uri()) {
+                Ok(wanted) => {
+                    Ok(legacy::lookup::answer(app, wanted, client, HeaderMap::new(), Instant::now()).await)
+                }
+                Err(response) => Ok(*response),
+            },
+            Handler::LegacyDebug => Ok(Box::pin(legacy::debug::answer(app, key)).await),
+            Handler::LegacyNagios => Ok(legacy::nagios::answer(app).await),
+            Handler::Lookup if request.method() == Method::POST => {
+                Box::pin(v1::lookup::many(app, request.into_body(), client)).await
+            }
+            Handler::Lookup => v1::lookup::one(app, query, client).await,
+            Handler::Mappings => v1::mappings::answer(app, request.method(), query).await,
+            Handler::Events => v1::events::answer(app.clone(), &request),
+            Handler::Auth => {
+                let (head, body) = request.into_parts();
+                if !body.is_end_stream() {
+                    Box::pin(discard(body)).await;
+                }
+                v1::auth::answer(app, &head.headers, client).await
+            }
+            Handler::OpenApi => Ok(v1::openapi::answer()),
+            Handler::Healthz => Ok(v1::health::healthz()),
+            Handler::Readyz => v1::health::readyz(app).await,
+            Handler::Metrics => Box::pin(v1::metrics::answer(app, request.headers())).await,
+        };
+        let response = response.unwrap_or_else(Response::from);
+        match place {
+            Some(place) => response::holding(response, place),
+            None => response,
         }
-        Handler::OpenApi => Ok(v1::openapi::answer()),
-        Handler::Healthz => Ok(v1::health::healthz()),
-        Handler::Readyz => v1::health::readyz(app).await,
-        Handler::Metrics => Box::pin(v1::metrics::answer(app, request.headers())).await,
-    };
-    let response = response.unwrap_or_else(Response::from);
-    match place {
-        Some(place) => response::holding(response, place),
-        None => response,
     }
 }
 

@@ -7,37 +7,24 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio_io_timeout::TimeoutStream;
 
 use super::app::App;
 use super::connections::{Admission, Connection, Connections};
-use super::dispatch::{self, MAX_HEADER_BYTES, MAX_HEADERS};
+use super::dispatch::Visitor;
 use super::places::Client;
+use super::serve::serve;
 use super::workers::Workers;
 use crate::error::{Cause, Fatal};
 
-/// A request header must arrive within this time, from its first byte or from the moment that the connection
-/// waits for it; on a kept connection, the next one too.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// hyper's own bounds on a request header. Beyond them hyper answers 431 without a body. Below them
-/// `dispatch` applies its own, lower bounds, and its response explains the error.
-const HYPER_MAX_HEADERS: usize = 4 * MAX_HEADERS;
-const HYPER_MAX_HEADER_BYTES: usize = 2 * MAX_HEADER_BYTES;
 /// Connections of clients outside `ip_acl` that are served at a time; more are closed at once.
 const MAX_REFUSED: usize = 64;
 /// The send buffer of a connection in the kernel, in bytes; the kernel doubles it. A client that does not read
 /// cannot make the kernel keep more.
 const SEND_BUFFER: usize = 64 * 1024;
-/// A client must read some of the response within this time.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after an error of `accept`, for example when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -62,7 +49,7 @@ pub async fn bind(host: &str, port: u16) -> io::Result<Vec<TcpListener>> {
 /// Accepts on any number of addresses, which can change while it runs.
 pub struct Server {
     app: Arc<App>,
-    graceful: Arc<GracefulShutdown>,
+    stopping: Arc<watch::Sender<bool>>,
     doors: Doors,
     workers: Arc<Workers>,
     accepting: JoinSet<Infallible>,
@@ -108,7 +95,7 @@ impl Server {
             allowed: Arc::new(Connections::new(app.places.clone(), app.counters.clone())),
             refused: Arc::new(Semaphore::new(MAX_REFUSED)),
         };
-        Self { app, graceful: Arc::new(GracefulShutdown::new()), doors, workers, accepting: JoinSet::new() }
+        Self { app, stopping: Arc::default(), doors, workers, accepting: JoinSet::new() }
     }
 
     /// From now on, accepts connections only on these listeners. Existing connections stay open.
@@ -119,8 +106,8 @@ impl Server {
             if let Err(error) = SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER) {
                 log::debug!("cannot limit the send buffers of connections: {error}");
             }
-            let (app, graceful, doors) = (self.app.clone(), self.graceful.clone(), self.doors.clone());
-            self.accepting.spawn(accept(listener, app, graceful, doors, self.workers.clone()));
+            let (app, stopping, doors) = (self.app.clone(), self.stopping.clone(), self.doors.clone());
+            self.accepting.spawn(accept(listener, app, stopping, doors, self.workers.clone()));
         }
     }
 
@@ -132,9 +119,8 @@ impl Server {
     /// Stops accepting, and waits at most `timeout` for the requests that are being answered.
     pub async fn shut_down(mut self, timeout: Duration) {
         self.accepting.shutdown().await;
-        if let Some(graceful) = Arc::into_inner(self.graceful) {
-            let _ = tokio::time::timeout(timeout, graceful.shutdown()).await;
-        }
+        self.stopping.send_replace(true);
+        let _ = tokio::time::timeout(timeout, self.stopping.closed()).await;
     }
 
     /// Waits until a task that accepts connections has died: clients may get no response from then on.
@@ -153,7 +139,7 @@ impl Server {
 async fn accept(
     listener: TcpListener,
     app: Arc<App>,
-    graceful: Arc<GracefulShutdown>,
+    stopping: Arc<watch::Sender<bool>>,
     doors: Doors,
     workers: Arc<Workers>,
 ) -> Infallible {
@@ -166,15 +152,12 @@ async fn accept(
                     Permit::Allowed(admission) => Some(admission.number()),
                     Permit::Refused(..) => None,
                 };
-                let (app, watcher) = (app.clone(), graceful.watcher());
+                let (app, stopping) = (app.clone(), stopping.subscribe());
                 // Another event loop serves the connection, so it must leave this one.
                 let stream = stream.into_std();
                 let task = workers.next().spawn(async move {
-                    let state = permit.connection();
-                    let served = async {
-                        let stream = TcpStream::from_std(stream?)?;
-                        watcher.watch(connection(stream, client, state, app)).await.map_err(io::Error::other)
-                    };
+                    let visitor = Visitor { app, address: client, connection: permit.connection() };
+                    let served = async { serve(TcpStream::from_std(stream?)?, visitor, stopping).await };
                     if let Err(error) = served.await {
                         log::debug!("{client}: {error}");
                     }
@@ -196,28 +179,4 @@ async fn accept(
             }
         }
     }
-}
-
-fn connection(
-    stream: TcpStream,
-    client: SocketAddr,
-    state: Arc<Connection>,
-    app: Arc<App>,
-) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> {
-    // Responses are short and complete: waiting to fill a packet only delays them.
-    let _ = stream.set_nodelay(true);
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(WRITE_TIMEOUT));
-    let service = service_fn(move |request| {
-        let (app, state) = (app.clone(), state.clone());
-        async move { Ok::<_, Infallible>(dispatch::answer(app, client, state, request).await) }
-    });
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_headers(HYPER_MAX_HEADERS)
-        .max_buf_size(HYPER_MAX_HEADER_BYTES)
-        // Responses are small: one buffer costs less than a list of two.
-        .writev(false)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service)
 }

@@ -2,7 +2,7 @@
 //!
 //! `listener` accepts connections and survives every transient error; `connections` says which of them are
 //! admitted, and `places` how much lasting work of each `kind` there is at a time; `workers` are the
-//! threads that serve them. `route` is the table of routes, the only place that names a path.
+//! threads that serve them, and `serve` serves one. `route` is the table of routes, the only place that names a path.
 //! `dispatch` takes a request, refuses it (`refusal`) or passes it to the handler of its route, and
 //! counts the response in `counters`. The handlers are in `legacy`, the routes of the Python program, and
 //! in `v1`, the routes for new programs. `app` is the state that they share, and `response` builds what
@@ -19,6 +19,7 @@ pub mod places;
 mod refusal;
 mod response;
 pub mod route;
+mod serve;
 mod v1;
 pub mod workers;
 

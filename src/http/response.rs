@@ -7,7 +7,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Either};
 use hyper::StatusCode;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 
 /// A response. A short body is complete in memory; a long one is made while it is sent.
@@ -60,11 +60,6 @@ pub(super) fn json_text(status: StatusCode, body: impl Into<Bytes>) -> Response 
 /// JSON as Python's `json.dumps(…, sort_keys=True, indent=4)` writes it, for values whose fields are in
 /// alphabetical order.
 pub(super) fn json(value: &impl Serialize) -> Response {
-    json_text(StatusCode::OK, to_json(value, 0))
-}
-
-/// JSON indented by four spaces per level, starting at `level`.
-pub(super) fn to_json(value: &impl Serialize, level: usize) -> Vec<u8> {
     let mut text = Vec::with_capacity(512);
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
@@ -72,18 +67,17 @@ pub(super) fn to_json(value: &impl Serialize, level: usize) -> Vec<u8> {
     if value.serialize(&mut serializer).is_err() {
         text.clear();
     }
-    if level == 0 {
-        return text;
-    }
-    let indent = "    ".repeat(level);
-    let mut indented = Vec::with_capacity(text.len() * 2);
-    for byte in text {
-        indented.push(byte);
-        if byte == b'\n' {
-            indented.extend_from_slice(indent.as_bytes());
-        }
-    }
-    indented
+    json_text(StatusCode::OK, text)
+}
+
+/// JSON that is already written, with the memory of a header that is no longer needed: hyper passes the header of a
+/// response on to the next request, so the usual lookup allocates none.
+pub(super) fn json_with_header(mut header: HeaderMap, body: impl Into<Bytes>) -> Response {
+    header.clear();
+    header.insert(CONTENT_TYPE, JSON);
+    let mut response = Response::new(Either::Left(Whole { rest: body.into() }));
+    *response.headers_mut() = header;
+    response
 }
 
 /// Adds an `Allow` header.

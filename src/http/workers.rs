@@ -15,6 +15,10 @@ use tokio::runtime::{Builder, Handle};
 
 use crate::error::{Cause, Fatal};
 
+/// Tasks that run before the thread looks for requests that have arrived meanwhile. With fewer tasks than requests,
+/// those that arrived together would not be served together.
+const TASKS_PER_WAKE_UP: u32 = 256;
+
 /// One thread for each processor that this process may use.
 pub struct Workers {
     loops: Vec<Handle>,
@@ -49,7 +53,7 @@ impl Workers {
 }
 
 fn start_one(on_failure: Arc<impl Fn(Fatal) + Send + Sync + 'static>) -> io::Result<Handle> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let runtime = Builder::new_current_thread().event_interval(TASKS_PER_WAKE_UP).enable_all().build()?;
     let handle = runtime.handle().clone();
     thread::Builder::new().name("http".to_owned()).spawn(move || {
         let served = catch_unwind(AssertUnwindSafe(|| runtime.block_on(pending::<Infallible>())));

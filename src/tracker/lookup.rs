@@ -87,18 +87,35 @@ impl Tracker {
             let best = table.best(key, value, protocol, accept, now)?;
             Ok(best.map(|best| table.trace(best, now)))
         };
-        let mut looked = self.look(look).await?;
+        // Written in place, because a mapping has many bytes to move.
+        let mut found = Ok(None);
+        let looked = self.look(|state, now| found = look(state, now)).await?;
         // Most lookups end here.
-        let is_certain = match &looked.found {
+        let is_certain = match &found {
             Ok(Some(best)) if looked.known.complete => self.is_certainly_live(best).await,
             _ => Some(false),
         };
         if is_certain == Some(true) {
-            return Ok(Answer { value: looked.found.unwrap_or_default(), complete: true });
+            return Ok(Answer { value: found.unwrap_or_default(), complete: true });
         }
-        let question = Question::by_key(key, value, protocol);
+        let looked = Looked { found, known: looked.known, asked: looked.asked };
         // A kernel that has not replied in time is not waited for again.
-        let mut check = KernelCheck::after_failure(is_certain.is_none());
+        let check = KernelCheck::after_failure(is_certain.is_none());
+        // Each connection has memory for this; so what is rare is boxed.
+        Box::pin(self.best_checked(key, value, protocol, look, looked, check)).await
+    }
+
+    /// [`best`](Self::best), after the table was read for the first time.
+    async fn best_checked(
+        &self,
+        key: Key,
+        value: KeyValue,
+        protocol: Option<Protocol>,
+        look: impl Fn(&mut TrackerState, Stamp) -> Result<Option<Traced>, Unfinished> + Copy,
+        mut looked: Looked<Result<Option<Traced>, Unfinished>>,
+        mut check: KernelCheck,
+    ) -> Result<Answer<Option<Traced>>, LookupError> {
+        let question = Question::by_key(key, value, protocol);
         loop {
             let mut known = looked.known;
             let best = match looked.found {

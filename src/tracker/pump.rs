@@ -11,6 +11,7 @@ use super::memory::Memory;
 use super::shared::Tracker;
 use super::state::TrackerState;
 use super::verifier::Work;
+use crate::clock::Stamp;
 use crate::config::NetlinkConfig;
 use crate::table::CloseResult;
 
@@ -98,7 +99,7 @@ impl Tracker {
                 _ => {}
             }
         }
-        let is_expired = self.expire(state, is_empty);
+        let is_expired = self.expire(state, self.clock.now(), is_empty);
         self.notify_changes(state);
         if state.table.has_requested() {
             self.verifier.push_requested();
@@ -131,8 +132,7 @@ impl Tracker {
 
     /// Removes some expired mappings and, if the socket is drained, closed ones that are too many.
     /// Returns whether none is left.
-    pub(super) fn expire(&self, state: &mut TrackerState, is_drained: bool) -> bool {
-        let now = self.clock.now();
+    pub(super) fn expire(&self, state: &mut TrackerState, now: Stamp, is_drained: bool) -> bool {
         let deleted = state.table.expire(now, EXPIRIES_PER_HOLD);
         self.stats.removed_after_del_delay.add(deleted);
         let surplus = if is_drained { state.table.forget_surplus(now, EXPIRIES_PER_HOLD) } else { 0 };

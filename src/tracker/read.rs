@@ -53,8 +53,8 @@ impl Tracker {
             if let Some(mut state) =
                 if lock_attempts <= LOCK_ATTEMPTS { self.try_lock() } else { Some(self.lock()) }
             {
-                if self.drain_step(&mut state, arrival, &mut message_limit)? {
-                    let value = then(&mut state, self.clock.now());
+                if let Some(now) = self.drain_step(&mut state, arrival, &mut message_limit)? {
+                    let value = then(&mut state, now);
                     return Ok(Answer { value, complete: state.complete });
                 }
                 lock_attempts = 0;
@@ -63,7 +63,7 @@ impl Tracker {
         }
     }
 
-    /// Receives some of the queued events; returns whether the table is up to
+    /// Receives some of the queued events; returns this moment if the table is up to
     /// date for a lookup that arrived after the attempt `arrival`.
     ///
     /// A flood of new events cannot delay a lookup forever. The table is up to date
@@ -74,13 +74,15 @@ impl Tracker {
         state: &mut Guard<'_>,
         arrival: u64,
         message_limit: &mut Option<u64>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<Stamp>, Error> {
         if self.is_drained_since(arrival) {
-            self.expire(state, true);
-            return Ok(true);
+            let now = self.clock.now();
+            self.expire(state, now, true);
+            return Ok(Some(now));
         }
         state.begin_work();
         self.pump(state)?;
-        Ok(self.is_drained_since(arrival) || state.has_received_queued(message_limit)?)
+        let is_done = self.is_drained_since(arrival) || state.has_received_queued(message_limit)?;
+        Ok(is_done.then(|| self.clock.now()))
     }
 }

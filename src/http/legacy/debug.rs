@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http_body_util::channel::{Channel, Sender};
 use hyper::StatusCode;
@@ -12,7 +13,7 @@ use hyper::body::Bytes;
 
 use super::error::tracker_failed;
 use super::lookup::TABLE_TIMEOUT;
-use super::mapping::LegacyMapping;
+use super::mapping;
 use crate::config::Key;
 use crate::filter::Filter;
 use crate::http::app::App;
@@ -94,6 +95,7 @@ impl Passes {
             let mut rest = values.into_iter();
             while rest.len() > 0 {
                 let (values, mappings): (Vec<_>, Vec<_>) = rest.by_ref().take(MAPPINGS_PER_PIECE).unzip();
+                let now = Instant::now();
                 let mut piece = Vec::with_capacity(MAPPINGS_PER_PIECE * 400);
                 for (value, traced) in values.into_iter().zip(self.app.tracker.trace(&mappings).await) {
                     let value = match value {
@@ -102,7 +104,12 @@ impl Passes {
                     };
                     piece.extend_from_slice(separator.as_bytes());
                     piece.extend_from_slice(format!("\n    \"{value}\": ").as_bytes());
-                    piece.extend_from_slice(&response::to_json(&LegacyMapping::from(&traced), 1));
+                    for line in mapping::to_json(&traced, now).split_inclusive(|byte| *byte == b'\n') {
+                        piece.extend_from_slice(line);
+                        if line.ends_with(b"\n") {
+                            piece.extend_from_slice(b"    ");
+                        }
+                    }
                     separator = ",";
                 }
                 if is_last && rest.len() == 0 {

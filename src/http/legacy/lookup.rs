@@ -1,11 +1,12 @@
 //! `/{key_name}/{value}` and `/{value}`: the best mapping with a value of the configured key.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use hyper::header::HeaderMap;
 use hyper::{StatusCode, Uri};
 
 use super::error::lookup_failed;
-use super::mapping::LegacyMapping;
+use super::mapping;
 use crate::config::Key;
 use crate::http::app::App;
 use crate::http::counters::LookupOutcome;
@@ -13,49 +14,81 @@ use crate::http::kind::Kind;
 use crate::http::places::Client;
 use crate::http::response::{self, Response};
 use crate::http::route::{self, RouteLabel};
-use crate::mapping::Protocol;
+use crate::mapping::{Protocol, Traced};
+use crate::tracker::{Answer, LookupError};
 use crate::tuples::KeyValue;
 
 /// How long a lookup that found nothing waits for the table to become complete.
 pub(super) const TABLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Looks up the last segment of the path. A segment before it must name the configured key.
-pub(in crate::http) async fn answer(app: &App, key: Key, uri: &Uri, client: Client) -> Response {
+/// What a request asks for.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) struct Wanted {
+    key: Key,
+    value: KeyValue,
+    protocol: Option<Protocol>,
+}
+
+/// Reads the last segment of the path. A segment before it must name the configured key.
+pub(in crate::http) fn read(app: &App, key: Key, uri: &Uri) -> Result<Wanted, Box<Response>> {
     app.counters.requests.increment();
     let path = route::decode(uri.path());
     let path = path.strip_prefix('/').unwrap_or(&path);
-    let (name, value) = match path.split_once('/') {
-        Some((name, value)) => (Some(name), value),
+    let (name, value) = match path.bytes().position(|byte| byte == b'/') {
+        Some(slash) => (Some(&path[..slash]), &path[slash + 1..]),
         None => (None, path),
     };
     if name.is_some_and(|name| name != key.as_str()) {
         count(app, LookupOutcome::Bad);
-        return response::html(StatusCode::BAD_REQUEST, "Mismatch");
+        return Err(Box::new(response::html(StatusCode::BAD_REQUEST, "Mismatch")));
     }
-    let bad = |text: &str| {
+    let bad = |text: String| {
         count(app, LookupOutcome::Bad);
-        response::line(StatusCode::BAD_REQUEST, text)
+        Box::new(response::line(StatusCode::BAD_REQUEST, &text))
     };
-    let protocol = match read_protocol(uri.query()) {
-        Ok(protocol) => protocol,
-        Err(text) => return bad(&text),
-    };
-    let value = match read_value(key, value) {
-        Ok(value) => value,
-        Err(text) => return bad(&text),
-    };
-    let Some(value) = value else { return not_found(app) };
-    let mut waited = false;
+    let protocol = read_protocol(uri.query()).map_err(bad)?;
+    let value = read_value(key, value).map_err(bad)?;
+    let Some(value) = value else { return Err(Box::new(not_found(app))) };
+    Ok(Wanted { key, value, protocol })
+}
+
+/// Looks it up for a request that began at this moment. `header` is that of the request, whose memory the response gets.
+pub(in crate::http) async fn answer(
+    app: &App,
+    wanted: Wanted,
+    client: Client,
+    header: HeaderMap,
+    begun: Instant,
+) -> Response {
+    let Wanted { key, value, protocol } = wanted;
+    match app.tracker.best(key, value, protocol).await {
+        Ok(Answer { value: Some(traced), complete }) if complete || traced.mapping.is_live() => {
+            found(app, &traced, header, begun)
+        }
+        // Each connection has memory for this; so what is rare is boxed.
+        other => Box::pin(answer_later(app, wanted, client, header, begun, other)).await,
+    }
+}
+
+/// The response to a lookup whose first answer was this.
+async fn answer_later(
+    app: &App,
+    Wanted { key, value, protocol }: Wanted,
+    client: Client,
+    header: HeaderMap,
+    begun: Instant,
+    first: Result<Answer<Option<Traced>>, LookupError>,
+) -> Response {
+    let (mut answer, mut waited) = (first, false);
     loop {
-        match app.tracker.best(key, value, protocol).await {
+        match answer {
             Err(error) => {
                 count(app, LookupOutcome::Undecided);
                 return lookup_failed(&error);
             }
             Ok(answer) => match answer.value {
                 Some(traced) if traced.mapping.is_live() || answer.complete => {
-                    count(app, LookupOutcome::Found);
-                    return response::json(&LegacyMapping::from(&traced));
+                    return found(app, &traced, header, begun);
                 }
                 None if answer.complete => return not_found(app),
                 // A closed one is not the answer while a live one may be missing.
@@ -71,7 +104,13 @@ pub(in crate::http) async fn answer(app: &App, key: Key, uri: &Uri, client: Clie
                 }
             },
         }
+        answer = app.tracker.best(key, value, protocol).await;
     }
+}
+
+fn found(app: &App, traced: &Traced, header: HeaderMap, begun: Instant) -> Response {
+    count(app, LookupOutcome::Found);
+    response::json_with_header(header, mapping::to_json(traced, begun))
 }
 
 fn count(app: &App, outcome: LookupOutcome) {

@@ -1,46 +1,123 @@
-//! A mapping as the Python program writes it.
+//! A mapping as the Python program wrote it: as `json.dumps(…, sort_keys=True, indent=4)` does.
+//!
+//! The text is written piece by piece, because this is part of every legacy lookup.
 
+use std::io::Write;
 use std::net::IpAddr;
+use std::time::Instant;
 
-use serde::Serialize;
-
+use super::time;
 use crate::mapping::Traced;
 
-/// A mapping with the Python program's fields, in alphabetical order.
-#[derive(Serialize)]
-pub(super) struct LegacyMapping {
-    dst_ip: IpAddr,
-    dst_port: Option<u16>,
-    nat_ip: IpAddr,
-    nat_port: Option<u16>,
-    protocol: [&'static str; 2],
-    sig_type: &'static str,
-    src_ip: IpAddr,
-    src_port: Option<u16>,
-    time: String,
+/// More bytes than a mapping has.
+const MAX_LENGTH: usize = 512;
+
+/// The text of a mapping, written at this moment.
+pub(super) fn to_json(traced: &Traced, now: Instant) -> Vec<u8> {
+    let (mapping, source) = (&traced.mapping, traced.source_host());
+    let mut text = Vec::with_capacity(MAX_LENGTH);
+    text.extend_from_slice(b"{\n    \"dst_ip\": \"");
+    write_address(mapping.dst_ip(), &mut text);
+    text.extend_from_slice(b"\",\n    \"dst_port\": ");
+    write_port(mapping.dst_port(), &mut text);
+    text.extend_from_slice(b",\n    \"nat_ip\": \"");
+    write_address(mapping.nat_ip(), &mut text);
+    text.extend_from_slice(b"\",\n    \"nat_port\": ");
+    write_port(mapping.nat_port(), &mut text);
+    text.extend_from_slice(b",\n    \"protocol\": [\n        \"");
+    text.extend_from_slice(if mapping.src_ip().is_ipv4() { b"ipv4" } else { b"ipv6" });
+    text.extend_from_slice(b"\",\n        \"");
+    text.extend_from_slice(mapping.original.protocol.name().unwrap_or("unknown").as_bytes());
+    text.extend_from_slice(b"\"\n    ],\n    \"sig_type\": \"new\",\n    \"src_ip\": \"");
+    write_address(source.ip, &mut text);
+    text.extend_from_slice(b"\",\n    \"src_port\": ");
+    write_port(source.port, &mut text);
+    text.extend_from_slice(b",\n    \"time\": \"");
+    time::write_local(mapping.opened.wall, now, &mut text);
+    text.extend_from_slice(b"\"\n}");
+    text
 }
 
-impl From<&Traced> for LegacyMapping {
-    fn from(traced: &Traced) -> Self {
-        let (mapping, source) = (&traced.mapping, traced.source_host());
-        let layer3 = if mapping.src_ip().is_ipv4() { "ipv4" } else { "ipv6" };
-        LegacyMapping {
-            dst_ip: mapping.dst_ip(),
-            dst_port: mapping.dst_port(),
-            nat_ip: mapping.nat_ip(),
-            nat_port: mapping.nat_port(),
-            protocol: [layer3, mapping.original.protocol.name().unwrap_or("unknown")],
-            sig_type: "new",
-            src_ip: source.ip,
-            src_port: source.port,
-            time: local_time(mapping.opened.wall),
-        }
+fn write_port(port: Option<u16>, text: &mut Vec<u8>) {
+    match port {
+        Some(port) => write_number(port, text),
+        None => text.extend_from_slice(b"null"),
     }
 }
 
-/// `2026-11-21 07:34:27` in the system's time zone.
-fn local_time(milliseconds: u64) -> String {
-    let milliseconds = i64::try_from(milliseconds).unwrap_or(i64::MAX);
-    let time = jiff::Timestamp::from_millisecond(milliseconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+fn write_address(address: IpAddr, text: &mut Vec<u8>) {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, rest @ ..] = address.octets();
+            write_number(first.into(), text);
+            for octet in rest {
+                text.push(b'.');
+                write_number(octet.into(), text);
+            }
+        }
+        // Writing to memory cannot fail.
+        IpAddr::V6(address) => drop(write!(text, "{address}")),
+    }
+}
+
+fn write_number(number: u16, text: &mut Vec<u8>) {
+    let digit = |divisor| b'0' + (number / divisor % 10) as u8;
+    let digits = [digit(10_000), digit(1_000), digit(100), digit(10), digit(1)];
+    let first = digits[..4].iter().position(|digit| *digit != b'0').unwrap_or(4);
+    text.extend_from_slice(&digits[first..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use nfct::{Layer4, Tuple};
+    use serde::Serialize;
+
+    use super::*;
+    use crate::clock::Stamp;
+    use crate::mapping::{Doubt, Mapping, Source};
+    use crate::tuples::Tuples;
+
+    fn traced(src: (IpAddr, u16), dst: (IpAddr, u16), nat: (IpAddr, u16)) -> Traced {
+        let (original, reply) = (Tuple::udp(src, dst), Tuple::udp(dst, nat));
+        let opened = Stamp { monotonic: 1, wall: 1_795_246_467_123 };
+        let mapping = Mapping {
+            tuples: Tuples { original, reply },
+            id: 1,
+            mark: None,
+            opened,
+            closed: None,
+            source: Source::Event,
+            doubt: Doubt::None,
+            sequence: 1,
+        };
+        Traced { mapping, source: Vec::new(), destination: Vec::new() }
+    }
+
+    fn as_python(text: &[u8]) -> String {
+        let value: serde_json::Value = serde_json::from_slice(text).unwrap();
+        let mut expected = Vec::new();
+        let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+        let mut serializer = serde_json::Serializer::with_formatter(&mut expected, formatter);
+        value.serialize(&mut serializer).unwrap();
+        String::from_utf8(expected).unwrap()
+    }
+
+    #[test]
+    fn the_text_is_indented_and_sorted_json() {
+        let end = |address: &str, port| (address.parse().unwrap(), port);
+        let v4 = traced(end("192.168.7.2", 0), end("198.51.100.1", 7), end("100.64.2.10", 65535));
+        let v6 = traced(end("fd00:7::2", 10), end("2001:db8::1", 443), end("2001:db8::2", 9999));
+        let mut gre = traced(end("10.0.0.1", 0), end("255.0.200.9", 0), end("100.99.9.10", 0));
+        gre.mapping.tuples.original.layer4 = Layer4::None;
+        gre.mapping.tuples.reply.layer4 = Layer4::None;
+        for traced in [&v4, &v6, &gre] {
+            let text = to_json(traced, Instant::now());
+            assert!(text.len() < MAX_LENGTH);
+            assert_eq!(String::from_utf8(text.clone()).unwrap(), as_python(&text));
+        }
+        let value: serde_json::Value = serde_json::from_slice(&to_json(&v6, Instant::now())).unwrap();
+        assert_eq!((&value["src_ip"], &value["nat_port"]), (&"fd00:7::2".into(), &9999.into()));
+        let value: serde_json::Value = serde_json::from_slice(&to_json(&gre, Instant::now())).unwrap();
+        assert_eq!((&value["dst_ip"], &value["dst_port"]), (&"255.0.200.9".into(), &serde_json::Value::Null));
+    }
 }
