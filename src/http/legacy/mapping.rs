@@ -62,9 +62,12 @@ fn write_address(address: IpAddr, text: &mut Vec<u8>) {
 
 fn write_number(number: u16, text: &mut Vec<u8>) {
     let digit = |divisor| b'0' + (number / divisor % 10) as u8;
-    let digits = [digit(10_000), digit(1_000), digit(100), digit(10), digit(1)];
+    let digits = [digit(10_000), digit(1_000), digit(100), digit(10), digit(1), 0, 0, 0];
     let first = digits[..4].iter().position(|digit| *digit != b'0').unwrap_or(4);
-    text.extend_from_slice(&digits[first..]);
+    // Of a fixed length, it is written at once.
+    let length = text.len() + 5 - first;
+    text.extend_from_slice(&(u64::from_le_bytes(digits) >> (8 * first)).to_le_bytes());
+    text.truncate(length);
 }
 
 #[cfg(test)]
