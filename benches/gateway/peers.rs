@@ -1,7 +1,8 @@
 //! Peers that no existing program provides: they read what the kernel sends, or serve what is always the same, and do
 //! nothing else. Each runs in a separate process, which is this program started again.
 
-use std::io::{IoSliceMut, Write};
+use std::io::{BufRead, BufReader, IoSliceMut, Write};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Child, ExitCode, Stdio};
 use std::time::Instant;
@@ -31,6 +32,8 @@ pub enum Peer {
     Events,
     /// Receives a dump of the complete table and parses only its end.
     Dump,
+    /// Writes as many bytes to a connection as its client asks for.
+    Copy,
     /// Reads a dump of the complete table into nfct's values. This is not a peer but nfct's side of a row.
     Flows,
     /// Answers every request with the body that is its argument.
@@ -38,8 +41,13 @@ pub enum Peer {
 }
 
 impl Peer {
-    const ALL: [(Peer, &'static str); 4] =
-        [(Peer::Events, "events"), (Peer::Dump, "dump"), (Peer::Flows, "flows"), (Peer::Server, "server")];
+    const ALL: [(Peer, &'static str); 5] = [
+        (Peer::Events, "events"),
+        (Peer::Dump, "dump"),
+        (Peer::Copy, "copy"),
+        (Peer::Flows, "flows"),
+        (Peer::Server, "server"),
+    ];
 
     /// Starts it in a namespace.
     pub fn start(self, netns: &Netns) -> Child {
@@ -55,6 +63,22 @@ impl Peer {
     }
 }
 
+/// A peer, ended when dropped.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
 /// Runs as a peer if the arguments say so, and returns its exit code.
 pub fn run_if_asked() -> Option<ExitCode> {
     let mut args = std::env::args().skip(1);
@@ -66,6 +90,7 @@ pub fn run_if_asked() -> Option<ExitCode> {
     let result = match peer {
         Peer::Events => take_events().map_err(|error| error.to_string()),
         Peer::Dump => take_dump().map_err(|error| error.to_string()),
+        Peer::Copy => copy_bytes().map_err(|error| error.to_string()),
         Peer::Flows => read_flows().map_err(|error| error.to_string()),
         Peer::Server => bare::serve(args.next()?).map_err(|error| error.to_string()),
     };
@@ -104,10 +129,11 @@ fn take_events() -> nix::Result<()> {
     }
 }
 
-/// Prints the number of messages.
+/// Prints the number of messages, and the seconds from opening the socket to the end of the dump.
 fn take_dump() -> nix::Result<()> {
     const NLMSG_DONE: u16 = 3;
     const HEADER: usize = 16;
+    let start = Instant::now();
     let socket = open(0)?;
     // struct nlmsghdr: length, IPCTNL_MSG_CT_GET of the conntrack subsystem, REQUEST | DUMP, sequence, port;
     // struct nfgenmsg: any family.
@@ -124,12 +150,33 @@ fn take_dump() -> nix::Result<()> {
         let mut rest = &buffer[..length];
         while let [a, b, c, d, e, f, ..] = *rest {
             if u16::from_ne_bytes([e, f]) == NLMSG_DONE {
-                let _ = writeln!(std::io::stdout(), "{messages}");
+                let seconds = start.elapsed().as_secs_f64();
+                let _ = writeln!(std::io::stdout(), "{messages} {seconds:.6}");
                 return Ok(());
             }
             messages += 1;
             let step = (u32::from_ne_bytes([a, b, c, d]) as usize).max(HEADER).next_multiple_of(4);
             rest = rest.get(step..).unwrap_or_default();
+        }
+    }
+}
+
+/// Prints its port. Then sends to each client as many bytes as the line says that it gets, until it is killed.
+fn copy_bytes() -> std::io::Result<()> {
+    const PIECE: usize = 1 << 16;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    println!("{}", listener.local_addr()?.port());
+    loop {
+        let (stream, _) = listener.accept()?;
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        stream.read_line(&mut line)?;
+        let mut left: usize = line.trim().parse().unwrap_or(0);
+        let piece = [b'0'; PIECE];
+        while left > 0 {
+            let length = left.min(PIECE);
+            stream.get_mut().write_all(&piece[..length])?;
+            left -= length;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Rows 1 to 4: the cost of an event. Connections open, with one NEW event each, and close, with one DESTROY
 //! event each. One listener at a time reads them.
 
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::bench::{Bench, CONFIG, Gateway};
 use crate::load;
 use crate::machine;
 use crate::meter::{self, Listener};
-use crate::peers::Peer;
+use crate::peers::{Peer, Running};
 use crate::report::{Row, Target, ratios};
 use lab::http::Client;
 use lab::{Daemon, Netns};
@@ -26,22 +26,6 @@ const KEPT: Duration = Duration::from_millis(10_500);
 const BUFFER_OF_CONNTRACK: u32 = 1 << 30;
 /// A number of events that certainly fits the daemon's default receive buffer.
 const BACKLOG: u32 = 80_000;
-
-/// A peer, ended when dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Running {
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-}
 
 /// The figures of one burst for one listener.
 struct Burst {

@@ -21,7 +21,7 @@ const ARRIVING: u32 = 50_000;
 const TOGETHER: u32 = 16;
 
 /// A gateway and a daemon that has received the NEW events of this number of connections.
-fn serving(bench: &Bench, mappings: u32) -> (Gateway, Daemon) {
+pub fn serving(bench: &Bench, mappings: u32) -> (Gateway, Daemon) {
     let gateway = Gateway::new();
     let daemon = machine::on(&bench.cpus.measured, || gateway.daemon(CONFIG));
     load::make(gateway.netns(), 0..mappings);

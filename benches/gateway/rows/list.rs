@@ -1,6 +1,6 @@
 //! The list of the rows, and the choice among them.
 
-use super::{answer, dump, events, http, idle, lock, memory, start};
+use super::{answer, dump, events, http, idle, lock, mappings, memory, start};
 use crate::bench::Bench;
 use crate::report::Row;
 
@@ -13,7 +13,7 @@ pub struct Measurement {
     pub measure: fn(&Bench) -> Result<Vec<Row>, String>,
 }
 
-pub const ROWS: [Measurement; 12] = [
+pub const ROWS: [Measurement; 13] = [
     Measurement {
         name: "events",
         numbers: &["1"],
@@ -80,6 +80,12 @@ pub const ROWS: [Measurement; 12] = [
         numbers: &["12"],
         what: "a dump read into typed values, against the C library's callback",
         measure: dump::measure,
+    },
+    Measurement {
+        name: "mappings",
+        numbers: &["13"],
+        what: "the complete table over HTTP, against conntrack -L",
+        measure: mappings::measure,
     },
 ];
 

@@ -7,6 +7,7 @@ mod http;
 mod idle;
 mod list;
 mod lock;
+mod mappings;
 mod memory;
 mod start;
 

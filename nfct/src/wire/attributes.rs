@@ -27,12 +27,14 @@ impl<'a> Iterator for Attributes<'a> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         // Fewer bytes than a header are padding.
-        let header = self.rest.get(..ATTRIBUTE)?;
-        let length = usize::from(u16_ne(header, 0));
-        let kind = u16_ne(header, 2) & TYPE_MASK;
-        match self.rest.get(ATTRIBUTE..length) {
+        let (header, after) = self.rest.split_first_chunk::<ATTRIBUTE>()?;
+        // A length that is smaller than the header becomes one that does not fit either.
+        let [length, kind] = halves(*header);
+        let length = usize::from(length).wrapping_sub(ATTRIBUTE);
+        let kind = kind & TYPE_MASK;
+        match after.get(..length) {
             Some(value) => {
-                self.rest = self.rest.get(align(length)..).unwrap_or_default();
+                self.rest = &after[align(length).min(after.len())..];
                 Some(Ok((kind, value)))
             }
             None => {
@@ -46,6 +48,14 @@ impl<'a> Iterator for Attributes<'a> {
 /// Messages and attributes begin at multiples of four bytes.
 pub(super) const fn align(length: usize) -> usize {
     (length + 3) & !3
+}
+
+/// Both numbers of a header, with one load.
+#[inline]
+fn halves(header: [u8; 4]) -> [u16; 2] {
+    let word = u32::from_ne_bytes(header);
+    let [low, high] = [word as u16, (word >> 16) as u16];
+    if cfg!(target_endian = "little") { [low, high] } else { [high, low] }
 }
 
 pub(super) fn u16_ne(bytes: &[u8], at: usize) -> u16 {

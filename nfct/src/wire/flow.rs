@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nfct_sys as sys;
 
-use super::attributes::{ATTRIBUTE, Attributes, byte, u16_be, u32_be, u64_be};
+use super::attributes::{self, ATTRIBUTE, Attributes, byte, u16_be, u32_be, u32_ne, u64_be};
 use super::message::Message;
 use crate::flow::{Counters, Flow};
 use crate::malformed::Malformed;
@@ -82,6 +82,9 @@ impl Message<'_> {
 }
 
 pub(super) fn read_tuple(kind: u16, value: &[u8]) -> Result<Tuple, Malformed> {
+    if let Some(tuple) = value.try_into().ok().and_then(v4_with_ports) {
+        return Ok(tuple);
+    }
     let (mut addresses, mut protocol, mut zone) = (None, None, 0);
     for attribute in Attributes::new(value) {
         let (inner, value) = attribute?;
@@ -98,36 +101,47 @@ pub(super) fn read_tuple(kind: u16, value: &[u8]) -> Result<Tuple, Malformed> {
     Ok(Tuple { src, dst, protocol, layer4, zone })
 }
 
-/// The header of an attribute with `size` bytes.
-const fn header(kind: u32, size: u16) -> [u8; 4] {
+/// The header of an attribute with `size` bytes, as it is in memory.
+const fn header(kind: u32, size: u16) -> u32 {
     let ([l0, l1], [k0, k1]) = ((ATTRIBUTE as u16 + size).to_ne_bytes(), (kind as u16).to_ne_bytes());
-    [l0, l1, k0, k1]
+    u32::from_ne_bytes([l0, l1, k0, k1])
 }
 
-/// Both addresses, if they have the form in which the kernel writes IPv4. This is the fast path for most
-/// tuples.
-fn v4_addresses(value: &[u8; 16]) -> Option<(IpAddr, IpAddr)> {
-    const SRC: [u8; 4] = header(sys::CTA_IP_V4_SRC, 4);
-    const DST: [u8; 4] = header(sys::CTA_IP_V4_DST, 4);
-    let [a, b, c, d, s0, s1, s2, s3, e, f, g, h, d0, d1, d2, d3] = *value;
-    let (src, dst) = (Ipv4Addr::new(s0, s1, s2, s3), Ipv4Addr::new(d0, d1, d2, d3));
-    ([a, b, c, d] == SRC && [e, f, g, h] == DST).then(|| (src.into(), dst.into()))
+/// Whether a value has these headers at these places. One comparison then replaces the iteration over the
+/// attributes: the kernel nearly always writes the same ones in the same order.
+#[inline]
+fn has_form<const SIZE: usize, const HEADERS: usize>(
+    value: &[u8; SIZE],
+    headers: &[(usize, u32); HEADERS],
+) -> bool {
+    headers.iter().fold(0, |different, (at, header)| different | (u32_ne(value, *at) ^ header)) == 0
 }
 
-/// Protocol number and ports, if they have the form in which the kernel writes them: the fast path.
-fn protocol_and_ports(value: &[u8; 24]) -> Option<(u8, u16, u16)> {
-    const NUMBER: [u8; 4] = header(sys::CTA_PROTO_NUM, 1);
-    const SRC: [u8; 4] = header(sys::CTA_PROTO_SRC_PORT, 2);
-    const DST: [u8; 4] = header(sys::CTA_PROTO_DST_PORT, 2);
-    let [a, b, c, d, number, _, _, _, e, f, g, h, s0, s1, _, _, i, j, k, l, d0, d1, _, _] = *value;
-    let (src, dst) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
-    ([a, b, c, d] == NUMBER && [e, f, g, h] == SRC && [i, j, k, l] == DST).then_some((number, src, dst))
+const NESTED: u32 = attributes::NESTED as u32;
+
+/// A tuple in the form in which the kernel writes IPv4 with ports: most tuples.
+#[inline]
+fn v4_with_ports(value: &[u8; 48]) -> Option<Tuple> {
+    const FORM: [(usize, u32); 7] = [
+        (0, header(sys::CTA_TUPLE_IP | NESTED, 16)),
+        (4, header(sys::CTA_IP_V4_SRC, 4)),
+        (12, header(sys::CTA_IP_V4_DST, 4)),
+        (20, header(sys::CTA_TUPLE_PROTO | NESTED, 24)),
+        (24, header(sys::CTA_PROTO_NUM, 1)),
+        (32, header(sys::CTA_PROTO_SRC_PORT, 2)),
+        (40, header(sys::CTA_PROTO_DST_PORT, 2)),
+    ];
+    if !has_form(value, &FORM) {
+        return None;
+    }
+    let address = |at: usize| Ipv4Addr::new(value[at], value[at + 1], value[at + 2], value[at + 3]).into();
+    let port = |at: usize| u16::from_be_bytes([value[at], value[at + 1]]);
+    let protocol = Protocol::from(value[28]);
+    let layer4 = layer4(protocol, [port(36), port(44)], (0, 0, 0));
+    Some(Tuple { src: address(8), dst: address(16), protocol, layer4, zone: 0 })
 }
 
 fn read_addresses(value: &[u8]) -> Result<Option<(IpAddr, IpAddr)>, Malformed> {
-    if let Some(addresses) = value.try_into().ok().and_then(v4_addresses) {
-        return Ok(Some(addresses));
-    }
     let (mut src, mut dst) = (None, None);
     for attribute in Attributes::new(value) {
         let (inner, value) = attribute?;
@@ -148,11 +162,7 @@ fn read_addresses(value: &[u8]) -> Result<Option<(IpAddr, IpAddr)>, Malformed> {
 fn read_protocol(tuple: u16, value: &[u8]) -> Result<(Protocol, Layer4), Malformed> {
     let (mut number, mut src, mut dst) = (None, 0, 0);
     let (mut id, mut icmp_type, mut code) = (0, 0, 0);
-    let mut rest = value;
-    if let Some((known, from, to)) = value.try_into().ok().and_then(protocol_and_ports) {
-        (number, src, dst, rest) = (Some(known), from, to, &[]);
-    }
-    for attribute in Attributes::new(rest) {
+    for attribute in Attributes::new(value) {
         let (inner, value) = attribute?;
         match u32::from(inner) {
             sys::CTA_PROTO_NUM => number = Some(byte(inner, value)?),
@@ -165,13 +175,18 @@ fn read_protocol(tuple: u16, value: &[u8]) -> Result<(Protocol, Layer4), Malform
         }
     }
     let protocol = Protocol::from(number.ok_or(Malformed::Tuple(tuple))?);
-    let layer4 = match protocol {
-        Protocol::Icmp | Protocol::Icmpv6 => Layer4::Icmp { id, kind: icmp_type, code },
+    Ok((protocol, layer4(protocol, [src, dst], (id, icmp_type, code))))
+}
+
+/// The part of a tuple that this protocol has: of ports, or of identifier, type and code.
+#[inline]
+fn layer4(protocol: Protocol, [src, dst]: [u16; 2], (id, kind, code): (u16, u8, u8)) -> Layer4 {
+    match protocol {
+        Protocol::Icmp | Protocol::Icmpv6 => Layer4::Icmp { id, kind, code },
         Protocol::Gre => Layer4::Keys { src, dst },
         Protocol::Other(_) => Layer4::None,
         _ => Layer4::Ports { src, dst },
-    };
-    Ok((protocol, layer4))
+    }
 }
 
 /// Start and end of the connection.
@@ -188,8 +203,25 @@ fn read_timestamp(value: &[u8]) -> Result<(Option<u64>, Option<u64>), Malformed>
     Ok((start, stop))
 }
 
+/// The state of a TCP connection in the form in which the kernel writes it, except in DESTROY events.
+#[inline]
+fn tcp_state(value: &[u8; 44]) -> Option<TcpState> {
+    const FORM: [(usize, u32); 6] = [
+        (0, header(sys::CTA_PROTOINFO_TCP | NESTED, 40)),
+        (4, header(sys::CTA_PROTOINFO_TCP_STATE, 1)),
+        (12, header(sys::CTA_PROTOINFO_TCP_WSCALE_ORIGINAL, 1)),
+        (20, header(sys::CTA_PROTOINFO_TCP_WSCALE_REPLY, 1)),
+        (28, header(sys::CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, 2)),
+        (36, header(sys::CTA_PROTOINFO_TCP_FLAGS_REPLY, 2)),
+    ];
+    has_form(value, &FORM).then(|| value[8].into())
+}
+
 /// The state of a TCP connection; `None` for other protocols.
 fn read_tcp_state(value: &[u8]) -> Result<Option<TcpState>, Malformed> {
+    if let Some(state) = value.try_into().ok().and_then(tcp_state) {
+        return Ok(Some(state));
+    }
     let mut state = None;
     for attribute in Attributes::new(value) {
         let (inner, value) = attribute?;

@@ -116,6 +116,52 @@ fn a_truncated_message_is_an_error_and_not_an_entry() {
 }
 
 #[test]
+fn the_kernels_form_and_any_other_order_of_attributes_mean_the_same() {
+    let tuple = tuples()[0];
+    let (src, dst) = ([192, 168, 7, 2], [198, 51, 100, 1]);
+    let reordered = |request: &mut MessageWriter, kind| {
+        request.nested(kind, |request| {
+            request.nested(sys::CTA_TUPLE_PROTO, |request| {
+                request.attribute(sys::CTA_PROTO_DST_PORT, &1_u16.to_be_bytes());
+                request.attribute(sys::CTA_PROTO_SRC_PORT, &65535_u16.to_be_bytes());
+                request.attribute(sys::CTA_PROTO_NUM, &[6]);
+            });
+            request.nested(sys::CTA_TUPLE_IP, |request| {
+                request.attribute(sys::CTA_IP_V4_DST, &dst).attribute(sys::CTA_IP_V4_SRC, &src);
+            });
+        });
+    };
+    // `None` stands for the kernel's form.
+    for order in [None, Some(false), Some(true)] {
+        let mut request = MessageWriter::new(sys::IPCTNL_MSG_CT_NEW, 0, 1, libc::AF_INET as u8);
+        if order.is_some() {
+            reordered(&mut request, sys::CTA_TUPLE_ORIG);
+            reordered(&mut request, sys::CTA_TUPLE_REPLY);
+        } else {
+            request.tuple(sys::CTA_TUPLE_ORIG, &tuple).tuple(sys::CTA_TUPLE_REPLY, &tuple);
+        }
+        request.nested(sys::CTA_PROTOINFO, |request| {
+            request.nested(sys::CTA_PROTOINFO_TCP, |request| {
+                if order == Some(true) {
+                    request.attribute(sys::CTA_PROTOINFO_TCP_FLAGS_REPLY, &[0; 2]);
+                }
+                request.attribute(sys::CTA_PROTOINFO_TCP_STATE, &[3]);
+                request.attribute(sys::CTA_PROTOINFO_TCP_WSCALE_ORIGINAL, &[7]);
+                request.attribute(sys::CTA_PROTOINFO_TCP_WSCALE_REPLY, &[8]);
+                request.attribute(sys::CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, &[1, 2]);
+                if order != Some(true) {
+                    request.attribute(sys::CTA_PROTOINFO_TCP_FLAGS_REPLY, &[0; 2]);
+                }
+            });
+        });
+        let bytes = request.finish();
+        let flow = Messages::new(&bytes).next().unwrap().unwrap().flow().unwrap();
+        assert_eq!((flow.original, flow.reply), (tuple, tuple), "{order:?}");
+        assert_eq!(flow.tcp_state, Some(crate::TcpState::from(3)), "{order:?}");
+    }
+}
+
+#[test]
 fn events_survive_the_round_trip() {
     use crate::{Counters, Event, EventKind, Flow, Status, TcpState};
     for tuple in tuples() {

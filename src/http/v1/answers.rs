@@ -71,7 +71,7 @@ impl Answer {
         }
         let rest = &self.matches[self.written..];
         let part = &rest[..rest.len().min(MAPPINGS_PER_PIECE)];
-        let mut written: Vec<Match> =
+        let mut written: Vec<Match<'_>> =
             part.iter().map(|traced| Match::new(traced, &self.request.question)).collect();
         if !self.request.fields.is_empty() {
             add_fields(app, &self.request.fields, part, &mut written).await;
@@ -80,8 +80,7 @@ impl Answer {
             if self.written + at > 0 {
                 out.push(b',');
             }
-            // Writing plain data to memory cannot fail.
-            let _ = serde_json::to_writer(&mut *out, found);
+            found.write(out);
         }
         self.written += part.len();
         if self.written < self.matches.len() {
@@ -109,7 +108,7 @@ fn is_ambiguous(question: &Question, found: &[Traced]) -> bool {
 }
 
 /// Adds the fields of the kernel's entries at this moment to the matches.
-async fn add_fields(app: &App, asked: &[Field], found: &[Traced], matches: &mut [Match]) {
+async fn add_fields(app: &App, asked: &[Field], found: &[Traced], matches: &mut [Match<'_>]) {
     let is_live = |traced: &&Traced| traced.mapping.is_live();
     let replies: Vec<_> = found.iter().filter(is_live).map(|traced| traced.mapping.reply).collect();
     let entries = if replies.is_empty() { None } else { app.tracker.kernel_entries(&replies).await };
@@ -119,7 +118,7 @@ async fn add_fields(app: &App, asked: &[Field], found: &[Traced], matches: &mut 
         let entry = if mapping.is_live() { entries.next().flatten() } else { None };
         // Another entry is not that of this mapping, which has ended.
         let entry = entry.filter(|entry| entry.id == mapping.id);
-        answer.add_fields(asked, mapping, entry.as_ref());
+        answer.add_fields(asked, entry.as_ref());
     }
 }
 

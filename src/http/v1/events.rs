@@ -7,12 +7,12 @@ use http_body_util::channel::{Channel, Sender};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderValue};
 use hyper::{Method, Request};
-use serde::Serialize;
 
 use super::error::Failure;
+use super::json;
 use super::mapping::Match;
 use super::request::LookupRequest;
-use super::stream::{NDJSON, PIECES_AHEAD, head, write_line};
+use super::stream::{NDJSON, PIECES_AHEAD, head};
 use crate::http::app::App;
 use crate::http::response::{self, BodyError, Response};
 use crate::question::Question;
@@ -45,39 +45,38 @@ impl StreamFormat {
         }
     }
 
-    fn write(self, out: &mut Vec<u8>, event: &StreamEvent) {
-        match (self, event) {
-            (StreamFormat::Lines, event) => write_line(out, event),
-            (StreamFormat::ServerSent, StreamEvent::Opened { mapping }) => {
-                write_server_sent(out, "opened", mapping)
-            }
-            (StreamFormat::ServerSent, StreamEvent::Closed { mapping }) => {
-                write_server_sent(out, "closed", mapping)
+    fn write(self, out: &mut Vec<u8>, event: &StreamEvent<'_>) {
+        let line = match (self, event) {
+            (_, StreamEvent::Opened(mapping)) => return self.write_change(out, "opened", mapping),
+            (_, StreamEvent::Closed(mapping)) => return self.write_change(out, "closed", mapping),
+            (StreamFormat::Lines, StreamEvent::Lost { count, cause }) => {
+                format!("{{\"event\":\"lost\",\"count\":{count},\"cause\":\"{}\"}}\n", cause.as_str())
             }
             (StreamFormat::ServerSent, StreamEvent::Lost { count, cause }) => {
-                write_server_sent(out, "lost", &serde_json::json!({ "count": count, "cause": cause }));
+                format!("event: lost\ndata: {{\"cause\":\"{}\",\"count\":{count}}}\n\n", cause.as_str())
             }
+            (StreamFormat::Lines, StreamEvent::Alive) => "{\"event\":\"alive\"}\n".to_owned(),
             // A comment, which clients ignore.
-            (StreamFormat::ServerSent, StreamEvent::Alive) => out.extend_from_slice(b":\n\n"),
-        }
+            (StreamFormat::ServerSent, StreamEvent::Alive) => ":\n\n".to_owned(),
+        };
+        json::text(out, &line);
+    }
+
+    fn write_change(self, out: &mut Vec<u8>, name: &str, mapping: &Match<'_>) {
+        let [before, after, end] = match self {
+            StreamFormat::Lines => ["{\"event\":\"", "\",\"mapping\":", "}\n"],
+            StreamFormat::ServerSent => ["event: ", "\ndata: ", "\n\n"],
+        };
+        [before, name, after].into_iter().for_each(|part| json::text(out, part));
+        mapping.write(out);
+        json::text(out, end);
     }
 }
 
-fn write_server_sent(out: &mut Vec<u8>, name: &str, data: &impl Serialize) {
-    out.extend_from_slice(format!("event: {name}\ndata: ").as_bytes());
-    write_line(out, data);
-    out.push(b'\n');
-}
-
-#[derive(Debug, Serialize)]
-#[serde(tag = "event", rename_all = "lowercase")]
-enum StreamEvent {
-    Opened {
-        mapping: Match,
-    },
-    Closed {
-        mapping: Match,
-    },
+#[derive(Debug)]
+enum StreamEvent<'a> {
+    Opened(Match<'a>),
+    Closed(Match<'a>),
     /// This many events are missing here.
     Lost {
         count: u64,
@@ -88,13 +87,21 @@ enum StreamEvent {
 }
 
 /// Why events are missing.
-#[derive(Debug, Clone, Copy, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy)]
 enum Cause {
     /// The client was too slow.
     Client,
     /// The kernel could not deliver its events to the daemon. A resync follows, whose changes the client gets.
     Kernel,
+}
+
+impl Cause {
+    fn as_str(self) -> &'static str {
+        match self {
+            Cause::Client => "client",
+            Cause::Kernel => "kernel",
+        }
+    }
 }
 
 /// Streams the changes from now on.
@@ -170,8 +177,8 @@ fn write_changes(piece: &mut Vec<u8>, format: StreamFormat, question: &Question,
     for change in changes.iter().filter(|change| is_wanted(question, change)) {
         let event = match change {
             ChangeEvent::Lost(count) => StreamEvent::Lost { count: *count, cause: Cause::Kernel },
-            ChangeEvent::Opened(traced) => StreamEvent::Opened { mapping: Match::new(traced, question) },
-            ChangeEvent::Closed(traced) => StreamEvent::Closed { mapping: Match::new(traced, question) },
+            ChangeEvent::Opened(traced) => StreamEvent::Opened(Match::new(traced, question)),
+            ChangeEvent::Closed(traced) => StreamEvent::Closed(Match::new(traced, question)),
         };
         format.write(piece, &event);
     }

@@ -2,65 +2,32 @@
 
 use std::net::IpAddr;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
+use super::json;
 use crate::fields::{Field, KernelFields, PerDirection};
-use crate::mapping::{Host, Layer4, Mapping, Traced};
+use crate::mapping::{Host, Layer4, Traced};
 use crate::question::Question;
 
 /// A mapping that matches a request.
-#[derive(Debug, Serialize)]
-pub(super) struct Match {
-    protocol: String,
-    l3: &'static str,
-    src_ip: IpAddr,
-    src_port: Option<u16>,
-    dst_ip: IpAddr,
-    dst_port: Option<u16>,
-    nat_ip: IpAddr,
-    nat_port: Option<u16>,
-    server_ip: IpAddr,
-    server_port: Option<u16>,
-    /// Which of them is behind the public end: `src` or `server`.
-    inside: &'static str,
-    zone: u16,
-    /// The zone of the packets that the server sends. Only if it is not `zone`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reply_zone: Option<u16>,
-    /// The addresses between the public end and the inside host, from outside to inside. Only if the
-    /// connection is translated more than once.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    via: Vec<Via>,
-    /// Only for ICMP and ICMPv6, whose identifiers are in the port fields.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    icmp: Option<IcmpFields>,
-    id: u32,
-    #[serde(flatten)]
+#[derive(Debug)]
+pub(super) struct Match<'a> {
+    traced: &'a Traced,
+    /// Whether the host behind the public end is the source; otherwise it is the server.
+    is_source: bool,
     kernel: KernelValues,
-    nat: Vec<&'static str>,
-    state: &'static str,
-    opened: Time,
-    closed: Option<Time>,
-    learnt: &'static str,
 }
 
 /// What the kernel's entry had, if the request asks for it and the kernel answered.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 struct KernelValues {
-    #[serde(skip_serializing_if = "Option::is_none")]
     mark: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     packets: Option<Counter>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<Counter>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     tcp_state: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     labels: Option<Vec<u16>>,
     /// In seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
     timeout: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<Vec<String>>,
 }
 
@@ -76,67 +43,39 @@ impl From<PerDirection> for Counter {
     }
 }
 
-/// An address to which the source, or the server, is translated on the way.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-enum Via {
-    Source { src_ip: IpAddr, src_port: Option<u16>, zone: u16 },
-    Server { server_ip: IpAddr, server_port: Option<u16>, zone: u16 },
-}
-
-#[derive(Debug, Serialize)]
-struct IcmpFields {
-    #[serde(rename = "type")]
-    kind: u8,
-    code: u8,
-}
-
-impl Match {
-    /// A mapping that matches `question`. The question tells which end the inside host is at.
-    pub(super) fn new(traced: &Traced, question: &Question) -> Self {
-        let mapping = &traced.mapping;
-        let (source, server) = (traced.source_host(), traced.server_host());
-        let is_source = question.public_ends(mapping).next().is_none_or(|end| end.is_source);
-        let of_source = |Host { ip, port, zone }| Via::Source { src_ip: ip, src_port: port, zone };
-        let of_server = |Host { ip, port, zone }| Via::Server { server_ip: ip, server_port: port, zone };
-        let translations = [("src", mapping.is_source_nat()), ("dst", mapping.is_destination_nat())];
-        let (zone, reply_zone) = (source.zone, server.zone);
-        Match {
-            protocol: mapping.original.protocol.to_string(),
-            l3: if mapping.src_ip().is_ipv4() { "ipv4" } else { "ipv6" },
-            src_ip: source.ip,
-            src_port: source.port,
-            dst_ip: mapping.dst_ip(),
-            dst_port: mapping.dst_port(),
-            nat_ip: mapping.nat_ip(),
-            nat_port: mapping.nat_port(),
-            server_ip: server.ip,
-            server_port: mapping.server_port().and(server.port),
-            inside: if is_source { "src" } else { "server" },
-            zone,
-            reply_zone: (zone != reply_zone).then_some(reply_zone),
-            via: traced.source_via().map(of_source).chain(traced.server_via().map(of_server)).collect(),
-            icmp: match mapping.original.layer4 {
-                Layer4::Icmp { kind, code, .. } => Some(IcmpFields { kind, code }),
-                _ => None,
-            },
-            id: mapping.id,
-            kernel: KernelValues::default(),
-            nat: translations.into_iter().filter_map(|(name, is)| is.then_some(name)).collect(),
-            state: if mapping.is_live() { "live" } else { "closed" },
-            opened: Time(mapping.opened.wall),
-            closed: mapping.closed.map(|closed| Time(closed.wall)),
-            learnt: mapping.source.as_str(),
+impl KernelValues {
+    /// Writes the members that have a value.
+    fn write(&self, out: &mut Vec<u8>) {
+        fn member(out: &mut Vec<u8>, name: &str, value: Option<&impl Serialize>) {
+            if let Some(value) = value {
+                json::text(out, name);
+                json::value(out, value);
+            }
         }
+        member(out, r#","mark":"#, self.mark.as_ref());
+        member(out, r#","packets":"#, self.packets.as_ref());
+        member(out, r#","bytes":"#, self.bytes.as_ref());
+        member(out, r#","tcp_state":"#, self.tcp_state.as_ref());
+        member(out, r#","labels":"#, self.labels.as_ref());
+        member(out, r#","timeout":"#, self.timeout.as_ref());
+        member(out, r#","status":"#, self.status.as_ref());
+    }
+}
+
+impl<'a> Match<'a> {
+    /// A mapping that matches `question`. The question tells which end the inside host is at.
+    pub(super) fn new(traced: &'a Traced, question: &Question) -> Self {
+        let end = question.public_ends(&traced.mapping).next();
+        Self { traced, is_source: end.is_none_or(|end| end.is_source), kernel: KernelValues::default() }
     }
 
     /// Adds the fields that the request asks for: of a live mapping those of the kernel's entry, of a
     /// closed one what its end reported.
-    pub(super) fn add_fields(&mut self, asked: &[Field], mapping: &Mapping, entry: Option<&KernelFields>) {
+    pub(super) fn add_fields(&mut self, asked: &[Field], entry: Option<&KernelFields>) {
         let values = &mut self.kernel;
         for field in asked {
             match (field, entry) {
-                (Field::Mark, None) => values.mark = mapping.mark,
+                (Field::Mark, None) => values.mark = self.traced.mapping.mark,
                 (Field::Mark, Some(entry)) => values.mark = Some(entry.mark),
                 (Field::Packets, Some(entry)) => values.packets = entry.packets.map(Counter::from),
                 (Field::Bytes, Some(entry)) => values.bytes = entry.bytes.map(Counter::from),
@@ -150,28 +89,167 @@ impl Match {
             }
         }
     }
+
+    /// Writes it as a JSON object.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let mapping = &self.traced.mapping;
+        let (source, server) = (self.traced.source_host(), self.traced.server_host());
+        let protocol = mapping.original.protocol;
+        json::text(out, r#"{"protocol":""#);
+        match protocol.name() {
+            Some(name) => json::text(out, name),
+            None => json::number(out, protocol.number()),
+        }
+        json::text(out, if mapping.src_ip().is_ipv4() { r#"","l3":"ipv4","# } else { r#"","l3":"ipv6","# });
+        write_end(out, [r#""src_ip":""#, r#"","src_port":"#], source.ip, source.port);
+        write_end(out, [r#","dst_ip":""#, r#"","dst_port":"#], mapping.dst_ip(), mapping.dst_port());
+        write_end(out, [r#","nat_ip":""#, r#"","nat_port":"#], mapping.nat_ip(), mapping.nat_port());
+        let server_port = mapping.server_port().and(server.port);
+        write_end(out, [r#","server_ip":""#, r#"","server_port":"#], server.ip, server_port);
+        json::text(
+            out,
+            if self.is_source { r#","inside":"src","zone":"# } else { r#","inside":"server","zone":"# },
+        );
+        json::number(out, source.zone);
+        // The zone of the packets that the server sends.
+        if server.zone != source.zone {
+            json::text(out, r#","reply_zone":"#);
+            json::number(out, server.zone);
+        }
+        if !self.traced.is_alone() {
+            self.write_via(out);
+        }
+        // The identifiers of ICMP and ICMPv6 are in the port fields.
+        if let Layer4::Icmp { kind, code, .. } = mapping.original.layer4 {
+            json::text(out, r#","icmp":{"type":"#);
+            json::number(out, kind);
+            json::text(out, r#","code":"#);
+            json::number(out, code);
+            json::text(out, "}");
+        }
+        json::text(out, r#","id":"#);
+        json::number(out, mapping.id);
+        self.kernel.write(out);
+        json::text(
+            out,
+            match (mapping.is_source_nat(), mapping.is_destination_nat()) {
+                (true, false) => r#","nat":["src"],"state":"#,
+                (false, true) => r#","nat":["dst"],"state":"#,
+                (true, true) => r#","nat":["src","dst"],"state":"#,
+                (false, false) => r#","nat":[],"state":"#,
+            },
+        );
+        json::text(out, if mapping.is_live() { r#""live","opened":"# } else { r#""closed","opened":"# });
+        json::time(out, mapping.opened.wall);
+        json::text(out, r#","closed":"#);
+        match mapping.closed {
+            Some(closed) => json::time(out, closed.wall),
+            None => json::text(out, "null"),
+        }
+        json::text(out, r#","learnt":""#);
+        json::text(out, mapping.source.as_str());
+        json::text(out, r#""}"#);
+    }
+
+    /// Writes the addresses to which the source or the server is translated on the way, from outside to inside.
+    fn write_via(&self, out: &mut Vec<u8>) {
+        let mut begin = r#","via":[{"#;
+        let mut write = |names, Host { ip, port, zone }| {
+            json::text(out, begin);
+            write_end(out, names, ip, port);
+            json::text(out, r#","zone":"#);
+            json::number(out, zone);
+            begin = "},{";
+        };
+        let source_names = [r#""src_ip":""#, r#"","src_port":"#];
+        let server_names = [r#""server_ip":""#, r#"","server_port":"#];
+        self.traced.source_via().for_each(|host| write(source_names, host));
+        self.traced.server_via().for_each(|host| write(server_names, host));
+        json::text(out, "}]");
+    }
 }
 
-/// Milliseconds since the Unix epoch, written as RFC 3339 in UTC.
-#[derive(Debug)]
-struct Time(u64);
-
-impl Serialize for Time {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let milliseconds = i64::try_from(self.0).unwrap_or(i64::MAX);
-        let time = jiff::Timestamp::from_millisecond(milliseconds).unwrap_or(jiff::Timestamp::MAX);
-        serializer.collect_str(&format_args!("{time:.3}"))
-    }
+/// Writes an address and a port: `names` are what precedes them.
+#[inline]
+fn write_end(out: &mut Vec<u8>, names: [&str; 2], ip: IpAddr, port: Option<u16>) {
+    json::text(out, names[0]);
+    json::address(out, ip);
+    json::text(out, names[1]);
+    json::number_or_null(out, port);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Stamp;
+    use crate::mapping::{Doubt, Mapping, Source};
+    use crate::tuples::Tuples;
+    use nfct::Tuple;
+
+    fn mapping(original: Tuple, reply: Tuple) -> Mapping {
+        Mapping {
+            tuples: Tuples { original, reply },
+            id: u32::MAX,
+            mark: None,
+            opened: Stamp { monotonic: 1, wall: 1_795_246_463_007 },
+            closed: None,
+            source: Source::Event,
+            doubt: Doubt::None,
+            sequence: 1,
+        }
+    }
+
+    fn written(found: &Match<'_>) -> String {
+        let mut out = Vec::new();
+        found.write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
 
     #[test]
-    fn times_are_in_utc_with_milliseconds() {
-        assert_eq!(serde_json::to_string(&Time(1_795_246_463_007)).unwrap(), r#""2026-11-21T07:34:23.007Z""#);
-        assert_eq!(serde_json::to_string(&Time(0)).unwrap(), r#""1970-01-01T00:00:00.000Z""#);
-        assert!(serde_json::to_string(&Time(u64::MAX)).is_ok());
+    fn a_mapping_has_the_documented_members() {
+        let server = ([198, 51, 100, 1], 443);
+        let original = Tuple::tcp(([192, 168, 7, 2], 40000), server);
+        let reply = Tuple::tcp(server, ([203, 0, 113, 9], 51000));
+        let traced = Traced { mapping: mapping(original, reply), source: vec![], destination: vec![] };
+        assert_eq!(
+            written(&Match::new(&traced, &Question::default())),
+            concat!(
+                r#"{"protocol":"tcp","l3":"ipv4","src_ip":"192.168.7.2","src_port":40000,"#,
+                r#""dst_ip":"198.51.100.1","dst_port":443,"nat_ip":"203.0.113.9","nat_port":51000,"#,
+                r#""server_ip":"198.51.100.1","server_port":443,"inside":"src","zone":0,"id":4294967295,"#,
+                r#""nat":["src"],"state":"live","opened":"2026-11-21T07:34:23.007Z","closed":null,"#,
+                r#""learnt":"event"}"#
+            )
+        );
+    }
+
+    #[test]
+    fn what_is_rare_is_written_too() {
+        let at = |last, zone| Tuple {
+            zone,
+            ..Tuple::icmp_echo(
+                "fd00::1".parse::<IpAddr>().unwrap(),
+                format!("fd00::{last}").parse::<IpAddr>().unwrap(),
+                7,
+            )
+        };
+        let closed = Some(Stamp { monotonic: 2, wall: 0 });
+        let outer = Mapping { closed, mark: Some(5), source: Source::Dump, ..mapping(at(2, 3), at(4, 0)) };
+        let inner = |zone| Mapping { closed, ..mapping(at(5, zone), at(6, 9)) };
+        let traced = Traced { mapping: outer, source: vec![inner(3)], destination: vec![inner(4)] };
+        let mut found = Match::new(&traced, &Question::default());
+        found.add_fields(&[Field::Mark], None);
+        assert_eq!(
+            written(&found),
+            concat!(
+                r#"{"protocol":"icmpv6","l3":"ipv6","src_ip":"fd00::1","src_port":7,"dst_ip":"fd00::2","#,
+                r#""dst_port":null,"nat_ip":"fd00::4","nat_port":7,"server_ip":"fd00::1","server_port":null,"#,
+                r#""inside":"src","zone":3,"reply_zone":9,"#,
+                r#""via":[{"src_ip":"fd00::1","src_port":7,"zone":3},"#,
+                r#"{"server_ip":"fd00::1","server_port":7,"zone":0}],"icmp":{"type":128,"code":0},"#,
+                r#""id":4294967295,"mark":5,"nat":["src","dst"],"state":"closed","#,
+                r#""opened":"2026-11-21T07:34:23.007Z","closed":"1970-01-01T00:00:00.000Z","learnt":"dump"}"#
+            )
+        );
     }
 }

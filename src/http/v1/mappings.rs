@@ -10,11 +10,17 @@ use hyper::header::HeaderName;
 use super::error::Failure;
 use super::mapping::Match;
 use super::request::LookupRequest;
-use super::stream::{MAPPINGS_PER_PIECE, NDJSON, PIECES_AHEAD, head, write_line};
+use super::stream::{NDJSON, PIECES_AHEAD, head};
 use crate::http::app::App;
-use crate::http::response::{self, BodyError, Response};
+use crate::http::response::{self, BodyError, PIECE, Response};
+use crate::mapping::Mapping;
 use crate::question::Question;
 use crate::table::Cursor;
+
+/// Mappings that are read under one hold of the lock, and verified with one message to the kernel.
+const MAPPINGS_PER_SLICE: usize = 64;
+/// Most lines are a little shorter.
+const LINE: usize = 384;
 
 /// Streams the mappings that the request's fields select.
 pub(in crate::http) async fn answer(
@@ -34,13 +40,14 @@ pub(in crate::http) async fn answer(
     Ok(response::with_header(response, HeaderName::from_static("x-nat-complete"), complete))
 }
 
-/// Sends one piece for a few mappings. A client that stops reading stops only its own stream.
+/// Sends the mappings, some slices of the table in each piece. A client that stops reading stops only its own
+/// stream.
 async fn send(app: &App, question: &Question, mut sender: Sender<Bytes, BodyError>) {
+    let mut piece = Vec::new();
     let mut next = Some(Cursor::START);
     while let Some(from) = next {
-        let slice =
-            app.tracker.scan_slice(from, MAPPINGS_PER_PIECE, |mapping| question.matches(mapping)).await;
-        let found = match slice {
+        let wanted = |mapping: &Mapping| question.matches(mapping);
+        let found = match app.tracker.scan_slice(from, MAPPINGS_PER_SLICE, wanted).await {
             Ok((found, further)) => {
                 next = further;
                 found
@@ -51,9 +58,14 @@ async fn send(app: &App, question: &Question, mut sender: Sender<Bytes, BodyErro
                 return sender.abort(Box::new(error));
             }
         };
-        let mut piece = Vec::with_capacity(found.len() * 512);
-        found.iter().for_each(|traced| write_line(&mut piece, &Match::new(traced, question)));
-        if !piece.is_empty() && sender.send_data(piece.into()).await.is_err() {
+        piece.reserve(found.len() * LINE);
+        for traced in &found {
+            Match::new(traced, question).write(&mut piece);
+            piece.push(b'\n');
+        }
+        let is_full = piece.len() >= 2 * PIECE || next.is_none();
+        if is_full && !piece.is_empty() && sender.send_data(std::mem::take(&mut piece).into()).await.is_err()
+        {
             return;
         }
     }

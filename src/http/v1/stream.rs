@@ -3,7 +3,6 @@
 
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use serde::Serialize;
 
 use crate::http::response::{self, Response};
 
@@ -15,13 +14,6 @@ pub(super) const PIECES_AHEAD: usize = 1;
 
 /// Mappings in one piece of a body: about 16 KiB of text.
 pub(super) const MAPPINGS_PER_PIECE: usize = 32;
-
-/// Writes one line of newline-delimited JSON.
-pub(super) fn write_line(out: &mut Vec<u8>, value: &impl Serialize) {
-    // Writing plain data to memory cannot fail.
-    let _ = serde_json::to_writer(&mut *out, value);
-    out.push(b'\n');
-}
 
 /// The response to HEAD: the header of the stream, without its body.
 pub(super) fn head(content_type: HeaderValue) -> Response {
