@@ -1,6 +1,7 @@
 //! Time: the monotonic clock for everything that is measured, and the wall clock only
 //! for times that people read.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// One moment on both clocks, each in milliseconds.
@@ -33,28 +34,73 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> Stamp;
 }
 
-/// The system's clocks.
+/// The system's clocks. Both times of a stamp differ by a constant that changes only when the wall clock is
+/// set: the two clocks of the system run at the same speed.
 #[derive(Debug)]
 pub struct SystemClock {
     start: Instant,
+    /// How far the wall clock is ahead of the time since `start`, in nanoseconds, or slightly more.
+    ahead: AtomicI64,
 }
 
 /// The monotonic time of the daemon's start: a hundred years, so that a connection
 /// that began years ago has a monotonic time too.
 const START: u64 = 100 * 366 * 24 * 3600 * 1000;
+const MILLISECOND: i64 = 1_000_000;
+/// A thread that is interrupted between its readings of the two clocks tries again, so often.
+const READINGS: usize = 8;
 
 impl Default for SystemClock {
     fn default() -> Self {
-        Self { start: Instant::now() }
+        let clock = Self { start: Instant::now(), ahead: AtomicI64::new(0) };
+        clock.measure(clock.readings());
+        clock
     }
+}
+
+impl SystemClock {
+    /// The time since `start`, and how far the wall clock is ahead of it, in nanoseconds. That is
+    /// too much by the time between the two readings.
+    fn readings(&self) -> (i64, i64) {
+        let passed = self.start.elapsed().as_nanos() as i64;
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i64;
+        (passed, wall - passed)
+    }
+
+    /// Notes how far the wall clock is ahead, and returns it.
+    fn measure(&self, first: (i64, i64)) -> i64 {
+        let readings = std::iter::once(first).chain(std::iter::repeat_with(|| self.readings()));
+        let ahead = readings.take(READINGS).map(|(_, ahead)| ahead).min().unwrap_or_default();
+        let noted = adjusted(self.ahead.load(Ordering::Relaxed), ahead);
+        self.ahead.store(noted, Ordering::Relaxed);
+        noted
+    }
+}
+
+/// What `noted` becomes when the wall clock is measured to be ahead by this time. It changes in whole
+/// milliseconds, so that the monotonic time in milliseconds goes on evenly, and is never too little:
+/// a stamp is not earlier than what happened before it.
+fn adjusted(noted: i64, measured: i64) -> i64 {
+    if is_near(noted, measured) {
+        return noted;
+    }
+    let change = measured - noted;
+    noted + (change.div_euclid(MILLISECOND) + 1) * MILLISECOND
+}
+
+/// Whether the wall clock has not been set since `noted`. The two may differ a little without that.
+fn is_near(noted: i64, measured: i64) -> bool {
+    (0..=2 * MILLISECOND).contains(&(noted - measured))
 }
 
 impl Clock for SystemClock {
     fn now(&self) -> Stamp {
-        Stamp {
-            monotonic: START + self.start.elapsed().as_millis() as u64,
-            wall: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
-        }
+        let (passed, measured) = self.readings();
+        let noted = self.ahead.load(Ordering::Relaxed);
+        let ahead = if is_near(noted, measured) { noted } else { self.measure((passed, measured)) };
+        let wall = (passed + ahead).max(0) / MILLISECOND;
+        let monotonic = START as i64 + wall - ahead.div_euclid(MILLISECOND);
+        Stamp { monotonic: monotonic as u64, wall: wall as u64 }
     }
 }
 
@@ -63,4 +109,37 @@ impl Clock for SystemClock {
 pub fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_of_the_system_differ_by_a_constant_and_follow_it() {
+        let clock = SystemClock::default();
+        let first = clock.now();
+        for _ in 0..100_000 {
+            let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+            let now = clock.now();
+            let after = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+            assert_eq!(now.wall.wrapping_sub(now.monotonic), first.wall.wrapping_sub(first.monotonic));
+            assert!((before..=after + 3).contains(&now.wall), "{before} {} {after}", now.wall);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_is_followed_in_whole_milliseconds_and_never_too_early() {
+        let noted = 1_700_000_000_123_456_789;
+        for measured in [noted, noted - 1, noted - 2 * MILLISECOND] {
+            assert_eq!(adjusted(noted, measured), noted);
+        }
+        for change in [1, 999_999, 1_000_000, 7_200_000_000_001, -2_000_001, -3_600_000_000_000] {
+            let measured = noted + change;
+            let adjusted = adjusted(noted, measured);
+            assert_eq!((adjusted - noted) % MILLISECOND, 0);
+            assert!((1..=MILLISECOND).contains(&(adjusted - measured)), "{change}");
+            assert!(is_near(adjusted, measured));
+        }
+    }
 }
