@@ -14,7 +14,7 @@ use pynatconnd::filter::Filter;
 use pynatconnd::http::counters::{HttpCounters, LookupOutcome};
 use pynatconnd::http::route;
 use pynatconnd::question::Question;
-use pynatconnd::table::{Cursor, Table};
+use pynatconnd::table::{Batch, Cursor, Table};
 use pynatconnd::tuples::KeyValue;
 
 /// What finding its route and counting cost a request, on one thread.
@@ -71,7 +71,10 @@ fn flow(number: u32) -> Flow {
 
 fn full() -> Table {
     let mut table = Table::new(Key::NatPort, DEL_DELAY);
-    (0..MANY).for_each(|number| assert!(table.open(&flow(number), NOW)));
+    for first in (0..MANY).step_by(BATCH as usize) {
+        let mut batch = batch(EventKind::New, first..first + BATCH);
+        assert_eq!(batch.apply(&mut table, || NOW), BATCH as usize);
+    }
     table
 }
 
@@ -202,5 +205,47 @@ fn write_json(bencher: Bencher<'_, '_>) {
         let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
         let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
         serde::Serialize::serialize(black_box(&body), &mut serializer).map(|()| text)
+    });
+}
+
+/// Events of one batch, as they are received together.
+const BATCH: u32 = 64;
+
+fn batch(kind: EventKind, numbers: impl Iterator<Item = u32>) -> Batch {
+    let mut batch = Batch::default();
+    numbers.for_each(|number| batch.push(Event::new(kind, flow(number))));
+    batch
+}
+
+/// Adds the mappings of a batch of events to a full table, which grows.
+#[divan::bench(sample_count = 200, sample_size = 50)]
+fn open_64(bencher: Bencher<'_, '_>) {
+    let (mut table, mut numbers) = (full(), shuffled());
+    bencher.bench_local(|| {
+        let numbers = numbers.by_ref().take(BATCH as usize).map(|number| MANY + number);
+        batch(EventKind::New, numbers).apply(&mut table, || NOW)
+    });
+}
+
+/// Closes the mappings of a batch of events of a full table.
+#[divan::bench(sample_count = 200, sample_size = 50)]
+fn close_64(bencher: Bencher<'_, '_>) {
+    let (mut table, mut numbers) = (full(), shuffled());
+    bencher.bench_local(|| {
+        batch(EventKind::Destroy, numbers.by_ref().take(BATCH as usize)).apply(&mut table, || NOW)
+    });
+}
+
+/// Adds the mappings of a batch of events to a full table and removes as many others: the size of the table
+/// does not change.
+#[divan::bench(sample_count = 200, sample_size = 50)]
+fn open_and_close_64(bencher: Bencher<'_, '_>) {
+    let (mut table, mut numbers) = (full(), shuffled());
+    let later = Stamp { monotonic: NOW.monotonic + 20_000, wall: NOW.wall };
+    bencher.bench_local(|| {
+        let old: Vec<u32> = numbers.by_ref().take(BATCH as usize).collect();
+        batch(EventKind::New, old.iter().map(|number| MANY + number)).apply(&mut table, || NOW);
+        batch(EventKind::Destroy, old.into_iter()).apply(&mut table, || NOW);
+        table.expire(later, usize::MAX);
     });
 }

@@ -5,9 +5,10 @@
 //! two conntrack zones. The outer mapping then begins at the public end of the inner
 //! one: its tuple is the reverse of the inner mapping's, apart from the zone.
 
-use super::entry::{Address, PackedTuple};
 use super::family::FamilyTable;
-use super::index::{MAX_CHAIN_WALK, ProtocolClass};
+use super::heads::ProtocolClass;
+use super::index::MAX_CHAIN_WALK;
+use super::packed::{Address, PackedTuple};
 use super::store::Table;
 use crate::clock::Stamp;
 use crate::mapping::{Mapping, Traced};
@@ -95,7 +96,7 @@ impl<A: Address> FamilyTable<A> {
         let walk = self.forwards.walk(class, original.nat_port(), public, peer, peer_port);
         let found = walk
             .take(MAX_CHAIN_WALK)
-            .filter(|slot| self.entries.get(*slot).original.is_equal_in_another_zone(&original));
+            .filter(|slot| self.entries.get(*slot).original().is_equal_in_another_zone(&original));
         self.newest_of_its_time(found, outer, now)
     }
 

@@ -5,6 +5,9 @@
 /// number is small, so that this does not hold the table's lock long.
 pub(super) const CHUNK: usize = 512;
 
+/// No slot.
+pub(super) const NONE: u32 = u32::MAX;
+
 /// The chunk of a slot.
 pub(super) fn chunk_of(slot: u32) -> usize {
     slot as usize / CHUNK

@@ -5,9 +5,10 @@ use std::time::Duration;
 use nfct::{Flow, Tuple};
 
 use super::ended::EndedLifetimes;
-use super::entry::{Address, NONE, PackedMapping, PackedTuple, PackedTuples, SlotState};
+use super::entry::SlotState;
 use super::family::{FamilyTable, MIN_KEPT};
 use super::journal::Journal;
+use super::packed::{Address, PackedTuple, PackedTuples};
 use super::verify::Asked;
 use crate::clock::Stamp;
 use crate::mapping::Source;
@@ -21,17 +22,23 @@ impl<A: Address> FamilyTable<A> {
         self.ended_during_dump = Some(EndedLifetimes::new());
     }
 
-    pub(super) fn merge(&mut self, flow: &Flow, read: Stamp, now: Stamp, journal: &mut Journal) -> bool {
+    pub(super) fn merge(
+        &mut self,
+        tuples: &PackedTuples<A>,
+        flow: &Flow,
+        read: Stamp,
+        now: Stamp,
+        journal: &mut Journal,
+    ) -> bool {
         if flow.status.is_dying() {
             return false;
         }
-        let Some(tuples) = PackedTuples::pack(flow) else { return false };
-        let hash = self.tuple_index.hash(&tuples.reply);
+        let hash = tuples.hash;
         let has_ended = self.ended_during_dump.as_ref().is_some_and(|ended| ended.contains(hash, flow.id));
         if let Some(slot) = self.tuple_index.live_by_hash(hash, &tuples.reply, &self.entries) {
+            let is_later = self.is_before(slot, flow, now) == Some(true);
             let entry = self.entries.get_mut(slot);
-            if entry.has(&tuples, flow.id) && entry.is_before(flow, now) != Some(true) {
-                entry.mark = flow.mark;
+            if entry.has(tuples, flow.id) && !is_later {
                 entry.dump_number = self.dump_number;
                 entry.set_told_if_newer(flow, read);
                 return false;
@@ -50,7 +57,7 @@ impl<A: Address> FamilyTable<A> {
         if !self.has_room(journal) {
             return false;
         }
-        self.insert_hashed(PackedMapping::new(&tuples, flow, Source::Dump, now), hash, journal);
+        self.insert(tuples, flow, Source::Dump, false, now, journal);
         true
     }
 
@@ -61,7 +68,7 @@ impl<A: Address> FamilyTable<A> {
         slice
             .map(|slot| self.entries.get(slot))
             .filter(|entry| entry.state() == SlotState::Live && entry.dump_number != self.dump_number)
-            .for_each(|entry| on(entry.reply.unpack()));
+            .for_each(|entry| on(entry.reply().unpack()));
         next
     }
 
@@ -83,27 +90,21 @@ impl<A: Address> FamilyTable<A> {
     /// where it stopped. Returns whether there are more, as a number other than 0.
     pub(super) fn remove_old(&mut self, from: u32, life_span: Duration, now: Stamp) -> (Option<u32>, usize) {
         if from == 0 {
-            self.searched_to = NONE;
+            self.searched_to = 0;
         }
         let mut removed = 0;
         for _ in 0..SEARCHED {
-            let previous = self.searched_to;
-            let slot = if previous == NONE { self.first_closed } else { self.entries.get(previous).next };
-            if slot == NONE {
+            let Some((position, slot)) = self.closed_queue.from(self.searched_to) else {
                 return (None, removed);
+            };
+            self.searched_to = position + 1;
+            let entry = self.entries.get(slot);
+            let is_old = entry.opened.age(now) > life_span;
+            if is_old && entry.closed().age(now) >= MIN_KEPT {
+                removed += self.remove_closed(position, slot, now);
+            } else if is_old {
+                removed += self.hide(slot);
             }
-            let entry = self.entries.get_mut(slot);
-            let is_old = now.since(entry.opened.into()) > life_span;
-            if is_old && now.since(entry.closed()) >= MIN_KEPT {
-                removed += self.remove_closed(previous, slot, now);
-                continue;
-            }
-            if is_old && entry.state() == SlotState::Closed {
-                entry.set_state(SlotState::Removed);
-                self.closed -= 1;
-                removed += 1;
-            }
-            self.searched_to = slot;
         }
         (Some(1), removed)
     }

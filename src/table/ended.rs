@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use super::shards::CellHash;
+
 /// Sets by which the lifetimes are divided, so that none takes long to grow.
 const SHARDS: usize = 256;
 
@@ -9,7 +11,7 @@ const SHARDS: usize = 256;
 /// conntrack id.
 #[derive(Debug)]
 pub(super) struct EndedLifetimes {
-    shards: Vec<HashSet<(u64, u32)>>,
+    shards: Vec<HashSet<(CellHash, u32)>>,
 }
 
 impl EndedLifetimes {
@@ -17,11 +19,11 @@ impl EndedLifetimes {
         Self { shards: vec![HashSet::new(); SHARDS] }
     }
 
-    pub(super) fn insert(&mut self, hash: u64, id: u32) {
-        self.shards[hash as usize % SHARDS].insert((hash, id));
+    pub(super) fn insert(&mut self, hash: CellHash, id: u32) {
+        self.shards[hash.part(SHARDS)].insert((hash, id));
     }
 
-    pub(super) fn contains(&self, hash: u64, id: u32) -> bool {
-        self.shards[hash as usize % SHARDS].contains(&(hash, id))
+    pub(super) fn contains(&self, hash: CellHash, id: u32) -> bool {
+        self.shards[hash.part(SHARDS)].contains(&(hash, id))
     }
 }

@@ -4,23 +4,30 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
+use nfct::Flow;
+
 use super::chunks::{CHUNK, Chunks, chunk_of};
+use super::closed::ClosedQueue;
 use super::ended::EndedLifetimes;
-use super::entry::{Address, NONE, PackedMapping, SlotState};
+use super::entry::{PackedMapping, SlotState};
 use super::forward::ForwardIndex;
-use super::index::{ChainIndex, IndexedBy};
+use super::heads::{IndexedBy, WARMED};
+use super::index::ChainIndex;
 use super::journal::{Change, Journal};
+use super::moment::Offsets;
+use super::packed::{Address, PackedTuples};
 use super::publics::PublicAddresses;
 use super::repeated::{OVERTAKEN, Repeated};
 use super::slots::Slots;
 use super::tuple_index::TupleIndex;
 use crate::clock::Stamp;
 use crate::config::Key;
-use crate::mapping::Doubt;
+use crate::mapping::{Doubt, Mapping, Source};
+use crate::tuples::Tuples;
 
 /// Slots in a slice. One hold of the lock works on one slice, for far less than a
 /// millisecond.
-const SLOTS_PER_SLICE: u32 = 1024;
+const SLOTS_PER_SLICE: u32 = 512;
 
 /// The kernel's default of the shortest timeout of a TCP connection that closes:
 /// `nf_conntrack_tcp_timeout_close`. With a longer one set, a mapping is verified after this time too.
@@ -30,8 +37,9 @@ pub const MAX_CLOSING_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const MIN_KEPT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
-pub(super) struct FamilyTable<A> {
+pub(super) struct FamilyTable<A: Address> {
     pub(super) entries: Chunks<PackedMapping<A>>,
+    offsets: Offsets,
     slots: Slots,
     pub(super) live: usize,
     /// The closed mappings that lookups can see.
@@ -40,16 +48,15 @@ pub(super) struct FamilyTable<A> {
     pub(super) kept: usize,
     /// How many more live mappings may be stored.
     pub(super) room: usize,
-    /// Closed entries are linked in the order in which they closed, which is the
-    /// order in which they expire.
-    pub(super) first_closed: u32,
-    last_closed: u32,
-    /// Where a search through them for old ones continues: behind this one.
-    pub(super) searched_to: u32,
-    /// The first of them whose `del_delay` has not passed when it was last checked.
-    first_visible: u32,
+    pub(super) closed_queue: ClosedQueue,
+    /// The position there from which a search for old ones continues.
+    pub(super) searched_to: u64,
+    /// The position there of the first whose `del_delay` had not passed when it was last checked.
+    first_visible: u64,
     pub(super) tuple_index: TupleIndex,
     pub(super) indexes: Vec<ChainIndex>,
+    /// The key of the legacy routes. Its index exists always, and that by public address and port.
+    pub(super) key: Key,
     pub(super) forwards: ForwardIndex<A>,
     /// The public addresses of translated sources.
     pub(super) publics: PublicAddresses,
@@ -82,23 +89,20 @@ pub(super) struct FamilyTable<A> {
 
 impl<A: Address> FamilyTable<A> {
     pub(super) fn new(key: Key, del_delay: Duration) -> Self {
-        let mut indexed_by = IndexedBy::STANDARD.to_vec();
-        if !indexed_by.contains(&IndexedBy::key(key)) {
-            indexed_by.push(IndexedBy::key(key));
-        }
         Self {
             entries: Chunks::new(),
+            offsets: Offsets::default(),
             slots: Slots::default(),
             live: 0,
             closed: 0,
             kept: 0,
             room: usize::MAX,
-            first_closed: NONE,
-            last_closed: NONE,
-            searched_to: NONE,
-            first_visible: NONE,
+            closed_queue: ClosedQueue::default(),
+            searched_to: 0,
+            first_visible: 0,
             tuple_index: TupleIndex::new(),
-            indexes: indexed_by.into_iter().map(ChainIndex::new).collect(),
+            indexes: [IndexedBy::NatIpAndPort, IndexedBy::key(key)].map(ChainIndex::new).into(),
+            key,
             forwards: ForwardIndex::new(),
             publics: PublicAddresses::new(),
             newest_opened: 0,
@@ -118,21 +122,25 @@ impl<A: Address> FamilyTable<A> {
 
     pub(super) fn expire(&mut self, now: Stamp, max: usize) -> usize {
         let (mut removed, kept_for) = (0, self.del_delay.max(MIN_KEPT));
-        for _ in 0..max {
-            let slot = self.first_closed;
-            if slot == NONE || now.since(self.entries.get(slot).closed()) < kept_for {
+        for count in 0..max {
+            let Some((position, slot)) = self.closed_queue.first() else { break };
+            if self.entries.get(slot).closed().age(now) < kept_for {
                 break;
             }
-            removed += self.remove_closed(NONE, slot, now);
+            if count % WARMED == 0 {
+                self.warm_removal(position, WARMED.min(max - count));
+            }
+            removed += self.remove_closed(position, slot, now);
         }
         // With a short `del_delay`, others are hidden before they are removed.
         if self.del_delay < MIN_KEPT {
             for _ in 0..max {
-                let slot = self.first_visible;
-                if slot == NONE || now.since(self.entries.get(slot).closed()) < self.del_delay {
+                let Some((position, slot)) = self.closed_queue.from(self.first_visible) else { break };
+                if self.entries.get(slot).closed().age(now) < self.del_delay {
                     break;
                 }
-                removed += self.hide_first();
+                self.first_visible = position + 1;
+                removed += self.hide(slot);
             }
         }
         removed
@@ -153,13 +161,10 @@ impl<A: Address> FamilyTable<A> {
 
     /// Removes the mapping that closed first, before its time. Returns whether there is one.
     pub(super) fn forget_oldest(&mut self, now: Stamp, journal: &mut Journal) -> bool {
-        let slot = self.first_closed;
-        if slot == NONE {
-            return false;
-        }
+        let Some((position, slot)) = self.closed_queue.first() else { return false };
         let entry = self.entries.get(slot);
-        let (closed, hash) = (entry.closed(), self.tuple_index.hash(&entry.reply));
-        if now.since(closed) < OVERTAKEN {
+        let (closed, hash) = (entry.closed(), self.tuple_index.hash(&entry.reply()));
+        if closed.age(now) < OVERTAKEN {
             // Its NEW event may still come.
             self.ended_unknown.remember(hash, entry.id, now);
         }
@@ -168,49 +173,35 @@ impl<A: Address> FamilyTable<A> {
             self.missing_ends = self.missing_ends.saturating_sub(1);
             self.repeated.remember(hash, entry.id, now);
         }
-        if self.remove_closed(NONE, slot, now) > 0 && now.since(closed) < self.del_delay {
-            journal.note_forgotten(closed);
+        if self.remove_closed(position, slot, now) > 0 && closed.age(now) < self.del_delay {
+            journal.note_forgotten(self.offsets.stamp(closed));
         }
         true
     }
 
     /// When the mapping closed that closed first of those that are stored.
     pub(super) fn oldest_closed(&self) -> Option<Stamp> {
-        (self.first_closed != NONE).then(|| self.entries.get(self.first_closed).closed())
+        self.closed_queue.first().map(|(_, slot)| self.offsets.stamp(self.entries.get(slot).closed()))
     }
 
-    /// Removes a closed mapping; `previous` is the one that closed before it, or [`NONE`].
+    /// Removes the closed mapping at a position of the queue.
     /// Returns 1 if lookups could still see it, and otherwise 0.
-    pub(super) fn remove_closed(&mut self, previous: u32, slot: u32, now: Stamp) -> usize {
+    pub(super) fn remove_closed(&mut self, position: u64, slot: u32, now: Stamp) -> usize {
         let entry = self.entries.get(slot);
-        let (next, was_visible) = (entry.next, entry.state() == SlotState::Closed);
+        let was_visible = entry.state() == SlotState::Closed;
         if self.repeated.is_active(now) {
-            self.repeated.remember(self.tuple_index.hash(&entry.reply), entry.id, now);
+            self.repeated.remember(self.tuple_index.hash(&entry.reply()), entry.id, now);
         }
-        match previous {
-            NONE => self.first_closed = next,
-            previous => self.entries.get_mut(previous).next = next,
-        }
-        if self.last_closed == slot {
-            self.last_closed = previous;
-        }
-        if self.first_visible == slot {
-            self.first_visible = next;
-        }
-        if self.searched_to == slot {
-            self.searched_to = previous;
-        }
+        let is_oldest = self.closed_queue.remove(position);
         self.kept -= 1;
         self.closed -= usize::from(was_visible);
-        self.free_slot(slot, previous == NONE);
+        self.free_slot(slot, is_oldest);
         usize::from(was_visible)
     }
 
-    /// Hides the first visible one of the closed mappings from lookups. Returns 1, or 0 if it
-    /// was hidden already.
-    fn hide_first(&mut self) -> usize {
-        let entry = self.entries.get_mut(self.first_visible);
-        self.first_visible = entry.next;
+    /// Hides a closed mapping from lookups. Returns 1, or 0 if it was hidden already.
+    pub(super) fn hide(&mut self, slot: u32) -> usize {
+        let entry = self.entries.get_mut(slot);
         if entry.state() != SlotState::Closed {
             return 0;
         }
@@ -220,17 +211,48 @@ impl<A: Address> FamilyTable<A> {
     }
 
     pub(super) fn next_expiry(&self, now: Stamp) -> Option<Duration> {
-        let age = |slot| now.since(self.entries.get(slot).closed());
-        let visible =
-            (self.first_visible != NONE).then(|| self.del_delay.saturating_sub(age(self.first_visible)));
+        let age = |slot| self.entries.get(slot).closed().age(now);
+        let visible = self.closed_queue.from(self.first_visible);
+        let visible = visible.map(|(_, slot)| self.del_delay.saturating_sub(age(slot)));
         // Also those that were hidden while `del_delay` was shorter.
-        let kept = (self.first_closed != self.first_visible)
-            .then(|| self.del_delay.max(MIN_KEPT).saturating_sub(age(self.first_closed)));
+        let kept = self.closed_queue.first().filter(|(position, _)| *position < self.first_visible);
+        let kept = kept.map(|(_, slot)| self.del_delay.max(MIN_KEPT).saturating_sub(age(slot)));
         visible.into_iter().chain(kept).min()
     }
 
+    /// An index, if it has all entries.
     pub(super) fn index(&self, by: IndexedBy) -> Option<&ChainIndex> {
-        self.indexes.iter().find(|index| index.by == by)
+        self.indexes.iter().find(|index| index.by == by && index.is_complete())
+    }
+
+    /// Both tuples of a flow; `None` if an address is of the other family.
+    #[inline]
+    pub(super) fn pack(&self, flow: &Flow) -> Option<PackedTuples<A>> {
+        PackedTuples::pack(flow, |reply| self.tuple_index.hash(reply))
+    }
+
+    /// The mapping of a slot; its doubt is not computed.
+    pub(super) fn mapping(&self, slot: u32) -> Mapping {
+        let entry = self.entries.get(slot);
+        Mapping {
+            tuples: Tuples { original: entry.original().unpack(), reply: entry.reply().unpack() },
+            id: entry.id,
+            mark: entry.final_mark(),
+            opened: self.offsets.stamp(entry.opened),
+            closed: (entry.state() != SlotState::Live).then(|| self.offsets.stamp(entry.closed())),
+            source: entry.source(),
+            doubt: Doubt::None,
+            sequence: entry.sequence,
+        }
+    }
+
+    /// Whether `flow`, which has the same tuples and the same id as the mapping of a slot, began after
+    /// that opened: then it is a later lifetime. `None` if the kernel keeps no timestamps, or if
+    /// the wall clock has gone back since that timestamp. A mapping may open a little later
+    /// than its connection began, if an event reported it.
+    pub(super) fn is_before(&self, slot: u32, flow: &Flow, now: Stamp) -> Option<bool> {
+        let began = flow.start? / 1_000_000;
+        (began <= now.wall).then(|| self.offsets.stamp(self.entries.get(slot).opened).wall < began)
     }
 
     /// The slots of the slice from `from` on, and where the next one begins. Some of them can be
@@ -249,42 +271,65 @@ impl<A: Address> FamilyTable<A> {
         (parts.into_iter().flatten(), (end < all).then_some(end))
     }
 
-    /// Stores a live mapping, and returns its slot.
-    pub(super) fn insert(&mut self, entry: PackedMapping<A>, journal: &mut Journal) -> u32 {
-        let hash = self.tuple_index.hash(&entry.reply);
-        self.insert_hashed(entry, hash, journal)
-    }
-
-    /// Stores a live mapping with the hash of its reply tuple, and returns its slot.
-    pub(super) fn insert_hashed(&mut self, entry: PackedMapping<A>, hash: u64, journal: &mut Journal) -> u32 {
-        self.unreported += usize::from(entry.is_unreported());
-        self.zones.extend([entry.original.zone(), entry.reply.zone()].into_iter().filter(|zone| *zone != 0));
-        let slot = self.store(entry, journal);
-        self.tuple_index.insert(slot, hash, &mut self.entries);
+    /// Stores a live mapping with these tuples, those of `flow`, and returns its slot. It may end
+    /// without a DESTROY event unless `is_reported`.
+    pub(super) fn insert(
+        &mut self,
+        tuples: &PackedTuples<A>,
+        flow: &Flow,
+        source: Source,
+        is_reported: bool,
+        now: Stamp,
+        journal: &mut Journal,
+    ) -> u32 {
+        let slot = self.store(tuples, flow, source, now, journal);
+        self.entries.get_mut(slot).set_unreported(!is_reported);
+        self.unreported += usize::from(!is_reported);
+        let zones = [tuples.original.zone(), tuples.reply.zone()];
+        if zones != [0, 0] {
+            self.zones.extend(zones.into_iter().filter(|zone| *zone != 0));
+        }
+        self.tuple_index.insert(slot, tuples.hash, &mut self.entries);
         self.live += 1;
-        journal.record(|| Change::Opened(self.entries.get(slot).mapping(Doubt::None)));
+        journal.record(|| Change::Opened(self.mapping(slot)));
         slot
     }
 
     /// Stores a lifetime of which only the end is known.
-    pub(super) fn insert_closed(&mut self, entry: PackedMapping<A>, closed: Stamp, journal: &mut Journal) {
-        let slot = self.store(entry, journal);
-        journal.record(|| Change::Opened(self.entries.get(slot).mapping(Doubt::None)));
-        self.queue_closed(slot, closed, Some(entry.mark), journal);
-        self.tuple_index.insert(slot, self.tuple_index.hash(&entry.reply), &mut self.entries);
-        journal.record(|| Change::Closed(self.entries.get(slot).mapping(Doubt::None)));
+    pub(super) fn insert_closed(
+        &mut self,
+        tuples: &PackedTuples<A>,
+        flow: &Flow,
+        closed: Stamp,
+        now: Stamp,
+        journal: &mut Journal,
+    ) {
+        let slot = self.store(tuples, flow, Source::Event, now, journal);
+        journal.record(|| Change::Opened(self.mapping(slot)));
+        self.queue_closed(slot, closed, Some(flow.mark), journal);
+        self.tuple_index.insert(slot, tuples.hash, &mut self.entries);
+        journal.record(|| Change::Closed(self.mapping(slot)));
     }
 
     /// Stores an entry in a free slot and adds it to the chain indexes.
-    pub(super) fn store(&mut self, entry: PackedMapping<A>, journal: &mut Journal) -> u32 {
+    fn store(
+        &mut self,
+        tuples: &PackedTuples<A>,
+        flow: &Flow,
+        source: Source,
+        now: Stamp,
+        journal: &mut Journal,
+    ) -> u32 {
         let slot = self.slots.take(|free| self.entries.get(free).next);
         self.entries.grow_to(slot, PackedMapping::FREE);
-        *self.entries.get_mut(slot) = PackedMapping { dump_number: self.dump_number, ..entry };
+        let opened = self.offsets.moment(moment(flow.start, now).unwrap_or(now));
+        let entry = self.entries.get_mut(slot);
+        entry.set(tuples, flow, source, opened, now);
+        entry.dump_number = self.dump_number;
         self.number_and_index(slot, journal, false);
-        let entry = self.entries.get(slot);
-        self.forwards.insert(slot, entry);
-        if entry.is_source_nat() {
-            self.publics.insert(entry.reply.dst);
+        self.forwards.insert(slot, tuples);
+        if tuples.is_source_nat() {
+            self.publics.insert(tuples.reply.dst);
         }
         let older = self.index(IndexedBy::NatIpAndPort).and_then(|index| index.older(slot).next());
         if let Some(older) = older {
@@ -307,7 +352,7 @@ impl<A: Address> FamilyTable<A> {
         }
         let entry = self.entries.get_mut(slot);
         entry.sequence = journal.number_entry();
-        let opened = Stamp::from(entry.opened).monotonic;
+        let opened = entry.opened.monotonic();
         entry.set_was_newest(opened >= self.newest_opened);
         self.newest_opened = self.newest_opened.max(opened);
         for index in &mut self.indexes {
@@ -332,46 +377,48 @@ impl<A: Address> FamilyTable<A> {
         self.live -= 1;
         self.unreported -= usize::from(self.entries.get(slot).is_unreported());
         self.queue_closed(slot, closed, mark, journal);
-        journal.record(|| Change::Closed(self.entries.get(slot).mapping(Doubt::None)));
+        journal.record(|| Change::Closed(self.mapping(slot)));
     }
 
     /// Appends an entry to the closed ones, which wait to expire.
     fn queue_closed(&mut self, slot: u32, closed: Stamp, mark: Option<u32>, journal: &mut Journal) {
         let entry = self.entries.get_mut(slot);
         if let Some(ended) = &mut self.ended_during_dump {
-            ended.insert(self.tuple_index.hash(&entry.reply), entry.id);
+            ended.insert(self.tuple_index.hash(&entry.reply()), entry.id);
         }
         entry.set_state(SlotState::Closed);
         entry.set_final_mark(mark);
         entry.dump_number = journal.number_closing();
-        entry.set_closed(closed.max(Stamp::from(entry.opened)));
+        let opened = self.offsets.stamp(entry.opened);
+        entry.set_closed(if closed > opened { self.offsets.moment(closed) } else { entry.opened });
         entry.set_unreported(false);
         entry.set_suspect(false);
-        entry.next = NONE;
         self.closed += 1;
         self.kept += 1;
-        match self.last_closed {
-            NONE => self.first_closed = slot,
-            last => self.entries.get_mut(last).next = slot,
-        }
-        self.last_closed = slot;
-        if self.first_visible == NONE {
-            self.first_visible = slot;
-        }
+        self.closed_queue.push(slot);
     }
 
     /// Frees the slot of a closed mapping. `is_oldest` says that none closed before it.
     fn free_slot(&mut self, slot: u32, is_oldest: bool) {
-        self.forwards.remove(slot, self.entries.get(slot));
+        let entry = self.entries.get(slot);
+        self.forwards.remove(slot, &entry.original(), &entry.reply());
         for index in &mut self.indexes {
             index.remove(slot, &self.entries);
         }
         self.tuple_index.remove(slot, is_oldest, &mut self.entries);
         let (next, released) = self.slots.free(slot);
-        *self.entries.get_mut(slot) = PackedMapping { next, ..PackedMapping::FREE };
+        let freed = self.entries.get_mut(slot);
+        freed.set_state(SlotState::Free);
+        freed.next = next;
         if let Some(chunk) = released {
             self.entries.release(chunk);
             self.indexes.iter_mut().for_each(|index| index.release(chunk));
         }
     }
+}
+
+/// The moment of one of the kernel's timestamps, which are in nanoseconds since the Unix
+/// epoch.
+pub(super) fn moment(nanoseconds: Option<u64>, now: Stamp) -> Option<Stamp> {
+    Some(now.back_to_wall(nanoseconds? / 1_000_000))
 }

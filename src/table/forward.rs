@@ -9,8 +9,8 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use super::entry::{Address, PackedMapping};
-use super::index::ProtocolClass;
+use super::heads::ProtocolClass;
+use super::packed::{Address, PackedTuple, PackedTuples};
 
 /// The public port and address, the far side's address and port, and the slot.
 type Key<A> = (ProtocolClass, u16, A, A, u16, u32);
@@ -27,13 +27,17 @@ impl<A: Address> ForwardIndex<A> {
     }
 
     /// Adds a slot, if its mapping's destination is translated.
-    pub(super) fn insert(&mut self, slot: u32, entry: &PackedMapping<A>) {
-        self.keys.extend(key_of(slot, entry));
+    #[inline]
+    pub(super) fn insert(&mut self, slot: u32, tuples: &PackedTuples<A>) {
+        if let Some(key) = key_of(slot, &tuples.original, &tuples.reply) {
+            self.keys.insert(key);
+        }
     }
 
     /// Removes a slot, if it is here.
-    pub(super) fn remove(&mut self, slot: u32, entry: &PackedMapping<A>) {
-        if let Some(key) = key_of(slot, entry) {
+    #[inline]
+    pub(super) fn remove(&mut self, slot: u32, original: &PackedTuple<A>, reply: &PackedTuple<A>) {
+        if let Some(key) = key_of(slot, original, reply) {
             self.keys.remove(&key);
         }
     }
@@ -70,9 +74,8 @@ fn range<A: Address>(
     bound(A::UNSET, 0, 0)..=bound(A::LAST, u16::MAX, u32::MAX)
 }
 
-fn key_of<A: Address>(slot: u32, entry: &PackedMapping<A>) -> Option<Key<A>> {
-    let original = &entry.original;
-    (original.dst != entry.reply.src || original.dst_port() != entry.reply.peer_port()).then(|| {
+fn key_of<A: Address>(slot: u32, original: &PackedTuple<A>, reply: &PackedTuple<A>) -> Option<Key<A>> {
+    (original.dst != reply.src || original.dst_port() != reply.peer_port()).then(|| {
         let class = ProtocolClass::of(original.protocol());
         (class, original.nat_port(), original.dst, original.src, original.peer_port(), slot)
     })

@@ -1,119 +1,19 @@
 //! Indexes of the table that find all entries which share an address, a port or both; they store slot
 //! numbers.
 
-use std::hash::BuildHasher;
-use std::net::IpAddr;
+use std::collections::VecDeque;
+use std::hint::black_box;
 
-use nfct::Protocol;
-
-use super::chunks::Chunks;
-use super::entry::{Address, NONE, PackedMapping, SlotState};
-use super::shards::{SHARDS, Shards};
-use crate::config::Key;
-use crate::tuples::KeyValue;
+use super::chunks::{Chunks, NONE, chunk_of};
+use super::entry::{PackedMapping, SlotState};
+use super::heads::{ChainKey, Heads, IndexedBy, WARMED};
+use super::packed::{Address, PackedTuples};
+use super::shards::SHARDS;
 
 /// Hash tables for the chains of an index that were set aside, which are few.
 const ASIDE_SHARDS: usize = 256;
 /// The maximum number of entries of a chain that are walked at once.
 pub(super) const MAX_CHAIN_WALK: usize = 4096;
-
-/// The fields by which an index finds entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum IndexedBy {
-    NatPort,
-    NatIpAndPort,
-    SrcIp,
-    SrcIpAndPort,
-    NatIp,
-    SrcPort,
-    DstIp,
-    DstPort,
-}
-
-impl IndexedBy {
-    /// The indexes that every table has.
-    pub(super) const STANDARD: [IndexedBy; 4] =
-        [IndexedBy::NatPort, IndexedBy::NatIpAndPort, IndexedBy::SrcIp, IndexedBy::SrcIpAndPort];
-
-    /// The index for one of the six keys.
-    pub(super) fn key(key: Key) -> Self {
-        match key {
-            Key::SrcIp => IndexedBy::SrcIp,
-            Key::SrcPort => IndexedBy::SrcPort,
-            Key::NatIp => IndexedBy::NatIp,
-            Key::NatPort => IndexedBy::NatPort,
-            Key::DstIp => IndexedBy::DstIp,
-            Key::DstPort => IndexedBy::DstPort,
-        }
-    }
-
-    fn key_of<A: Address>(self, entry: &PackedMapping<A>) -> ChainKey<A> {
-        let none = A::UNSET;
-        let (address, port) = match self {
-            IndexedBy::NatPort => (none, entry.reply.nat_port()),
-            IndexedBy::NatIpAndPort => (entry.reply.dst, entry.reply.nat_port()),
-            IndexedBy::SrcIp => (entry.original.src, 0),
-            IndexedBy::SrcIpAndPort => (entry.original.src, entry.original.src_port()),
-            IndexedBy::NatIp => (entry.reply.dst, 0),
-            IndexedBy::SrcPort => (none, entry.original.src_port()),
-            IndexedBy::DstIp => (entry.original.dst, 0),
-            IndexedBy::DstPort => (none, entry.original.dst_port()),
-        };
-        let class = ProtocolClass::of(entry.original.protocol());
-        ChainKey { address, port, class }
-    }
-}
-
-/// Each class has chains of its own, so that thousands of UDP flows from one port
-/// do not hide the TCP connection that shares it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum ProtocolClass {
-    Tcp,
-    Udp,
-    Other,
-}
-
-impl ProtocolClass {
-    pub(super) fn of(protocol: Protocol) -> Self {
-        match protocol {
-            Protocol::Tcp => ProtocolClass::Tcp,
-            Protocol::Udp => ProtocolClass::Udp,
-            _ => ProtocolClass::Other,
-        }
-    }
-
-    /// The classes of this protocol's mappings, or all classes.
-    pub(super) fn all_of(protocol: Option<Protocol>) -> impl Iterator<Item = ProtocolClass> {
-        let only = protocol.map(ProtocolClass::of);
-        [ProtocolClass::Tcp, ProtocolClass::Udp, ProtocolClass::Other]
-            .into_iter()
-            .filter(move |class| only.is_none_or(|only| only == *class))
-    }
-}
-
-/// What the entries of a chain share: an address, a port, or both, and the
-/// protocol's class.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct ChainKey<A> {
-    address: A,
-    port: u16,
-    class: ProtocolClass,
-}
-
-impl<A: Address> ChainKey<A> {
-    /// `None` if the address is of the other family.
-    pub(super) fn new(address: Option<IpAddr>, port: Option<u16>, class: ProtocolClass) -> Option<Self> {
-        let address = address.map_or(Some(A::UNSET), A::from_ip)?;
-        Some(Self { address, port: port.unwrap_or(0), class })
-    }
-
-    pub(super) fn of_value(value: KeyValue, class: ProtocolClass) -> Option<Self> {
-        match value {
-            KeyValue::Ip(address) => Self::new(Some(address), None, class),
-            KeyValue::Port(port) => Self::new(None, Some(port), class),
-        }
-    }
-}
 
 /// The neighbours of a slot in its chain, and whether that is the chain of those set aside: the
 /// highest bit of `newer`.
@@ -125,8 +25,13 @@ struct Link {
 
 /// Slots are less than this, because `max_mappings` is.
 const ASIDE: u32 = 1 << 31;
+/// The older neighbour of a slot that is in no chain.
+const ABSENT: u32 = NONE - 1;
 
 impl Link {
+    /// That of a slot in no chain.
+    const ABSENT: Self = Self { newer: NONE, older: ABSENT };
+
     fn new(is_aside: bool, newer: u32, older: u32) -> Self {
         Self { newer: newer & !ASIDE | if is_aside { ASIDE } else { 0 }, older }
     }
@@ -152,6 +57,8 @@ pub enum Unfinished {
     /// No index serves it, or too many entries share the value. Use
     /// [`scan`](super::Table::scan).
     TooMany,
+    /// This index would serve it, and does not exist yet. Use [`scan`](super::Table::scan) until it does.
+    NoIndex(IndexedBy),
 }
 
 /// A walk through the live slots of a chain.
@@ -173,65 +80,117 @@ pub(super) struct Walk {
 #[derive(Debug)]
 pub(super) struct ChainIndex {
     pub(super) by: IndexedBy,
-    /// Whether the chains are in the order in which the entries were stored. Those
-    /// of an index that was added later are not.
-    pub(super) is_ordered: bool,
     /// The first slot of each chain.
-    heads: Shards,
+    heads: Heads,
     /// The first slot of each chain of those set aside.
-    aside: Shards,
+    aside: Heads,
     links: Chunks<Link>,
-    /// The first slot that is not in the index yet. An index that is added while the
-    /// table is in use is built in slices.
-    built_to: u32,
+    /// While the index is built: entries that were stored since that began, and their numbers. They
+    /// come in front of those that were there before.
+    arrivals: Option<VecDeque<(u32, u32)>>,
+    /// When a lookup last used it, by the monotonic clock.
+    pub(super) used_at: u64,
 }
 
 impl ChainIndex {
     pub(super) fn new(by: IndexedBy) -> Self {
         Self {
             by,
-            is_ordered: true,
-            heads: Shards::new(SHARDS),
-            aside: Shards::new(ASIDE_SHARDS),
+            heads: Heads::new(by, SHARDS),
+            aside: Heads::new(by, ASIDE_SHARDS),
             links: Chunks::new(),
-            built_to: u32::MAX,
+            arrivals: None,
+            used_at: 0,
         }
     }
 
     /// An index for a table that has entries already; none is in it yet.
-    pub(super) fn unbuilt(by: IndexedBy) -> Self {
-        Self { is_ordered: false, built_to: 0, ..Self::new(by) }
+    pub(super) fn unbuilt(by: IndexedBy, now: u64) -> Self {
+        Self { arrivals: Some(VecDeque::new()), used_at: now, ..Self::new(by) }
     }
 
-    /// Adds these slots of a slice from where it stopped to `end`, or to the end of the table.
-    pub(super) fn build<A: Address>(
-        &mut self,
-        slots: impl Iterator<Item = u32>,
-        end: Option<u32>,
-        entries: &Chunks<PackedMapping<A>>,
-    ) {
-        self.built_to = end.unwrap_or(u32::MAX);
-        for slot in slots.filter(|slot| entries.get(*slot).state() != SlotState::Free) {
-            self.insert(slot, entries);
-        }
+    /// Whether it has all entries.
+    pub(super) fn is_complete(&self) -> bool {
+        self.arrivals.is_none()
     }
 
-    /// Where [`build`](Self::build) continues, or `None` when the index is complete.
-    pub(super) fn unbuilt_from(&self) -> Option<u32> {
-        (self.built_to != u32::MAX).then_some(self.built_to)
-    }
-
-    pub(super) fn insert<A: Address>(&mut self, slot: u32, entries: &Chunks<PackedMapping<A>>) {
-        if slot >= self.built_to {
+    /// Adds an entry that was there before the index, if that is still so: it has this number and is in
+    /// no chain. Those that opened first come first.
+    pub(super) fn add<A: Address>(&mut self, slot: u32, sequence: u32, entries: &Chunks<PackedMapping<A>>) {
+        let is_same = entries.has(chunk_of(slot)) && {
+            let entry = entries.get(slot);
+            entry.state() != SlotState::Free && entry.sequence == sequence
+        };
+        if !is_same {
             return;
         }
-        self.links.grow_to(slot, Link::new(false, NONE, NONE));
-        self.put_first(slot, false, entries);
+        self.links.grow_to(slot, Link::ABSENT);
+        if self.links.get(slot).older == ABSENT {
+            self.put_first(slot, false, entries);
+        }
     }
 
+    /// Adds at most `max` of the entries that have arrived. Returns whether the index is complete.
+    pub(super) fn add_arrivals<A: Address>(
+        &mut self,
+        max: usize,
+        entries: &Chunks<PackedMapping<A>>,
+    ) -> bool {
+        for _ in 0..max {
+            let Some(arrivals) = &mut self.arrivals else { return true };
+            match arrivals.pop_front() {
+                Some((slot, sequence)) => self.add(slot, sequence, entries),
+                None => self.arrivals = None,
+            }
+        }
+        self.is_complete()
+    }
+
+    #[inline]
+    pub(super) fn insert<A: Address>(&mut self, slot: u32, entries: &Chunks<PackedMapping<A>>) {
+        self.links.grow_to(slot, Link::ABSENT);
+        match &mut self.arrivals {
+            Some(arrivals) => arrivals.push_back((slot, entries.get(slot).sequence)),
+            None => self.put_first(slot, false, entries),
+        }
+    }
+
+    #[inline]
     pub(super) fn remove<A: Address>(&mut self, slot: u32, entries: &Chunks<PackedMapping<A>>) {
-        if slot < self.built_to {
+        // While the index is built, it may not have reached this slot.
+        if self.links.has(chunk_of(slot)) && self.links.get(slot).older != ABSENT {
             self.unlink(slot, entries);
+        }
+    }
+
+    /// Loads what inserting entries with these tuples needs into the processor's cache.
+    pub(super) fn warm<A: Address>(&self, tuples: &[PackedTuples<A>], entries: &Chunks<PackedMapping<A>>) {
+        let mut keys = [ChainKey::NONE; WARMED];
+        let keys = &mut keys[..tuples.len().min(WARMED)];
+        for (key, tuples) in keys.iter_mut().zip(tuples) {
+            *key = self.by.key_of_tuples(&tuples.original, &tuples.reply);
+        }
+        self.heads.warm(keys, |first| {
+            black_box((self.links.get(first).older, entries.get(first).id));
+        });
+    }
+
+    /// Loads the place of a slot into the processor's cache, without waiting for it.
+    pub(super) fn load(&self, slot: u32) {
+        if self.links.has(chunk_of(slot)) {
+            black_box(self.links.get(slot).older);
+        }
+    }
+
+    /// Loads what [`remove`](Self::remove) changes beside that.
+    pub(super) fn load_neighbours<A: Address>(&self, slot: u32, entries: &Chunks<PackedMapping<A>>) {
+        if !self.links.has(chunk_of(slot)) || self.links.get(slot).older == ABSENT {
+            return;
+        }
+        let link = *self.links.get(slot);
+        link.older().into_iter().chain(link.newer()).for_each(|neighbour| self.load(neighbour));
+        if link.newer().is_none() {
+            self.heads.load(self.by.key_of(entries.get(slot)));
         }
     }
 
@@ -241,25 +200,14 @@ impl ChainIndex {
     }
 
     /// The first slots of the chains, or of those set aside.
-    fn heads(&mut self, is_aside: bool) -> &mut Shards {
+    fn heads(&mut self, is_aside: bool) -> &mut Heads {
         if is_aside { &mut self.aside } else { &mut self.heads }
     }
 
     /// Puts a slot at the front of the chain of its key.
     fn put_first<A: Address>(&mut self, slot: u32, is_aside: bool, entries: &Chunks<PackedMapping<A>>) {
         let by = self.by;
-        let key = by.key_of(entries.get(slot));
-        let heads = self.heads(is_aside);
-        let hasher = heads.hasher.clone();
-        let hash = hasher.hash_one(key);
-        let table = heads.table_mut(hash);
-        let older = match table.find_mut(hash, |slot| by.key_of(entries.get(*slot)) == key) {
-            Some(head) => std::mem::replace(head, slot),
-            None => {
-                table.insert_unique(hash, slot, |slot| hasher.hash_one(by.key_of(entries.get(*slot))));
-                NONE
-            }
-        };
+        let older = self.heads(is_aside).put(by, slot, entries);
         *self.links.get_mut(slot) = Link::new(is_aside, NONE, older);
         if older != NONE {
             let older = self.links.get_mut(older);
@@ -280,27 +228,16 @@ impl ChainIndex {
 
     /// Takes a slot out of its chain.
     fn unlink<A: Address>(&mut self, slot: u32, entries: &Chunks<PackedMapping<A>>) {
-        let link = *self.links.get(slot);
+        let by = self.by;
+        let link = std::mem::replace(self.links.get_mut(slot), Link::ABSENT);
         let newer = link.newer();
         if let Some(older) = link.older() {
             let older = self.links.get_mut(older);
             *older = Link::new(link.is_aside(), newer.unwrap_or(NONE), older.older);
         }
-        if let Some(newer) = newer {
-            self.links.get_mut(newer).older = link.older;
-            return;
-        }
-        let by = self.by;
-        let heads = self.heads(link.is_aside());
-        let hash = heads.hasher.hash_one(by.key_of(entries.get(slot)));
-        if let Ok(mut found) = heads.table_mut(hash).find_entry(hash, |candidate| *candidate == slot) {
-            match link.older() {
-                Some(older) => *found.get_mut() = older,
-                None => {
-                    found.remove();
-                    heads.shrink(hash, |slot| by.key_of(entries.get(slot)));
-                }
-            }
+        match newer {
+            Some(newer) => self.links.get_mut(newer).older = link.older,
+            None => self.heads(link.is_aside()).replace(by, slot, link.older, entries),
         }
     }
 
@@ -326,24 +263,14 @@ impl ChainIndex {
         std::iter::successors(older(slot), move |slot| older(*slot))
     }
 
-    /// The first slot of a key in some of the chains.
-    fn head<A: Address>(
-        &self,
-        heads: &Shards,
-        key: ChainKey<A>,
-        entries: &Chunks<PackedMapping<A>>,
-    ) -> Option<u32> {
-        let hash = heads.hasher.hash_one(key);
-        heads.table(hash).find(hash, |slot| self.by.key_of(entries.get(*slot)) == key).copied()
-    }
-
     /// Begins a walk through the live slots of a key's chain, the one added last first.
     pub(super) fn begin_walk<A: Address>(
         &self,
         key: ChainKey<A>,
         entries: &Chunks<PackedMapping<A>>,
     ) -> Walk {
-        Walk { next: self.head(&self.heads, key, entries), walked: 0, set_aside: 0, last_aside: None }
+        let next = self.heads.first(self.by, key, entries);
+        Walk { next, walked: 0, set_aside: 0, last_aside: None }
     }
 
     /// The next live slot of a walk. Sets the closed ones before it aside.
@@ -380,7 +307,7 @@ impl ChainIndex {
         key: ChainKey<A>,
         entries: &'a Chunks<PackedMapping<A>>,
     ) -> impl Iterator<Item = u32> + 'a {
-        let head = self.head(&self.aside, key, entries);
+        let head = self.aside.first(self.by, key, entries);
         std::iter::successors(head, |slot| self.links.get(*slot).older())
             .inspect(|slot| debug_assert!(entries.get(*slot).state() != SlotState::Free))
     }

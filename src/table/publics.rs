@@ -4,7 +4,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::DefaultHashBuilder;
 
-use super::entry::Address;
+use super::packed::Address;
 
 /// Bits of the set: with a thousand addresses, one of 65 other addresses seems to be in it.
 const BITS: usize = 65_536;
@@ -39,7 +39,7 @@ impl PublicAddresses {
 
     #[inline]
     fn bit<A: Address>(&self, address: A) -> usize {
-        let hash = self.hasher.hash_one(address);
+        let hash = self.hasher.hash_one(address.bits());
         // With some of its random seeds this hash maps a row of addresses to few values of any 16 bits.
         ((hash ^ hash >> 32).wrapping_mul(MIXER) >> (u64::BITS - BITS.ilog2())) as usize
     }

@@ -5,9 +5,11 @@ use std::ops::ControlFlow;
 
 use nfct::Protocol;
 
-use super::entry::{Address, PackedTuple, SlotState};
+use super::entry::SlotState;
 use super::family::FamilyTable;
-use super::index::{ChainKey, IndexedBy, MAX_CHAIN_WALK, ProtocolClass, Unfinished};
+use super::heads::{ChainKey, IndexedBy, ProtocolClass};
+use super::index::{ChainIndex, MAX_CHAIN_WALK, Unfinished};
+use super::packed::{Address, PackedTuple};
 use crate::clock::Stamp;
 use crate::config::Key;
 use crate::mapping::{Doubt, Mapping};
@@ -45,18 +47,21 @@ impl<A: Address> FamilyTable<A> {
         for class in classes() {
             // An address of the other family has no entries here.
             let Some(chain_key) = ChainKey::of_value(value, class) else { return Ok(None) };
-            let mut best: Option<Mapping> = None;
-            self.walk_live(by, chain_key, |this, slot, is_ordered| {
-                let found = this.visible_if(slot, now, is_match);
-                best = best.into_iter().chain(found).max_by_key(Mapping::rank);
+            // The best slot, and what its mapping's rank depends on in this chain.
+            let (mut best, mut best_rank) = (None, None);
+            self.walk_live(by, chain_key, now, |this, slot| {
                 let entry = this.entries.get(slot);
-                let is_last = |best: Mapping| best.is_source_nat() && best.age_rank() >= entry.age_rank();
+                let rank = (entry.is_source_nat(), entry.age_rank());
+                if best_rank.is_none_or(|best| rank > best) && is_match(&this.mapping(slot)) {
+                    (best, best_rank) = (Some(slot), Some(rank));
+                }
                 // The rest of the chain opened earlier.
-                break_if(is_ordered && entry.was_newest() && best.is_some_and(is_last))
+                let is_last = |(is_source_nat, age)| is_source_nat && age >= rank.1;
+                break_if(entry.was_newest() && best_rank.is_some_and(is_last))
             })?;
             // No closed one, and none of a later class, ranks higher.
-            if best.is_some() {
-                return Ok(best);
+            if let Some(slot) = best {
+                return Ok(self.visible(slot, now));
             }
         }
         let mut best = None;
@@ -97,7 +102,7 @@ impl<A: Address> FamilyTable<A> {
         let mut found = Vec::new();
         // The chains of public ports have the ends of translated sources only.
         if matches!(by, IndexedBy::NatIpAndPort | IndexedBy::NatPort) {
-            let index = self.index(by).ok_or(Unfinished::TooMany)?;
+            let index = self.index(by).ok_or(Unfinished::NoIndex(by))?;
             let is_elsewhere = |slot: &u32| keys.iter().any(|key| index.has_key(*slot, *key, &self.entries));
             let forwards =
                 ProtocolClass::all_of(question.protocol).flat_map(|class| self.forwards(question, class));
@@ -113,7 +118,7 @@ impl<A: Address> FamilyTable<A> {
         for key in &keys {
             // The oldest of the live ones that were found in this chain, and their number.
             let (mut oldest, mut live) = ((u64::MAX, u32::MAX), 0);
-            self.walk_live(by, *key, |this, slot, is_ordered| {
+            self.walk_live(by, *key, now, |this, slot| {
                 if let Some(mapping) = this.matching(slot, question, now) {
                     oldest = oldest.min(mapping.age_rank());
                     live += 1;
@@ -121,7 +126,7 @@ impl<A: Address> FamilyTable<A> {
                 }
                 let entry = this.entries.get(slot);
                 // The rest of the chain opened earlier.
-                break_if(live > max && is_ordered && entry.was_newest() && oldest >= entry.age_rank())
+                break_if(live > max && entry.was_newest() && oldest >= entry.age_rank())
             })?;
         }
         let live = found.iter().filter(|mapping| mapping.is_live()).count();
@@ -185,7 +190,7 @@ impl<A: Address> FamilyTable<A> {
             if walked > MAX_CHAIN_WALK {
                 return Err(Unfinished::TooMany);
             }
-            if !replies.contains(&self.entries.get(slot).reply) {
+            if !replies.contains(&self.entries.get(slot).reply()) {
                 found.extend(self.matching(slot, question, now));
             }
         }
@@ -200,19 +205,20 @@ impl<A: Address> FamilyTable<A> {
         networks.into_iter().any(|network| A::from_ip(network.ip()).is_none())
     }
 
-    /// Passes the live slots of a chain to `on`, until that breaks, with whether the chain is in the
-    /// order in which the entries were stored.
+    /// Passes the live slots of a chain to `on`, until that breaks.
     fn walk_live(
         &mut self,
         by: IndexedBy,
         key: ChainKey<A>,
-        mut on: impl FnMut(&Self, u32, bool) -> ControlFlow<()>,
+        now: Stamp,
+        mut on: impl FnMut(&Self, u32) -> ControlFlow<()>,
     ) -> Result<(), Unfinished> {
-        let at = self.indexes.iter().position(|index| index.by == by).ok_or(Unfinished::TooMany)?;
-        let is_ordered = self.indexes[at].is_ordered;
+        let is_this = |index: &ChainIndex| index.by == by && index.is_complete();
+        let at = self.indexes.iter().position(is_this).ok_or(Unfinished::NoIndex(by))?;
+        self.indexes[at].used_at = now.monotonic;
         let mut walk = self.indexes[at].begin_walk(key, &self.entries);
         while let Some(slot) = self.indexes[at].next_live(&mut walk, &self.entries)? {
-            if on(self, slot, is_ordered).is_break() {
+            if on(self, slot).is_break() {
                 break;
             }
         }
@@ -226,7 +232,7 @@ impl<A: Address> FamilyTable<A> {
         key: ChainKey<A>,
         now: Stamp,
     ) -> Result<impl Iterator<Item = Mapping> + use<'_, A>, Unfinished> {
-        let index = self.index(by).ok_or(Unfinished::TooMany)?;
+        let index = self.index(by).ok_or(Unfinished::NoIndex(by))?;
         let slots: Vec<u32> = index.aside(key, &self.entries).take(MAX_CHAIN_WALK + 1).collect();
         if slots.len() > MAX_CHAIN_WALK {
             return Err(Unfinished::TooMany);
@@ -292,15 +298,16 @@ impl<A: Address> FamilyTable<A> {
     /// translated and of TCP or UDP.
     fn public_port(&self, slot: u32) -> Option<(IpAddr, Transport)> {
         let entry = self.entries.get(slot);
-        if entry.state() != SlotState::Live || entry.reply.dst == entry.original.src {
+        let reply = entry.reply();
+        if entry.state() != SlotState::Live || reply.dst == entry.original().src {
             return None;
         }
-        let transport = match entry.original.protocol() {
+        let transport = match entry.protocol() {
             Protocol::Tcp => Transport::Tcp,
             Protocol::Udp => Transport::Udp,
             _ => return None,
         };
-        Some((entry.reply.dst.into(), transport))
+        Some((reply.dst.into(), transport))
     }
 
     /// A slot's mapping, unless the slot is free or the mapping has expired.
@@ -313,10 +320,10 @@ impl<A: Address> FamilyTable<A> {
         let entry = self.entries.get(slot);
         let is_visible = match entry.state() {
             SlotState::Live => true,
-            SlotState::Closed => now.since(entry.closed()) < self.del_delay,
+            SlotState::Closed => entry.closed().age(now) < self.del_delay,
             SlotState::Free | SlotState::Removed => false,
         };
-        let mapping = is_visible.then(|| entry.mapping(Doubt::None)).filter(accept)?;
+        let mapping = is_visible.then(|| self.mapping(slot)).filter(accept)?;
         let doubt = if mapping.is_live() { self.doubt(slot, now) } else { Doubt::None };
         Some(Mapping { doubt, ..mapping })
     }

@@ -9,6 +9,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::shards::CellHash;
 use crate::clock::Stamp;
 
 /// Events of two processors can overtake each other by less than this time.
@@ -26,8 +27,8 @@ const QUIET: u64 = 10_000;
 pub(super) struct Repeated {
     /// In milliseconds.
     period: u64,
-    this_period: HashSet<(u64, u32)>,
-    last_period: HashSet<(u64, u32)>,
+    this_period: HashSet<(CellHash, u32)>,
+    last_period: HashSet<(CellHash, u32)>,
     /// When this period began, in milliseconds of the monotonic clock.
     began: u64,
     /// When an event last came again; 0 if never.
@@ -47,7 +48,7 @@ impl Repeated {
     }
 
     /// Notes that a DESTROY event of this lifetime came again.
-    pub(super) fn note(&mut self, hash: u64, id: u32, now: Stamp) {
+    pub(super) fn note(&mut self, hash: CellHash, id: u32, now: Stamp) {
         self.last = now.monotonic;
         self.remember(hash, id, now);
     }
@@ -58,7 +59,7 @@ impl Repeated {
     }
 
     /// Remembers a lifetime whose DESTROY event may come again.
-    pub(super) fn remember(&mut self, hash: u64, id: u32, now: Stamp) {
+    pub(super) fn remember(&mut self, hash: CellHash, id: u32, now: Stamp) {
         self.forget_old(now);
         if self.this_period.len() < MAX_LIFETIMES {
             self.this_period.insert((hash, id));
@@ -66,7 +67,7 @@ impl Repeated {
     }
 
     /// Whether a DESTROY event of this lifetime came more than once lately.
-    pub(super) fn contains(&mut self, hash: u64, id: u32, now: Stamp) -> bool {
+    pub(super) fn contains(&mut self, hash: CellHash, id: u32, now: Stamp) -> bool {
         if self.this_period.is_empty() && self.last_period.is_empty() {
             return false;
         }

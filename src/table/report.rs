@@ -2,10 +2,12 @@
 
 use nfct::Flow;
 
-use super::entry::{Address, PackedMapping, PackedTuples, SlotState, moment};
-use super::family::FamilyTable;
+use super::entry::SlotState;
+use super::family::{FamilyTable, moment};
 use super::journal::Journal;
+use super::packed::{Address, PackedTuples};
 use super::repeated::OVERTAKEN;
+use super::shards::CellHash;
 use crate::clock::Stamp;
 use crate::mapping::Source;
 
@@ -25,20 +27,25 @@ pub enum CloseResult {
 
 impl<A: Address> FamilyTable<A> {
     /// Applies a NEW event. Returns whether it opened a mapping.
-    pub(super) fn open(&mut self, flow: &Flow, now: Stamp, journal: &mut Journal) -> bool {
-        let Some(tuples) = PackedTuples::pack(flow) else { return false };
-        let hash = self.tuple_index.hash(&tuples.reply);
+    pub(super) fn open(
+        &mut self,
+        tuples: &PackedTuples<A>,
+        flow: &Flow,
+        now: Stamp,
+        journal: &mut Journal,
+    ) -> bool {
+        let hash = tuples.hash;
         let newest = self.tuple_index.newest(hash, &tuples.reply, &self.entries);
         let Some(slot) = newest.filter(|slot| self.entries.get(*slot).state() == SlotState::Live) else {
-            if flow.status.is_dying() && self.find_closed(&tuples, flow.id).is_some() {
+            if flow.status.is_dying() && self.find_closed(tuples, flow.id).is_some() {
                 // The DESTROY event overtook the NEW event.
                 return false;
             }
             if !self.has_room(journal) {
                 return false;
             }
-            let closed_before = newest.is_some() && self.closed_before(&tuples, flow.id, now);
-            let slot = self.insert_reported(&tuples, hash, flow, now, journal);
+            let closed_before = newest.is_some() && self.closed_before(tuples, flow.id, now);
+            let slot = self.insert(tuples, flow, Source::Event, self.trusts_events, now, journal);
             // The id does not tell: the same tuples get the same id again. Nor does a DESTROY event
             // that seemed to be a repeated one.
             let overtaken = self.ended_unknown.contains(hash, flow.id, now)
@@ -49,21 +56,21 @@ impl<A: Address> FamilyTable<A> {
             }
             return true;
         };
-        let has_tuples_and_id = self.entries.get(slot).has(&tuples, flow.id);
+        let has_tuples_and_id = self.entries.get(slot).has(tuples, flow.id);
         if !has_tuples_and_id && flow.status.is_dying() {
             // The kernel gives a reply tuple to one connection at a time. Either this event is
             // late, or the table lacks the end of the connection that it has.
             self.suspect(slot, journal);
-            let is_unknown = self.find_closed(&tuples, flow.id).is_none();
+            let is_unknown = self.find_closed(tuples, flow.id).is_none();
             if is_unknown {
-                self.insert_closed(PackedMapping::new(&tuples, flow, Source::Event, now), now, journal);
+                self.insert_closed(tuples, flow, now, now, journal);
             }
             return is_unknown;
         }
         if !has_tuples_and_id || !self.is_same_lifetime(slot, flow, now) {
             // The previous connection ended without a DESTROY event, or this event is late.
             self.close_slot(slot, now, journal);
-            let slot = self.insert_reported(&tuples, hash, flow, now, journal);
+            let slot = self.insert(tuples, flow, Source::Event, self.trusts_events, now, journal);
             self.suspect(slot, journal);
             return true;
         }
@@ -73,7 +80,6 @@ impl<A: Address> FamilyTable<A> {
             self.suspect(slot, journal);
         }
         let entry = self.entries.get_mut(slot);
-        entry.mark = flow.mark;
         entry.dump_number = self.dump_number;
         entry.set_told(flow, now);
         if self.trusts_events {
@@ -86,15 +92,20 @@ impl<A: Address> FamilyTable<A> {
     }
 
     /// Applies a DESTROY event.
-    pub(super) fn close(&mut self, flow: &Flow, now: Stamp, journal: &mut Journal) -> CloseResult {
-        let Some(tuples) = PackedTuples::pack(flow) else { return CloseResult::Stale };
-        let hash = self.tuple_index.hash(&tuples.reply);
+    pub(super) fn close(
+        &mut self,
+        tuples: &PackedTuples<A>,
+        flow: &Flow,
+        now: Stamp,
+        journal: &mut Journal,
+    ) -> CloseResult {
+        let hash = tuples.hash;
         if let Some(ended) = &mut self.ended_during_dump {
             ended.insert(hash, flow.id);
         }
         let closed = moment(flow.stop, now).unwrap_or(now);
         let live = self.tuple_index.live_by_hash(hash, &tuples.reply, &self.entries);
-        if let Some(slot) = live.filter(|slot| self.entries.get(*slot).has(&tuples, flow.id)) {
+        if let Some(slot) = live.filter(|slot| self.entries.get(*slot).has(tuples, flow.id)) {
             if self.repeated.contains(hash, flow.id, now) {
                 // It may be the end of an earlier lifetime with the same id, once more.
                 self.repeated.note(hash, flow.id, now);
@@ -104,7 +115,7 @@ impl<A: Address> FamilyTable<A> {
             self.close_marked(slot, closed, Some(flow.mark), journal);
             return CloseResult::WasLive;
         }
-        if let Some(slot) = self.find_closed(&tuples, flow.id) {
+        if let Some(slot) = self.find_closed(tuples, flow.id) {
             self.entries.get_mut(slot).set_final_mark(Some(flow.mark));
             self.note_end(slot, hash, now);
             return CloseResult::Stale;
@@ -122,13 +133,13 @@ impl<A: Address> FamilyTable<A> {
             return CloseResult::Stale;
         }
         self.ended_unknown.remember(hash, flow.id, now);
-        self.insert_closed(PackedMapping::new(&tuples, flow, Source::Event, now), closed, journal);
+        self.insert_closed(tuples, flow, closed, now, journal);
         CloseResult::WasUnknown
     }
 
     /// Notes a DESTROY event of a mapping that is closed already: the first one, if a query
     /// has closed it, or a repeated one.
-    fn note_end(&mut self, slot: u32, hash: u64, now: Stamp) {
+    fn note_end(&mut self, slot: u32, hash: CellHash, now: Stamp) {
         let entry = self.entries.get_mut(slot);
         if entry.is_unreported() {
             self.missing_ends -= usize::from(entry.is_suspect()).min(self.missing_ends);
@@ -139,24 +150,11 @@ impl<A: Address> FamilyTable<A> {
         self.repeated.note(hash, entry.id, now);
     }
 
-    fn insert_reported(
-        &mut self,
-        tuples: &PackedTuples<A>,
-        hash: u64,
-        flow: &Flow,
-        now: Stamp,
-        journal: &mut Journal,
-    ) -> u32 {
-        let mut entry = PackedMapping::new(tuples, flow, Source::Event, now);
-        entry.set_unreported(!self.trusts_events);
-        self.insert_hashed(entry, hash, journal)
-    }
-
     /// Whether a NEW event names the lifetime that the live mapping with its tuples and its
     /// id already has.
     fn is_same_lifetime(&self, slot: u32, flow: &Flow, now: Stamp) -> bool {
         let entry = self.entries.get(slot);
-        if let Some(is_before) = entry.is_before(flow, now) {
+        if let Some(is_before) = self.is_before(slot, flow, now) {
             return !is_before;
         }
         if entry.is_unreported() && entry.source() == Source::Event {
@@ -165,7 +163,7 @@ impl<A: Address> FamilyTable<A> {
         }
         if entry.is_unreported() {
             // The event of a connection that a dump or a query found was queued before that.
-            return now.since(entry.opened.into()) < OVERTAKEN;
+            return entry.opened.age(now) < OVERTAKEN;
         }
         // The kernel repeats a NEW event that another listener with reliable delivery did not get.
         let (since, timeout) = entry.told(now);
@@ -174,7 +172,7 @@ impl<A: Address> FamilyTable<A> {
 
     /// Whether the lifetime that a NEW event names was closed just before.
     fn closed_before(&self, tuples: &PackedTuples<A>, id: u32, now: Stamp) -> bool {
-        self.closed_lifetimes(tuples, id).any(|slot| now.since(self.entries.get(slot).closed()) < OVERTAKEN)
+        self.closed_lifetimes(tuples, id).any(|slot| self.entries.get(slot).closed().age(now) < OVERTAKEN)
     }
 
     /// The slot in which exactly this lifetime is stored as closed.

@@ -4,8 +4,7 @@
 //! that has become much too large, it is one of the lowest chunk, so that the higher chunks become
 //! empty and give their memory back.
 
-use super::chunks::{CHUNK, chunk_of};
-use super::entry::NONE;
+use super::chunks::{CHUNK, NONE, chunk_of};
 
 /// Empty chunks that keep their memory.
 const SPARE: usize = 2;

@@ -6,13 +6,15 @@ use std::time::Duration;
 use nfct::{Flow, Protocol, Tuple};
 
 use super::cursor::Cursor;
-use super::entry::PackedTuple;
 use super::family::FamilyTable;
+use super::heads::{IndexedBy, WARMED};
 use super::index::Unfinished;
 use super::journal::{Change, Changes, Dropped, Journal};
+use super::packed::{Packed, PackedFlow, PackedTuple};
 use super::queries::Transport;
 use super::report::CloseResult;
 use super::verify::{Asked, Verified};
+
 use crate::clock::Stamp;
 use crate::config::Key;
 use crate::mapping::Mapping;
@@ -149,13 +151,50 @@ impl Table {
         self.journal.take()
     }
 
+    /// Packs the tuples of flows, and loads what their events or entries need into the processor's cache.
+    /// Changes nothing in the table. [`WARMED`] flows are as many as fit.
+    pub fn prepare<'a>(&self, flows: impl Iterator<Item = &'a Flow>, packed: &mut Vec<PackedFlow>) {
+        packed.clear();
+        packed.extend(flows.map(|flow| self.pack(flow)));
+        packed.chunks(WARMED).for_each(|packed| self.warm(packed));
+    }
+
+    /// Packs the tuples of a flow.
+    #[inline]
+    fn pack(&self, flow: &Flow) -> PackedFlow {
+        PackedFlow(if flow.original.src.is_ipv4() {
+            self.v4.pack(flow).map_or(Packed::Mixed, Packed::V4)
+        } else {
+            self.v6.pack(flow).map_or(Packed::Mixed, Packed::V6)
+        })
+    }
+
+    fn warm(&self, flows: &[PackedFlow]) {
+        let v4 = |flow: &'_ PackedFlow| if let Packed::V4(tuples) = flow.0 { Some(tuples) } else { None };
+        self.v4.warm(flows.iter().filter_map(v4));
+        let v6 = |flow: &'_ PackedFlow| if let Packed::V6(tuples) = flow.0 { Some(tuples) } else { None };
+        self.v6.warm(flows.iter().filter_map(v6));
+    }
+
     /// Applies a NEW event. Returns whether it opened a mapping.
     pub fn open(&mut self, flow: &Flow, now: Stamp) -> bool {
+        self.open_packed(flow, &self.pack(flow), now)
+    }
+
+    /// [`open`](Self::open), with the flow [packed](Self::pack).
+    pub(super) fn open_packed(&mut self, flow: &Flow, packed: &PackedFlow, now: Stamp) -> bool {
         let room = self.room();
-        let opened = in_family!(self, flow.original.src.is_ipv4(), family => {
-            family.room = room;
-            family.open(flow, now, &mut self.journal)
-        });
+        let opened = match &packed.0 {
+            Packed::V4(tuples) => {
+                self.v4.room = room;
+                self.v4.open(tuples, flow, now, &mut self.journal)
+            }
+            Packed::V6(tuples) => {
+                self.v6.room = room;
+                self.v6.open(tuples, flow, now, &mut self.journal)
+            }
+            Packed::Mixed => false,
+        };
         self.make_room(now);
         opened
     }
@@ -163,11 +202,23 @@ impl Table {
     /// Applies a DESTROY event: closes the lifetime that it names and no other. An
     /// unknown lifetime is stored as closed.
     pub fn close(&mut self, flow: &Flow, now: Stamp) -> CloseResult {
+        self.close_packed(flow, &self.pack(flow), now)
+    }
+
+    /// [`close`](Self::close), with the flow [packed](Self::pack).
+    pub(super) fn close_packed(&mut self, flow: &Flow, packed: &PackedFlow, now: Stamp) -> CloseResult {
         let room = self.room();
-        let result = in_family!(self, flow.original.src.is_ipv4(), family => {
-            family.room = room;
-            family.close(flow, now, &mut self.journal)
-        });
+        let result = match &packed.0 {
+            Packed::V4(tuples) => {
+                self.v4.room = room;
+                self.v4.close(tuples, flow, now, &mut self.journal)
+            }
+            Packed::V6(tuples) => {
+                self.v6.room = room;
+                self.v6.close(tuples, flow, now, &mut self.journal)
+            }
+            Packed::Mixed => CloseResult::Stale,
+        };
         self.make_room(now);
         result
     }
@@ -295,11 +346,23 @@ impl Table {
     /// Merges a connection of the dump, which the kernel had at the moment `read`. Returns
     /// whether it was unknown.
     pub fn merge(&mut self, flow: &Flow, read: Stamp, now: Stamp) -> bool {
+        self.merge_packed(flow, &self.pack(flow), read, now)
+    }
+
+    /// [`merge`](Self::merge), with the flow [prepared](Self::prepare).
+    pub fn merge_packed(&mut self, flow: &Flow, packed: &PackedFlow, read: Stamp, now: Stamp) -> bool {
         let room = self.room();
-        let added = in_family!(self, flow.original.src.is_ipv4(), family => {
-            family.room = room;
-            family.merge(flow, read, now, &mut self.journal)
-        });
+        let added = match &packed.0 {
+            Packed::V4(tuples) => {
+                self.v4.room = room;
+                self.v4.merge(tuples, flow, read, now, &mut self.journal)
+            }
+            Packed::V6(tuples) => {
+                self.v6.room = room;
+                self.v6.merge(tuples, flow, read, now, &mut self.journal)
+            }
+            Packed::Mixed => false,
+        };
         self.make_room(now);
         added
     }
@@ -408,7 +471,8 @@ impl Table {
     }
 
     /// The mappings that match a question, if an index serves it: by both ends of the connection,
-    /// public port, public address and port, inside address, or inside address and port. These are all
+    /// public port, public address and port, inside address, or inside address and port. Two of these indexes
+    /// exist always, the others once they are [built](super::IndexBuild). These are all
     /// that match, or at least the newest `max` if more than these are live.
     ///
     /// # Errors
@@ -428,16 +492,28 @@ impl Table {
         }
     }
 
-    /// Changes the key of the legacy routes. Its index is filled by
-    /// [`build_index`](Self::build_index). Returns the old index, to be dropped without a lock:
-    /// freeing it takes long.
-    pub fn set_key(&mut self, key: Key) -> impl Sized + use<> {
-        (self.v4.set_key(key), self.v6.set_key(key))
+    /// Changes the key of the legacy routes. Its index must be [built](super::IndexBuild); until then
+    /// lookups by it do not find one.
+    pub fn set_key(&mut self, key: Key) {
+        self.v4.set_key(key);
+        self.v6.set_key(key);
     }
 
-    /// Fills one slice of an added index. Returns whether there is more to do.
-    pub fn build_index(&mut self) -> bool {
-        self.v4.build_index() || self.v6.build_index()
+    /// The number of the entry that was stored last.
+    pub(super) fn last_entry(&self) -> u32 {
+        self.journal.last_entry()
+    }
+
+    /// Whether an index has all entries.
+    pub fn has_index(&self, by: IndexedBy) -> bool {
+        self.v4.index(by).is_some() && self.v6.index(by).is_some()
+    }
+
+    /// Removes the indexes that no lookup has used since `used_since`, in milliseconds of the monotonic
+    /// clock, apart from those that exist always. The result takes some time to drop: drop it without the
+    /// lock.
+    pub fn remove_indexes(&mut self, used_since: u64) -> impl Sized + use<> {
+        (self.v4.remove_indexes(used_since), self.v6.remove_indexes(used_since))
     }
 
     /// Sets how long lookups still find a closed mapping.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use nfct::{Flow, Layer4, Protocol, Status, Tuple};
 use proptest::prelude::*;
 
+use super::build::build_index;
 use super::index::MAX_CHAIN_WALK;
 use super::*;
 use crate::clock::Stamp;
@@ -234,6 +235,7 @@ proptest! {
     #[test]
     fn the_table_equals_the_model(steps in steps()) {
         let mut table = Table::new(Key::DstIp, Duration::from_millis(DEL_DELAY));
+        build_index(&mut table, IndexedBy::NatPort, stamp(0));
         let mut model = Model::default();
         for step in &steps {
             apply(&mut table, &mut model, step);

@@ -1,10 +1,11 @@
 //! Finds the lifetimes of one reply tuple.
 
-use std::hash::BuildHasher;
+use std::hint::black_box;
 
-use super::chunks::Chunks;
-use super::entry::{ALONE, Address, NONE, PackedMapping, PackedTuple, SlotState};
-use super::shards::{SHARDS, Shards};
+use super::chunks::{Chunks, NONE};
+use super::entry::{ALONE, PackedMapping, SlotState};
+use super::packed::{Address, PackedTuple};
+use super::shards::{CellHash, SHARDS, Shards};
 
 /// Finds entries by their reply tuple with protocol and zone, which identifies a live
 /// mapping.
@@ -23,8 +24,26 @@ impl TupleIndex {
         Self { newest: Shards::new(SHARDS) }
     }
 
-    pub(super) fn hash<A: Address>(&self, reply: &PackedTuple<A>) -> u64 {
-        self.newest.hasher.hash_one(reply)
+    #[inline]
+    pub(super) fn hash<A: Address>(&self, reply: &PackedTuple<A>) -> CellHash {
+        self.newest.hash(reply)
+    }
+
+    /// Loads the place of a hash into the processor's cache, without waiting for it.
+    #[inline]
+    pub(super) fn load(&self, hash: CellHash) {
+        self.newest.load(hash);
+    }
+
+    /// Loads the entry of a hash, whose place is there, into the processor's cache. Returns whether there
+    /// probably is one.
+    #[inline]
+    pub(super) fn load_entry<A: Address>(&self, hash: CellHash, entries: &Chunks<PackedMapping<A>>) -> bool {
+        let guess = self.newest.guess(hash);
+        guess.is_some_and(|slot| {
+            black_box(entries.get(slot).id);
+            true
+        })
     }
 
     /// The live mapping with this reply tuple.
@@ -40,7 +59,7 @@ impl TupleIndex {
     #[inline]
     pub(super) fn live_by_hash<A: Address>(
         &self,
-        hash: u64,
+        hash: CellHash,
         reply: &PackedTuple<A>,
         entries: &Chunks<PackedMapping<A>>,
     ) -> Option<u32> {
@@ -52,11 +71,11 @@ impl TupleIndex {
     #[inline]
     pub(super) fn newest<A: Address>(
         &self,
-        hash: u64,
+        hash: CellHash,
         reply: &PackedTuple<A>,
         entries: &Chunks<PackedMapping<A>>,
     ) -> Option<u32> {
-        self.newest.table(hash).find(hash, |slot| entries.get(*slot).reply == *reply).copied()
+        self.newest.find(hash, |slot| entries.get(slot).reply() == *reply)
     }
 
     /// All lifetimes with this reply tuple, the newest first.
@@ -79,27 +98,25 @@ impl TupleIndex {
     pub(super) fn insert<A: Address>(
         &mut self,
         slot: u32,
-        hash: u64,
+        hash: CellHash,
         entries: &mut Chunks<PackedMapping<A>>,
     ) {
-        let reply = entries.get(slot).reply;
-        let hasher = self.newest.hasher.clone();
-        let table = self.newest.table_mut(hash);
-        let Some(newest) = table.find_mut(hash, |slot| entries.get(*slot).reply == reply) else {
-            table.insert_unique(hash, slot, |slot| hasher.hash_one(entries.get(*slot).reply));
+        let reply = entries.get(slot).reply();
+        let is_equal = |slot| entries.get(slot).reply() == reply;
+        let Some(newest) = self.newest.put(hash, slot, is_equal) else {
             entries.get_mut(slot).around = ALONE;
             return;
         };
-        if entries.get(*newest).state() == SlotState::Live {
+        if entries.get(newest).state() == SlotState::Live {
             // The live one stays the newest.
-            let older = entries.get(*newest).around ^ NONE;
-            entries.get_mut(slot).around = *newest ^ older;
-            replace_neighbour(*newest, older, slot, entries);
-            replace_neighbour(older, *newest, slot, entries);
+            self.newest.replace(hash, slot, newest);
+            let older = entries.get(newest).around ^ NONE;
+            entries.get_mut(slot).around = newest ^ older;
+            replace_neighbour(newest, older, slot, entries);
+            replace_neighbour(older, newest, slot, entries);
         } else {
-            let older = std::mem::replace(newest, slot);
-            entries.get_mut(slot).around = NONE ^ older;
-            replace_neighbour(older, NONE, slot, entries);
+            entries.get_mut(slot).around = NONE ^ newest;
+            replace_neighbour(newest, NONE, slot, entries);
         }
     }
 
@@ -111,15 +128,15 @@ impl TupleIndex {
         entries: &mut Chunks<PackedMapping<A>>,
     ) {
         let entry = entries.get(slot);
-        let (hash, reply, around) = (self.hash(&entry.reply), entry.reply, entry.around);
-        let table = self.newest.table_mut(hash);
-        let Ok(mut newest) = table.find_entry(hash, |slot| entries.get(*slot).reply == reply) else { return };
-        let (newer, older) = if *newest.get() == slot {
+        let (reply, around) = (entry.reply(), entry.around);
+        let hash = self.hash(&reply);
+        let Some(newest) = self.newest(hash, &reply, entries) else { return };
+        let (newer, older) = if newest == slot {
             (NONE, around ^ NONE)
         } else if is_oldest {
             (around ^ NONE, NONE)
         } else {
-            let (mut newer, mut at) = (NONE, *newest.get());
+            let (mut newer, mut at) = (NONE, newest);
             while at != slot {
                 (newer, at) = (at, entries.get(at).around ^ newer);
             }
@@ -127,11 +144,8 @@ impl TupleIndex {
         };
         replace_neighbour(newer, slot, older, entries);
         replace_neighbour(older, slot, newer, entries);
-        if newer == NONE && older == NONE {
-            newest.remove();
-            self.newest.shrink(hash, |slot| entries.get(slot).reply);
-        } else if newer == NONE {
-            *newest.get_mut() = older;
+        if newer == NONE {
+            self.newest.replace(hash, slot, older);
         }
     }
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use nfct::{Flow, Protocol};
 
-use super::entry::{Address, PackedMapping, PackedTuple, PackedTuples, SlotState};
+use super::entry::{PackedMapping, SlotState};
 use super::family::FamilyTable;
-use super::index::IndexedBy;
+use super::heads::IndexedBy;
 use super::journal::Journal;
+use super::packed::{Address, PackedTuple};
 use crate::clock::Stamp;
 use crate::mapping::{Doubt, Source};
 
@@ -60,7 +61,7 @@ impl<A: Address> FamilyTable<A> {
         if entry.is_suspect() || since >= timeout || (entry.shares_port() && self.has_rival(slot)) {
             return Doubt::Doubtful;
         }
-        let closing = match entry.original.protocol() {
+        let closing = match entry.protocol() {
             Protocol::Tcp => self.closing_timeout,
             Protocol::Sctp | Protocol::Dccp => SHORT_TIMEOUT,
             _ => return Doubt::None,
@@ -73,7 +74,7 @@ impl<A: Address> FamilyTable<A> {
     fn has_rival(&self, slot: u32) -> bool {
         let Some(index) = self.index(IndexedBy::NatIpAndPort) else { return true };
         let inside = |entry: &PackedMapping<A>| {
-            let original = &entry.original;
+            let original = entry.original();
             (original.src, original.src_port(), original.zone(), original.protocol())
         };
         let mut compared = 0;
@@ -82,7 +83,7 @@ impl<A: Address> FamilyTable<A> {
             let (this, other) = (self.entries.get(slot), self.entries.get(other));
             compared > MAX_COMPARED
                 || (other.state() == SlotState::Live
-                    && other.reply.protocol() == this.reply.protocol()
+                    && other.protocol() == this.protocol()
                     && inside(this) != inside(other))
         };
         index.newer(slot).chain(index.older(slot)).any(is_rival)
@@ -95,7 +96,7 @@ impl<A: Address> FamilyTable<A> {
         entry.next = journal.number_entry();
         if !entry.is_suspect() {
             entry.set_suspect(true);
-            journal.request_verification(entry.reply.unpack());
+            journal.request_verification(entry.reply().unpack());
         }
     }
 
@@ -116,6 +117,7 @@ impl<A: Address> FamilyTable<A> {
                 Verified::Nothing
             };
         };
+        let is_later = found.is_some_and(|flow| self.is_before(slot, flow, now) == Some(true));
         let entry = self.entries.get_mut(slot);
         if asked.is_before(entry.sequence) {
             if entry.is_suspect() {
@@ -124,9 +126,7 @@ impl<A: Address> FamilyTable<A> {
             return Verified::Nothing;
         }
         let is_this = |flow: &&Flow| {
-            flow.id == entry.id
-                && PackedTuple::pack(&flow.original) == Some(entry.original)
-                && entry.is_before(flow, now) != Some(true)
+            flow.id == entry.id && PackedTuple::pack(&flow.original) == Some(entry.original()) && !is_later
         };
         match found {
             Some(flow) if is_this(&flow) => {
@@ -138,7 +138,6 @@ impl<A: Address> FamilyTable<A> {
                 }
                 // The reply may have come some time ago.
                 entry.set_told_if_newer(flow, asked.at);
-                entry.mark = flow.mark;
                 Verified::Live
             }
             Some(flow) => {
@@ -166,11 +165,11 @@ impl<A: Address> FamilyTable<A> {
 
     /// Adds a connection that a query found, unless its lifetime has closed since then.
     fn adopt_unless_closed(&mut self, flow: &Flow, asked: Asked, now: Stamp, journal: &mut Journal) -> bool {
-        let closed = PackedTuples::pack(flow).and_then(|tuples| self.find_closed(&tuples, flow.id));
+        let closed = self.pack(flow).and_then(|tuples| self.find_closed(&tuples, flow.id));
         let is_later = |slot| {
             let entry = self.entries.get(slot);
             // The numbers order the closings of one millisecond.
-            match entry.closed().monotonic.cmp(&asked.at.monotonic) {
+            match entry.closed().monotonic().cmp(&asked.at.monotonic) {
                 Ordering::Less => false,
                 Ordering::Equal => {
                     (1..=u16::MAX / 2).contains(&entry.dump_number.wrapping_sub(asked.closing))
@@ -188,11 +187,11 @@ impl<A: Address> FamilyTable<A> {
 
     /// Adds a connection that a query found.
     fn adopt(&mut self, flow: &Flow, now: Stamp, journal: &mut Journal) -> bool {
-        let Some(tuples) = PackedTuples::pack(flow) else { return false };
+        let Some(tuples) = self.pack(flow) else { return false };
         if self.tuple_index.live(&tuples.reply, &self.entries).is_some() || !self.has_room(journal) {
             return false;
         }
-        self.insert(PackedMapping::new(&tuples, flow, Source::Kernel, now), journal);
+        self.insert(&tuples, flow, Source::Kernel, false, now, journal);
         true
     }
 
@@ -229,7 +228,7 @@ impl<A: Address> FamilyTable<A> {
                 return Some(slot);
             }
             left -= 1;
-            on(entry.reply.unpack());
+            on(entry.reply().unpack());
         }
         next
     }

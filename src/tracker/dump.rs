@@ -12,7 +12,7 @@ use super::shared::Tracker;
 use super::state::TrackerState;
 use crate::clock::Stamp;
 use crate::filter::Filter;
-use crate::table::Asked;
+use crate::table::{Asked, WARMED};
 
 /// The approximate number of entries in a piece of a dump.
 const ENTRIES_PER_PIECE: usize = 256;
@@ -24,8 +24,8 @@ const PIECES_PER_BATCH: usize = 8;
 const MAX_BATCHES_AHEAD: usize = 8;
 /// Entries that the table lacked and that the summary names.
 const MAX_UNKNOWN: usize = 1024;
-/// Entries merged under one hold of the lock.
-const MERGES_PER_HOLD: usize = 128;
+/// Entries merged under one hold of the lock: what is [prepared](crate::table::Table::prepare) together.
+const MERGES_PER_HOLD: usize = WARMED;
 
 /// What a dump contained, and how it ended.
 #[derive(Debug, Default)]
@@ -119,14 +119,16 @@ impl Tracker {
                 Err(_) => summary.malformed += 1,
             }
         }
+        let mut packed = Vec::with_capacity(MERGES_PER_HOLD);
         for flows in flows.chunks(MERGES_PER_HOLD) {
             let mut state = self.lock();
             let now = self.clock.now();
+            let is_same_filter = state.invalidations == invalidations;
             let mut created = 0;
-            for flow in flows {
-                let is_same_filter = state.invalidations == invalidations;
+            state.table.prepare(flows.iter(), &mut packed);
+            for (flow, packed) in flows.iter().zip(&packed) {
                 if (is_same_filter || state.settings.filter.matches_flow(flow))
-                    && state.table.merge(flow, read, now)
+                    && state.table.merge_packed(flow, packed, read, now)
                 {
                     created += 1;
                     if summary.unknown.len() < MAX_UNKNOWN {

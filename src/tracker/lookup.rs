@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use nfct::{Error, Protocol};
-use tokio::time::timeout;
+use tokio::sync::SemaphorePermit;
+use tokio::time::{Instant, timeout_at};
 
 use super::check::{KernelCheck, Reading, is_lifetime};
 use super::read::Answer;
@@ -29,6 +30,13 @@ pub enum LookupError {
     /// No index serves the lookup, and the table could not be scanned in time.
     #[error("the table could not be scanned within {} s", SCAN_TIME.as_secs())]
     TooSlow,
+}
+
+/// A lookup's turn to scan the table.
+struct Turn<'a> {
+    _permit: Option<SemaphorePermit<'a>>,
+    /// Until when it must have ended.
+    deadline: Instant,
 }
 
 /// What one reading of the table for a lookup has given.
@@ -124,8 +132,12 @@ impl Tracker {
                     looked = self.look(look).await?;
                     continue;
                 }
-                Err(Unfinished::TooMany) => {
-                    let best = self.best_by_scan(key, value, protocol).await?;
+                Err(unfinished) => {
+                    let Some(turn) = self.turn_to_scan(unfinished).await? else {
+                        looked = self.look(look).await?;
+                        continue;
+                    };
+                    let best = self.best_by_scan(turn, key, value, protocol).await?;
                     known = known.and(self.known_now());
                     self.trace(best.as_slice()).await.pop()
                 }
@@ -178,13 +190,14 @@ impl Tracker {
     /// [`best`](Self::best) by a scan of the table, without an index.
     async fn best_by_scan(
         &self,
+        turn: Turn<'_>,
         key: Key,
         value: KeyValue,
         protocol: Option<Protocol>,
     ) -> Result<Option<Mapping>, LookupError> {
         let filter = self.filter();
         let mut best: Option<Mapping> = None;
-        self.scan(|mapping| {
+        self.scan(turn, |mapping| {
             let is_protocol = match protocol {
                 Some(protocol) => mapping.original.protocol == protocol,
                 None => matches!(mapping.original.protocol, Protocol::Tcp | Protocol::Udp),
@@ -227,8 +240,9 @@ impl Tracker {
                 Ok(Ok(traced)) => traced,
                 Ok(Err(found)) => self.trace(&found).await,
                 Err(Unfinished::Again) => continue,
-                Err(Unfinished::TooMany) => {
-                    let mut found = self.find_by_scan(question, max).await?;
+                Err(unfinished) => {
+                    let Some(turn) = self.turn_to_scan(unfinished).await? else { continue };
+                    let mut found = self.find_by_scan(turn, question, max).await?;
                     known = known.and(self.known_now());
                     keep_newest(&mut found, max + 1);
                     self.trace(&found).await
@@ -273,15 +287,36 @@ impl Tracker {
         Ok(read.await?.value)
     }
 
+    /// Waits for a turn to scan the table: few lookups scan at the same time. Requests the index that
+    /// the lookup lacks. `None` if that exists when it is this lookup's turn.
+    async fn turn_to_scan(&self, unfinished: Unfinished) -> Result<Option<Turn<'_>>, LookupError> {
+        if let Unfinished::NoIndex(by) = unfinished {
+            self.index_requests.push(by);
+        }
+        let deadline = Instant::now() + SCAN_TIME;
+        let turn = timeout_at(deadline, self.lookup_scans.acquire()).await;
+        let turn = Turn { _permit: turn.map_err(|_| LookupError::TooSlow)?.ok(), deadline };
+        let is_needed = match unfinished {
+            Unfinished::NoIndex(by) => !self.lock().table.has_index(by),
+            Unfinished::TooMany | Unfinished::Again => true,
+        };
+        Ok(is_needed.then_some(turn))
+    }
+
     fn known_now(&self) -> Known {
         Known::of(&self.lock(), self.clock.now())
     }
 
     /// [`find`](Self::find) by a scan of the table, without an index: unsorted, and
     /// with some older mappings too.
-    async fn find_by_scan(&self, question: &Question, max: usize) -> Result<Vec<Mapping>, LookupError> {
+    async fn find_by_scan(
+        &self,
+        turn: Turn<'_>,
+        question: &Question,
+        max: usize,
+    ) -> Result<Vec<Mapping>, LookupError> {
         let mut found = Vec::new();
-        self.scan(|mapping| {
+        self.scan(turn, |mapping| {
             if question.matches(&mapping) {
                 found.push(mapping);
                 if found.len() > 2 * max {
@@ -294,11 +329,9 @@ impl Tracker {
     }
 
     /// Passes every mapping to `on`, unverified, one slice of the table under each hold of
-    /// the lock. A mapping that stays live throughout the scan is passed exactly once. Few lookups
-    /// scan at the same time; the others wait for their turn.
-    async fn scan(&self, mut on: impl FnMut(Mapping)) -> Result<(), LookupError> {
+    /// the lock. A mapping that stays live throughout the scan is passed exactly once.
+    async fn scan(&self, turn: Turn<'_>, mut on: impl FnMut(Mapping)) -> Result<(), LookupError> {
         let scan = async {
-            let _turn = self.lookup_scans.acquire().await;
             let mut next = Some(Cursor::START);
             while let Some(from) = next {
                 let on = |mapping| {
@@ -309,7 +342,7 @@ impl Tracker {
             }
             Ok(())
         };
-        timeout(SCAN_TIME, scan).await.unwrap_or(Err(LookupError::TooSlow))
+        timeout_at(turn.deadline, scan).await.unwrap_or(Err(LookupError::TooSlow))
     }
 
     /// The mappings of one slice of the table that `wanted` accepts, at most `max`; the slice begins

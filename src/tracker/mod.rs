@@ -6,13 +6,13 @@
 //! reads: its result is never older than the request. `read` is the only way to
 //! the table for a lookup, so no lookup can skip this step.
 //!
-//! Five threads run independently of the lookups. `pump` drains the socket while no
+//! Six threads run independently of the lookups. `pump` drains the socket while no
 //! lookup does. `resync` decides when the kernel's table is read: at the start, after
 //! an overrun and from time to time. `dump` then reads and merges it. `verify` queries
 //! the kernel about single connections; lookups and other threads pass work to it
 //! through the `verifier`. `rules` follows the rules of nftables that suppress events.
-//! `addresses` follows the addresses of the interfaces that the filter names. `start`
-//! subscribes to the kernel's events and starts the threads.
+//! `addresses` follows the addresses of the interfaces that the filter names. `indexes` builds the
+//! indexes that lookups need and removes those that they do not. `start` subscribes to the kernel's events and starts the threads.
 //!
 //! `lookup` finds mappings, and has the doubtful ones verified by `check`. `via` follows
 //! connections that are translated twice, and `fields` reads more of the kernel's entries.
@@ -26,7 +26,7 @@
 //!
 //! All of these work on the `shared` tracker, which has the lock: `guard` holds it,
 //! `state` is what it protects. `settings` is the part of the configuration that the
-//! tracker uses, and `dump_request` wakes the thread that reads dumps. `pulse` shows that a
+//! tracker uses, `dump_request` wakes the thread that reads dumps, and `index_requests` the one that builds indexes. `pulse` shows that a
 //! thread makes progress.
 
 mod addresses;
@@ -39,6 +39,8 @@ mod fields;
 mod filter_change;
 mod filtering;
 mod guard;
+mod index_requests;
+mod indexes;
 mod listener;
 mod lookup;
 mod memory;

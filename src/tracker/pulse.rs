@@ -34,7 +34,7 @@ impl Pulse {
     }
 }
 
-/// The threads that can wait for the kernel for a long time. The one that drains the socket has
+/// The threads that can wait for the kernel, or work, for a long time. The one that drains the socket has
 /// its [rounds](super::Tracker::rounds) instead.
 #[derive(Debug)]
 pub(super) struct Pulses {
@@ -42,11 +42,18 @@ pub(super) struct Pulses {
     pub(super) verify: Pulse,
     pub(super) rules: Pulse,
     pub(super) addresses: Pulse,
+    pub(super) indexes: Pulse,
 }
 
 impl Pulses {
     pub(super) fn new() -> Self {
-        Self { resync: Pulse::new(), verify: Pulse::new(), rules: Pulse::new(), addresses: Pulse::new() }
+        Self {
+            resync: Pulse::new(),
+            verify: Pulse::new(),
+            rules: Pulse::new(),
+            addresses: Pulse::new(),
+            indexes: Pulse::new(),
+        }
     }
 
     /// A thread that has made no progress for longer than `limit`, and for how long.
@@ -56,6 +63,7 @@ impl Pulses {
             ("verify", &self.verify),
             ("rules", &self.rules),
             ("addresses", &self.addresses),
+            ("indexes", &self.indexes),
         ];
         named.into_iter().map(|(name, pulse)| (name, pulse.silence())).find(|(_, silence)| *silence > limit)
     }

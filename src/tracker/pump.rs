@@ -13,7 +13,6 @@ use super::state::TrackerState;
 use super::verifier::Work;
 use crate::clock::Stamp;
 use crate::config::NetlinkConfig;
-use crate::table::CloseResult;
 
 /// System calls that receive events under one hold of the lock; each receives up to
 /// 64.
@@ -49,11 +48,8 @@ impl Tracker {
     pub(super) fn pump(&self, state: &mut TrackerState) -> Result<bool, Error> {
         let mut is_empty = false;
         for _ in 0..RECEIVES_PER_HOLD {
-            let TrackerState { events, table, settings, .. } = state;
-            let (mut created, mut began, mut ended) = (0, 0, 0);
-            // Read once the first event is there, so that no event gets a time before
-            // it happened.
-            let mut received_at = None;
+            let TrackerState { events, table, settings, batch, .. } = state;
+            let (mut began, mut ended) = (0, 0);
             let attempt = self.begin_attempt();
             let received = events.receive(|event| {
                 match event.kind {
@@ -61,18 +57,13 @@ impl Tracker {
                     EventKind::Destroy => ended += 1,
                     EventKind::Update => {}
                 }
-                if !settings.filter.matches_flow(&event.flow) {
-                    return;
+                if settings.filter.matches_flow(&event.flow) {
+                    batch.push(event);
                 }
-                let now = *received_at.get_or_insert_with(|| self.clock.now());
-                match event.kind {
-                    EventKind::New => created += usize::from(table.open(&event.flow, now)),
-                    EventKind::Destroy => {
-                        created += usize::from(table.close(&event.flow, now) == CloseResult::WasUnknown);
-                    }
-                    EventKind::Update => {}
-                }
-            })?;
+            });
+            // Read after the events were received, so that none gets a time before it happened.
+            let created = batch.apply(table, || self.clock.now());
+            let received = received?;
             self.stats.created_by_event.add(created);
             self.stats.events_new.add(began);
             self.stats.events_destroy.add(ended);

@@ -8,6 +8,7 @@ use nfct::Error;
 use super::settings::Settings;
 use super::shared::Tracker;
 use crate::filter::Filter;
+use crate::table::IndexedBy;
 
 impl Tracker {
     /// The conditions in force.
@@ -41,8 +42,6 @@ impl Tracker {
             self.restore_options(&old, receive_buffer);
             return Err(error);
         }
-        // Declared before the lock is taken, so that it is dropped after the release.
-        let _old_index;
         let mut state = self.lock();
         if settings.del_delay > state.settings.del_delay {
             // What was removed already is not known.
@@ -50,11 +49,12 @@ impl Tracker {
         }
         state.table.set_del_delay(settings.del_delay);
         state.table.set_limits(settings.limits);
-        _old_index = state.table.set_key(settings.key);
+        state.table.set_key(settings.key);
+        let key = settings.key;
         state.settings = settings;
         self.dump_request.set();
         drop(state);
-        while self.lock().table.build_index() {}
+        self.build_index(IndexedBy::key(key));
         let news = filtering.take_news();
         drop(filtering);
         news.log();

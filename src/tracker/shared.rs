@@ -14,6 +14,7 @@ use super::clashes::Clashes;
 use super::dump_request::DumpRequest;
 use super::filtering::Filtering;
 use super::guard::Guard;
+use super::index_requests::IndexRequests;
 use super::listener::Publisher;
 use super::pulse::Pulses;
 use super::state::TrackerState;
@@ -59,6 +60,7 @@ pub struct Tracker {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) stats: Arc<Stats>,
     pub(super) dump_request: DumpRequest,
+    pub(super) index_requests: IndexRequests,
     /// Whether the table is known to equal the kernel's.
     pub(super) complete: watch::Sender<bool>,
     /// Whether a complete dump was merged since the start.
@@ -110,6 +112,7 @@ impl Tracker {
             clock,
             stats,
             dump_request: DumpRequest::default(),
+            index_requests: IndexRequests::default(),
             complete: watch::Sender::new(false),
             loaded: AtomicBool::new(false),
             rounds: AtomicU64::new(0),

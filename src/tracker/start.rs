@@ -72,6 +72,7 @@ impl Tracker {
         })?;
         let watched = tracker.watched_filter();
         tracker.spawn("addresses", on_failure.clone(), move |tracker| tracker.follow_addresses(watched))?;
+        tracker.spawn("indexes", on_failure.clone(), Self::maintain_indexes)?;
         tracker.spawn("resync", on_failure, move |tracker| tracker.resync_forever(dumps))?;
         Ok(tracker)
     }

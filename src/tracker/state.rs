@@ -8,12 +8,14 @@ use nfct::{Error, Events};
 use super::reporting::Reporting;
 use super::settings::Settings;
 use crate::clock::Stamp;
-use crate::table::Table;
+use crate::table::{Batch, Table};
 
 /// The table, the event socket, and the state of both.
 pub(super) struct TrackerState {
     pub(super) events: Events,
     pub(super) table: Table,
+    /// Events that have been received and are not in the table yet; empty between two holds of the lock.
+    pub(super) batch: Batch,
     pub(super) settings: Settings,
     /// The number of messages that were received from the socket.
     pub(super) messages: u64,
@@ -68,6 +70,7 @@ impl TrackerState {
         Self {
             events,
             table,
+            batch: Batch::default(),
             settings,
             messages: 0,
             receive_buffer,
