@@ -1,6 +1,6 @@
 //! The load: connections created in the kernel's table, or by packets through the NAT.
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::thread;
@@ -31,6 +31,8 @@ pub struct Connections {
     inside: Ipv4Addr,
     public: Ipv4Addr,
     timeout: Duration,
+    /// Whether these addresses are the last 32 bits of IPv6 ones.
+    is_v6: bool,
 }
 
 /// The limit for the kernel to end all connections.
@@ -45,7 +47,11 @@ pub const LASTING: Connections = Connections {
     inside: Ipv4Addr::new(10, 0, 0, 1),
     public: Ipv4Addr::new(100, 65, 0, 1),
     timeout: Duration::from_secs(24 * 3600),
+    is_v6: false,
 };
+
+/// The same with IPv6.
+pub const LASTING_V6: Connections = Connections { is_v6: true, ..LASTING };
 
 /// Short-lived connections, on other public ports.
 pub const PASSING: Connections = Connections {
@@ -53,6 +59,7 @@ pub const PASSING: Connections = Connections {
     inside: Ipv4Addr::new(11, 0, 0, 1),
     public: Ipv4Addr::new(100, 66, 0, 1),
     timeout: Duration::from_secs(10),
+    is_v6: false,
 };
 
 /// Their common destination.
@@ -66,13 +73,20 @@ impl Connections {
 
     /// The connection of this number before and after NAT.
     pub fn tuples(&self, number: u32) -> (Tuple, Tuple) {
-        let behind = |first: Ipv4Addr, number| IpAddr::V4(Ipv4Addr::from(u32::from(first) + number));
+        let behind = |first: Ipv4Addr, number| {
+            let last: u32 = u32::from(first) + number;
+            match self.is_v6 {
+                true => IpAddr::V6(Ipv6Addr::from((0x2001_0db8 << 96) | u128::from(last))),
+                false => IpAddr::V4(last.into()),
+            }
+        };
         let count = u32::from(self.ports.end - self.ports.start);
         let nat_port = self.ports.start + (number % count) as u16;
         let src_port = 20_000 + (number % A_HOST) as u16;
         let inside = behind(self.inside, number / A_HOST);
         let public = behind(self.public, number / count);
-        (Tuple::tcp((inside, src_port), (SERVER, 443)), Tuple::tcp((SERVER, 443), (public, nat_port)))
+        let server = (behind(SERVER, 0), 443);
+        (Tuple::tcp((inside, src_port), server), Tuple::tcp(server, (public, nat_port)))
     }
 }
 
@@ -146,10 +160,15 @@ impl Sender {
 
 /// Creates long-lived entries as fast as possible and returns the time.
 pub fn make(netns: &Netns, numbers: Range<u32>) -> Duration {
+    make_of(&LASTING, netns, numbers)
+}
+
+/// Creates these connections, and returns the time.
+pub fn make_of(connections: &Connections, netns: &Netns, numbers: Range<u32>) -> Duration {
     netns.enter(|| {
         let mut maker = Maker::new();
         let start = Instant::now();
-        numbers.for_each(|number| maker.make(&LASTING, number));
+        numbers.for_each(|number| maker.make(connections, number));
         start.elapsed()
     })
 }
