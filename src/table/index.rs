@@ -61,10 +61,17 @@ pub enum Unfinished {
     NoIndex(IndexedBy),
 }
 
+/// Where a walk continues. The link of a slot is read only when the walk goes on: most end at the first one.
+#[derive(Debug, Clone, Copy)]
+enum Next {
+    At(Option<u32>),
+    Behind(u32),
+}
+
 /// A walk through the live slots of a chain.
 #[derive(Debug)]
 pub(super) struct Walk {
-    next: Option<u32>,
+    next: Next,
     walked: usize,
     set_aside: usize,
     /// The slot that was set aside last.
@@ -269,7 +276,7 @@ impl ChainIndex {
         key: ChainKey<A>,
         entries: &Chunks<PackedMapping<A>>,
     ) -> Walk {
-        let next = self.heads.first(self.by, key, entries);
+        let next = Next::At(self.heads.first(self.by, key, entries));
         Walk { next, walked: 0, set_aside: 0, last_aside: None }
     }
 
@@ -279,12 +286,18 @@ impl ChainIndex {
         walk: &mut Walk,
         entries: &Chunks<PackedMapping<A>>,
     ) -> Result<Option<u32>, Unfinished> {
-        while let Some(slot) = walk.next {
-            walk.next = self.links.get(slot).older();
+        loop {
+            let next = match walk.next {
+                Next::At(slot) => slot,
+                Next::Behind(slot) => self.links.get(slot).older(),
+            };
+            let Some(slot) = next else { return Ok(None) };
             if entries.get(slot).state() == SlotState::Live {
+                walk.next = Next::Behind(slot);
                 walk.walked += 1;
                 return if walk.walked > MAX_CHAIN_WALK { Err(Unfinished::TooMany) } else { Ok(Some(slot)) };
             }
+            walk.next = Next::At(self.links.get(slot).older());
             if walk.set_aside == MAX_CHAIN_WALK {
                 return Err(Unfinished::Again);
             }
@@ -296,7 +309,6 @@ impl ChainIndex {
                 Some(last) => self.put_behind(slot, last),
             }
         }
-        Ok(None)
     }
 
     /// The slots of a key that were set aside when they had closed, those that were set aside

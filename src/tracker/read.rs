@@ -34,18 +34,25 @@ impl Tracker {
 
     /// Drains the event socket, then calls `then` under the same hold of the lock.
     ///
-    /// Lookups that arrive together are served together: each yields to the others of
-    /// its thread first, and the socket is drained only once, after the last of them
-    /// has arrived. While another thread holds the lock, this thread serves its other
+    /// While no events come, each lookup sees for itself that the socket is empty. When
+    /// events come, lookups that arrive together are served together: each yields to the
+    /// others of its thread first, and the socket is drained only once, after the last of
+    /// them has arrived. While another thread holds the lock, this thread serves its other
     /// connections.
     pub(super) async fn drain_then<T>(
         &self,
         then: impl FnOnce(&mut TrackerState, Stamp) -> T,
     ) -> Result<Answer<T>, Error> {
         let arrival = self.attempts.load(Ordering::SeqCst);
-        tokio::task::yield_now().await;
-        if !self.is_drained_since(arrival) {
+        if self.is_quiet.load(Ordering::Relaxed) {
             self.poll_socket()?;
+        }
+        if !self.is_drained_since(arrival) {
+            tokio::task::yield_now().await;
+            if !self.is_drained_since(arrival) {
+                self.poll_socket()?;
+            }
+            self.is_quiet.store(self.is_drained_since(arrival), Ordering::Relaxed);
         }
         let (mut message_limit, mut lock_attempts) = (None, 0);
         loop {

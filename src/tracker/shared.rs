@@ -39,6 +39,9 @@ pub struct Tracker {
     /// queued before that attempt: events are received under the lock, which is
     /// held until they are in the table.
     pub(super) last_empty_attempt: AtomicU64,
+    /// Whether the socket was empty when a lookup last looked. It decides only in which order
+    /// a lookup does its steps.
+    pub(super) is_quiet: AtomicBool,
     /// Queries the kernel about single connections.
     pub(super) verifier: Arc<Verifier>,
     pub(super) clashes: Clashes,
@@ -100,6 +103,7 @@ impl Tracker {
             socket,
             attempts: AtomicU64::new(0),
             last_empty_attempt: AtomicU64::new(0),
+            is_quiet: AtomicBool::new(true),
             verifier,
             clashes,
             rule_changes,

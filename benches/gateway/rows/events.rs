@@ -161,7 +161,7 @@ pub fn against_the_limit(bench: &Bench) -> Result<Vec<Row>, String> {
     let row = Row::new("1", "CPU for one event, user and system")
         .figure("pynatconnd", "µs", &each(&ours))
         .figure("`recvmmsg`, no parsing", "µs", &each(&limit))
-        .target("times `recvmmsg`", "×", &ratios(&each(&ours), &each(&limit)), Target::AtMost(1.6))
+        .target("times `recvmmsg`", "×", &ratios(&each(&ours), &each(&limit)), Target::AtMost(1.2))
         .figure("pynatconnd, NEW", "µs", &new(&ours))
         .figure("`recvmmsg`, NEW", "µs", &new(&limit))
         .figure("pynatconnd, DESTROY", "µs", &destroy(&ours))
@@ -172,7 +172,7 @@ pub fn against_the_limit(bench: &Bench) -> Result<Vec<Row>, String> {
             "times `recvmmsg`, all of them queued already",
             "×",
             &ratios(&our_backlog, &limit_backlog),
-            Target::AtMost(1.6),
+            Target::AtMost(1.3),
         )
         .figure("pynatconnd, forgetting one after `del_delay`", "µs", &forgetting)
         .figure("NEW, as the kernel made them", "a second", &all(&ours, |burst| burst.created))
