@@ -53,6 +53,8 @@ pub(super) struct Offsets {
     known: Vec<i64>,
     /// The one that was used last.
     current: usize,
+    /// The one that is replaced next when no number is left: the oldest.
+    oldest: usize,
 }
 
 impl Offsets {
@@ -65,8 +67,8 @@ impl Offsets {
         Moment::new(stamp.monotonic, self.current)
     }
 
-    /// The number of an offset. If the wall clock was set more often than there are numbers, it is that
-    /// of the nearest one.
+    /// The number of an offset. If the wall clock was set more often than there are numbers, the oldest
+    /// one is replaced: moments that are as old get another wall-clock time.
     fn number(&mut self, offset: i64) -> usize {
         if let Some(at) = self.known.iter().position(|known| *known == offset) {
             return at;
@@ -75,8 +77,10 @@ impl Offsets {
             self.known.push(offset);
             return self.known.len() - 1;
         }
-        let nearest = self.known.iter().enumerate().min_by_key(|(_, known)| known.abs_diff(offset));
-        nearest.map_or(0, |(at, _)| at)
+        let replaced = self.oldest;
+        self.known[replaced] = offset;
+        self.oldest = (replaced + 1) % self.known.len();
+        replaced
     }
 
     /// The stamp of a moment.
@@ -101,10 +105,18 @@ mod tests {
         for (stamp, moment) in stamps.iter().zip(&moments) {
             assert_eq!(offsets.stamp(*moment), *stamp);
         }
-        // No number is left, so the nearest one is taken.
-        let stamp = Stamp { wall: stamps[7].wall + 1, ..stamps[7] };
-        let moment = offsets.moment(stamp);
-        assert_eq!(offsets.stamp(moment), stamps[7]);
+        // No number is left, so the oldest ones are replaced.
+        for (at, stamp) in stamps.iter().enumerate() {
+            let later = Stamp { wall: stamp.wall + 1, ..*stamp };
+            let moment = offsets.moment(later);
+            assert_eq!(offsets.stamp(moment), later);
+            assert!(
+                moments[at + 1..]
+                    .iter()
+                    .zip(&stamps[at + 1..])
+                    .all(|(moment, stamp)| offsets.stamp(*moment) == *stamp)
+            );
+        }
     }
 
     #[test]
