@@ -7,6 +7,7 @@ use super::heads::IndexedBy;
 use super::index::ChainIndex;
 use super::packed::Address;
 use super::store::Table;
+use super::verify::is_later;
 use crate::clock::Stamp;
 use crate::config::Key;
 
@@ -34,6 +35,8 @@ pub struct IndexBuild {
     /// Where collecting continues; `None` when all are collected.
     cursor: Option<Cursor>,
     entries: Vec<Unindexed>,
+    /// How many there will be, about.
+    expected: usize,
     /// The first of these to add next; `None` while they are not sorted.
     next: Option<usize>,
     /// Earlier attempts that did not end, to be dropped without the lock.
@@ -48,13 +51,14 @@ impl IndexBuild {
             false => [table.v4.begin_index(by, now), table.v6.begin_index(by, now)],
         };
         let (began, cursor) = (table.last_entry(), Some(Cursor::START));
-        Some(Self { by, began, cursor, entries: Vec::new(), next: None, _unfinished })
+        let expected = table.live() + table.v4.kept + table.v6.kept;
+        Some(Self { by, began, cursor, entries: Vec::new(), expected, next: None, _unfinished })
     }
 
     /// What [`step`](Self::step) needs and takes longer. Call it before each step, without the lock.
     pub fn prepare(&mut self) {
         if self.cursor.is_some() {
-            self.entries.reserve(ROOM);
+            self.entries.reserve(ROOM.max(self.expected.saturating_sub(self.entries.len())));
         } else if self.next.is_none() {
             self.entries.sort_unstable();
             self.next = Some(0);
@@ -64,11 +68,12 @@ impl IndexBuild {
     /// One step, under one hold of the lock. Returns whether the index is complete.
     pub fn step(&mut self, table: &mut Table) -> bool {
         let Self { by, began, entries, .. } = self;
+        let last = table.last_entry();
         if let Some(cursor) = self.cursor {
             self.cursor = cursor.after(if cursor.is_v4 {
-                table.v4.unindexed(cursor.slot, *began, entries)
+                table.v4.unindexed(cursor.slot, *began, last, entries)
             } else {
-                table.v6.unindexed(cursor.slot, *began, entries)
+                table.v6.unindexed(cursor.slot, *began, last, entries)
             });
             return false;
         }
@@ -99,22 +104,24 @@ impl<A: Address> FamilyTable<A> {
         self.key = key;
     }
 
-    /// Begins to add an index. Returns that of an earlier attempt that did not end.
+    /// Begins to add an index, unless it is complete. Returns that of an earlier attempt that did not end.
     fn begin_index(&mut self, by: IndexedBy, now: Stamp) -> Option<ChainIndex> {
+        if self.index(by).is_some() {
+            return None;
+        }
         let unfinished = self.indexes.iter().position(|index| index.by == by);
         let unfinished = unfinished.map(|at| self.indexes.swap_remove(at));
         self.indexes.push(ChainIndex::unbuilt(by, now.monotonic));
         unfinished
     }
 
-    /// Collects the entries of a slice that were stored before the number `began`. Returns where
-    /// to continue.
-    fn unindexed(&self, from: u32, began: u32, entries: &mut Vec<Unindexed>) -> Option<u32> {
+    /// Collects the entries of a slice that were stored before the number `began`, of those up to
+    /// `last`. Returns where to continue.
+    fn unindexed(&self, from: u32, began: u32, last: u32, entries: &mut Vec<Unindexed>) -> Option<u32> {
         let (slice, next) = self.slice(from);
         for slot in slice {
             let entry = self.entries.get(slot);
-            let has_arrived = (1..=u32::MAX / 2).contains(&entry.sequence.wrapping_sub(began));
-            if entry.state() != SlotState::Free && !has_arrived {
+            if entry.state() != SlotState::Free && !is_later(entry.sequence, began, last) {
                 entries.push(Unindexed { rank: entry.age_rank(), is_v4: A::IS_V4, slot });
             }
         }
@@ -161,5 +168,70 @@ pub(super) fn build_index(table: &mut Table, by: IndexedBy, now: Stamp) {
         if build.step(table) {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use nfct::{Flow, Tuple};
+
+    use super::super::verify::Verified;
+    use super::*;
+    use crate::question::Question;
+
+    fn stamp(milliseconds: u64) -> Stamp {
+        Stamp { monotonic: 1_000_000 + milliseconds, wall: 1_700_000_000_000 + milliseconds }
+    }
+
+    fn flow(host: u8) -> Flow {
+        let server = ([198, 51, 100, 1], 443);
+        let reply = Tuple::tcp(server, ([100, 64, 2, 1], 40_000 + u16::from(host)));
+        let mut flow = Flow::new(Tuple::tcp(([192, 168, 7, host], 50_000), server), reply);
+        flow.id = host.into();
+        flow.timeout = Some(432_000);
+        flow
+    }
+
+    /// The conntrack ids of what a lookup by inside address finds.
+    fn found(table: &mut Table, host: u8) -> Vec<u32> {
+        let src_ip = Some(std::net::IpAddr::from([192, 168, 7, host]).into());
+        let question = Question { src_ip, ..Question::default() };
+        let found = table.find(&question, 1000, stamp(9)).expect("there is an index");
+        found.iter().map(|mapping| mapping.id).collect()
+    }
+
+    #[test]
+    fn a_mapping_that_is_older_than_billions_of_others_is_indexed_and_its_end_is_believed() {
+        for later in [1, u32::MAX / 2 - 1, u32::MAX / 2 + 7, u32::MAX - 9] {
+            let mut table = Table::new(Key::NatPort, Duration::from_secs(10));
+            table.open(&flow(1), stamp(1));
+            table.skip_numbers(later);
+            let mut build = IndexBuild::begin(&mut table, IndexedBy::SrcIp, stamp(2)).expect("it is new");
+            // Arrives while the index is built.
+            table.open(&flow(2), stamp(3));
+            loop {
+                build.prepare();
+                if build.step(&mut table) {
+                    break;
+                }
+            }
+            assert_eq!((found(&mut table, 1), found(&mut table, 2)), (vec![1], vec![2]), "{later}");
+            let asked = table.asked(stamp(4));
+            assert_eq!(table.verified(&flow(1).reply, None, asked, stamp(5)), Verified::Ended, "{later}");
+        }
+    }
+
+    #[test]
+    fn an_index_stays_while_one_family_needs_it() {
+        let mut table = Table::new(Key::NatPort, Duration::from_secs(10));
+        build_index(&mut table, IndexedBy::SrcIp, stamp(0));
+        table.open(&flow(1), stamp(1));
+        assert_eq!(found(&mut table, 1), [1]);
+        drop(table.remove_indexes(stamp(5).monotonic));
+        assert!(table.has_index(IndexedBy::SrcIp));
+        drop(table.remove_indexes(stamp(10).monotonic));
+        assert!(!table.has_index(IndexedBy::SrcIp) && table.has_index(IndexedBy::NatPort));
     }
 }

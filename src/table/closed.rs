@@ -7,11 +7,18 @@ use super::chunks::NONE;
 /// Slots of one allocation: small, so that growing does not hold the table's lock long.
 const PART: usize = 1024;
 
+/// Slots in order; [`NONE`] where one was removed.
+#[derive(Debug)]
+struct Part {
+    slots: Vec<u32>,
+    /// Those that were not removed.
+    left: usize,
+}
+
 /// Slots of closed entries. A position is the number of slots that were ever added before.
 #[derive(Debug, Default)]
 pub(super) struct ClosedQueue {
-    /// Slots in order; [`NONE`] where one was removed.
-    parts: VecDeque<Vec<u32>>,
+    parts: VecDeque<Part>,
     /// The position of the first slot of the first part.
     begin: u64,
     /// The position of the first slot that was not removed, or the end.
@@ -23,19 +30,36 @@ pub(super) struct ClosedQueue {
 impl ClosedQueue {
     /// Adds a slot.
     pub(super) fn push(&mut self, slot: u32) {
-        if self.parts.back().is_none_or(|part| part.len() == PART) {
-            self.parts.push_back(Vec::with_capacity(PART));
+        if self.parts.back().is_none_or(|part| part.slots.len() == PART) {
+            self.parts.push_back(Part { slots: Vec::with_capacity(PART), left: 0 });
         }
         if let Some(part) = self.parts.back_mut() {
-            part.push(slot);
+            part.slots.push(slot);
+            part.left += 1;
         }
         self.end += 1;
     }
 
-    /// The first slot from a position on, and its position.
+    /// The position after the last slot.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The first slot from a position on, and its position. Parts of which nothing is left cost one step.
     pub(super) fn from(&self, position: u64) -> Option<(u64, u32)> {
-        let mut slots = (position.max(self.first)..self.end).map(|position| (position, self.at(position)));
-        slots.find(|(_, slot)| *slot != NONE)
+        let mut position = position.max(self.first);
+        while let Some((part, at)) = self.place(position) {
+            let part = &self.parts[part];
+            if part.left > 0 {
+                let slots = (position..).zip(&part.slots[at..]);
+                let mut slots = slots.filter(|(_, slot)| **slot != NONE);
+                if let Some((position, slot)) = slots.next() {
+                    return Some((position, *slot));
+                }
+            }
+            position += (PART - at) as u64;
+        }
+        None
     }
 
     /// The first slot and its position.
@@ -53,7 +77,8 @@ impl ClosedQueue {
     /// Removes the slot at a position. Returns whether it was the first.
     pub(super) fn remove(&mut self, position: u64) -> bool {
         let Some((part, at)) = self.place(position) else { return false };
-        self.parts[part][at] = NONE;
+        let part = &mut self.parts[part];
+        part.left -= usize::from(std::mem::replace(&mut part.slots[at], NONE) != NONE);
         let is_first = position == self.first;
         if is_first {
             self.first = self.from(position).map_or(self.end, |(position, _)| position);
@@ -71,7 +96,7 @@ impl ClosedQueue {
     }
 
     fn at(&self, position: u64) -> u32 {
-        self.place(position).map_or(NONE, |(part, at)| self.parts[part][at])
+        self.place(position).map_or(NONE, |(part, at)| self.parts[part].slots[at])
     }
 }
 

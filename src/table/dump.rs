@@ -13,7 +13,7 @@ use super::verify::Asked;
 use crate::clock::Stamp;
 use crate::mapping::Source;
 
-/// Closed mappings that one step of a search for old ones passes.
+/// Places of the queue of closed mappings that one step of a search for old ones passes.
 const SEARCHED: usize = 512;
 
 impl<A: Address> FamilyTable<A> {
@@ -74,10 +74,10 @@ impl<A: Address> FamilyTable<A> {
 
     /// Whether the mapping with this reply tuple came from a dump, and no event has
     /// reported it since the moment `merged`: a NEW event numbers its entry again.
-    pub(super) fn is_only_dumped(&mut self, reply: &PackedTuple<A>, merged: Asked) -> bool {
+    pub(super) fn is_only_dumped(&mut self, reply: &PackedTuple<A>, merged: Asked, last: u32) -> bool {
         self.tuple_index.live(reply, &self.entries).is_some_and(|slot| {
             let entry = self.entries.get(slot);
-            entry.source() == Source::Dump && !merged.is_before(entry.sequence)
+            entry.source() == Source::Dump && !merged.is_before(entry.sequence, last)
         })
     }
 
@@ -94,10 +94,13 @@ impl<A: Address> FamilyTable<A> {
         }
         let mut removed = 0;
         for _ in 0..SEARCHED {
-            let Some((position, slot)) = self.closed_queue.from(self.searched_to) else {
+            let position =
+                self.searched_to.max(self.closed_queue.first().map_or(u64::MAX, |(first, _)| first));
+            if position >= self.closed_queue.end() {
                 return (None, removed);
-            };
+            }
             self.searched_to = position + 1;
+            let Some(slot) = self.closed_queue.get(position) else { continue };
             let entry = self.entries.get(slot);
             let is_old = entry.opened.age(now) > life_span;
             if is_old && entry.closed().age(now) >= MIN_KEPT {

@@ -77,6 +77,9 @@ impl Offsets {
             self.known.push(offset);
             return self.known.len() - 1;
         }
+        if self.oldest == self.current {
+            self.oldest = (self.oldest + 1) % self.known.len();
+        }
         let replaced = self.oldest;
         self.known[replaced] = offset;
         self.oldest = (replaced + 1) % self.known.len();
@@ -105,7 +108,7 @@ mod tests {
         for (stamp, moment) in stamps.iter().zip(&moments) {
             assert_eq!(offsets.stamp(*moment), *stamp);
         }
-        // No number is left, so the oldest ones are replaced.
+        // No number is left, so the oldest ones are replaced; never the one in use.
         for (at, stamp) in stamps.iter().enumerate() {
             let later = Stamp { wall: stamp.wall + 1, ..*stamp };
             let moment = offsets.moment(later);

@@ -381,8 +381,9 @@ impl Table {
     /// Whether the live mapping with this reply tuple came from a dump, and no event has
     /// reported it since. `merged` is [`asked`](Self::asked) after it was merged.
     pub fn is_only_dumped(&mut self, reply: &Tuple, merged: Asked) -> bool {
+        let last = self.journal.last_entry();
         in_family!(self, reply.src.is_ipv4(), family => {
-            PackedTuple::pack(reply).is_some_and(|reply| family.is_only_dumped(&reply, merged))
+            PackedTuple::pack(reply).is_some_and(|reply| family.is_only_dumped(&reply, merged, last))
         })
     }
 
@@ -499,6 +500,12 @@ impl Table {
         self.v6.set_key(key);
     }
 
+    /// Numbers as many entries as if they had been stored and removed.
+    #[cfg(test)]
+    pub(super) fn skip_numbers(&mut self, count: u32) {
+        self.journal.skip_numbers(count);
+    }
+
     /// The number of the entry that was stored last.
     pub(super) fn last_entry(&self) -> u32 {
         self.journal.last_entry()
@@ -513,6 +520,13 @@ impl Table {
     /// clock, apart from those that exist always. The result takes some time to drop: drop it without the
     /// lock.
     pub fn remove_indexes(&mut self, used_since: u64) -> impl Sized + use<> {
+        // A lookup may need only one family, and the next one the other.
+        for v4 in &mut self.v4.indexes {
+            for v6 in self.v6.indexes.iter_mut().filter(|v6| v6.by == v4.by) {
+                let used_at = v4.used_at.max(v6.used_at);
+                (v4.used_at, v6.used_at) = (used_at, used_at);
+            }
+        }
         (self.v4.remove_indexes(used_since), self.v6.remove_indexes(used_since))
     }
 

@@ -42,11 +42,16 @@ pub struct Asked {
     pub(super) at: Stamp,
 }
 
+/// Whether an entry with this number was stored after the entry `than`. Numbers wrap around; those that
+/// were given since then end with `last`.
+pub(super) fn is_later(number: u32, than: u32, last: u32) -> bool {
+    (1..=last.wrapping_sub(than)).contains(&number.wrapping_sub(than))
+}
+
 impl Asked {
-    /// Whether an entry with this number was stored later. Numbers wrap around: the later one of
-    /// two is ahead by less than half of all.
-    pub(super) fn is_before(&self, number: u32) -> bool {
-        (1..=u32::MAX / 2).contains(&number.wrapping_sub(self.entry))
+    /// Whether an entry with this number was stored later. `last` is the number of the last entry now.
+    pub(super) fn is_before(&self, number: u32, last: u32) -> bool {
+        is_later(number, self.entry, last)
     }
 }
 
@@ -119,7 +124,7 @@ impl<A: Address> FamilyTable<A> {
         };
         let is_later = found.is_some_and(|flow| self.is_before(slot, flow, now) == Some(true));
         let entry = self.entries.get_mut(slot);
-        if asked.is_before(entry.sequence) {
+        if asked.is_before(entry.sequence, journal.last_entry()) {
             if entry.is_suspect() {
                 journal.request_verification(reply.unpack());
             }
@@ -130,7 +135,7 @@ impl<A: Address> FamilyTable<A> {
         };
         match found {
             Some(flow) if is_this(&flow) => {
-                if entry.is_suspect() && asked.is_before(entry.next) {
+                if entry.is_suspect() && asked.is_before(entry.next, journal.last_entry()) {
                     // It may have ended since.
                     journal.request_verification(reply.unpack());
                 } else {

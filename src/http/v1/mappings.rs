@@ -63,10 +63,14 @@ async fn send(app: &App, question: &Question, mut sender: Sender<Bytes, BodyErro
             Match::new(traced, question).write(&mut piece);
             piece.push(b'\n');
         }
-        let is_full = piece.len() >= 2 * PIECE || next.is_none();
-        if is_full && !piece.is_empty() && sender.send_data(std::mem::take(&mut piece).into()).await.is_err()
-        {
+        // Where few mappings match, they are sent at once.
+        let is_due = piece.len() >= 2 * PIECE || found.len() < MAPPINGS_PER_SLICE;
+        if is_due && !piece.is_empty() && sender.send_data(std::mem::take(&mut piece).into()).await.is_err() {
             return;
         }
+    }
+    if !piece.is_empty() {
+        // Fails if the client is gone.
+        let _ = sender.send_data(piece.into()).await;
     }
 }
