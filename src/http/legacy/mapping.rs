@@ -2,11 +2,10 @@
 //!
 //! The text is written piece by piece, because this is part of every legacy lookup.
 
-use std::io::Write;
-use std::net::IpAddr;
 use std::time::Instant;
 
 use super::time;
+use crate::http::json;
 use crate::mapping::Traced;
 
 /// More bytes than a mapping has.
@@ -17,61 +16,31 @@ pub(super) fn to_json(traced: &Traced, now: Instant) -> Vec<u8> {
     let (mapping, source) = (&traced.mapping, traced.source_host());
     let mut text = Vec::with_capacity(MAX_LENGTH);
     text.extend_from_slice(b"{\n    \"dst_ip\": \"");
-    write_address(mapping.dst_ip(), &mut text);
+    json::address(&mut text, mapping.dst_ip());
     text.extend_from_slice(b"\",\n    \"dst_port\": ");
-    write_port(mapping.dst_port(), &mut text);
+    json::number_or_null(&mut text, mapping.dst_port());
     text.extend_from_slice(b",\n    \"nat_ip\": \"");
-    write_address(mapping.nat_ip(), &mut text);
+    json::address(&mut text, mapping.nat_ip());
     text.extend_from_slice(b"\",\n    \"nat_port\": ");
-    write_port(mapping.nat_port(), &mut text);
+    json::number_or_null(&mut text, mapping.nat_port());
     text.extend_from_slice(b",\n    \"protocol\": [\n        \"");
     text.extend_from_slice(if mapping.src_ip().is_ipv4() { b"ipv4" } else { b"ipv6" });
     text.extend_from_slice(b"\",\n        \"");
     text.extend_from_slice(mapping.original.protocol.name().unwrap_or("unknown").as_bytes());
     text.extend_from_slice(b"\"\n    ],\n    \"sig_type\": \"new\",\n    \"src_ip\": \"");
-    write_address(source.ip, &mut text);
+    json::address(&mut text, source.ip);
     text.extend_from_slice(b"\",\n    \"src_port\": ");
-    write_port(source.port, &mut text);
+    json::number_or_null(&mut text, source.port);
     text.extend_from_slice(b",\n    \"time\": \"");
     time::write_local(mapping.opened.wall, now, &mut text);
     text.extend_from_slice(b"\"\n}");
     text
 }
 
-fn write_port(port: Option<u16>, text: &mut Vec<u8>) {
-    match port {
-        Some(port) => write_number(port, text),
-        None => text.extend_from_slice(b"null"),
-    }
-}
-
-fn write_address(address: IpAddr, text: &mut Vec<u8>) {
-    match address {
-        IpAddr::V4(address) => {
-            let [first, rest @ ..] = address.octets();
-            write_number(first.into(), text);
-            for octet in rest {
-                text.push(b'.');
-                write_number(octet.into(), text);
-            }
-        }
-        // Writing to memory cannot fail.
-        IpAddr::V6(address) => drop(write!(text, "{address}")),
-    }
-}
-
-fn write_number(number: u16, text: &mut Vec<u8>) {
-    let digit = |divisor| b'0' + (number / divisor % 10) as u8;
-    let digits = [digit(10_000), digit(1_000), digit(100), digit(10), digit(1), 0, 0, 0];
-    let first = digits[..4].iter().position(|digit| *digit != b'0').unwrap_or(4);
-    // Of a fixed length, it is written at once.
-    let length = text.len() + 5 - first;
-    text.extend_from_slice(&(u64::from_le_bytes(digits) >> (8 * first)).to_le_bytes());
-    text.truncate(length);
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use nfct::{Layer4, Tuple};
     use serde::Serialize;
 

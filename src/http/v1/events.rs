@@ -9,11 +9,11 @@ use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderValue};
 use hyper::{Method, Request};
 
 use super::error::Failure;
-use super::json;
 use super::mapping::Match;
 use super::request::LookupRequest;
 use super::stream::{NDJSON, PIECES_AHEAD, head};
 use crate::http::app::App;
+use crate::http::json;
 use crate::http::response::{self, BodyError, Response};
 use crate::question::Question;
 use crate::tracker::{ChangeBatch, ChangeEvent, ChangeListener, Received};

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::json;
 use crate::fields::{Field, KernelFields, PerDirection};
+use crate::http::json;
 use crate::mapping::{Host, Layer4, Traced};
 use crate::question::Question;
 

@@ -1,7 +1,7 @@
 //! The routes for new programs: `/v1/…`, `/healthz`, `/readyz` and `/metrics`.
 //!
 //! Each route has a file: `lookup`, `mappings`, `events`, `auth`, `openapi`, `health` and `metrics`.
-//! `request` reads the fields of a lookup, `find` looks up and waits, `answers`, `mapping` and `json` write
+//! `request` reads the fields of a lookup, `find` looks up and waits, `answers` and `mapping` write
 //! what it found, `stream` and `exposition` write the streams and the metrics, and `error` writes errors: JSON with
 //! the error and a hint how to fix it.
 //! `doc/openapi.json` describes all of it.
@@ -13,7 +13,6 @@ pub(super) mod events;
 mod exposition;
 mod find;
 pub(super) mod health;
-mod json;
 pub(super) mod lookup;
 mod mapping;
 pub(super) mod mappings;

@@ -1,4 +1,4 @@
-//! Values as JSON, written without `serde` where a response has a million of them: nothing is formatted through
+//! Values as JSON, written without `serde` where a response has a million of them or its time counts: nothing is formatted through
 //! `core::fmt`, and no text that cannot need it is searched for characters to escape.
 
 use std::cell::Cell;
@@ -31,9 +31,21 @@ pub(super) fn number(out: &mut Vec<u8>, number: impl itoa::Integer) {
 #[inline]
 pub(super) fn number_or_null(out: &mut Vec<u8>, value: Option<u16>) {
     match value {
-        Some(value) => number(out, value),
+        Some(value) => short_number(out, value),
         None => text(out, "null"),
     }
+}
+
+/// A port, or a part of an address.
+#[inline]
+fn short_number(out: &mut Vec<u8>, number: u16) {
+    let digit = |divisor| b'0' + (number / divisor % 10) as u8;
+    let digits = [digit(10_000), digit(1_000), digit(100), digit(10), digit(1), 0, 0, 0];
+    let first = digits[..4].iter().position(|digit| *digit != b'0').unwrap_or(4);
+    // Of a fixed length, it is written at once.
+    let length = out.len() + 5 - first;
+    out.extend_from_slice(&(u64::from_le_bytes(digits) >> (8 * first)).to_le_bytes());
+    out.truncate(length);
 }
 
 /// An address, without quotes.
@@ -41,10 +53,10 @@ pub(super) fn address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {
             let [a, b, c, d] = address.octets();
-            number(out, a);
+            short_number(out, a.into());
             for octet in [b, c, d] {
                 out.push(b'.');
-                number(out, octet);
+                short_number(out, octet.into());
             }
         }
         // Writing to memory cannot fail.
