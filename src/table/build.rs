@@ -26,7 +26,7 @@ pub(super) struct Unindexed {
 }
 
 /// An index that is built in steps: first the entries are collected that exist, then they are added in the
-/// order in which they opened, and then those that were stored meanwhile.
+/// order in which they opened, and then those that were stored meanwhile. Lookups use it once the last step is done.
 #[derive(Debug)]
 pub struct IndexBuild {
     by: IndexedBy,
@@ -39,20 +39,21 @@ pub struct IndexBuild {
     expected: usize,
     /// The first of these to add next; `None` while they are not sorted.
     next: Option<usize>,
-    /// Earlier attempts that did not end, to be dropped without the lock.
-    _unfinished: [Option<ChainIndex>; 2],
 }
 
 impl IndexBuild {
-    /// Begins to build an index, unless the table has it. From now on, entries that are stored are noted for it.
+    /// Begins to build an index, unless the table has it or it is being built. From now on, entries that are
+    /// stored are noted for it.
     pub fn begin(table: &mut Table, by: IndexedBy, now: Stamp) -> Option<Self> {
-        let _unfinished = match table.has_index(by) {
-            true => return None,
-            false => [table.v4.begin_index(by, now), table.v6.begin_index(by, now)],
-        };
+        // Both families always have the same indexes.
+        if table.v4.indexes.iter().any(|index| index.by == by) {
+            return None;
+        }
+        table.v4.indexes.push(ChainIndex::unbuilt(by, now.monotonic));
+        table.v6.indexes.push(ChainIndex::unbuilt(by, now.monotonic));
         let (began, cursor) = (table.last_entry(), Some(Cursor::START));
         let expected = table.live() + table.v4.kept + table.v6.kept;
-        Some(Self { by, began, cursor, entries: Vec::new(), expected, next: None, _unfinished })
+        Some(Self { by, began, cursor, entries: Vec::new(), expected, next: None })
     }
 
     /// What [`step`](Self::step) needs and takes longer. Call it before each step, without the lock.
@@ -102,17 +103,6 @@ impl<A: Address> FamilyTable<A> {
     /// Changes the key of the legacy routes. Its index must be built.
     pub(super) fn set_key(&mut self, key: Key) {
         self.key = key;
-    }
-
-    /// Begins to add an index, unless it is complete. Returns that of an earlier attempt that did not end.
-    fn begin_index(&mut self, by: IndexedBy, now: Stamp) -> Option<ChainIndex> {
-        if self.index(by).is_some() {
-            return None;
-        }
-        let unfinished = self.indexes.iter().position(|index| index.by == by);
-        let unfinished = unfinished.map(|at| self.indexes.swap_remove(at));
-        self.indexes.push(ChainIndex::unbuilt(by, now.monotonic));
-        unfinished
     }
 
     /// Collects the entries of a slice that were stored before the number `began`, of those up to

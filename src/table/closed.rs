@@ -1,6 +1,7 @@
 //! The closed entries in the order in which they closed, which is the order in which they expire.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::chunks::NONE;
 
@@ -40,9 +41,9 @@ impl ClosedQueue {
         self.end += 1;
     }
 
-    /// The position after the last slot.
-    pub(super) fn end(&self) -> u64 {
-        self.end
+    /// The positions from the first slot on.
+    pub(super) fn positions(&self) -> Range<u64> {
+        self.first..self.end
     }
 
     /// The first slot from a position on, and its position. Parts of which nothing is left cost one step.

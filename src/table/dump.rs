@@ -94,9 +94,9 @@ impl<A: Address> FamilyTable<A> {
         }
         let mut removed = 0;
         for _ in 0..SEARCHED {
-            let position =
-                self.searched_to.max(self.closed_queue.first().map_or(u64::MAX, |(first, _)| first));
-            if position >= self.closed_queue.end() {
+            let positions = self.closed_queue.positions();
+            let position = self.searched_to.max(positions.start);
+            if position >= positions.end {
                 return (None, removed);
             }
             self.searched_to = position + 1;

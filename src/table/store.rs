@@ -62,9 +62,31 @@ macro_rules! in_family {
     };
 }
 
+/// Does the work in the part of a packed flow's family, which may store what there is room for.
+/// `otherwise` is the result for tuples of two families.
+macro_rules! store_packed {
+    ($table:expr, $packed:expr, $now:expr, $otherwise:expr, ($family:ident, $tuples:ident) => $work:expr) => {{
+        let room = $table.room();
+        let result = match &$packed.0 {
+            Packed::V4($tuples) => {
+                let $family = &mut $table.v4;
+                $family.room = room;
+                $work
+            }
+            Packed::V6($tuples) => {
+                let $family = &mut $table.v6;
+                $family.room = room;
+                $work
+            }
+            Packed::Mixed => $otherwise,
+        };
+        $table.make_room($now);
+        result
+    }};
+}
+
 impl Table {
-    /// An empty table. `key` is the key of the legacy routes; it gets an index of
-    /// its own if no standard index serves it.
+    /// An empty table. `key` is the key of the legacy routes, whose index exists always.
     pub fn new(key: Key, del_delay: Duration) -> Self {
         Self {
             v4: FamilyTable::new(key, del_delay),
@@ -183,20 +205,9 @@ impl Table {
 
     /// [`open`](Self::open), with the flow [packed](Self::pack).
     pub(super) fn open_packed(&mut self, flow: &Flow, packed: &PackedFlow, now: Stamp) -> bool {
-        let room = self.room();
-        let opened = match &packed.0 {
-            Packed::V4(tuples) => {
-                self.v4.room = room;
-                self.v4.open(tuples, flow, now, &mut self.journal)
-            }
-            Packed::V6(tuples) => {
-                self.v6.room = room;
-                self.v6.open(tuples, flow, now, &mut self.journal)
-            }
-            Packed::Mixed => false,
-        };
-        self.make_room(now);
-        opened
+        store_packed!(self, packed, now, false, (family, tuples) => {
+            family.open(tuples, flow, now, &mut self.journal)
+        })
     }
 
     /// Applies a DESTROY event: closes the lifetime that it names and no other. An
@@ -207,20 +218,9 @@ impl Table {
 
     /// [`close`](Self::close), with the flow [packed](Self::pack).
     pub(super) fn close_packed(&mut self, flow: &Flow, packed: &PackedFlow, now: Stamp) -> CloseResult {
-        let room = self.room();
-        let result = match &packed.0 {
-            Packed::V4(tuples) => {
-                self.v4.room = room;
-                self.v4.close(tuples, flow, now, &mut self.journal)
-            }
-            Packed::V6(tuples) => {
-                self.v6.room = room;
-                self.v6.close(tuples, flow, now, &mut self.journal)
-            }
-            Packed::Mixed => CloseResult::Stale,
-        };
-        self.make_room(now);
-        result
+        store_packed!(self, packed, now, CloseResult::Stale, (family, tuples) => {
+            family.close(tuples, flow, now, &mut self.journal)
+        })
     }
 
     /// This moment, before a query to the kernel, for [`verified`](Self::verified).
@@ -351,20 +351,9 @@ impl Table {
 
     /// [`merge`](Self::merge), with the flow [prepared](Self::prepare).
     pub fn merge_packed(&mut self, flow: &Flow, packed: &PackedFlow, read: Stamp, now: Stamp) -> bool {
-        let room = self.room();
-        let added = match &packed.0 {
-            Packed::V4(tuples) => {
-                self.v4.room = room;
-                self.v4.merge(tuples, flow, read, now, &mut self.journal)
-            }
-            Packed::V6(tuples) => {
-                self.v6.room = room;
-                self.v6.merge(tuples, flow, read, now, &mut self.journal)
-            }
-            Packed::Mixed => false,
-        };
-        self.make_room(now);
-        added
+        store_packed!(self, packed, now, false, (family, tuples) => {
+            family.merge(tuples, flow, read, now, &mut self.journal)
+        })
     }
 
     /// Passes the reply tuples of the live mappings that the dump did not contain, and
