@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use lab::flows::{self, Difference, compare, create, remove};
 use lab::http::Client;
-use lab::{Daemon, DaemonBinary, Lab, wait_until};
+use lab::{Daemon, DaemonBinary, Lab, StopOnDrop, wait_until};
 use nfct::{Family, Protocol, Query, Tuple};
 
 const DAEMON: DaemonBinary = DaemonBinary::at(env!("CARGO_BIN_EXE_pynatconnd"));
@@ -98,15 +98,6 @@ fn lookup_path((original, reply): &(Tuple, Tuple)) -> String {
 
 fn ask(lab: &Lab, daemon: &Daemon) -> Client {
     Client::connect(lab.gateway(), daemon.local_addr())
-}
-
-/// Stops the threads that watch the flag when it is dropped, also by a panic.
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Waits until the daemon reports its table as complete. Returns the time since `quiet`.

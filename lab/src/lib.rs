@@ -10,7 +10,7 @@
 //!
 //! | module | what it has | what it uses |
 //! | --- | --- | --- |
-//! | `wait` | the patience of all waiting | |
+//! | `wait` | the patience of all waiting, [`StopOnDrop`] | |
 //! | `netns` | network namespaces, and programs in them | |
 //! | `local` | what runs in the namespace of the calling thread | |
 //! | `gateway` | [`Lab`]: the namespaces, their links, addresses and rules | `netns`, `wait` |
@@ -53,4 +53,4 @@ pub use gateway::{Lab, LabBuilder, MASQUERADE, MASQUERADE6, PREFIX};
 pub use local::{in_fresh_namespace, ip, nft};
 pub use netns::{Netns, NetnsCommand, remove_own, remove_stale};
 pub use requirements::{require, requirements};
-pub use wait::{PATIENCE, wait_until, wait_within};
+pub use wait::{PATIENCE, StopOnDrop, wait_until, wait_within};

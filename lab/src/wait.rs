@@ -1,5 +1,6 @@
-//! Waiting with a limit.
+//! Waiting with a limit, and the end of what would go on for ever.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,5 +18,14 @@ pub fn wait_within(limit: Duration, what: &str, mut condition: impl FnMut() -> b
     while !condition() {
         assert!(start.elapsed() < limit, "not within {} s: {what}", limit.as_secs());
         thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Sets the flag that other threads watch when it is dropped, also by a panic: a scope waits for its threads.
+pub struct StopOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lab::StopOnDrop;
 use lab::http::{Client, Response};
 
 use super::scene::{Scene, is_long};
@@ -61,14 +62,6 @@ pub(crate) fn measure<T>(
         (lookups.join().expect("the other client gets its answers"), value)
     });
     (times, most.into_inner(), value)
-}
-
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Prints the times. With the full numbers, the 99th percentile must be short, unless the machine is so busy with

@@ -1,7 +1,6 @@
 //! One test at a time, and how long it runs.
 
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -35,14 +34,5 @@ impl Changed {
 impl Drop for Changed {
     fn drop(&mut self) {
         let _ = fs::write(&self.path, &self.before);
-    }
-}
-
-/// Stops the threads that watch the flag when it is dropped, also by a panic.
-pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }

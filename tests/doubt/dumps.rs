@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::http::Stream;
-use lab::{Lab, flows, wait_within};
+use lab::{Lab, StopOnDrop, flows, wait_within};
 use nfct::{Family, Protocol, Tuple};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -112,6 +112,7 @@ fn a_dump_during_which_the_hash_table_is_resized_closes_nothing() {
     let resized = AtomicU32::new(0);
     let (mut dumps, mut fewest) = (0, usize::MAX);
     thread::scope(|scope| {
+        let stop = StopOnDrop(&end);
         scope.spawn(|| {
             while !end.load(Ordering::Relaxed) {
                 resize_there_and_back();
@@ -127,7 +128,7 @@ fn a_dump_during_which_the_hash_table_is_resized_closes_nothing() {
             mark(NOT_LAST);
             fewest = fewest.min(count(&lab, address, "state=live"));
         }
-        end.store(true, Ordering::Relaxed);
+        drop(stop);
     });
     let mut query = ctnetlink(&lab);
     let kernel = query.dump(Family::Any).expect("the table can be read").filter(|flow| {

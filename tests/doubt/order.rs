@@ -7,10 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::http::Client;
-use lab::{Lab, Netns};
+use lab::{Lab, Netns, StopOnDrop};
 use nfct::{Event, EventKind, Events, Family, Groups, Notification, Protocol, Query, Status};
 
-use super::alone::{Changed, StopOnDrop, alone, amount};
+use super::alone::{Changed, alone, amount};
 use super::binary::DAEMON;
 use super::lookups::{Match, client, fully_named, look_up, metric, wait_ready};
 use super::race::{pin, two_processors};

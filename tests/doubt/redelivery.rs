@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{Lab, flows, wait_until};
+use lab::{Lab, StopOnDrop, flows, wait_until};
 use nfct::{EventKind, Events, Family, Groups, Notification, Protocol, Query, Received, Tuple};
 
-use super::alone::{StopOnDrop, alone};
+use super::alone::alone;
 use super::binary::DAEMON;
 use super::heard::Heard;
 use super::lookups::{client, fully_named, look_up, wait_ready};

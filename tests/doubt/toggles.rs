@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{Daemon, Lab};
+use lab::{Daemon, Lab, StopOnDrop};
 use nfct::Query;
 use nix::sys::signal::Signal;
 
-use super::alone::{StopOnDrop, alone, amount};
+use super::alone::{alone, amount};
 use super::binary::DAEMON;
 use super::lookups::Match;
 use super::masks::{NO_MASK, mask};

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use lab::in_fresh_namespace;
+use lab::{StopOnDrop, in_fresh_namespace};
 use nfct::{EventKind, Events, Family, Groups, Notification, Query, RuleChange, RuleChanges};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -260,6 +260,7 @@ fn masks_among_many_rules_are_found_while_rules_change() {
         nft("add rule inet many c ct event set new\n");
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            let no_more = StopOnDrop(&stop);
             // A thread inherits the namespace.
             let changing = scope.spawn(|| {
                 let mut changed = 0;
@@ -278,7 +279,7 @@ fn masks_among_many_rules_are_found_while_rules_change() {
                     Err(error) => assert_eq!(error.errno(), Some(libc::EINTR), "{error}"),
                 }
             }
-            stop.store(true, Ordering::Relaxed);
+            drop(no_more);
             assert!(changing.join().unwrap() > 0);
             assert_eq!(texts(&mut query).len(), 1);
         });
