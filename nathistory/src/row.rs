@@ -1,0 +1,32 @@
+//! A line of a segment: one public end of one mapping.
+
+use std::cmp::Ordering;
+
+use crate::record::{End, Record};
+
+/// One public end of one mapping. A mapping whose source and destination are both translated has two rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// The public address and port: what segments are sorted by.
+    pub(crate) public: End,
+    /// Whether it is the end of the host that began the connection.
+    pub(crate) is_source: bool,
+    pub(crate) record: Record,
+}
+
+impl Row {
+    /// The rows of a mapping.
+    pub(crate) fn of(record: Record) -> impl Iterator<Item = Row> {
+        record.public_ends().map(move |end| Row { public: end.public, is_source: end.is_source, record })
+    }
+
+    /// The order of a segment: public address, port, protocol, begin; then what tells lifetimes apart.
+    pub(crate) fn order(&self, other: &Row) -> Ordering {
+        let key = |row: &Row| {
+            let Record { protocol, zone, reply_zone, src, dst, nat, server, id, opened, .. } = row.record;
+            let begin = (opened.at, opened.since, opened.known as u8);
+            (row.public, protocol, begin, (zone, reply_zone, id), (src, dst, nat, server), row.is_source)
+        };
+        key(self).cmp(&key(other))
+    }
+}
