@@ -98,11 +98,16 @@ impl Tracker {
         Ok(is_empty && is_expired)
     }
 
-    /// Checks whether the socket is empty. This needs no lock, and costs less than
-    /// receiving.
+    /// Whether the socket is empty. This needs no lock, costs less than receiving, and tells other
+    /// threads nothing.
+    pub(super) fn is_socket_empty(&self) -> Result<bool, Error> {
+        Ok(!self.socket.wait(Some(Duration::ZERO))?)
+    }
+
+    /// Checks whether the socket is empty, and tells other threads.
     pub(super) fn poll_socket(&self) -> Result<(), Error> {
         let attempt = self.begin_attempt();
-        if !self.socket.wait(Some(Duration::ZERO))? {
+        if self.is_socket_empty()? {
             self.note_empty(attempt);
         }
         Ok(())

@@ -43,17 +43,8 @@ impl Tracker {
         &self,
         then: impl FnOnce(&mut TrackerState, Stamp) -> T,
     ) -> Result<Answer<T>, Error> {
-        let arrival = self.attempts.load(Ordering::SeqCst);
-        if self.is_quiet.load(Ordering::Relaxed) {
-            self.poll_socket()?;
-        }
-        if !self.is_drained_since(arrival) {
-            tokio::task::yield_now().await;
-            if !self.is_drained_since(arrival) {
-                self.poll_socket()?;
-            }
-            self.is_quiet.store(self.is_drained_since(arrival), Ordering::Relaxed);
-        }
+        let is_empty = self.is_quiet.load(Ordering::Relaxed) && self.is_socket_empty()?;
+        let arrival = if is_empty { None } else { Some(self.join_others().await?) };
         let (mut message_limit, mut lock_attempts) = (None, 0);
         loop {
             lock_attempts += 1;
@@ -70,8 +61,21 @@ impl Tracker {
         }
     }
 
+    /// Lets the other lookups that this thread has received reach this point, then checks the socket
+    /// once for all of them. Returns the latest attempt before that.
+    async fn join_others(&self) -> Result<u64, Error> {
+        let arrival = self.attempts.load(Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        if !self.is_drained_since(arrival) {
+            self.poll_socket()?;
+        }
+        self.is_quiet.store(self.is_drained_since(arrival), Ordering::Relaxed);
+        Ok(arrival)
+    }
+
     /// Receives some of the queued events; returns this moment if the table is up to
-    /// date for a lookup that arrived after the attempt `arrival`.
+    /// date for a lookup that arrived after the attempt `arrival`, or that has found the socket empty
+    /// itself: `None`.
     ///
     /// A flood of new events cannot delay a lookup forever. The table is up to date
     /// for it once the socket was found empty after its arrival, or once all messages
@@ -79,17 +83,18 @@ impl Tracker {
     fn drain_step(
         &self,
         state: &mut Guard<'_>,
-        arrival: u64,
+        arrival: Option<u64>,
         message_limit: &mut Option<u64>,
     ) -> Result<Option<Stamp>, Error> {
-        if self.is_drained_since(arrival) {
+        let is_drained = || arrival.is_none_or(|arrival| self.is_drained_since(arrival));
+        if is_drained() {
             let now = self.clock.now();
             self.expire(state, now, true);
             return Ok(Some(now));
         }
         state.begin_work();
         self.pump(state)?;
-        let is_done = self.is_drained_since(arrival) || state.has_received_queued(message_limit)?;
+        let is_done = is_drained() || state.has_received_queued(message_limit)?;
         Ok(is_done.then(|| self.clock.now()))
     }
 }
