@@ -23,8 +23,8 @@ fn count_response(bencher: Bencher<'_, '_>) {
     let counters = HttpCounters::default();
     bencher.bench_local(|| {
         let route = route::find(black_box("/nat_port/40001")).label;
-        counters.count_response(route, black_box(200), black_box(Duration::from_micros(20)));
-        counters.lookups.count(route, LookupOutcome::Found);
+        counters.here().count_response(route, black_box(200), black_box(Duration::from_micros(20)));
+        counters.here().lookups.count(route, LookupOutcome::Found);
     });
 }
 

@@ -1,7 +1,9 @@
 //! Types of counters, and the counters of the tracker and the daemon. Counting takes no lock and
 //! allocates nothing, because it happens for each event and each request.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use crate::clock::Stamp;
@@ -18,7 +20,10 @@ impl Counter {
 
     /// Counts `many`.
     pub fn add(&self, many: usize) {
-        self.0.fetch_add(many as u64, Ordering::Relaxed);
+        // A write takes the counter out of the caches of the other processors.
+        if many > 0 {
+            self.0.fetch_add(many as u64, Ordering::Relaxed);
+        }
     }
 
     /// The count so far.
@@ -47,12 +52,15 @@ impl Longest {
     }
 }
 
+/// The buckets of a [`Histogram`]. It may use fewer.
+const MAX_BUCKETS: usize = 16;
+
 /// Durations, counted by length.
 #[derive(Debug)]
 pub struct Histogram {
     /// The upper bound of each bucket except the last, which has none.
     bounds: &'static [Duration],
-    buckets: Box<[AtomicU64]>,
+    buckets: [AtomicU64; MAX_BUCKETS],
     nanoseconds: AtomicU64,
 }
 
@@ -68,10 +76,10 @@ pub struct Times {
 }
 
 impl Histogram {
-    /// An empty histogram with these bounds, in ascending order.
+    /// An empty histogram with these bounds, in ascending order: at most 15.
     pub fn new(bounds: &'static [Duration]) -> Self {
-        let buckets = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
-        Self { bounds, buckets, nanoseconds: AtomicU64::new(0) }
+        assert!(bounds.len() < MAX_BUCKETS, "{} bounds", bounds.len());
+        Self { bounds, buckets: Default::default(), nanoseconds: AtomicU64::new(0) }
     }
 
     /// Records one.
@@ -83,11 +91,24 @@ impl Histogram {
 
     /// Its contents now.
     pub fn get(&self) -> Times {
-        let bounds = self.bounds.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
-        let buckets: Vec<_> =
-            bounds.zip(&self.buckets).map(|(bound, count)| (bound, count.load(Ordering::Relaxed))).collect();
+        Self::sum([self])
+    }
+
+    /// The contents of histograms with the same bounds, as if they were one.
+    pub fn sum<'a>(all: impl IntoIterator<Item = &'a Histogram>) -> Times {
+        let (mut buckets, mut nanoseconds) = (Vec::new(), 0_u64);
+        for histogram in all {
+            if buckets.is_empty() {
+                let bounds = histogram.bounds.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
+                buckets = bounds.map(|bound| (bound, 0)).collect();
+            }
+            for ((_, sum), count) in buckets.iter_mut().zip(&histogram.buckets) {
+                *sum += count.load(Ordering::Relaxed);
+            }
+            nanoseconds = nanoseconds.wrapping_add(histogram.nanoseconds.load(Ordering::Relaxed));
+        }
         Times {
-            sum: Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed)).as_secs_f64(),
+            sum: Duration::from_nanos(nanoseconds).as_secs_f64(),
             // The sum of the buckets as read above, because other threads continue to count.
             count: buckets.iter().map(|(_, count)| count).sum(),
             buckets,
@@ -97,6 +118,49 @@ impl Histogram {
 
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+thread_local! {
+    /// Where this thread counts in each [`PerThread`].
+    static PLACE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// From now on, this thread counts at this place in each [`PerThread`]. All others count at place 0.
+pub fn count_at(place: usize) {
+    PLACE.set(place);
+}
+
+/// Counters of one kind, once for each thread that serves requests, and once for all others. Threads that
+/// write to the same memory wait for each other's caches, for every write.
+#[derive(Debug)]
+pub struct PerThread<T>(Box<[Apart<T>]>);
+
+/// Shares no cache line with anything else; processors load two lines of 64 bytes at once.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Apart<T>(T);
+
+impl<T> PerThread<T> {
+    /// New counters.
+    pub fn new(new: impl Fn() -> T) -> Self {
+        let places = thread::available_parallelism().map_or(1, usize::from) + 1;
+        Self((0..places).map(|_| Apart(new())).collect())
+    }
+
+    /// Those of this thread.
+    pub fn here(&self) -> &T {
+        &self.0[PLACE.get() % self.0.len()].0
+    }
+
+    /// Those of all threads.
+    pub fn all(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|Apart(counters)| counters)
+    }
+
+    /// The sum of a count over all threads.
+    pub fn sum(&self, count: impl Fn(&T) -> u64) -> u64 {
+        self.all().map(count).sum()
+    }
 }
 
 /// Bounds of a [`Histogram`], in microseconds.
@@ -157,7 +221,7 @@ pub struct Stats {
     /// Mappings closed because a dump no longer had them: they had ended without a DESTROY event.
     pub closed_by_dump: Counter,
     /// How long each hold of the table's lock took.
-    pub lock_holds: Histogram,
+    pub lock_holds: PerThread<Histogram>,
     /// The longest hold.
     pub longest_lock_hold: Longest,
     /// The most processor time of one hold that did more than read the table. A hold that took much
@@ -196,7 +260,7 @@ impl Default for Stats {
             complete_dumps: Counter::default(),
             incomplete_dumps: Counter::default(),
             closed_by_dump: Counter::default(),
-            lock_holds: Histogram::new(&LOCK_BOUNDS),
+            lock_holds: PerThread::new(|| Histogram::new(&LOCK_BOUNDS)),
             longest_lock_hold: Longest::default(),
             #[cfg(feature = "bench")]
             longest_lock_work: Longest::default(),

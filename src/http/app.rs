@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
@@ -21,6 +21,8 @@ const REFUSAL_LOG_INTERVAL: u64 = 1000;
 pub struct App {
     /// Replaced by a reload.
     rules: RwLock<Arc<Rules>>,
+    /// Counts their replacements.
+    replaced: AtomicU64,
     /// The mappings.
     pub tracker: Arc<Tracker>,
     /// The counters of the tracker.
@@ -50,6 +52,9 @@ pub struct Rules {
     pub limits: Limits,
 }
 
+/// The rules that a connection knows, and which replacement they were.
+pub(super) struct KnownRules(Mutex<(u64, Arc<Rules>)>);
+
 impl From<&Config> for Rules {
     fn from(config: &Config) -> Self {
         Self {
@@ -73,6 +78,7 @@ impl App {
         Self {
             places: Arc::new(Places::new(rules.limits, counters.clone())),
             rules: RwLock::new(Arc::new(rules)),
+            replaced: AtomicU64::new(0),
             tracker,
             stats,
             counters,
@@ -92,6 +98,25 @@ impl App {
     pub fn set_rules(&self, rules: Rules) {
         self.places.set_limits(rules.limits);
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        self.replaced.fetch_add(1, Ordering::Release);
+    }
+
+    /// The rules in force, for [`with_rules`](Self::with_rules).
+    pub(super) fn known_rules(&self) -> KnownRules {
+        let replaced = self.replaced.load(Ordering::Acquire);
+        KnownRules(Mutex::new((replaced, self.rules())))
+    }
+
+    /// Calls `with` with the rules in force. While they are not replaced, this writes only to what the
+    /// connection knows, so threads do not wait for each other's caches.
+    pub(super) fn with_rules<T>(&self, known: &KnownRules, with: impl FnOnce(&Rules) -> T) -> T {
+        let mut known = known.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let replaced = self.replaced.load(Ordering::Acquire);
+        if known.0 != replaced {
+            // These are as new as the count, or newer.
+            *known = (replaced, self.rules());
+        }
+        with(&known.1)
     }
 
     /// Logs a refused client: as a warning at most once per second, otherwise as a debug message.

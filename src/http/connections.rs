@@ -140,7 +140,7 @@ impl Connections {
                 Err(busy) => match open.evict_oldest(kind, busy.is_own.then_some(client)) {
                     // Its place is free at once.
                     Some(evicted) => {
-                        self.counters.evicted.increment();
+                        self.counters.here().evicted.increment();
                         drop(evicted);
                     }
                     None => {
@@ -262,7 +262,7 @@ mod tests {
         first[0].begin_request();
         let seventh = scene.admit(1).unwrap();
         assert!(!seventh.is_spare && !is_evicted(&first[0]) && is_evicted(&first[1]));
-        assert_eq!(scene.connections.counters.evicted.get(), 1);
+        assert_eq!(scene.connections.counters.sum(|counters| counters.evicted.get()), 1);
         // Another client has a reserve.
         assert!((0..2).all(|_| !scene.admit(2).unwrap().is_spare));
         assert!(!is_evicted(&first[2]));

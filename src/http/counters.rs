@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::kind::Kind;
 use super::route::RouteLabel;
-use crate::stats::{Counter, Histogram, microseconds};
+use crate::stats::{Counter, Histogram, PerThread, Times, microseconds};
 
 /// From a lookup on an idle gateway to one that waits for a resync or for a match.
 const RESPONSE_BOUNDS: [Duration; 14] = microseconds([
@@ -15,7 +15,34 @@ const RESPONSE_BOUNDS: [Duration; 14] = microseconds([
 
 /// All counters of the HTTP server.
 #[derive(Debug)]
-pub struct HttpCounters {
+pub struct HttpCounters(PerThread<Counters>);
+
+impl Default for HttpCounters {
+    fn default() -> Self {
+        Self(PerThread::new(Counters::default))
+    }
+}
+
+impl HttpCounters {
+    /// Those that this thread counts with.
+    pub fn here(&self) -> &Counters {
+        self.0.here()
+    }
+
+    /// The sum of a count over all threads.
+    pub fn sum(&self, count: impl Fn(&Counters) -> u64) -> u64 {
+        self.0.sum(count)
+    }
+
+    /// How long responses of this route took, on all threads.
+    pub fn response_times(&self, route: RouteLabel) -> Times {
+        Histogram::sum(self.0.all().map(|counters| &counters.response_time[route as usize]))
+    }
+}
+
+/// The counters of one thread.
+#[derive(Debug)]
+pub struct Counters {
     /// Lookups that began, and requests that were refused because of their client.
     pub requests: Counter,
     /// Requests from clients outside `ip_acl`.
@@ -34,7 +61,7 @@ pub struct HttpCounters {
     pub responses: Responses,
 }
 
-impl Default for HttpCounters {
+impl Default for Counters {
     fn default() -> Self {
         Self {
             requests: Counter::default(),
@@ -49,7 +76,7 @@ impl Default for HttpCounters {
     }
 }
 
-impl HttpCounters {
+impl Counters {
     /// Counts a response.
     pub fn count_response(&self, route: RouteLabel, status: u16, took: Duration) {
         self.response_time[route as usize].record(took);
@@ -172,9 +199,9 @@ impl Responses {
         self.0[index.unwrap_or(0)].increment();
     }
 
-    /// Each status with its count.
-    pub fn get(&self) -> impl Iterator<Item = (u16, u64)> {
-        Self::STATUSES.into_iter().zip(self.0.iter().map(Counter::get))
+    /// The responses with the status at this index of [`STATUSES`](Self::STATUSES).
+    pub fn get(&self, index: usize) -> u64 {
+        self.0[index].get()
     }
 }
 
@@ -193,12 +220,34 @@ mod tests {
     }
 
     #[test]
+    fn what_different_threads_count_is_summed() {
+        let counters = HttpCounters::default();
+        std::thread::scope(|scope| {
+            for place in 0..20 {
+                let counters = &counters;
+                scope.spawn(move || {
+                    crate::stats::count_at(place);
+                    counters.here().requests.increment();
+                    counters.here().count_response(RouteLabel::Legacy, 200, Duration::from_micros(60));
+                });
+            }
+        });
+        assert_eq!(counters.sum(|counters| counters.requests.get()), 20);
+        assert_eq!(counters.sum(|counters| counters.responses.get(1)), 20);
+        let times = counters.response_times(RouteLabel::Legacy);
+        assert_eq!((times.count, times.buckets[1]), (20, (0.000_1, 20)));
+        assert!((times.sum - 0.001_2).abs() < 1e-9, "{times:?}");
+    }
+
+    #[test]
     fn responses_are_counted_by_status() {
         let responses = Responses::default();
         for status in [200, 503, 418] {
             responses.count(status);
         }
-        let counted: Vec<_> = responses.get().filter(|(_, count)| *count > 0).collect();
+        let counts =
+            Responses::STATUSES.into_iter().enumerate().map(|(at, status)| (status, responses.get(at)));
+        let counted: Vec<_> = counts.filter(|(_, count)| *count > 0).collect();
         assert_eq!(counted, [(0, 1), (200, 1), (503, 1)]);
     }
 }

@@ -11,7 +11,7 @@ use hyper::header::HeaderMap;
 use hyper::{Method, Request, StatusCode};
 use tokio::time::timeout;
 
-use super::app::App;
+use super::app::{App, KnownRules};
 use super::connections::{Connection, Ending};
 use super::kind::Kind;
 use super::legacy::lookup::Wanted;
@@ -35,6 +35,7 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 /// What the requests of one connection share.
 pub(super) struct Visitor {
     pub(super) app: Arc<App>,
+    pub(super) rules: KnownRules,
     pub(super) address: SocketAddr,
     pub(super) connection: Arc<Connection>,
 }
@@ -68,7 +69,7 @@ pub(super) fn answer(
         };
         let ended_at = Instant::now();
         let Visitor { app, connection, .. } = &*visitor;
-        app.counters.count_response(route.label, response.status().as_u16(), ended_at - begun_at);
+        app.counters.here().count_response(route.label, response.status().as_u16(), ended_at - begun_at);
         if response::is_stream(&response) {
             return response::holding(response, Ending(connection.clone()));
         }
@@ -100,11 +101,11 @@ impl Visitor {
         route: &'static Route,
         request: &Request<Incoming>,
     ) -> Result<(Handler, Key), Box<Response>> {
-        let Self { app, address, connection } = self;
-        let rules = app.rules();
-        if !rules.acl.allows(address.ip()) {
-            app.counters.requests.increment();
-            app.counters.refused.increment();
+        let Self { app, rules, address, connection } = self;
+        let (is_allowed, key) = app.with_rules(rules, |rules| (rules.acl.allows(address.ip()), rules.key));
+        if !is_allowed {
+            app.counters.here().requests.increment();
+            app.counters.here().refused.increment();
             app.log_refusal(*address, request.uri().path());
             return Err(Box::new(refuse(route, Refusal::Client)));
         }
@@ -125,7 +126,7 @@ impl Visitor {
         if connection.is_spare && !matches!(route.scope, Scope::Health | Scope::Metrics) {
             return Err(Box::new(response::closing(refuse(route, Refusal::Spare))));
         }
-        Ok((handler, rules.key))
+        Ok((handler, key))
     }
 
     async fn handle(

@@ -156,7 +156,8 @@ async fn accept(
                 // Another event loop serves the connection, so it must leave this one.
                 let stream = stream.into_std();
                 let task = workers.next().spawn(async move {
-                    let visitor = Visitor { app, address: client, connection: permit.connection() };
+                    let (rules, connection) = (app.known_rules(), permit.connection());
+                    let visitor = Visitor { app, rules, address: client, connection };
                     let served = async { serve(TcpStream::from_std(stream?)?, visitor, stopping).await };
                     if let Err(error) = served.await {
                         log::debug!("{client}: {error}");

@@ -118,7 +118,7 @@ impl Places {
 
     /// Counts a refusal.
     pub(super) fn count(&self, busy: Busy) {
-        self.counters.refused_places[busy.kind as usize].increment();
+        self.counters.here().refused_places[busy.kind as usize].increment();
     }
 
     /// [`take`](Self::take), but waits some time for others to return theirs.
@@ -232,7 +232,7 @@ mod tests {
         drop(taken);
         assert_eq!(places.in_use(), [0; Kind::ALL.len()]);
         assert!(places.taken().by_client.is_empty());
-        assert_eq!(places.counters.refused_places[Kind::Stream as usize].get(), 2);
+        assert_eq!(places.counters.sum(|counters| counters.refused_places[Kind::Stream as usize].get()), 2);
     }
 
     #[test]

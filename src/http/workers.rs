@@ -14,6 +14,7 @@ use std::thread;
 use tokio::runtime::{Builder, Handle};
 
 use crate::error::{Cause, Fatal};
+use crate::stats;
 
 /// Tasks that run before the thread looks for requests that have arrived meanwhile. With fewer tasks than requests,
 /// those that arrived together would not be served together.
@@ -34,7 +35,8 @@ impl Workers {
     pub fn start(on_failure: impl Fn(Fatal) + Send + Sync + 'static) -> io::Result<Self> {
         let on_failure = Arc::new(on_failure);
         let count = thread::available_parallelism().map_or(1, usize::from);
-        let loops = (0..count).map(|_| start_one(on_failure.clone())).collect::<io::Result<_>>()?;
+        let loops =
+            (1..=count).map(|number| start_one(number, on_failure.clone())).collect::<io::Result<_>>()?;
         Ok(Self { loops, next: AtomicUsize::new(0) })
     }
 
@@ -52,10 +54,11 @@ impl Workers {
     }
 }
 
-fn start_one(on_failure: Arc<impl Fn(Fatal) + Send + Sync + 'static>) -> io::Result<Handle> {
+fn start_one(number: usize, on_failure: Arc<impl Fn(Fatal) + Send + Sync + 'static>) -> io::Result<Handle> {
     let runtime = Builder::new_current_thread().event_interval(TASKS_PER_WAKE_UP).enable_all().build()?;
     let handle = runtime.handle().clone();
     thread::Builder::new().name("http".to_owned()).spawn(move || {
+        stats::count_at(number);
         let served = catch_unwind(AssertUnwindSafe(|| runtime.block_on(pending::<Infallible>())));
         if served.is_err() {
             on_failure(Fatal::new(Cause::Software, "a thread that serves connections panicked"));

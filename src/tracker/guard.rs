@@ -67,7 +67,7 @@ impl Drop for Guard<'_> {
         held::note(false);
         let held = self.held_since.elapsed();
         self.stats.longest_lock_hold.record(held);
-        self.stats.lock_holds.record(held);
+        self.stats.lock_holds.here().record(held);
         #[cfg(feature = "bench")]
         if let Some(began) = self.work_began {
             self.stats.longest_lock_work.record(clock::thread_time().saturating_sub(began));

@@ -31,7 +31,7 @@ pub(in crate::http) struct Wanted {
 
 /// Reads the last segment of the path. A segment before it must name the configured key.
 pub(in crate::http) fn read(app: &App, key: Key, uri: &Uri) -> Result<Wanted, Box<Response>> {
-    app.counters.requests.increment();
+    app.counters.here().requests.increment();
     let path = route::decode(uri.path());
     let path = path.strip_prefix('/').unwrap_or(&path);
     let (name, value) = match path.bytes().position(|byte| byte == b'/') {
@@ -114,7 +114,7 @@ fn found(app: &App, traced: &Traced, header: HeaderMap, begun: Instant) -> Respo
 }
 
 fn count(app: &App, outcome: LookupOutcome) {
-    app.counters.lookups.count(RouteLabel::Legacy, outcome);
+    app.counters.here().lookups.count(RouteLabel::Legacy, outcome);
 }
 
 fn undecided(app: &App) -> Response {

@@ -47,6 +47,7 @@ pub(in crate::http) async fn answer(app: &App) -> Response {
         Err(error) => return tracker_failed(&error),
     };
     let (stats, counters) = (&app.stats, &app.counters);
+    let lookups = |outcome| counters.sum(|counters| counters.lookups.sum(outcome));
     let alive_time = app.clock.now().since(app.started).as_secs_f64();
     let parts = ["GarbageCollector", "HTTPServer", "NetFilter", "QueueWorker"];
     response::json(&Nagios {
@@ -54,14 +55,13 @@ pub(in crate::http) async fn answer(app: &App) -> Response {
         http_stat: HttpStat {
             // `no_of_requests` does not count bad requests of /v1/lookup, so this does not either.
             bad_requests: [RouteLabel::Legacy, RouteLabel::Auth]
-                .map(|route| counters.lookups.get(route, LookupOutcome::Bad))
+                .map(|route| counters.sum(|counters| counters.lookups.get(route, LookupOutcome::Bad)))
                 .iter()
                 .sum(),
-            no_of_requests: counters.requests.get(),
-            successful_replies: counters.lookups.sum(LookupOutcome::Found),
-            unauthorized_requests: counters.refused.get(),
-            unsuccessful_replies: counters.lookups.sum(LookupOutcome::NotFound)
-                + counters.lookups.sum(LookupOutcome::Undecided),
+            no_of_requests: counters.sum(|counters| counters.requests.get()),
+            successful_replies: lookups(LookupOutcome::Found),
+            unauthorized_requests: counters.sum(|counters| counters.refused.get()),
+            unsuccessful_replies: lookups(LookupOutcome::NotFound) + lookups(LookupOutcome::Undecided),
         },
         number_of_created_items: stats.created_by_event.get() + stats.created_by_dump.get(),
         number_of_deleted_items: stats.removed_after_del_delay.get(),

@@ -42,7 +42,7 @@ pub(super) struct Answer {
 impl Answer {
     /// Looks up, and counts the outcome.
     pub(super) async fn find(app: &App, request: LookupRequest, client: Client) -> Result<Self, Failure> {
-        app.counters.requests.increment();
+        app.counters.here().requests.increment();
         let question = &request.question;
         let found = match request.wait {
             Some(wait) => Box::pin(find_or_wait(app, question, Instant::now() + wait, client)).await,
@@ -51,7 +51,7 @@ impl Answer {
         let outcome = found.as_ref().map_or(LookupOutcome::Undecided, |Found { answer, .. }| {
             LookupOutcome::of(!answer.value.is_empty(), answer.complete)
         });
-        app.counters.lookups.count(RouteLabel::Lookup, outcome);
+        app.counters.here().lookups.count(RouteLabel::Lookup, outcome);
         let Found { answer, place } = found?;
         let (mut matches, complete) = (answer.value, answer.complete);
         let truncated = matches.len() > MAX_MATCHES;

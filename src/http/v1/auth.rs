@@ -28,7 +28,7 @@ pub(in crate::http) async fn answer(
     headers: &HeaderMap,
     client: Client,
 ) -> Result<Response, Failure> {
-    app.counters.requests.increment();
+    app.counters.here().requests.increment();
     let mut response = response::empty(StatusCode::NO_CONTENT);
     let mut set = |name: &'static str, value: &str| {
         // A value that cannot be in a header is left out.
@@ -55,7 +55,7 @@ pub(in crate::http) async fn answer(
     let Some((host, ambiguous)) = chosen else {
         count(app, LookupOutcome::of(false, complete));
         let reason = why_nobody(app, &question).await?;
-        app.counters.nobody.count(reason);
+        app.counters.here().nobody.count(reason);
         set("x-nat-found", "0");
         set("x-nat-reason", reason.as_str());
         return Ok(response);
@@ -107,7 +107,7 @@ fn choose(question: &Question, found: &[Traced]) -> Option<(Host, bool)> {
 }
 
 fn count(app: &App, outcome: LookupOutcome) {
-    app.counters.lookups.count(RouteLabel::Auth, outcome);
+    app.counters.here().lookups.count(RouteLabel::Auth, outcome);
 }
 
 /// `X-Real-IP` and `X-Real-Port` are the client's address and port as the web server sees them.

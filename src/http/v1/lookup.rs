@@ -156,5 +156,5 @@ fn too_large(error: &str) -> Failure {
 
 /// Counts a lookup that is not valid, or a list that contains one.
 fn count_bad(app: &App) {
-    app.counters.lookups.count(RouteLabel::Lookup, LookupOutcome::Bad);
+    app.counters.here().lookups.count(RouteLabel::Lookup, LookupOutcome::Bad);
 }

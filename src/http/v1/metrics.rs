@@ -23,7 +23,7 @@ use crate::http::kind::Kind;
 use crate::http::response::{self, Response};
 use crate::http::route::RouteLabel;
 use crate::proc::{self, Process};
-use crate::stats::Stats;
+use crate::stats::{Histogram, Stats};
 use crate::tracker::{self, Incomplete, PortsInUse};
 
 /// The maximum number of public addresses on the page: those with the most ports in use.
@@ -220,7 +220,7 @@ impl Scrape {
         page.histogram(
             "pynatconnd_table_lock_hold",
             "Duration of each hold of the table's lock",
-            &stats.lock_holds.get(),
+            &Histogram::sum(stats.lock_holds.all()),
         )?;
         page.gauge(
             "pynatconnd_table_lock_hold_longest",
@@ -324,22 +324,22 @@ impl Scrape {
         let lookups = RouteLabel::lookups().flat_map(|route| {
             LookupOutcome::ALL.into_iter().map(move |outcome| {
                 let labels = [("route", route.as_str()), ("result", outcome.as_str())];
-                (labels, counters.lookups.get(route, outcome))
+                (labels, counters.sum(|counters| counters.lookups.get(route, outcome)))
             })
         });
         page.counters("pynatconnd_lookups", "Lookups, by route and result", lookups)?;
         page.counters(
             "pynatconnd_auth_not_found",
             "Lookups of /v1/auth that found no inside host, by reason",
-            Nobody::ALL
-                .into_iter()
-                .map(|reason| ([("reason", reason.as_str())], counters.nobody.get(reason))),
+            Nobody::ALL.into_iter().map(|reason| {
+                ([("reason", reason.as_str())], counters.sum(|counters| counters.nobody.get(reason)))
+            }),
         )?;
         page.counter(
             "pynatconnd_http_refused",
             "Requests from clients outside ip_acl",
             None,
-            counters.refused.get(),
+            counters.sum(|counters| counters.refused.get()),
         )?;
         let by_kind =
             |count: &dyn Fn(Kind) -> u64| Kind::ALL.map(|kind| ([("kind", kind.as_str())], count(kind)));
@@ -351,20 +351,23 @@ impl Scrape {
         page.counters(
             "pynatconnd_http_places_refused",
             "Connections and requests that got no place because too many were served, by kind",
-            by_kind(&|kind| counters.refused_places[kind as usize].get()),
+            by_kind(&|kind| counters.sum(|counters| counters.refused_places[kind as usize].get())),
         )?;
         page.counter(
             "pynatconnd_http_evicted",
             "Idle connections that were closed for new ones",
             None,
-            counters.evicted.get(),
+            counters.sum(|counters| counters.evicted.get()),
         )?;
         let known = |(status, count): (u16, u64)| match status {
             0 if count == 0 => None,
             0 => Some(([("status", "other".to_owned())], count)),
             _ => Some(([("status", status.to_string())], count)),
         };
-        let responses = counters.responses.get().filter_map(known);
+        let responses = Responses::STATUSES.into_iter().enumerate();
+        let responses =
+            responses.map(|(at, status)| (status, counters.sum(|counters| counters.responses.get(at))));
+        let responses = responses.filter_map(known);
         debug_assert_eq!(Responses::STATUSES[0], 0);
         page.counters("pynatconnd_http_responses", "Responses, by HTTP status", responses)?;
         page.histograms(
@@ -372,7 +375,7 @@ impl Scrape {
             "Time to make a response, or to begin a stream, by route",
             RouteLabel::ALL
                 .into_iter()
-                .map(|route| ([("route", route.as_str())], counters.response_time[route as usize].get())),
+                .map(|route| ([("route", route.as_str())], counters.response_times(route))),
         )
     }
 }
