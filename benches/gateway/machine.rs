@@ -34,10 +34,16 @@ impl Cpus {
         Self { measured, load }
     }
 
+    /// All for both.
+    pub fn shared(&self) -> Self {
+        let mut all: Vec<usize> = self.measured.iter().chain(&self.load).copied().collect();
+        all.dedup();
+        Self { measured: all.clone(), load: all }
+    }
+
     /// All but one for the measured process, when nothing is compared with it.
     pub fn with_one_for_load(&self) -> Self {
-        let mut measured: Vec<usize> = self.measured.iter().chain(&self.load).copied().collect();
-        measured.dedup();
+        let mut measured = self.shared().measured;
         let load = if measured.len() > 1 { measured.split_off(measured.len() - 1) } else { measured.clone() };
         Self { measured, load }
     }

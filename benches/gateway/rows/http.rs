@@ -1,4 +1,5 @@
-//! Rows 6 and 7: lookups per second. The servers have one half of the processors, wrk the other.
+//! Rows 6, 7 and 14: lookups per second. The servers have one half of the processors, wrk the other; in row 14 both
+//! have all of them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -37,10 +38,16 @@ fn load_with_wrk(bench: &Bench, gateway: &Gateway, address: std::net::SocketAddr
     })
 }
 
-/// Row 6.
-pub fn at_rest(bench: &Bench) -> Result<Vec<Row>, String> {
-    let mappings = bench.many(1_000_000);
-    let (gateway, daemon) = serving(bench, mappings);
+/// The daemon, nginx and a bare hyper server, each in each round.
+struct Compared {
+    ours: Vec<Served>,
+    theirs: Vec<Served>,
+    barely: Vec<Served>,
+    /// The size of a body in bytes.
+    body: usize,
+}
+
+fn compare(bench: &Bench, gateway: &Gateway, daemon: &Daemon) -> Result<Compared, String> {
     let netns = gateway.netns();
     let path = format!("/nat_port/{}", LASTING.ports().start);
     let answer = Client::connect(netns, daemon.local_addr()).get(&path);
@@ -56,11 +63,31 @@ pub fn at_rest(bench: &Bench) -> Result<Vec<Row>, String> {
 
     let (mut ours, mut theirs, mut barely) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bench.rounds(5) {
-        theirs.push(load_with_wrk(bench, &gateway, nginx.address())?);
-        barely.push(load_with_wrk(bench, &gateway, bare.address())?);
-        ours.push(load_with_wrk(bench, &gateway, daemon.local_addr())?);
+        theirs.push(load_with_wrk(bench, gateway, nginx.address())?);
+        barely.push(load_with_wrk(bench, gateway, bare.address())?);
+        ours.push(load_with_wrk(bench, gateway, daemon.local_addr())?);
     }
-    drop((daemon, nginx, bare));
+    Ok(Compared { ours, theirs, barely, body: answer.body.len() })
+}
+
+fn of(all: &[Served], what: fn(&Served) -> f64) -> Vec<f64> {
+    all.iter().map(what).collect()
+}
+
+fn rate(all: &[Served]) -> Vec<f64> {
+    of(all, |served| served.rate)
+}
+
+fn p99(all: &[Served]) -> Vec<f64> {
+    of(all, |served| served.p99)
+}
+
+/// Row 6.
+pub fn at_rest(bench: &Bench) -> Result<Vec<Row>, String> {
+    let mappings = bench.many(1_000_000);
+    let (gateway, daemon) = serving(bench, mappings);
+    let Compared { ours, theirs, barely, body } = compare(bench, &gateway, &daemon)?;
+    drop(daemon);
 
     // Mappings from a dump are verified with the kernel at each lookup.
     let daemon = machine::on(&bench.cpus.measured, || gateway.daemon(CONFIG));
@@ -69,9 +96,6 @@ pub fn at_rest(bench: &Bench) -> Result<Vec<Row>, String> {
         found.push(load_with_wrk(bench, &gateway, daemon.local_addr())?);
     }
 
-    let of = |all: &[Served], what: fn(&Served) -> f64| all.iter().map(what).collect::<Vec<f64>>();
-    let rate = |all: &[Served]| of(all, |served| served.rate);
-    let p99 = |all: &[Served]| of(all, |served| served.p99);
     let row = Row::new("6", format!("lookups with {mappings} mappings, {CONNECTIONS} connections"))
         .figure("pynatconnd", "a second", &rate(&ours))
         .figure("nginx, a fixed body", "a second", &rate(&theirs))
@@ -96,10 +120,31 @@ pub fn at_rest(bench: &Bench) -> Result<Vec<Row>, String> {
             Target::AtLeast(0.65),
         )
         .note(format!(
-            "each server on {workers} cores, wrk on {}; a body has {} bytes",
+            "each server on {} cores, wrk on {}; a body has {body} bytes",
+            bench.cpus.measured.len(),
             bench.cpus.load.len(),
-            answer.body.len()
         ));
+    Ok(vec![row])
+}
+
+/// Row 14: several threads of the daemon serve lookups at the same time.
+pub fn shared(bench: &Bench) -> Result<Vec<Row>, String> {
+    let mappings = bench.many(1_000_000);
+    let bench = Bench { cpus: bench.cpus.shared(), ..*bench };
+    let (gateway, daemon) = serving(&bench, mappings);
+    let Compared { ours, theirs, barely, .. } = compare(&bench, &gateway, &daemon)?;
+    let row = Row::new("14", format!("lookups with {mappings} mappings, processors shared with wrk"))
+        .figure("pynatconnd", "a second", &rate(&ours))
+        .figure("nginx, a fixed body", "a second", &rate(&theirs))
+        .target("times nginx", "×", &ratios(&rate(&ours), &rate(&theirs)), Target::AtLeast(0.8))
+        .figure("a bare hyper server, a fixed body", "a second", &rate(&barely))
+        .target(
+            "times a bare hyper server",
+            "×",
+            &ratios(&rate(&ours), &rate(&barely)),
+            Target::AtLeast(0.95),
+        )
+        .note(format!("each server and wrk on the same {} cores", bench.cpus.measured.len()));
     Ok(vec![row])
 }
 
@@ -129,12 +174,10 @@ pub fn under_load(bench: &Bench) -> Result<Vec<Row>, String> {
         thread::sleep(Duration::from_secs(if bench.quick { 1 } else { 15 }));
         listener.wait_drained();
     }
-    let rates = |all: &[Served]| all.iter().map(|served| served.rate).collect::<Vec<f64>>();
-    let p99 = |all: &[Served]| all.iter().map(|served| served.p99).collect::<Vec<f64>>();
     let row = Row::new("7", format!("the same while {ARRIVING} flows a second arrive"))
-        .figure("pynatconnd, flows arrive", "a second", &rates(&loaded))
-        .figure("pynatconnd, at rest", "a second", &rates(&at_rest))
-        .target("times at rest", "×", &ratios(&rates(&loaded), &rates(&at_rest)), Target::AtLeast(0.9))
+        .figure("pynatconnd, flows arrive", "a second", &rate(&loaded))
+        .figure("pynatconnd, at rest", "a second", &rate(&at_rest))
+        .target("times at rest", "×", &ratios(&rate(&loaded), &rate(&at_rest)), Target::AtLeast(0.9))
         .figure("flows arrive, 99 of 100", "ms", &p99(&loaded))
         .figure("at rest, 99 of 100", "ms", &p99(&at_rest))
         .figure("flows that arrived", "a second", &reached)

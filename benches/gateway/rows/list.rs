@@ -13,7 +13,7 @@ pub struct Measurement {
     pub measure: fn(&Bench) -> Result<Vec<Row>, String>,
 }
 
-pub const ROWS: [Measurement; 13] = [
+pub const ROWS: [Measurement; 14] = [
     Measurement {
         name: "events",
         numbers: &["1"],
@@ -86,6 +86,12 @@ pub const ROWS: [Measurement; 13] = [
         numbers: &["13"],
         what: "the complete table over HTTP, against conntrack -L",
         measure: mappings::measure,
+    },
+    Measurement {
+        name: "http-shared",
+        numbers: &["14"],
+        what: "lookups per second with all processors, shared with wrk",
+        measure: http::shared,
     },
 ];
 
