@@ -12,10 +12,19 @@ const FILE_MODE: u32 = 0o640;
 /// The mode of the directory.
 const DIRECTORY_MODE: u32 = 0o750;
 
+/// What holds the lock of a directory until it is dropped.
+pub type Lock = Box<dyn Send + Sync>;
+
 /// One flat directory.
 pub trait Disk: Debug + Send + Sync {
     /// Its name, for messages.
     fn name(&self) -> String;
+
+    /// Locks the directory against other writers. Readers need no lock.
+    ///
+    /// # Errors
+    /// `WouldBlock` if it is locked already, and those of the system.
+    fn lock(&self) -> io::Result<Lock>;
 
     /// The names and sizes in bytes of its files.
     ///
@@ -125,6 +134,14 @@ impl Directory {
 impl Disk for Directory {
     fn name(&self) -> String {
         self.path.display().to_string()
+    }
+
+    // The directory itself is locked, so that the lock leaves no file, and ends with the process however that
+    // ends.
+    fn lock(&self) -> io::Result<Lock> {
+        let directory = File::open(&self.path)?;
+        rustix::fs::flock(&directory, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(directory))
     }
 
     fn list(&self) -> io::Result<Vec<(String, u64)>> {

@@ -11,7 +11,8 @@ pub enum Entry {
     /// A mapping opened. If one with the same tuples and id is open, that one ended unseen.
     Opened(Record),
     /// A mapping closed: its `closed` is set. If the history has it as open, it keeps the begin that the
-    /// history knows; otherwise the record's own begin is used.
+    /// history knows, unless no segment has that yet and the kernel tells this one. Otherwise the record's own
+    /// begin is used.
     Closed(Record),
     /// A mapping is open. If the history has it as open, nothing changes.
     Seen(Record),

@@ -12,37 +12,55 @@
 //! the next one, so one segment answers for every moment of its span.
 //!
 //! ```text
-//! 6  writer, keeper, reader, check     append entries; seal, merge and remove; answer; verify files
-//! 5  catalog, start                    the segments that there are; what is there at the start
-//! 4  memory                            open mappings, and those that closed since the last seal
+//! 8  store                             opens a history
+//! 7  writer, keeper, reader, check     append entries; seal, merge and remove; answer; verify files
+//! 6  start                             what is there when a history is opened
+//! 5  state, marker                     what writer, keeper and readers share; the format of a directory
+//! 4  memory, catalog                   open mappings, and those that closed since the last seal; segments
 //! 3  log, segment                      the two kinds of file
 //! 2  entry, row, question              what is appended, a line of a segment, what is asked
-//! 1  record, gap, removal              one mapping; a time of which something is not known
-//! 0  time, disk, error
+//! 1  record, gap, removal, log_time    one mapping; a time of which something is not known; written times
+//! 0  time, text, disk, error
 //! ```
 //!
 //! A module uses those of lower layers. `writer` appends, and freezes what a segment can be made
 //! of; `keeper` makes the segments, in a thread of its own if the caller wants that; any number of
 //! `reader`s answer meanwhile.
 #![forbid(unsafe_code)]
-#![allow(dead_code)]
 
+mod catalog;
+mod check;
 pub mod disk;
 mod entry;
 mod error;
 mod gap;
+mod keeper;
+mod log;
+pub mod log_time;
+mod marker;
+mod memory;
 mod question;
 mod reader;
 mod record;
 mod removal;
 mod row;
+mod segment;
+mod start;
+mod state;
+mod store;
+mod text;
 pub mod time;
+mod writer;
 
+pub use check::{Problem, Report, check};
 pub use entry::Entry;
 pub use error::Error;
 pub use gap::{Gap, Reason};
+pub use keeper::Keeper;
 pub use question::Question;
-pub use reader::{Completeness, Reader};
+pub use reader::{Completeness, Figures, Reader};
 pub use record::{Counters, End, Known, Moment, PublicEnd, Record};
 pub use removal::Removal;
+pub use store::{Options, Store, open};
 pub use time::Millis;
+pub use writer::Writer;

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::record::{End, Record};
+use crate::text::address_order;
 
 /// One public end of one mapping. A mapping whose source and destination are both translated has two rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,13 +21,19 @@ impl Row {
         record.public_ends().map(move |end| Row { public: end.public, is_source: end.is_source, record })
     }
 
-    /// The order of a segment: public address, port, protocol, begin; then what tells lifetimes apart.
+    /// The order of a segment: public address as text, port, protocol, begin; then what tells lifetimes apart.
+    #[inline]
     pub(crate) fn order(&self, other: &Row) -> Ordering {
-        let key = |row: &Row| {
-            let Record { protocol, zone, reply_zone, src, dst, nat, server, id, opened, .. } = row.record;
-            let begin = (opened.at, opened.since, opened.known as u8);
-            (row.public, protocol, begin, (zone, reply_zone, id), (src, dst, nat, server), row.is_source)
-        };
-        key(self).cmp(&key(other))
+        let sorted = |row: &Row| (row.public.port, row.record.protocol, row.record.opened.at);
+        address_order(self.public.ip, other.public.ip)
+            .then_with(|| sorted(self).cmp(&sorted(other)))
+            .then_with(|| {
+                let rest = |row: &Row| {
+                    let Record { zone, reply_zone, src, dst, nat, server, id, opened, .. } = row.record;
+                    let begin = (opened.since, opened.known as u8);
+                    (begin, (zone, reply_zone, id), (src, dst, nat, server), row.is_source)
+                };
+                rest(self).cmp(&rest(other))
+            })
     }
 }

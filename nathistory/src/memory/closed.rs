@@ -1,0 +1,133 @@
+//! Mappings that closed since the last seal.
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use crate::memory::chunks::Chunks;
+use crate::memory::packed::{Addresses, Packed, found_by, hash_end};
+use crate::record::{Counters, End, Known, Moment, Record};
+
+/// No link follows.
+const NONE: u32 = u32::MAX;
+
+/// Closed mappings, found by public end.
+#[derive(Debug, Default)]
+pub(crate) struct ClosedList {
+    items: Chunks<Item>,
+    addresses: Addresses,
+    /// The first link of each public end's chain, the newest. A link is twice a place, plus 1 for the second
+    /// public end.
+    by_public: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+}
+
+#[derive(Debug)]
+struct Item {
+    packed: Packed,
+    closed_at: i64,
+    closed_since: i64,
+    packets: [u64; 2],
+    bytes: [u64; 2],
+    next: [u32; 2],
+    /// The slot that it had while it was open.
+    was_at: u32,
+    closed_known: u8,
+    has_since: bool,
+    has_counters: bool,
+}
+
+impl Item {
+    fn record(&self, addresses: &Addresses) -> Record {
+        Record {
+            closed: Some(Moment {
+                at: self.closed_at,
+                known: Known::ALL[usize::from(self.closed_known)],
+                since: self.has_since.then_some(self.closed_since),
+            }),
+            counters: self.has_counters.then_some(Counters { packets: self.packets, bytes: self.bytes }),
+            ..self.packed.record(addresses)
+        }
+    }
+}
+
+impl ClosedList {
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// The mapping at a place.
+    pub(crate) fn get(&self, place: usize) -> Option<Record> {
+        let place = u32::try_from(place).ok().filter(|_| place < self.items.len())?;
+        Some(self.items.get(place).record(&self.addresses))
+    }
+
+    /// Like [`get`](Self::get), with the slot that it had while it was open, if it was.
+    pub(crate) fn get_with_slot(&self, place: usize) -> Option<(Record, Option<u32>)> {
+        let place = u32::try_from(place).ok().filter(|_| place < self.items.len())?;
+        let item = self.items.get(place);
+        Some((item.record(&self.addresses), Some(item.was_at).filter(|&slot| slot != NONE)))
+    }
+
+    /// Adds a mapping, and the slot that it had while it was open.
+    pub(super) fn push(&mut self, record: &Record, closed: Moment, was_at: Option<u32>) {
+        let packed = Packed::new(record, &mut self.addresses);
+        let counters = record.counters.unwrap_or_default();
+        let place = self.items.push(Item {
+            packed,
+            closed_at: closed.at,
+            closed_since: closed.since.unwrap_or_default(),
+            packets: counters.packets,
+            bytes: counters.bytes,
+            next: [NONE; 2],
+            was_at: was_at.unwrap_or(NONE),
+            closed_known: closed.known as u8,
+            has_since: closed.since.is_some(),
+            has_counters: record.counters.is_some(),
+        });
+        for (which, end) in found_by(record) {
+            self.link(place * 2 + which, end);
+        }
+    }
+
+    fn link(&mut self, link: u32, end: End) {
+        let hash = hash_end(&self.hasher, &end);
+        let (items, addresses, hasher) = (&self.items, &self.addresses, &self.hasher);
+        let end_of = |link: u32| end_of(items, addresses, link);
+        match self.by_public.find_mut(hash, |&first| end_of(first) == Some(end)) {
+            Some(first) => {
+                let second = std::mem::replace(first, link);
+                self.items.get_mut(link / 2).next[link as usize % 2] = second;
+            }
+            None => {
+                self.by_public
+                    .insert_unique(hash, link, |&link| end_of(link).map_or(0, |end| hash_end(hasher, &end)));
+            }
+        }
+    }
+
+    /// The mappings with a public end, the last closed first.
+    pub(crate) fn at_end(&self, end: End, on: &mut dyn FnMut(Record)) {
+        let hash = hash_end(&self.hasher, &end);
+        let is_end = |&first: &u32| end_of(&self.items, &self.addresses, first) == Some(end);
+        let mut link = self.by_public.find(hash, is_end).copied().unwrap_or(NONE);
+        while link != NONE {
+            let item = self.items.get(link / 2);
+            on(item.record(&self.addresses));
+            link = item.next[link as usize % 2];
+        }
+    }
+}
+
+fn end_of(items: &Chunks<Item>, addresses: &Addresses, link: u32) -> Option<End> {
+    let record = items.get(link / 2).packed.record(addresses);
+    record.public_ends().nth(link as usize % 2).map(|end| end.public)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_as_small_as_the_memory_wants() {
+        assert_eq!(size_of::<Item>(), 120);
+    }
+}

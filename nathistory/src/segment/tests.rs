@@ -1,0 +1,7 @@
+//! Segments as a whole.
+
+mod damage;
+mod measure;
+mod model;
+mod search;
+mod trace;
