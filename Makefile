@@ -10,7 +10,7 @@ RUST_MIN := 1.85
 PACKAGES := libnetfilter-conntrack-dev libclang-dev pkg-config build-essential \
 	nftables iptables iproute2 conntrack curl python3 procps
 SCRIPTS := demo/run.sh .ci/run tests/openapi/run.sh tests/sanitize/run.sh debian/vendor.sh tests/packages/lint.sh \
-	tests/packages/target_dir.sh tests/packages/run.sh tests/crates/run.sh
+	tests/packages/target_dir.sh tests/packages/run.sh tests/crates/run.sh tests/history_files/run.sh
 
 # All tests use this selection of packages and features, also in tests/openapi and tests/sanitize: with another
 # selection cargo builds the dependencies again. Not --all-features: with nfct's prebuilt-bindings nothing uses bindgen.
@@ -92,8 +92,8 @@ rust:
 	test "$$(printf '%s\n' $(RUST_MIN) "$$version" | sort -V | head -n 1)" = $(RUST_MIN) || { \
 		echo "needs Rust $(RUST_MIN) or newer, found $$version: run \`rustup update\`, or see https://rustup.rs" >&2; exit 1; }
 
-build: rust ## build target/release/pynatconnd
-	cargo build --release --locked
+build: rust ## build target/release/pynatconnd and its other programs
+	cargo build --release --locked -p pynatconnd -p nathistory
 
 demo: setup ## show one lookup on real NAT between network namespaces
 	@demo/run.sh
@@ -119,6 +119,8 @@ test: setup ## everything that CI runs
 	@$(AS_ROOT); echo "$$* $(CARGO_TEST)"; "$$@" $(CARGO_TEST)
 	$(STEP) openapi
 	tests/openapi/run.sh
+	$(STEP) "history files"
+	QUESTIONS=300 tests/history_files/run.sh
 	$(STEP) valgrind
 	tests/sanitize/run.sh valgrind
 	$(STEP) crates
@@ -154,7 +156,8 @@ run: build ## run the daemon on this machine, with pynatconnd.conf
 
 install-files:
 	install -d "$(DESTDIR)$(bindir)"
-	@$(RELEASE); set -x; install -p -m 755 "$$release/pynatconnd" "$$release/check_pynatconnd" "$(DESTDIR)$(bindir)"
+	@$(RELEASE); set -x; install -p -m 755 "$$release/pynatconnd" "$$release/check_pynatconnd" "$$release/nathistory" \
+		"$(DESTDIR)$(bindir)"
 	$(INSTALL) pynatconnd.conf "$(DESTDIR)/etc/pynatconnd.conf"
 	$(INSTALL) systemd/pynatconnd.modules-load "$(DESTDIR)$(prefix)/lib/modules-load.d/pynatconnd.conf"
 	$(INSTALL) systemd/pynatconnd.sysctl "$(DESTDIR)$(prefix)/lib/sysctl.d/50-pynatconnd.conf"
@@ -162,8 +165,8 @@ install-files:
 	share=$${newest%/*}; set -x; \
 	$(INSTALL) "$$share/pynatconnd.8" -t "$(DESTDIR)$(mandir)/man8"; \
 	$(INSTALL) "$$share/pynatconnd.conf.5" -t "$(DESTDIR)$(mandir)/man5"; \
-	$(INSTALL) "$$share/check_pynatconnd.1" -t "$(DESTDIR)$(mandir)/man1"; \
-	for program in pynatconnd check_pynatconnd; do \
+	$(INSTALL) "$$share/check_pynatconnd.1" "$$share/nathistory.1" -t "$(DESTDIR)$(mandir)/man1"; \
+	for program in pynatconnd check_pynatconnd nathistory; do \
 		$(INSTALL) "$$share/$$program.bash" "$(DESTDIR)$(bashdir)/$$program"; \
 		$(INSTALL) "$$share/$$program.fish" -t "$(DESTDIR)$(fishdir)"; \
 		$(INSTALL) "$$share/_$$program" -t "$(DESTDIR)$(zshdir)"; \

@@ -17,6 +17,9 @@ mod check;
 #[allow(dead_code, unreachable_pub)]
 #[path = "src/cli.rs"]
 mod cli;
+#[allow(dead_code, unreachable_pub)]
+#[path = "nathistory/src/bin/nathistory/cli.rs"]
+mod history;
 #[path = "src/config/table.rs"]
 mod table;
 
@@ -37,13 +40,20 @@ const DATE: &str = "2026-11-26";
 const SOURCE: &str = concat!("pynatconnd ", env!("CARGO_PKG_VERSION"));
 
 fn main() -> io::Result<()> {
-    for input in ["build.rs", "src/cli.rs", "src/bin/check_pynatconnd/cli.rs", "src/config/table.rs"] {
+    for input in [
+        "build.rs",
+        "src/cli.rs",
+        "src/bin/check_pynatconnd/cli.rs",
+        "nathistory/src/bin/nathistory/cli.rs",
+        "src/config/table.rs",
+    ] {
         println!("cargo:rerun-if-changed={input}");
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("share");
     fs::create_dir_all(&out)?;
     program(cli::Cli::command(), "8", "System Manager's Manual", cli::MANUAL, &out)?;
     program(check::Cli::command(), "1", "User Commands", check::MANUAL, &out)?;
+    program(history::Cli::command(), "1", "User Commands", history::MANUAL, &out)?;
     fs::write(out.join("pynatconnd.conf.5"), configuration())
 }
 

@@ -237,15 +237,23 @@ fn close_64(bencher: Bencher<'_, '_>) {
 }
 
 /// Adds the mappings of a batch of events to a full table and removes as many others: the size of the table
-/// does not change.
-#[divan::bench(sample_count = 200, sample_size = 50)]
-fn open_and_close_64(bencher: Bencher<'_, '_>) {
+/// does not change. A recorder takes the begins and ends after each.
+#[divan::bench(sample_count = 200, sample_size = 50, args = ["alone", "with_recorder"])]
+fn open_and_close_64(bencher: Bencher<'_, '_>, recorder: &str) {
     let (mut table, mut numbers) = (full(), shuffled());
+    if recorder == "with_recorder" {
+        table.begin_feed();
+    }
+    let mut empty = Vec::new();
     let later = Stamp { monotonic: NOW.monotonic + 20_000, wall: NOW.wall };
     bencher.bench_local(|| {
         let old: Vec<u32> = numbers.by_ref().take(BATCH as usize).collect();
         batch(EventKind::New, old.iter().map(|number| MANY + number)).apply(&mut table, || NOW);
         batch(EventKind::Destroy, old.into_iter()).apply(&mut table, || NOW);
         table.expire(later, usize::MAX);
+        for mut chunk in table.take_feed(&mut empty).chunks {
+            chunk.clear();
+            empty.push(chunk);
+        }
     });
 }

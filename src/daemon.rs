@@ -17,8 +17,10 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, LogLevel};
 use crate::error::{Cause, Fatal};
 use crate::http::listener::{self, Server};
+use crate::http::past::History;
 use crate::http::workers::Workers;
 use crate::http::{App, Rules};
+use crate::recorder::{self, Recorder};
 use crate::stats::Stats;
 use crate::supervisor::{self, Supervisor};
 use crate::tracker::{Settings, Tracker};
@@ -133,7 +135,8 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
         settings.filter,
         settings.key
     );
-    let http_failures = failures.clone();
+    let (http_failures, recorder_failures) = (failures.clone(), failures.clone());
+    let history = Recorder::open(&config.history, &clock, &stats)?;
     let tracker = Tracker::start(settings, clock.clone(), stats.clone(), move |error| {
         let _ = failures.send(Fatal::from(error));
     })?;
@@ -144,6 +147,11 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
              set it to 1 (`sysctl -w net.netfilter.nf_conntrack_events=1`)"
         );
     }
+    let recorder = history
+        .map(|history| history.start(&tracker, move |fatal| drop(recorder_failures.send(fatal))))
+        .transpose()?
+        .map(Arc::new);
+    let history = recorder.clone().map(|recorder| History::new(recorder, config.history.audit.as_ref()));
     let publisher = tracker.clone();
     let mut publishing = tokio::spawn(async move { publisher.publish().await });
 
@@ -154,7 +162,8 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
     let listeners = if is_passed { adopt_listeners(passed)? } else { bind(&config, &stats).await? };
     let (stop, stopping) = watch::channel(false);
     stats.note_configured(clock.now());
-    let app = Arc::new(App::new(Rules::from(&config), tracker, stats, clock, stopping));
+    let app = App::new(Rules::from(&config), tracker, stats, clock, stopping);
+    let app = Arc::new(app.with_history(history.map(Arc::new)));
     let mut server = Server::new(app.clone(), workers.clone());
     server.listen(listeners).await;
     let supervisor = Arc::new(Supervisor::default());
@@ -189,11 +198,15 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
                 supervisor.reloaded(outcome.as_ref().map(|_| ()));
                 match outcome {
                     Ok(new) => {
+                        reload_history(recorder.as_deref(), &config, &new);
                         config = new;
+                        app.set_audit(config.history.audit.as_ref());
                         app.stats.note_configured(app.clock.now());
                         log::info!("configuration reloaded: {} is in force", cli.config.display());
                     }
                     Err(fatal) => {
+                        // Its file may have been rotated nevertheless.
+                        app.set_audit(config.history.audit.as_ref());
                         app.stats.reload_failed.store(true, Ordering::Relaxed);
                         log::error!("reload failed, the old configuration stays in force: {fatal}");
                         if !server.is_accepting() {
@@ -215,11 +228,31 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
             supervisor::stopping();
             let _ = stop.send(true);
             server.shut_down(config.join_timeout).await;
+            stop_recorder(recorder).await;
             Ok(())
         }
         // The daemon must not answer from a table that is no longer updated.
-        Err(Some(fatal)) => Err(fatal),
-        Err(None) => Err(Fatal::new(Cause::Software, "the tracker's threads ended unexpectedly")),
+        Err(fatal) => {
+            stop_recorder(recorder).await;
+            let unexpected = || Fatal::new(Cause::Software, "the tracker's threads ended unexpectedly");
+            Err(fatal.unwrap_or_else(unexpected))
+        }
+    }
+}
+
+/// Puts another `[history]` into force.
+fn reload_history(recorder: Option<&Recorder>, old: &Config, new: &Config) {
+    if let Some(recorder) = recorder {
+        recorder.set_sync_interval(new.history.sync_interval);
+    }
+    recorder::warn_of_restart(&old.history, &new.history);
+}
+
+/// Writes the end of the history.
+async fn stop_recorder(recorder: Option<Arc<Recorder>>) {
+    if let Some(recorder) = recorder {
+        // It only fails if the thread panics, and then the panic is logged.
+        let _ = tokio::task::spawn_blocking(move || recorder.stop()).await;
     }
 }
 

@@ -4,12 +4,30 @@
 use std::io::Write;
 use std::os::linux::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, Formatter3164, LoggerBackend};
 
+use crate::clock::Stamp;
 use crate::held;
+
+/// The shortest time between two lines that a client can cause, in milliseconds.
+const SELDOM: u64 = 1000;
+
+/// Lines that a client can cause are logged as warnings at most once per second.
+#[derive(Debug, Default)]
+pub struct Seldom(AtomicU64);
+
+impl Seldom {
+    /// Whether the next warning is due.
+    pub fn is_due(&self, now: Stamp) -> bool {
+        let last = self.0.load(Ordering::Relaxed);
+        now.monotonic.saturating_sub(last) >= SELDOM
+            && self.0.compare_exchange(last, now.monotonic, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
 
 /// The system's log socket.
 const DEV_LOG: &str = "/dev/log";

@@ -81,6 +81,13 @@ pub fn shortest_tcp_timeout() -> Option<Duration> {
     states.into_iter().filter_map(timeout).min().map(Duration::from_secs)
 }
 
+/// The name of this machine.
+pub fn host_name() -> Option<String> {
+    held::forbid("reading /proc");
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
 /// The number of buckets of the kernel's table; it can change at any time.
 pub fn conntrack_buckets() -> Option<u32> {
     conntrack("buckets")

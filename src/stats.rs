@@ -234,9 +234,54 @@ pub struct Stats {
     pub reload_failed: AtomicBool,
     /// Attempts to bind the addresses to listen on that failed.
     pub bind_failures: Counter,
+    /// What the recorder of the history does.
+    pub history: HistoryStats,
     /// Whether the daemon listens nowhere, because a reload could bind neither the new nor the old
     /// addresses.
     pub listens_nowhere: AtomicBool,
+}
+
+/// From a fast disk to one that hangs.
+const SYNC_BOUNDS: [Duration; 9] =
+    microseconds([100, 500, 1_000, 5_000, 25_000, 100_000, 500_000, 2_500_000, 10_000_000]);
+
+/// The counters of the recorder.
+#[derive(Debug)]
+pub struct HistoryStats {
+    /// Whether a history is kept.
+    pub is_on: AtomicBool,
+    /// Entries appended.
+    pub entries: Counter,
+    /// Bytes written, to the log and to segments.
+    pub bytes: Counter,
+    /// Entries that are missing, because they came too fast or could not be written.
+    pub dropped: Counter,
+    /// Attempts to write that failed.
+    pub write_errors: Counter,
+    /// How long each sync of a file took.
+    pub syncs: Histogram,
+    /// Segments.
+    pub segments: AtomicU64,
+    /// The size of all files.
+    pub bytes_on_disk: AtomicU64,
+    /// Gaps that have not ended.
+    pub open_gaps: AtomicU64,
+}
+
+impl Default for HistoryStats {
+    fn default() -> Self {
+        Self {
+            is_on: AtomicBool::new(false),
+            entries: Counter::default(),
+            bytes: Counter::default(),
+            dropped: Counter::default(),
+            write_errors: Counter::default(),
+            syncs: Histogram::new(&SYNC_BOUNDS),
+            segments: AtomicU64::new(0),
+            bytes_on_disk: AtomicU64::new(0),
+            open_gaps: AtomicU64::new(0),
+        }
+    }
 }
 
 impl Default for Stats {
@@ -267,6 +312,7 @@ impl Default for Stats {
             configured_at: AtomicU64::new(0),
             reload_failed: AtomicBool::new(false),
             bind_failures: Counter::default(),
+            history: HistoryStats::default(),
             listens_nowhere: AtomicBool::new(false),
         }
     }

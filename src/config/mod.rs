@@ -5,7 +5,7 @@
 //! are accepted (an `ip_acl` with one entry and no comma, IPv6). Unknown names cause warnings, never errors.
 //!
 //! `table` has one row for each key; `field` connects a row to a field of the `types`, through the readers and
-//! writers in `values`, `acl` and `conditions`. `dialect` parses the file. `load` goes through the table to read a
+//! writers in `values`, `acl`, `conditions` and `history`. `dialect` parses the file. `load` goes through the table to read a
 //! configuration, `names` warns about all other names, `contradictions` about values that do not go together, and `write` goes through the table to write one.
 //! `key` and `level` are types that other modules use too, and `error` has the errors.
 
@@ -17,6 +17,7 @@ mod dialect;
 mod documents;
 mod error;
 mod field;
+mod history;
 mod key;
 mod level;
 mod load;
@@ -32,5 +33,7 @@ pub use conditions::{AddressSet, Condition, PortRange};
 pub use error::{ConfigError, KeyLocation, Unknown};
 pub use key::Key;
 pub use level::LogLevel;
-pub use types::{Config, DataConfig, FilterConfig, HttpConfig, Loaded, NetlinkConfig, SyslogConfig};
+pub use types::{
+    Audit, Config, DataConfig, FilterConfig, HistoryConfig, HttpConfig, Loaded, NetlinkConfig, SyslogConfig,
+};
 pub use values::ByteSize;

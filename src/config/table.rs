@@ -71,11 +71,14 @@ const PROTOCOLS: &str = "tcp, udp, udplite, sctp, dccp, icmp, icmpv6, gre, a num
 const SECONDS: &str = "a number of seconds, 0 or more; fractions are allowed";
 const INTERVAL: &str = "a number of seconds, 1 or more; fractions are allowed";
 const BYTES: &str = "a number of bytes from 4K to 1023M; K is 1024 bytes and M is 1024K";
+const DISK_SIZE: &str = "a number of bytes, 1M or more; K is 1024 bytes, M is 1024K and G is 1024M";
+const PATH: &str = "a path that begins with /; it may have letters, digits, and / . _ - + @ : ~";
 const COUNT: &str = "a whole number from 1000 to 1000000000";
 const YES_OR_NO: &str = "yes or no";
 /// For the option `--ip` too.
 pub(crate) const HOST: &str = "one host name or IP address";
 
+const RESTART: &str = "Takes effect after a restart; a reload warns about it.";
 const NEXT_LINE: &str = "Takes effect with the next log line.";
 const FILTER_RELOAD: &str = "Takes effect at once: mappings that no longer match are removed, and connections that \
     match now are read from the kernel.";
@@ -389,6 +392,81 @@ pub(crate) const SECTIONS: &[KnownSection] = &[
                     max_connections. One client can have three quarters of them. Others get status 503. Each \
                     uses up to 0.2 MiB of memory.",
                 reload: "Takes effect with the next stream. Open streams stay open.",
+            },
+        ],
+    },
+    KnownSection {
+        name: "history",
+        help: "With path, the daemon keeps a history of all mappings that are tracked: who had which public address and \
+            port at which moment. It is personal data, so there is none by default.",
+        sample: Sample::Header,
+        keys: &[
+            KnownKey {
+                name: "path",
+                expects: PATH,
+                default: Unset,
+                example: "/var/lib/pynatconnd",
+                field: field!(history::path => history.path),
+                help: "Directory of the history. Without it no history is kept. The daemon makes the directory if it \
+                    does not exist. The service may write only below /var/lib/pynatconnd; another directory needs \
+                    ReadWritePaths= in the unit.",
+                reload: RESTART,
+            },
+            KnownKey {
+                name: "sync_interval",
+                expects: INTERVAL,
+                default: Is("1"),
+                example: "5",
+                field: field!(values::interval => history.sync_interval),
+                help: "How long what has happened can wait until it is safe from a power failure.",
+                reload: "Takes effect at once.",
+            },
+            KnownKey {
+                name: "retention_days",
+                expects: "a whole number from 1 to 36500",
+                default: Unset,
+                example: "365",
+                field: field!(values::days => history.retention_days),
+                help: "After how many days the history is removed. Without it and retention_bytes, nothing is removed.",
+                reload: RESTART,
+            },
+            KnownKey {
+                name: "retention_bytes",
+                expects: DISK_SIZE,
+                default: Unset,
+                example: "200G",
+                field: field!(values::disk_size => history.retention_bytes),
+                help: "How large the history may become. Beyond it the oldest part is removed.",
+                reload: RESTART,
+            },
+            KnownKey {
+                name: "destinations",
+                expects: YES_OR_NO,
+                default: Is("yes"),
+                example: "no",
+                field: field!(values::boolean => history.destinations),
+                help: "Whether the history contains what inside hosts connected to. Without destinations, hosts that \
+                    share a public port at the same time cannot be told apart.",
+                reload: RESTART,
+            },
+            KnownKey {
+                name: "gateway",
+                expects: "one word of letters, digits, dots, underscores and hyphens",
+                default: Unset,
+                example: "nat-1.example",
+                field: field!(history::gateway => history.gateway),
+                help: "Name of this gateway in the history. Without it, it is the host name.",
+                reload: RESTART,
+            },
+            KnownKey {
+                name: "audit",
+                expects: "syslog, or a path that begins with /; it may have letters, digits, and / . _ - + @ : ~",
+                default: Unset,
+                example: "/var/log/pynatconnd/audit.log",
+                field: field!(history::audit => history.audit),
+                help: "Where each query of the history is noted, as a line of JSON: a file, or syslog. Without it, \
+                    queries are not noted.",
+                reload: "Takes effect with the next query.",
             },
         ],
     },

@@ -1,7 +1,7 @@
 //! Tests with complete files: errors, warnings, the rows of the table, and files that are written and read
 //! again.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnetwork::IpNetwork;
 use nfct::Protocol;
@@ -13,7 +13,10 @@ use super::{
     key::Key,
     level::LogLevel,
     table::{KeyDefault, SYSLOG, keys},
-    types::{Config, DataConfig, FilterConfig, HttpConfig, Loaded, NetlinkConfig, SyslogConfig},
+    types::{
+        Audit, Config, DataConfig, FilterConfig, HistoryConfig, HttpConfig, Loaded, NetlinkConfig,
+        SyslogConfig,
+    },
     values::ByteSize,
 };
 
@@ -283,6 +286,7 @@ fn the_sample_file_sets_only_defaults_and_shows_every_key() {
     assert!(all.config.syslog.enabled);
     all.config.syslog.enabled = false;
     all.config.filter = FilterConfig::default();
+    all.config.history = defaults.config.history.clone();
     assert_eq!(all, defaults);
 }
 
@@ -304,7 +308,8 @@ fn a_configuration_is_written_with_all_its_values() {
          max_closed = 1000000\nmax_mappings = 16000000\n\n\
          [netlink]\nreceive_buffer = 64M\nreceive_buffer_max = 512M\nreliable = no\n\n[threading]\njoin_timeout = 5\n\n\
          [http_server]\nhost = 127.0.0.1\nport = 8080\nip_acl = 127.0.0.0/8, ::1/128\n\
-         max_connections = 1024\nmax_streams = 256\n"
+         max_connections = 1024\nmax_streams = 256\n\n\
+         [history]\nsync_interval = 1\ndestinations = yes\n"
     );
 }
 
@@ -357,6 +362,29 @@ fn filters() -> impl Strategy<Value = FilterConfig> {
     )
 }
 
+fn histories() -> impl Strategy<Value = HistoryConfig> {
+    let path = || "(/[a-z0-9._+@:~-]{1,9}){1,3}".prop_map(PathBuf::from);
+    let audit = prop_oneof![Just(Audit::Syslog), path().prop_map(Audit::File)];
+    let retention = (
+        prop::option::of(1..=36_500_u32),
+        prop::option::of(((1 << 20)..=(1_usize << 50)).prop_map(ByteSize)),
+    );
+    let names = prop::option::of("[a-zA-Z0-9._-]{1,20}");
+    let options =
+        (prop::option::of(path()), times(), retention, any::<bool>(), names, prop::option::of(audit));
+    options.prop_map(|(path, sync, (retention_days, retention_bytes), destinations, gateway, audit)| {
+        HistoryConfig {
+            path,
+            sync_interval: sync.max(Duration::from_secs(1)),
+            retention_days,
+            retention_bytes,
+            destinations,
+            gateway,
+            audit,
+        }
+    })
+}
+
 fn configs() -> impl Strategy<Value = Config> {
     let syslog = prop::option::of((0..=7u8, 0..=LogLevel::MAX));
     let count = || 1000..=1_000_000_000_usize;
@@ -370,8 +398,8 @@ fn configs() -> impl Strategy<Value = Config> {
     let hosts = prop_oneof!["[a-z0-9._%-]{1,20}", any::<IpAddr>().prop_map(|address| address.to_string())];
     let limits = (16..=65536_usize, 1..=32768_usize);
     let http = (hosts, any::<u16>(), prop::collection::vec(networks(), 0..4), limits);
-    (syslog, filters(), data, netlink, times(), http).prop_map(
-        |(syslog, filter, data, netlink, join_timeout, http)| {
+    (syslog, filters(), data, netlink, times(), http, histories()).prop_map(
+        |(syslog, filter, data, netlink, join_timeout, http, history)| {
             let (key_name, del_delay, interval, life_span, sweep, max_closed, max_mappings) = data;
             let (host, port, ip_acl, (max_connections, max_streams)) = http;
             let garbage_cleaner_interval = interval.max(Duration::from_secs(1));
@@ -394,6 +422,7 @@ fn configs() -> impl Strategy<Value = Config> {
                 netlink,
                 join_timeout,
                 http: HttpConfig { host, port, ip_acl, max_connections, max_streams },
+                history,
             }
         },
     )

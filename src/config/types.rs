@@ -3,6 +3,7 @@
 //! `Default` leaves every field empty or zero, for the rows of the table to fill. It is not a configuration to
 //! run with: the defaults are in the table.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
@@ -32,6 +33,8 @@ pub struct Config {
     pub join_timeout: Duration,
     /// Where the daemon listens, and which clients it serves.
     pub http: HttpConfig,
+    /// Whether a history of mappings is kept, and where.
+    pub history: HistoryConfig,
 }
 
 /// The `[syslog]` section.
@@ -107,6 +110,34 @@ pub struct HttpConfig {
     pub max_connections: usize,
     /// Streams served at a time.
     pub max_streams: usize,
+}
+
+/// The `[history]` section.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HistoryConfig {
+    /// The directory. Without it no history is kept.
+    pub path: Option<PathBuf>,
+    /// How long entries can wait until they are durable, at least one second.
+    pub sync_interval: Duration,
+    /// After how many days history is removed; never without it.
+    pub retention_days: Option<u32>,
+    /// How large the history becomes before its oldest part is removed; any size without it.
+    pub retention_bytes: Option<ByteSize>,
+    /// Whether the history contains what inside hosts connected to.
+    pub destinations: bool,
+    /// The gateway's name in the history; the host name without it.
+    pub gateway: Option<String>,
+    /// Where queries of the history are noted; nowhere without it.
+    pub audit: Option<Audit>,
+}
+
+/// Where queries of the history are noted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Audit {
+    /// In syslog.
+    Syslog,
+    /// In this file.
+    File(PathBuf),
 }
 
 /// A valid configuration, with warnings about its file.

@@ -40,7 +40,7 @@ fn text(value: &ConfigValue) -> Result<&str, Found> {
 }
 
 /// A value that `parse` accepts.
-fn parsed<T>(value: &ConfigValue, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Found> {
+pub(super) fn parsed<T>(value: &ConfigValue, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Found> {
     let text = text(value)?;
     parse(text).ok_or_else(|| text.to_owned().into())
 }
@@ -148,13 +148,14 @@ pub(super) fn boolean(value: &ConfigValue, _: &mut Notes) -> Result<bool, Found>
     })
 }
 
-/// A number of bytes. `Display` writes it with `K` or `M` if that is exact.
+/// A number of bytes. `Display` writes it with `K`, `M` or `G` if that is exact.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub usize);
 
 impl std::fmt::Display for ByteSize {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
+            bytes if bytes >= GIBI && bytes % GIBI == 0 => write!(f, "{}G", bytes / GIBI),
             bytes if bytes >= MEBI && bytes % MEBI == 0 => write!(f, "{}M", bytes / MEBI),
             bytes if bytes >= KIBI && bytes % KIBI == 0 => write!(f, "{}K", bytes / KIBI),
             bytes => bytes.fmt(f),
@@ -164,19 +165,34 @@ impl std::fmt::Display for ByteSize {
 
 const KIBI: usize = 1 << 10;
 const MEBI: usize = 1 << 20;
+const GIBI: usize = 1 << 30;
 /// The kernel doubles the size and stores it in a signed integer.
 const MAX_BUFFER: usize = MEBI * 1023;
 
 pub(super) fn buffer(value: &ConfigValue, _: &mut Notes) -> Result<ByteSize, Found> {
-    parsed(value, |text| {
-        let text = text.trim();
-        let (number, unit) = match text.strip_suffix(['K', 'k']) {
-            Some(number) => (number, KIBI),
-            None => text.strip_suffix(['M', 'm']).map_or((text, 1), |number| (number, MEBI)),
-        };
-        let bytes = without_underscores(number)?.parse::<usize>().ok()?.checked_mul(unit)?;
-        (4 * KIBI..=MAX_BUFFER).contains(&bytes).then_some(ByteSize(bytes))
-    })
+    parsed(value, |text| bytes(text, &[('K', KIBI), ('M', MEBI)], 4 * KIBI..=MAX_BUFFER))
+}
+
+/// A number of bytes on a disk.
+pub(super) fn disk_size(value: &ConfigValue, _: &mut Notes) -> Result<ByteSize, Found> {
+    let units = [('K', KIBI), ('M', MEBI), ('G', GIBI)];
+    parsed(value, |text| bytes(text, &units, MEBI..=GIBI * MEBI))
+}
+
+/// A number of bytes in a range, in one of these units or without a unit.
+fn bytes(text: &str, units: &[(char, usize)], range: RangeInclusive<usize>) -> Option<ByteSize> {
+    let text = text.trim();
+    let in_unit = units
+        .iter()
+        .find_map(|(unit, bytes)| Some((text.strip_suffix([*unit, unit.to_ascii_lowercase()])?, *bytes)));
+    let (number, unit) = in_unit.unwrap_or((text, 1));
+    let bytes = without_underscores(number)?.parse::<usize>().ok()?.checked_mul(unit)?;
+    range.contains(&bytes).then_some(ByteSize(bytes))
+}
+
+/// A number of days.
+pub(super) fn days(value: &ConfigValue, _: &mut Notes) -> Result<u32, Found> {
+    whole_number(value, 1..=36_500)
 }
 
 /// A value that can be written to a file.
@@ -194,11 +210,17 @@ macro_rules! written_as_displayed {
         }
     )*};
 }
-written_as_displayed!(u8, u16, usize, LogLevel, Key, String, ByteSize);
+written_as_displayed!(u8, u16, u32, usize, LogLevel, Key, String, ByteSize);
 
 impl Written for bool {
     fn written(&self) -> Option<String> {
         Some(if *self { "yes" } else { "no" }.to_owned())
+    }
+}
+
+impl<T: Written> Written for Option<T> {
+    fn written(&self) -> Option<String> {
+        self.as_ref().and_then(T::written)
     }
 }
 
@@ -278,6 +300,23 @@ mod tests {
             ["", "M", "-1", "4095", "1024M", "1G", "8 MB", "99999999999999999999M", "18446744073709551615K"]
         {
             assert_eq!(buffer(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_on_a_disk_can_be_large() {
+        let size = |text: &str| disk_size(&value(text), &mut Notes::new()).ok();
+        for (text, bytes, written) in [
+            ("1M", 1 << 20, "1M"),
+            ("200g", 200 << 30, "200G"),
+            ("2048M", 2 << 30, "2G"),
+            ("1048577", (1 << 20) + 1, "1048577"),
+        ] {
+            assert_eq!(size(text), Some(ByteSize(bytes)), "{text:?}");
+            assert_eq!(ByteSize(bytes).to_string(), written);
+        }
+        for text in ["", "G", "1023K", "-1G", "1T", "99999999999999999999G"] {
+            assert_eq!(size(text), None, "{text:?}");
         }
     }
 

@@ -7,15 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::watch;
 
 use super::counters::HttpCounters;
+use super::past::History;
 use super::places::{Limits, Places};
 use crate::acl::Acl;
 use crate::clock::{Clock, Stamp};
-use crate::config::{Config, Key};
+use crate::config::{Audit, Config, Key};
+use crate::logging::Seldom;
 use crate::stats::Stats;
 use crate::tracker::Tracker;
-
-/// The shortest time between two refusals that are logged as warnings, in milliseconds.
-const REFUSAL_LOG_INTERVAL: u64 = 1000;
 
 /// The state that all requests share.
 pub struct App {
@@ -37,8 +36,9 @@ pub struct App {
     pub started: Stamp,
     /// Becomes true when streams must end.
     pub stopping: watch::Receiver<bool>,
-    /// When a refusal was last logged as a warning, by the monotonic clock.
-    refusal_logged: AtomicU64,
+    /// The history, if there is one.
+    pub(super) history: Option<Arc<History>>,
+    refusals: Seldom,
 }
 
 /// The part of the configuration that responses depend on.
@@ -85,8 +85,15 @@ impl App {
             started: clock.now(),
             clock,
             stopping,
-            refusal_logged: AtomicU64::new(0),
+            history: None,
+            refusals: Seldom::default(),
         }
+    }
+
+    /// The same app with a history.
+    #[must_use]
+    pub fn with_history(self, history: Option<Arc<History>>) -> Self {
+        Self { history, ..self }
     }
 
     /// The rules in force.
@@ -119,15 +126,17 @@ impl App {
         with(&known.1)
     }
 
+    /// Sets where questions about the history are recorded.
+    pub fn set_audit(&self, audit: Option<&Audit>) {
+        if let Some(history) = &self.history {
+            history.set_audit(audit);
+        }
+    }
+
     /// Logs a refused client: as a warning at most once per second, otherwise as a debug message.
     pub(super) fn log_refusal(&self, client: SocketAddr, path: &str) {
         let client = client.ip().to_canonical();
-        let now = self.clock.now().monotonic;
-        let last = self.refusal_logged.load(Ordering::Relaxed);
-        let due = now.saturating_sub(last) >= REFUSAL_LOG_INTERVAL;
-        if due
-            && self.refusal_logged.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        {
+        if self.refusals.is_due(self.clock.now()) {
             log::warn!("refused {client} {path}: not in ip_acl");
         } else {
             log::debug!("refused {client} {path}: not in ip_acl");

@@ -168,6 +168,7 @@ impl Visitor {
             Handler::Lookup => v1::lookup::one(app, query, client).await,
             Handler::Mappings => v1::mappings::answer(app, request.method(), query).await,
             Handler::Events => v1::events::answer(app.clone(), &request),
+            Handler::History => Box::pin(v1::history::answer(app, query, self.address.ip())).await,
             Handler::Auth => {
                 let (head, body) = request.into_parts();
                 if !body.is_end_stream() {
@@ -207,7 +208,9 @@ fn place_of(handler: Handler) -> Option<Kind> {
         Handler::Mappings | Handler::Events => Some(Kind::Stream),
         Handler::LegacyDebug => Some(Kind::Debug),
         Handler::Metrics | Handler::LegacyNagios => Some(Kind::Scrape),
+        // It depends on the question.
         Handler::Lookup
+        | Handler::History
         | Handler::Auth
         | Handler::OpenApi
         | Handler::Healthz

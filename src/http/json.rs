@@ -64,6 +64,15 @@ pub(super) fn address(out: &mut Vec<u8>, address: IpAddr) {
     }
 }
 
+/// An address and a port: `names` are what precedes them.
+#[inline]
+pub(super) fn end(out: &mut Vec<u8>, names: [&str; 2], ip: IpAddr, port: Option<u16>) {
+    text(out, names[0]);
+    address(out, ip);
+    text(out, names[1]);
+    number_or_null(out, port);
+}
+
 /// A value of any kind.
 pub(super) fn value(out: &mut Vec<u8>, value: &impl Serialize) {
     // Writing plain data to memory cannot fail.

@@ -23,11 +23,15 @@ pub enum Kind {
     Scan,
     /// A scrape of `/metrics` or `/nagios`.
     Scrape,
+    /// A question about a moment of the history.
+    History,
+    /// A question about a span of the history, until it is sent.
+    HistorySpan,
 }
 
 impl Kind {
     /// All of them, each at the index that it converts to.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Connection,
         Kind::Spare,
         Kind::Stream,
@@ -38,6 +42,8 @@ impl Kind {
         Kind::Large,
         Kind::Scan,
         Kind::Scrape,
+        Kind::History,
+        Kind::HistorySpan,
     ];
 
     /// The text of its label in metrics.
@@ -53,6 +59,8 @@ impl Kind {
             Kind::Large => "large",
             Kind::Scan => "scan",
             Kind::Scrape => "scrape",
+            Kind::History => "history",
+            Kind::HistorySpan => "history_span",
         }
     }
 
@@ -68,6 +76,8 @@ impl Kind {
             Kind::Large => "lookups with more than 64 matches",
             Kind::Scan => "lookups that no index serves",
             Kind::Scrape => "scrapes",
+            Kind::History => "questions about a moment of the history",
+            Kind::HistorySpan => "questions about a span of the history",
         }
     }
 
@@ -80,7 +90,8 @@ impl Kind {
             Kind::Spare | Kind::Large => 64,
             Kind::Post => 32,
             Kind::Debug | Kind::Scrape => 16,
-            Kind::Scan => 8,
+            Kind::Scan | Kind::History => 8,
+            Kind::HistorySpan => 4,
         }
     }
 }

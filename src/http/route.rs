@@ -31,6 +31,8 @@ pub struct Route {
 pub enum Scope {
     /// Mappings that the client can name.
     Lookup,
+    /// Mappings of the past, and what an inside host has done.
+    History,
     /// All mappings.
     List,
     /// Mappings as they open and close.
@@ -56,6 +58,8 @@ pub enum RouteLabel {
     Mappings,
     /// `/v1/events`.
     Events,
+    /// `/v1/history`.
+    History,
     /// `/debug`.
     Debug,
     /// `/nagios`.
@@ -84,6 +88,7 @@ pub enum Handler {
     Lookup,
     Mappings,
     Events,
+    History,
     Auth,
     OpenApi,
     Healthz,
@@ -120,10 +125,11 @@ const fn missing(path: &'static str, label: RouteLabel, errors: ErrorFormat) -> 
 }
 
 /// All routes. Where two legacy rows fit a path, the first is used.
-pub static ROUTES: [Route; 12] = [
+pub static ROUTES: [Route; 13] = [
     json("/v1/lookup", GET_AND_POST, Scope::Lookup, RouteLabel::Lookup, Handler::Lookup),
     json("/v1/mappings", GET, Scope::List, RouteLabel::Mappings, Handler::Mappings),
     json("/v1/events", GET, Scope::Events, RouteLabel::Events, Handler::Events),
+    json("/v1/history", GET, Scope::History, RouteLabel::History, Handler::History),
     json("/v1/auth", FORWARDED, Scope::Lookup, RouteLabel::Auth, Handler::Auth),
     json("/v1/openapi.json", GET, Scope::General, RouteLabel::Other, Handler::OpenApi),
     json("/healthz", GET, Scope::Health, RouteLabel::Health, Handler::Healthz),
@@ -202,12 +208,13 @@ impl Route {
 
 impl RouteLabel {
     /// All of them, each at the index that it converts to.
-    pub const ALL: [RouteLabel; 10] = [
+    pub const ALL: [RouteLabel; 11] = [
         RouteLabel::Legacy,
         RouteLabel::Lookup,
         RouteLabel::Auth,
         RouteLabel::Mappings,
         RouteLabel::Events,
+        RouteLabel::History,
         RouteLabel::Debug,
         RouteLabel::Nagios,
         RouteLabel::Metrics,
@@ -215,10 +222,13 @@ impl RouteLabel {
         RouteLabel::Other,
     ];
 
-    /// The labels of the routes that look up a mapping.
+    /// The labels of the routes that look up mappings, of now or of the past.
     pub(super) fn lookups() -> impl Iterator<Item = RouteLabel> {
-        let looks_up =
-            |label| ROUTES.iter().any(|route| route.label == label && route.scope == Scope::Lookup);
+        let looks_up = |label| {
+            ROUTES
+                .iter()
+                .any(|route| route.label == label && matches!(route.scope, Scope::Lookup | Scope::History))
+        };
         Self::ALL.into_iter().filter(move |label| looks_up(*label))
     }
 
@@ -230,6 +240,7 @@ impl RouteLabel {
             RouteLabel::Auth => "auth",
             RouteLabel::Mappings => "mappings",
             RouteLabel::Events => "events",
+            RouteLabel::History => "history",
             RouteLabel::Debug => "debug",
             RouteLabel::Nagios => "nagios",
             RouteLabel::Metrics => "metrics",
@@ -310,6 +321,11 @@ mod tests {
         for (index, label) in RouteLabel::ALL.into_iter().enumerate() {
             assert_eq!(label as usize, index);
         }
-        assert!(RouteLabel::lookups().eq([RouteLabel::Legacy, RouteLabel::Lookup, RouteLabel::Auth]));
+        assert!(RouteLabel::lookups().eq([
+            RouteLabel::Legacy,
+            RouteLabel::Lookup,
+            RouteLabel::Auth,
+            RouteLabel::History
+        ]));
     }
 }

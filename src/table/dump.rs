@@ -57,7 +57,9 @@ impl<A: Address> FamilyTable<A> {
         if !self.has_room(journal) {
             return false;
         }
-        self.insert(tuples, flow, Source::Dump, false, now, journal);
+        let slot = self.insert(tuples, flow, Source::Dump, false, now, journal);
+        // The kernel had it then; it may have ended since.
+        self.entries.get_mut(slot).set_told(flow, read);
         true
     }
 

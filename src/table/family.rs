@@ -10,6 +10,7 @@ use super::chunks::{CHUNK, Chunks, chunk_of};
 use super::closed::ClosedQueue;
 use super::ended::EndedLifetimes;
 use super::entry::{PackedMapping, SlotState};
+use super::feed::{BeginKnown, Begun, EndKnown, Ended, FeedItem, wall};
 use super::forward::ForwardIndex;
 use super::heads::{IndexedBy, WARMED};
 use super::index::ChainIndex;
@@ -292,10 +293,14 @@ impl<A: Address> FamilyTable<A> {
         self.tuple_index.insert(slot, tuples.hash, &mut self.entries);
         self.live += 1;
         journal.record(|| Change::Opened(self.mapping(slot)));
+        journal.feed(now, |feed| match source {
+            Source::Event => FeedItem::Opened(Begun::new(flow, now, feed.begin_by_event())),
+            Source::Dump | Source::Kernel => FeedItem::Found(Begun::new(flow, now, BeginKnown::Found)),
+        });
         slot
     }
 
-    /// Stores a lifetime of which only the end is known.
+    /// Stores a lifetime that has ended already, although it was unknown.
     pub(super) fn insert_closed(
         &mut self,
         tuples: &PackedTuples<A>,
@@ -361,19 +366,60 @@ impl<A: Address> FamilyTable<A> {
     }
 
     /// Closes a live mapping whose end no event has reported.
-    pub(super) fn close_slot(&mut self, slot: u32, closed: Stamp, journal: &mut Journal) {
-        self.close_marked(slot, closed, None, journal);
+    pub(super) fn close_slot(&mut self, slot: u32, now: Stamp, journal: &mut Journal) {
+        journal.feed(now, |_| {
+            let (begun, known) = (self.begun(slot), self.missed_end(slot, now));
+            FeedItem::Closed(Ended { begun, was_live: true, at: now.wall, known, mark: None, counters: None })
+        });
+        self.close_live(slot, now, None, journal);
     }
 
-    /// Closes a live mapping that ended at `closed`, with the mark at its end if an event
-    /// reported it.
-    pub(super) fn close_marked(
+    /// Closes a live mapping that ended at `closed`, as a DESTROY event reports.
+    pub(super) fn close_reported(
         &mut self,
         slot: u32,
+        flow: &Flow,
         closed: Stamp,
-        mark: Option<u32>,
+        now: Stamp,
         journal: &mut Journal,
     ) {
+        journal.feed(now, |feed| {
+            let opened = self.offsets.stamp(self.entries.get(slot).opened);
+            let begun = match flow.start {
+                Some(_) => Begun::new(flow, now, BeginKnown::Unknown),
+                None => self.begun(slot),
+            };
+            FeedItem::Closed(Ended {
+                begun,
+                was_live: true,
+                ..ended(flow, opened.wall, now, feed.end_by_event())
+            })
+        });
+        self.close_live(slot, closed, Some(flow.mark), journal);
+    }
+
+    /// What is known of the begin of a stored mapping.
+    fn begun(&self, slot: u32) -> Begun {
+        let Mapping { tuples, id, opened, source, .. } = self.mapping(slot);
+        let known = if source == Source::Event { BeginKnown::Event } else { BeginKnown::Found };
+        Begun { tuples, id, at: opened.wall, known }
+    }
+
+    /// What is known of the end of a live mapping that has ended by now, if no event reported that.
+    fn missed_end(&self, slot: u32, now: Stamp) -> EndKnown {
+        let entry = self.entries.get(slot);
+        let (since, timeout) = entry.told(now);
+        let told = now.wall.saturating_sub(since);
+        let shortest = match self.shortest_timeout(entry.protocol()) {
+            Some(shortest) => timeout.min(shortest.as_millis() as u64),
+            None => timeout,
+        };
+        let lasted_until = told.saturating_add(shortest).min(now.wall);
+        EndKnown::Missed { told, lasted_until, is_reported: !entry.is_unreported() }
+    }
+
+    /// Closes a live mapping, with the mark at its end if an event reported it.
+    fn close_live(&mut self, slot: u32, closed: Stamp, mark: Option<u32>, journal: &mut Journal) {
         self.live -= 1;
         self.unreported -= usize::from(self.entries.get(slot).is_unreported());
         self.queue_closed(slot, closed, mark, journal);
@@ -414,6 +460,20 @@ impl<A: Address> FamilyTable<A> {
             self.entries.release(chunk);
             self.indexes.iter_mut().for_each(|index| index.release(chunk));
         }
+    }
+}
+
+/// The end that a DESTROY event reports, of a mapping that was not live. It is not earlier than `opened`.
+pub(super) fn ended(flow: &Flow, opened: u64, now: Stamp, otherwise: EndKnown) -> Ended {
+    let stop = flow.stop.map(|stop| wall(stop, now)).filter(|stop| *stop >= opened);
+    let (at, known) = stop.map_or((now.wall, otherwise), |stop| (stop, EndKnown::Kernel));
+    Ended {
+        begun: Begun::new(flow, now, BeginKnown::Unknown),
+        was_live: false,
+        at,
+        known,
+        mark: Some(flow.mark),
+        counters: flow.counters_original.zip(flow.counters_reply).map(Into::into),
     }
 }
 

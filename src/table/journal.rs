@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use nfct::Tuple;
 
+use super::feed::{Fed, Feed, FeedItem};
 use crate::clock::Stamp;
 use crate::mapping::Mapping;
 
@@ -55,6 +56,8 @@ pub(super) struct Journal {
     /// The reply tuples of mappings to verify.
     requested: VecDeque<Tuple>,
     dropped: Dropped,
+    /// What a recorder is told, if there is one.
+    pub(super) feed: Option<Box<Feed>>,
 }
 
 /// What the table's limits have cost.
@@ -82,6 +85,20 @@ impl Journal {
 
     pub(super) fn take_dropped(&mut self) -> Dropped {
         std::mem::take(&mut self.dropped)
+    }
+
+    /// Tells the recorder of a begin or an end, if there is a recorder.
+    #[inline]
+    pub(super) fn feed(&mut self, now: Stamp, item: impl FnOnce(&Feed) -> FeedItem) {
+        if let Some(feed) = &mut self.feed {
+            let item = item(feed);
+            feed.push(item, now);
+        }
+    }
+
+    /// Takes what the recorder is told.
+    pub(super) fn take_feed(&mut self, empty: &mut Vec<Vec<FeedItem>>) -> Fed {
+        self.feed.as_mut().map(|feed| feed.take(empty)).unwrap_or_default()
     }
 
     /// A number for an entry that is stored now.

@@ -17,7 +17,7 @@
 //! hash tables of `shards`; `heads` has the first entries of an index's chains. `forward` finds
 //! connections that began outside. `closed` has the closed entries in order, `publics` knows which
 //! public addresses there can be, `ended` the lifetimes that end while a dump runs, `repeated` those
-//! whose DESTROY event comes again, and `journal` the changes for listeners. `cursor` is a position
+//! whose DESTROY event comes again, `journal` the changes for listeners, and `feed` what a recorder is told. `cursor` is a position
 //! for work in slices.
 
 mod batch;
@@ -36,6 +36,9 @@ mod dump;
 mod ended;
 mod entry;
 mod family;
+mod feed;
+#[cfg(test)]
+mod feed_tests;
 mod forward;
 mod heads;
 mod index;
@@ -64,6 +67,7 @@ pub use batch::Batch;
 pub use build::IndexBuild;
 pub use cursor::Cursor;
 pub use family::MAX_CLOSING_TIMEOUT;
+pub use feed::{BeginKnown, Begun, DroppedItems, EndKnown, Ended, Fed, FeedItem, GapCause};
 pub use heads::{IndexedBy, WARMED};
 pub use index::Unfinished;
 pub use journal::{Change, Changes, Dropped};

@@ -3,7 +3,8 @@
 use nfct::Flow;
 
 use super::entry::SlotState;
-use super::family::{FamilyTable, moment};
+use super::family::{FamilyTable, ended, moment};
+use super::feed::{Begun, Ended, FeedItem};
 use super::journal::Journal;
 use super::packed::{Address, PackedTuples};
 use super::repeated::OVERTAKEN;
@@ -63,6 +64,10 @@ impl<A: Address> FamilyTable<A> {
             self.suspect(slot, journal);
             let is_unknown = self.find_closed(tuples, flow.id).is_none();
             if is_unknown {
+                journal.feed(now, |feed| {
+                    let begun = Begun::new(flow, now, feed.begin_by_event());
+                    FeedItem::Closed(Ended { begun, mark: None, ..ended(flow, 0, now, feed.end_by_event()) })
+                });
                 self.insert_closed(tuples, flow, now, now, journal);
             }
             return is_unknown;
@@ -112,7 +117,7 @@ impl<A: Address> FamilyTable<A> {
                 self.suspect(slot, journal);
                 return CloseResult::Stale;
             }
-            self.close_marked(slot, closed, Some(flow.mark), journal);
+            self.close_reported(slot, flow, closed, now, journal);
             return CloseResult::WasLive;
         }
         if let Some(slot) = self.find_closed(tuples, flow.id) {
@@ -128,6 +133,7 @@ impl<A: Address> FamilyTable<A> {
             // Its NEW event is missing, so the end of the live mapping may be missing too.
             self.suspect(slot, journal);
         }
+        journal.feed(now, |feed| FeedItem::Closed(ended(flow, 0, now, feed.end_by_event())));
         if now.since(closed) >= self.del_delay.max(OVERTAKEN) {
             // No lookup could find it any more.
             return CloseResult::Stale;

@@ -7,6 +7,7 @@ use nfct::{Flow, Protocol, Tuple};
 
 use super::cursor::Cursor;
 use super::family::FamilyTable;
+use super::feed::{Fed, Feed, FeedItem};
 use super::heads::{IndexedBy, WARMED};
 use super::index::Unfinished;
 use super::journal::{Change, Changes, Dropped, Journal};
@@ -171,6 +172,36 @@ impl Table {
     /// The changes since the last call, if they are collected.
     pub fn take_changes(&mut self) -> Changes {
         self.journal.take()
+    }
+
+    /// Begins to tell a recorder of each begin and each end of a mapping.
+    pub fn begin_feed(&mut self) {
+        self.journal.feed = Some(Box::new(Feed::new()));
+    }
+
+    /// Whether a recorder is told.
+    #[inline]
+    pub fn has_feed(&self) -> bool {
+        self.journal.feed.is_some()
+    }
+
+    /// Tells the recorder something about the whole table.
+    pub fn feed_always(&mut self, item: FeedItem) {
+        if let Some(feed) = &mut self.journal.feed {
+            feed.push_always(item);
+        }
+    }
+
+    /// Sets since when the events that are applied next can have waited in the socket, if that is long.
+    pub fn set_waited_since(&mut self, since: Option<u64>) {
+        if let Some(feed) = &mut self.journal.feed {
+            feed.set_waited_since(since);
+        }
+    }
+
+    /// Takes what the recorder is told, and `empty` chunks to be filled again.
+    pub fn take_feed(&mut self, empty: &mut Vec<Vec<FeedItem>>) -> Fed {
+        self.journal.take_feed(empty)
     }
 
     /// Packs the tuples of flows, and loads what their events or entries need into the processor's cache.

@@ -66,12 +66,17 @@ impl<A: Address> FamilyTable<A> {
         if entry.is_suspect() || since >= timeout || (entry.shares_port() && self.has_rival(slot)) {
             return Doubt::Doubtful;
         }
-        let closing = match entry.protocol() {
-            Protocol::Tcp => self.closing_timeout,
-            Protocol::Sctp | Protocol::Dccp => SHORT_TIMEOUT,
-            _ => return Doubt::None,
-        };
+        let Some(closing) = self.shortest_timeout(entry.protocol()) else { return Doubt::None };
         if u128::from(since) >= closing.as_millis() { Doubt::Aged } else { Doubt::None }
+    }
+
+    /// The shortest timeout that a packet can give to a connection; `None` if packets only extend it.
+    pub(super) fn shortest_timeout(&self, protocol: Protocol) -> Option<Duration> {
+        match protocol {
+            Protocol::Tcp => Some(self.closing_timeout),
+            Protocol::Sctp | Protocol::Dccp => Some(SHORT_TIMEOUT),
+            _ => None,
+        }
     }
 
     /// Whether a live mapping of another inside address and port has the same public address,

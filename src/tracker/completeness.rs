@@ -136,14 +136,19 @@ impl Tracker {
     pub(super) async fn check_reporting(&self) -> Result<bool, Error> {
         self.check_events_setting();
         for _ in 0..RULE_CHECKS {
-            // In this order: the thread sets the second before it empties the first.
-            let has_changes = self.rule_changes.wait(Some(Duration::ZERO))?;
-            if !has_changes && !self.reads_rules.load(Ordering::SeqCst) && self.has_current_addresses()? {
+            if self.has_noticed_changes()? {
                 return Ok(true);
             }
             tokio::time::sleep(RULE_CHECK_INTERVAL).await;
         }
         Ok(false)
+    }
+
+    /// Whether the threads have noticed all changes of rules and addresses.
+    pub(super) fn has_noticed_changes(&self) -> Result<bool, Error> {
+        // In this order: the thread sets the second before it empties the first.
+        let has_changes = self.rule_changes.wait(Some(Duration::ZERO))?;
+        Ok(!has_changes && !self.reads_rules.load(Ordering::SeqCst) && self.has_current_addresses()?)
     }
 
     /// Reads the kernel's setting again.
@@ -173,6 +178,9 @@ impl Tracker {
             state.complete = complete;
             state.table.set_expects_ends(complete);
             self.complete.send_replace(complete);
+        }
+        if state.recording.is_some() {
+            self.record_completeness(state);
         }
     }
 }

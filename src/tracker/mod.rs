@@ -20,6 +20,8 @@
 //! known about connections that the kernel does not report. `clashes` is about UDP entries
 //! that the kernel hides.
 //! `publish` passes changes on to the `listener`s, `ports` counts the public ports in use.
+//! `feed` tells a recorder, if there is one, what begins and ends, and since when the table may have lacked
+//! something: `recording` keeps what must be known for that.
 //! `reload` puts another configuration into force, and `memory` gives memory back.
 //! `filter_change` puts another filter into force, for `reload` and `addresses`; `filtering` is
 //! what that filter is made with.
@@ -35,6 +37,7 @@ mod clashes;
 mod completeness;
 mod dump;
 mod dump_request;
+mod feed;
 mod fields;
 mod filter_change;
 mod filtering;
@@ -49,6 +52,7 @@ mod publish;
 mod pulse;
 mod pump;
 mod read;
+mod recording;
 mod reload;
 mod reporting;
 mod resync;
@@ -64,6 +68,7 @@ mod watch;
 
 pub use nfct::{Error, LIBRARY_VERSION};
 
+pub use feed::Taken;
 pub use listener::{ChangeBatch, ChangeEvent, ChangeListener, Received};
 pub use lookup::LookupError;
 pub use ports::PortsInUse;

@@ -48,6 +48,7 @@ impl Tracker {
     pub(super) fn pump(&self, state: &mut TrackerState) -> Result<bool, Error> {
         let mut is_empty = false;
         for _ in 0..RECEIVES_PER_HOLD {
+            let before = state.recording.is_some().then(|| self.clock.now());
             let TrackerState { events, table, settings, batch, .. } = state;
             let (mut began, mut ended) = (0, 0);
             let attempt = self.begin_attempt();
@@ -61,6 +62,9 @@ impl Tracker {
                     batch.push(event);
                 }
             });
+            if let (Some(recording), Some(before)) = (&state.recording, before) {
+                table.set_waited_since(recording.waited_since(before));
+            }
             // Read after the events were received, so that none gets a time before it happened.
             let created = batch.apply(table, || self.clock.now());
             let received = received?;
@@ -69,6 +73,9 @@ impl Tracker {
             self.stats.events_destroy.add(ended);
             if state.reporting.is_unheard && began + ended > 0 {
                 self.change_reporting(state, |reporting| reporting.is_unheard = false);
+            }
+            if let (Some(recording), Some(before)) = (&mut state.recording, before) {
+                recording.note_received(&received, before);
             }
             match received {
                 Received::Some { messages, malformed } => {
@@ -140,6 +147,9 @@ impl Tracker {
     /// burst.
     fn note_overrun(&self, state: &mut TrackerState) {
         self.stats.overruns.increment();
+        if let Some(recording) = &mut state.recording {
+            recording.note_overrun();
+        }
         if state.overrun_at.is_none() {
             state.log(Level::Warn, "conntrack events lost (receive buffer full), resyncing");
             state.overrun_at = Some(Instant::now());
@@ -210,9 +220,10 @@ impl Tracker {
         if is_busy && !self.clashes.check(self.clock.now()) {
             self.verifier.push(Work::Clashes);
         }
-        // Lookups check it too, so an idle gateway need not do so each second.
-        if checks.idle % IDLE_CHECKS == 0 {
-            self.check_events_setting();
+        // Lookups check it too, so an idle gateway need not do so each second, unless a recorder wants to
+        // know since when.
+        if checks.idle % IDLE_CHECKS == 0 || self.has_recorder {
+            self.check_for_recorder(|| self.check_events_setting());
         }
     }
 

@@ -25,11 +25,12 @@ impl Tracker {
     /// then.
     pub fn reload(&self, settings: Settings) -> Result<(), Error> {
         let mut filtering = self.filtering.lock();
-        let settings = Settings { filter: filtering.resolve(&settings.filter)?, ..settings };
         let (old, receive_buffer) = {
             let state = self.lock();
             (state.settings.clone(), state.receive_buffer)
         };
+        let filter = filtering.resolve(&settings.filter)?;
+        let settings = Settings { filter, has_recorder: old.has_recorder, ..settings };
         if settings == old {
             return Ok(());
         }

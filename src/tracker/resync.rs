@@ -141,7 +141,7 @@ impl Tracker {
     /// Makes the table equal to the kernel's, unless events are lost at the same
     /// time.
     fn resync(&self, query: &mut Query, may_cut_short: bool) -> Result<DumpOutcome, Error> {
-        let begun = Instant::now();
+        let (begun, begun_at) = (Instant::now(), self.clock.now());
         subscribe_again();
         // The files are read without the lock.
         let closing_timeout = closing_timeout();
@@ -192,6 +192,7 @@ impl Tracker {
         self.stats.complete_dumps.increment();
         let was_complete = state.complete;
         state.synced = true;
+        self.record_sync(&mut state, begun_at);
         self.change_reporting(&mut state, |reporting| reporting.has_unreadable = malformed > 0);
         if unreported > 0 {
             self.stats.missing_new_events.add(unreported);

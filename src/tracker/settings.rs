@@ -27,6 +27,8 @@ pub struct Settings {
     pub limits: Limits,
     /// The options of the event socket.
     pub netlink: NetlinkConfig,
+    /// Whether a recorder is told of each begin and each end. A reload does not change this.
+    pub has_recorder: bool,
 }
 
 impl From<&Config> for Settings {
@@ -41,6 +43,7 @@ impl From<&Config> for Settings {
             sweep_interval: config.data.sweep_interval,
             limits: Limits { closed: config.data.max_closed, all: config.data.max_mappings },
             netlink: config.netlink.clone(),
+            has_recorder: config.history.path.is_some(),
         }
     }
 }

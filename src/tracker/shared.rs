@@ -60,6 +60,8 @@ pub struct Tracker {
     pub(super) events_setting: EventsSetting,
     /// Whether it was 0 when it was last read.
     pub(super) events_are_off: AtomicBool,
+    /// Whether a recorder is told of each begin and each end.
+    pub(super) has_recorder: bool,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) stats: Arc<Stats>,
     pub(super) dump_request: DumpRequest,
@@ -99,6 +101,7 @@ impl Tracker {
             parts;
         Self {
             events_are_off: AtomicBool::new(state.reporting.is_off),
+            has_recorder: state.recording.is_some(),
             state: Mutex::new(state),
             socket,
             attempts: AtomicU64::new(0),

@@ -5,6 +5,7 @@ use std::time::Instant;
 use log::Level;
 use nfct::{Error, Events};
 
+use super::recording::Recording;
 use super::reporting::Reporting;
 use super::settings::Settings;
 use crate::clock::Stamp;
@@ -53,6 +54,8 @@ pub(super) struct TrackerState {
     pub(super) is_full: bool,
     /// Whether closed mappings are removed before `del_delay` is over, because they are too many.
     pub(super) forgets_closed: bool,
+    /// What a recorder needs to know, if there is one.
+    pub(super) recording: Option<Recording>,
     /// Lines to log after the lock is released, because writing to the log can block.
     pub(super) pending_log: Vec<(Level, String)>,
 }
@@ -67,6 +70,10 @@ impl TrackerState {
     ) -> Self {
         let mut table = Table::new(settings.key, settings.del_delay);
         table.set_limits(settings.limits);
+        let recording = settings.has_recorder.then(|| {
+            table.begin_feed();
+            Recording::new(now)
+        });
         Self {
             events,
             table,
@@ -88,6 +95,7 @@ impl TrackerState {
             lost_events_logged: 0,
             is_full: false,
             forgets_closed: false,
+            recording,
             pending_log: Vec::new(),
         }
     }

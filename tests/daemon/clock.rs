@@ -39,9 +39,9 @@ sweep_interval = 1
 
 /// The system's clocks, with an adjustable offset of the wall clock.
 #[derive(Default)]
-struct Moved {
+pub(crate) struct Moved {
     system: SystemClock,
-    by: AtomicI64,
+    pub(crate) by: AtomicI64,
 }
 
 impl Clock for Moved {

@@ -66,7 +66,8 @@ fn recorded_files_have_the_same_meaning() {
 
 /// Compares the values. Unknown keys cause a warning here; the Python program ignored them silently.
 fn same_values(name: &str, loaded: &Loaded, case: &Value) {
-    let Config { syslog, log_level, filter, data, join_timeout, http, netlink: _ } = &loaded.config;
+    let Config { syslog, log_level, filter, data, join_timeout, http, netlink: _, history: _ } =
+        &loaded.config;
     let recorded = |section: &str, key: &str| {
         let value = &case["values"][section][key];
         assert!(!case["values"][section].is_null(), "{name}: no [{section}] was recorded");

@@ -10,6 +10,7 @@ mod connections;
 mod exact;
 mod faults;
 mod filters;
+mod history;
 mod indexes;
 mod interfaces;
 mod legacy;

@@ -9,6 +9,7 @@ use lab::http::{Client, Response, Stream};
 use lab::{Lab, traffic};
 use pynatconnd::http::route::ROUTES;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::binary::DAEMON;
 
@@ -247,7 +248,9 @@ fn every_route_answers_as_documented() {
         return;
     }
     let lab = Lab::builder().clients(2).build();
-    let daemon = DAEMON.start(lab.gateway(), CONFIG);
+    let history = TempDir::with_prefix("pynatconnd-openapi-").expect("a temporary directory can be created");
+    let config = format!("{CONFIG}\n[history]\npath = {}\n", history.path().join("history").display());
+    let daemon = DAEMON.start(lab.gateway(), config);
     daemon.wait_for_line("the table equals the kernel's");
     let address = daemon.addr_on(lab.public(0));
     let connect = || Client::connect(lab.server(), address);
@@ -313,6 +316,10 @@ fn every_route_answers_as_documented() {
         ("/v1/lookup", "/v1/lookup?nat_port=1", 404),
         ("/v1/mappings", "/v1/mappings?wait=1", 400),
         ("/v1/events", "/v1/events?state=dead", 400),
+        ("/v1/history", "/v1/history?nat_port=40001&at=now&skew=60", 200),
+        ("/v1/history", "/v1/history?src_ip=192.168.7.2&from=-1h", 200),
+        ("/v1/history", "/v1/history?nat_port=1&at=now", 404),
+        ("/v1/history", "/v1/history?nat_port=1&at=yesterday", 400),
         ("/{key_name}/{value}", "/src_port/40001", 400),
         ("/{key_name}/{value}", "/nat_port/abc", 400),
         ("/{key_name}/{value}", "/nat_port/40009", 404),

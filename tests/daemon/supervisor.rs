@@ -92,11 +92,11 @@ impl Manager {
 }
 
 /// A thread of a daemon, stopped as a debugger does while the other threads run.
-struct Stopped(Pid);
+pub(crate) struct Stopped(Pid);
 
 impl Stopped {
     /// Stops one of the threads of this name.
-    fn one(daemon: &Daemon, name: &str) -> Self {
+    pub(crate) fn one(daemon: &Daemon, name: &str) -> Self {
         let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("the daemon runs");
         let is_meant = |task: &fs::DirEntry| {
             fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)

@@ -7,7 +7,7 @@ use std::process::Command;
 
 /// The output directory of the build script.
 const SHARE: &str = concat!(env!("OUT_DIR"), "/share");
-const PAGES: [&str; 3] = ["check_pynatconnd.1", "pynatconnd.8", "pynatconnd.conf.5"];
+const PAGES: [&str; 4] = ["check_pynatconnd.1", "nathistory.1", "pynatconnd.8", "pynatconnd.conf.5"];
 
 fn read(name: &str) -> String {
     fs::read_to_string(Path::new(SHARE).join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
@@ -53,11 +53,16 @@ fn every_shell_completes_every_option() {
             .filter_map(|line| line.split([' ', ',']).find_map(|word| word.strip_prefix("--")))
             .collect();
         assert!(options.len() > 4 && options.contains(&"help"), "{options:?}");
-        for script in [format!("{program}.bash"), format!("{program}.fish"), format!("_{program}")] {
-            let text = read(&script);
-            for option in &options {
-                assert!(text.contains(option), "{script} lacks --{option}");
-            }
+        check_completions(program, &options);
+    }
+    check_completions("nathistory", &["from", "to", "format", "ndjson", "at", "skew", "help", "version"]);
+}
+
+fn check_completions(program: &str, options: &[&str]) {
+    for script in [format!("{program}.bash"), format!("{program}.fish"), format!("_{program}")] {
+        let text = read(&script);
+        for option in options {
+            assert!(text.contains(option), "{script} lacks --{option}");
         }
     }
 }

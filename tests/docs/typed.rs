@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::blocks::{blocks, is_shown_as};
 use super::documents::{CONFIG_PATH, DAEMON, DOCUMENTS, of_language, path, read, readme_config};
 
-/// A gateway with one open connection, 192.168.7.2:40001 to 198.51.100.1:443, and the README's daemon.
+/// A gateway with one open connection, 192.168.7.2:40001 to 198.51.100.1:443, and the README's daemon, with a history.
 struct Stage {
     lab: Lab,
     daemon: Daemon,
@@ -24,12 +24,16 @@ impl Stage {
         // The package's values.
         lab.gateway().sysctl("net.netfilter.nf_conntrack_events", "1");
         lab.gateway().sysctl("net.netfilter.nf_conntrack_timestamp", "1");
-        let daemon = DAEMON.start(lab.gateway(), readme_config());
+        let directory =
+            TempDir::with_prefix("pynatconnd-docs-").expect("a temporary directory can be created");
+        let history = directory.path().join("history");
+        let audit = directory.path().join("audit.log");
+        let (history, audit) = (history.display(), audit.display());
+        let history = format!("[history]\npath = {history}\ngateway = gw1\naudit = {audit}\n");
+        let daemon = DAEMON.start(lab.gateway(), readme_config() + &history);
         daemon.wait_for_line("the table equals the kernel's");
         let server = lab.listen(lab.server_at(443));
         let open = lab.connect_to(&server, lab.client_at(0, 40001));
-        let directory =
-            TempDir::with_prefix("pynatconnd-docs-").expect("a temporary directory can be created");
         Self { lab, daemon, directory, _open: open }
     }
 

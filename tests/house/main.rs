@@ -23,8 +23,9 @@ use module::Crate;
 
 /// External crates that a module must not use.
 const FORBIDDEN: &[(&str, &str, &[&str])] = &[
-    ("src", "table", &["hyper", "tokio"]),
-    ("src", "tracker", &["hyper"]),
+    ("src", "table", &["hyper", "nathistory", "tokio"]),
+    ("src", "tracker", &["hyper", "nathistory"]),
+    ("src", "recorder", &["hyper"]),
     ("src", "http", &["nfct"]),
     ("src", "stats", &["hyper", "nfct"]),
 ];

@@ -24,12 +24,12 @@ echo 'fn main() {}' >"$checkout/src/main.rs"
 stand_in() {
     local release=$1/release share=$1/release/build/pynatconnd-0/out/share
     mkdir -p "$share"
-    for program in pynatconnd check_pynatconnd; do
+    for program in pynatconnd check_pynatconnd nathistory; do
         printf '#!/bin/sh\necho "%s"\n' "$2" >"$release/$program"
         chmod +x "$release/$program"
         touch "$share/$program".{bash,fish} "$share/_$program"
     done
-    touch "$share"/{pynatconnd.8,pynatconnd.conf.5,check_pynatconnd.1}
+    touch "$share"/{pynatconnd.8,pynatconnd.conf.5,check_pynatconnd.1,nathistory.1}
 }
 
 check() {

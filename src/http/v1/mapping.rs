@@ -1,7 +1,5 @@
 //! A mapping as `/v1` writes it.
 
-use std::net::IpAddr;
-
 use serde::Serialize;
 
 use crate::fields::{Field, KernelFields, PerDirection};
@@ -101,11 +99,11 @@ impl<'a> Match<'a> {
             None => json::number(out, protocol.number()),
         }
         json::text(out, if mapping.src_ip().is_ipv4() { r#"","l3":"ipv4","# } else { r#"","l3":"ipv6","# });
-        write_end(out, [r#""src_ip":""#, r#"","src_port":"#], source.ip, source.port);
-        write_end(out, [r#","dst_ip":""#, r#"","dst_port":"#], mapping.dst_ip(), mapping.dst_port());
-        write_end(out, [r#","nat_ip":""#, r#"","nat_port":"#], mapping.nat_ip(), mapping.nat_port());
+        json::end(out, [r#""src_ip":""#, r#"","src_port":"#], source.ip, source.port);
+        json::end(out, [r#","dst_ip":""#, r#"","dst_port":"#], mapping.dst_ip(), mapping.dst_port());
+        json::end(out, [r#","nat_ip":""#, r#"","nat_port":"#], mapping.nat_ip(), mapping.nat_port());
         let server_port = mapping.server_port().and(server.port);
-        write_end(out, [r#","server_ip":""#, r#"","server_port":"#], server.ip, server_port);
+        json::end(out, [r#","server_ip":""#, r#"","server_port":"#], server.ip, server_port);
         json::text(
             out,
             if self.is_source { r#","inside":"src","zone":"# } else { r#","inside":"server","zone":"# },
@@ -156,7 +154,7 @@ impl<'a> Match<'a> {
         let mut begin = r#","via":[{"#;
         let mut write = |names, Host { ip, port, zone }| {
             json::text(out, begin);
-            write_end(out, names, ip, port);
+            json::end(out, names, ip, port);
             json::text(out, r#","zone":"#);
             json::number(out, zone);
             begin = "},{";
@@ -169,17 +167,10 @@ impl<'a> Match<'a> {
     }
 }
 
-/// Writes an address and a port: `names` are what precedes them.
-#[inline]
-fn write_end(out: &mut Vec<u8>, names: [&str; 2], ip: IpAddr, port: Option<u16>) {
-    json::text(out, names[0]);
-    json::address(out, ip);
-    json::text(out, names[1]);
-    json::number_or_null(out, port);
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
     use crate::clock::Stamp;
     use crate::mapping::{Doubt, Mapping, Source};

@@ -23,7 +23,7 @@ use crate::http::kind::Kind;
 use crate::http::response::{self, Response};
 use crate::http::route::RouteLabel;
 use crate::proc::{self, Process};
-use crate::stats::{Histogram, Stats};
+use crate::stats::{Histogram, HistoryStats, Stats};
 use crate::tracker::{self, Incomplete, PortsInUse};
 
 /// The maximum number of public addresses on the page: those with the most ports in use.
@@ -98,6 +98,9 @@ impl Collector for Scrape {
         self.write_table(&mut page)?;
         self.write_kernel(&mut page)?;
         self.write_requests(&mut page)?;
+        if self.stats.history.is_on.load(Ordering::Relaxed) {
+            write_history(&self.stats.history, &mut page)?;
+        }
         match &self.process {
             Some(process) => write_process(process, &mut page),
             None => Ok(()),
@@ -378,6 +381,57 @@ impl Scrape {
                 .map(|route| ([("route", route.as_str())], counters.response_times(route))),
         )
     }
+}
+
+/// What the recorder of the history does.
+fn write_history(history: &HistoryStats, page: &mut Page<'_>) -> fmt::Result {
+    page.counter(
+        "pynatconnd_history_entries",
+        "Entries appended to the history: begins and ends of mappings, gaps",
+        None,
+        history.entries.get(),
+    )?;
+    page.counter(
+        "pynatconnd_history_written",
+        "Bytes written to the history's files",
+        Some(&Unit::Bytes),
+        history.bytes.get(),
+    )?;
+    page.counter(
+        "pynatconnd_history_dropped_entries",
+        "Entries that the history lacks, because they came too fast or could not be written",
+        None,
+        history.dropped.get(),
+    )?;
+    page.counter(
+        "pynatconnd_history_write_errors",
+        "Attempts to write to the history that failed",
+        None,
+        history.write_errors.get(),
+    )?;
+    page.histogram(
+        "pynatconnd_history_sync_duration",
+        "Duration of each sync of a file of the history",
+        &history.syncs.get(),
+    )?;
+    page.gauge(
+        "pynatconnd_history_segments",
+        "Segments of the history",
+        None,
+        history.segments.load(Ordering::Relaxed),
+    )?;
+    page.gauge(
+        "pynatconnd_history_size",
+        "Size of the history's files",
+        Some(&Unit::Bytes),
+        history.bytes_on_disk.load(Ordering::Relaxed),
+    )?;
+    page.gauge(
+        "pynatconnd_history_open_gaps",
+        "Gaps of the history that have not ended: what happens now may be missing",
+        None,
+        history.open_gaps.load(Ordering::Relaxed),
+    )
 }
 
 /// The metrics that Prometheus' client libraries have for every process.

@@ -7,6 +7,7 @@ use serde_json::{Number, Value};
 
 use super::error::Failure;
 use crate::fields::Field;
+use crate::mapping::Protocol;
 use crate::question::{Question, StateFilter};
 
 /// The longest `wait`.
@@ -86,7 +87,9 @@ struct QuestionBuilder {
 
 impl QuestionBuilder {
     fn set(&mut self, name: &str, value: &str) -> Result<(), Failure> {
-        let Some(known) = FIELDS.iter().find(|field| **field == name) else { return Err(unknown(name)) };
+        let Some(known) = FIELDS.iter().find(|field| **field == name) else {
+            return Err(unknown(name, &FIELDS));
+        };
         if self.seen.contains(known) {
             return Err(Failure::bad(format!("{known} is given twice"), "give each field once"));
         }
@@ -102,13 +105,7 @@ impl QuestionBuilder {
             "src_port" => question.src_port = Some(number(known, value)?),
             "server_port" => question.server_port = Some(number(known, value)?),
             "zone" => question.zone = Some(number(known, value)?),
-            "protocol" => {
-                let protocol = value.parse().map_err(|_| {
-                    let expected = "tcp, udp, udplite, sctp, dccp, icmp, icmpv6, gre or a number up to 255";
-                    wrong(known, value, expected)
-                })?;
-                question.protocol = Some(protocol);
-            }
+            "protocol" => question.protocol = Some(protocol(known, value)?),
             "state" => {
                 question.state = match value {
                     "live" => StateFilter::Live,
@@ -158,7 +155,13 @@ fn network(name: &str, value: &str) -> Result<IpNetwork, Failure> {
     value.parse().map_err(|_| wrong(name, value, expected))
 }
 
-fn number(name: &str, value: &str) -> Result<u16, Failure> {
+/// The name of a protocol, or its number.
+pub(super) fn protocol(name: &str, value: &str) -> Result<Protocol, Failure> {
+    let expected = "tcp, udp, udplite, sctp, dccp, icmp, icmpv6, gre or a number up to 255";
+    value.parse().map_err(|_| wrong(name, value, expected))
+}
+
+pub(super) fn number(name: &str, value: &str) -> Result<u16, Failure> {
     let number = digits(value).and_then(|number| u16::try_from(number).ok());
     number.ok_or_else(|| wrong(name, value, "a whole number from 0 to 65535"))
 }
@@ -172,22 +175,24 @@ fn plain(number: &Number) -> String {
 }
 
 /// A number that consists of digits only, without a sign.
-fn digits(value: &str) -> Option<u64> {
+pub(super) fn digits(value: &str) -> Option<u64> {
     value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok()).flatten()
 }
 
-fn wrong(name: &str, value: &str, expected: &str) -> Failure {
+pub(super) fn wrong(name: &str, value: &str, expected: &str) -> Failure {
     let value: String = value.chars().filter(|character| !character.is_control()).take(64).collect();
     let name: String = name.chars().filter(|character| !character.is_control()).take(64).collect();
     Failure::bad(format!("{name}: found \"{value}\""), format!("expected {expected}"))
 }
 
-fn unknown(name: &str) -> Failure {
+pub(super) fn unknown(name: &str, fields: &[&str]) -> Failure {
     let short: String = name.chars().filter(|character| !character.is_control()).take(64).collect();
-    let nearest = FIELDS.iter().map(|field| (strsim::damerau_levenshtein(field, &short), field)).min();
+    let nearest = fields.iter().map(|field| (strsim::damerau_levenshtein(field, &short), field)).min();
     let hint = match nearest {
-        Some((distance, field)) if distance <= 3 => format!("did you mean {field}?"),
-        _ => format!("the fields are {}", FIELDS.join(", ")),
+        Some((distance, field)) if distance <= 3 && 2 * distance < short.len() => {
+            format!("did you mean {field}?")
+        }
+        _ => format!("the fields are {}", fields.join(", ")),
     };
     Failure::bad(format!("unknown field \"{short}\""), hint)
 }

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use lab::Lab;
+use tempfile::TempDir;
 
 use super::page::{Format, pieces, read};
 use super::setup::{Bench, CONFIG};
@@ -21,7 +22,10 @@ fn both_formats_are_valid() {
     let lab = Lab::builder().ipv6().build();
     let server = lab.listen(lab.server_at(443));
     let server6 = lab.listen(lab.server6_at(443));
-    let mut bench = Bench::new(lab, CONFIG);
+    let history = TempDir::with_prefix("pynatconnd-history-").expect("a directory can be made");
+    // Some metrics exist only with a history.
+    let config = format!("{CONFIG}[history]\npath = {}\n", history.path().display());
+    let mut bench = Bench::new(lab, &config);
     let open = bench.lab.connect_to(&server, bench.lab.client_at(0, 40_001));
     let open6 = bench.lab.connect_to(&server6, bench.lab.client6_at(0, 40_001));
     bench.ask("legacy", "GET", "/nat_port/40001", "");

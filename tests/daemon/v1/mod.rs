@@ -3,6 +3,7 @@
 mod auth;
 mod fields;
 mod helpers;
+mod history;
 mod kernel;
 mod lookup;
 mod outside;

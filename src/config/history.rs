@@ -1,0 +1,73 @@
+//! The values of `[history]`: a directory, the name of a gateway, and where queries are noted.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    dialect::ConfigValue,
+    types::Audit,
+    values::{Found, Notes, Written, parsed},
+};
+
+const SYSLOG: &str = "syslog";
+
+/// An absolute path. Characters that would need quotes in a file are not accepted.
+fn absolute(text: &str) -> Option<PathBuf> {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+@:~".contains(c);
+    let is_file = text.starts_with('/') && !text.trim_matches('/').is_empty() && text.chars().all(is_plain);
+    is_file.then(|| PathBuf::from(text))
+}
+
+pub(super) fn path(value: &ConfigValue, _: &mut Notes) -> Result<PathBuf, Found> {
+    parsed(value, absolute)
+}
+
+pub(super) fn audit(value: &ConfigValue, _: &mut Notes) -> Result<Audit, Found> {
+    parsed(value, |text| match text {
+        SYSLOG => Some(Audit::Syslog),
+        _ => absolute(text).map(Audit::File),
+    })
+}
+
+pub(super) fn gateway(value: &ConfigValue, _: &mut Notes) -> Result<String, Found> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    parsed(value, |text| {
+        ((1..=253).contains(&text.len()) && text.chars().all(is_plain)).then(|| text.to_owned())
+    })
+}
+
+fn written(path: &Path) -> String {
+    path.display().to_string()
+}
+
+impl Written for PathBuf {
+    fn written(&self) -> Option<String> {
+        Some(written(self))
+    }
+}
+
+impl Written for Audit {
+    fn written(&self) -> Option<String> {
+        Some(match self {
+            Audit::Syslog => SYSLOG.to_owned(),
+            Audit::File(path) => written(path),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_absolute_and_need_no_quotes() {
+        let path = |text: &str| path(&ConfigValue::Text(text.to_owned()), &mut Notes::new()).ok();
+        for text in ["/var/lib/pynatconnd", "/srv/nat-1/h_2.d"] {
+            assert_eq!(path(text), Some(PathBuf::from(text)));
+        }
+        for text in
+            ["", "/", "//", "history", "./history", "/a b", "/a,b", "/a#b", "/%(x)s", "/a\"b", "/a\nb"]
+        {
+            assert_eq!(path(text), None, "{text:?}");
+        }
+    }
+}
