@@ -23,7 +23,9 @@ pub enum Entry {
         since: Millis,
     },
     /// The mappings that are open have all followed. Those that the history had as open when this began,
-    /// and that did not follow, closed at some moment from `since` to `at`.
+    /// and that did not follow, closed at some moment from `since` to `at`. An event would have reported the
+    /// end of one whose begin an event has reported. Another can have closed at any moment since
+    /// [`Swept`](Self::Swept).
     Reconciled {
         /// When the last of them was open.
         at: Millis,
@@ -41,6 +43,11 @@ pub enum Entry {
     },
     /// Nothing happened until this moment that the history does not know.
     Alive {
+        /// The moment.
+        at: Millis,
+    },
+    /// All mappings that are open were open at this moment: the kernel's table was read.
+    Swept {
         /// The moment.
         at: Millis,
     },

@@ -151,6 +151,7 @@ fn carry(disk: &dyn Disk, file: &str, memory: &mut Memory) -> Result<(), Error> 
         memory.carry(&row?.record);
     }
     memory.end_carrying();
+    memory.begin_swept(segment.info().swept);
     Ok(())
 }
 

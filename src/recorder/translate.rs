@@ -84,14 +84,15 @@ impl Translator {
                 entries.push(Entry::Gap(Gap { from, to: None, reason: reason(cause), detail }));
             }
             FeedItem::Synced { begun, at } => {
-                self.known_at = Some(millis(begun));
-                let at = millis(at);
+                let (begun, at) = (millis(begun), millis(at));
+                self.known_at = Some(begun);
                 if let Some((reason, is_reconciling)) = self.start.take() {
                     if is_reconciling && !is_mending {
                         entries.push(Entry::Reconciled { at });
                     }
                     entries.push(Entry::GapEnds { reason, at, detail: None });
                 }
+                entries.push(Entry::Swept { at: begun });
             }
             FeedItem::Complete { at } => {
                 for cause in [GapCause::Lost, GapCause::Unreported, GapCause::Filter] {
@@ -294,14 +295,15 @@ mod tests {
         let entries = translated(&mut translator, &[synced]);
         let at = 1_000_200;
         let ends = Entry::GapEnds { reason: Reason::NotRunning, at, detail: None };
-        assert_eq!(entries, [Entry::Reconciled { at }, ends]);
-        assert_eq!(translated(&mut translator, &[synced]), [], "once");
+        let swept = Entry::Swept { at: 1_000_100 };
+        assert_eq!(entries, [Entry::Reconciled { at }, ends, swept.clone()]);
+        assert_eq!(translated(&mut translator, &[synced]), std::slice::from_ref(&swept), "once");
         // The first history begins with the first complete dump, and has nothing to compare.
         let (mut translator, entries) = started(None);
         let gap = Gap { from: NOW, to: None, reason: Reason::BeforeHistory, detail: None };
         assert_eq!(entries[Reason::ALL.len()..], [Entry::Gap(gap)]);
         let ends = Entry::GapEnds { reason: Reason::BeforeHistory, at, detail: None };
-        assert_eq!(translated(&mut translator, &[synced]), [ends]);
+        assert_eq!(translated(&mut translator, &[synced]), [ends, swept]);
     }
 
     #[test]

@@ -10,9 +10,6 @@ use nix::sys::signal::Signal;
 use super::DAEMON;
 use super::life::now;
 
-/// The daemon verifies what it found in a dump once a second.
-const VERIFIED_WITHIN: Duration = Duration::from_millis(2_500);
-
 /// Times in which the history cannot know everything, in milliseconds.
 #[derive(Debug, Default)]
 pub(crate) struct Lost {
@@ -72,10 +69,6 @@ impl<'a> Disturbances<'a> {
         wait_ready(self.lab, &self.daemon);
         self.lost.total += now() - begun;
         self.lost.times += 1;
-        // Connections that began while no daemon ran end without an event. The daemon verifies each of them within
-        // this time, and one that ends between its last verification and the next disturbance would be given an
-        // end in that disturbance.
-        thread::sleep(VERIFIED_WITHIN);
     }
 
     /// The daemon, which runs, and what was lost.

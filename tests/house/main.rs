@@ -38,7 +38,7 @@ fn root() -> PathBuf {
 
 /// The crates whose `lib.rs` lists layers.
 fn crates() -> Vec<Crate> {
-    ["nfct/src", "src"].iter().map(|folder| Crate::read(&root(), folder)).collect()
+    ["nfct/src", "nathistory/src", "src"].iter().map(|folder| Crate::read(&root(), folder)).collect()
 }
 
 #[test]

@@ -35,6 +35,7 @@ pub(super) fn seal(
     let mut info = Info::new(gateway, frozen.number, sealed.from, sealed.to);
     info.gaps.clone_from(&sealed.gaps);
     info.removed.clone_from(&sealed.removed);
+    info.swept = sealed.swept;
     info.previous = previous;
     let places = sorted(frozen);
     let mut rows = places.iter().filter_map(|place| row(frozen, place)).map(Ok);

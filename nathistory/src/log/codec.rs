@@ -18,6 +18,7 @@ const GAP: u8 = 6;
 const GAP_ENDS: u8 = 7;
 const ALIVE: u8 = 8;
 const REMOVED: u8 = 9;
+const SWEPT: u8 = 10;
 
 // What a record has. The lowest eight bits belong to the ends in the order source, NAT, destination, server:
 // whether the address is of version 6, and whether there is a port.
@@ -43,6 +44,7 @@ pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) {
         Entry::Gap(gap) => encode_json(GAP, gap, out),
         Entry::GapEnds { reason, at, detail } => encode_json(GAP_ENDS, &(reason, at, detail), out),
         Entry::Alive { at } => encode_time(ALIVE, *at, out),
+        Entry::Swept { at } => encode_time(SWEPT, *at, out),
         Entry::Removed(removal) => encode_json(REMOVED, removal, out),
     }
 }
@@ -146,6 +148,7 @@ pub(super) fn decode(input: &mut &[u8]) -> Option<Entry> {
             Entry::GapEnds { reason, at, detail }
         }
         ALIVE => Entry::Alive { at: i64::from_le_bytes(take(input)?) },
+        SWEPT => Entry::Swept { at: i64::from_le_bytes(take(input)?) },
         REMOVED => Entry::Removed(decode_json(input)?),
         _ => return None,
     })
@@ -298,6 +301,7 @@ mod tests {
             Entry::Gap(gap),
             Entry::GapEnds { reason: Reason::NotWritten, at: 9, detail: None },
             Entry::Alive { at: 0 },
+            Entry::Swept { at: -1 },
             Entry::Removed(removal),
         ] {
             let mut bytes = Vec::new();

@@ -27,6 +27,8 @@ pub(crate) struct Memory {
     /// While a reconciliation lasts: the last moment before it at which everything was known.
     reconciling: Option<Millis>,
     last_alive: Option<Millis>,
+    /// When the kernel's table was last read, or was when the last segment was made.
+    swept: Option<Millis>,
     /// The begin of the history.
     first: Millis,
     /// The begin of this span, as it follows from the end of the one before.
@@ -46,6 +48,7 @@ pub(crate) struct Sealed {
     pub(crate) open: OpenCopy,
     pub(crate) gaps: Vec<Gap>,
     pub(crate) removed: Vec<Removal>,
+    pub(crate) swept: Option<Millis>,
 }
 
 impl Memory {
@@ -59,6 +62,7 @@ impl Memory {
             epoch: 0,
             reconciling: None,
             last_alive: None,
+            swept: None,
             first,
             from,
             earliest: from,
@@ -69,6 +73,11 @@ impl Memory {
     /// Everything is known until the end of the last segment.
     pub(crate) fn begin_alive(&mut self, at: Option<Millis>) {
         self.last_alive = at;
+    }
+
+    /// The kernel's table was read at this moment, when the last segment was made.
+    pub(crate) fn begin_swept(&mut self, at: Option<Millis>) {
+        self.swept = at;
     }
 
     /// Adds a mapping that was open at the end of the last segment.
@@ -115,6 +124,7 @@ impl Memory {
             }
             // It alone can be earlier than what was there before: the clock was set back.
             Entry::Alive { at } => self.last_alive = Some((*at).min(now)),
+            Entry::Swept { at } => self.swept = Some((*at).min(now)),
             Entry::Removed(removal) => {
                 if !self.removed.contains(removal) {
                     self.removed.push(removal.clone());
@@ -221,8 +231,19 @@ impl Memory {
     /// Ends a mapping whose end was not seen, but which can have been open until `at` at most.
     fn end_unseen(&mut self, slot: u32, at: Millis) {
         let opened = self.open.opened(slot).at;
-        let since = self.hidden_since().map_or(opened, |hidden| hidden.max(opened));
-        self.end_between(slot, since, at);
+        let since = self.hidden_since().unwrap_or(opened);
+        self.end_between(slot, self.open_until(slot, since), at);
+    }
+
+    /// The last moment at which a mapping was certainly open. An event would have reported its end until `since`, if
+    /// one has reported its begin: the kernel reports either both or none.
+    fn open_until(&self, slot: u32, since: Millis) -> Millis {
+        let opened = self.open.opened(slot);
+        let known = match opened.known {
+            Known::Event => since,
+            _ => self.swept.unwrap_or(opened.at).min(since),
+        };
+        known.max(opened.at)
     }
 
     fn end_between(&mut self, slot: u32, since: Millis, at: Millis) {
@@ -242,7 +263,7 @@ impl Memory {
         self.note_alive(at, now);
         let Some(since) = self.reconciling.take() else { return };
         for slot in self.open.unseen(self.epoch) {
-            self.end_between(slot, since.max(self.open.opened(slot).at), at);
+            self.end_between(slot, self.open_until(slot, since), at);
         }
     }
 
@@ -322,6 +343,7 @@ impl Memory {
             open,
             gaps: self.gaps.take(),
             removed: std::mem::take(&mut self.removed),
+            swept: self.swept,
         };
         self.open.begin_span();
         (self.from, self.earliest, self.latest) = (now, now, now);

@@ -34,6 +34,9 @@ pub(crate) struct Info {
     /// The segments that were removed during its span.
     #[serde(default)]
     pub(crate) removed: Vec<Removal>,
+    /// The last moment at which all mappings that are open at its end were known to be open.
+    #[serde(default)]
+    pub(crate) swept: Option<Millis>,
     /// The SHA-256 of the segment before it, in hexadecimal digits.
     pub(crate) previous: Option<String>,
     /// Of a merged segment, the hashes that the `previous` of the next one can have instead of its own: that
@@ -60,6 +63,7 @@ impl Info {
             to,
             gaps: Vec::new(),
             removed: Vec::new(),
+            swept: None,
             previous: None,
             stands_for: Vec::new(),
             rows: 0,

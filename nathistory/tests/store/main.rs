@@ -18,7 +18,7 @@ mod truth;
 
 use std::ops::ControlFlow;
 
-use nathistory::{Completeness, Millis, Question, Reader, Record};
+use nathistory::{Completeness, Gap, Millis, Question, Reader, Record};
 
 /// 2026-11-27T10:40:00Z.
 pub const START: Millis = 1_795_776_000_000 + 40 * 60_000;
@@ -28,14 +28,24 @@ pub fn is_long() -> bool {
     std::env::var_os("PYNATCONND_LONG").is_some_and(|value| value == "1")
 }
 
-/// What a reader answers.
+/// What a reader answers. Each begin or end of a match that is not known exactly must lie in a gap; the gaps that
+/// are only about these are left out.
 pub fn find(reader: &Reader, question: &Question) -> (Vec<Record>, Completeness) {
     let mut records = Vec::new();
     let completeness = reader.find(question, &mut |record| {
         records.push(record);
         ControlFlow::Continue(())
     });
-    (records, completeness.unwrap())
+    let mut completeness = completeness.unwrap();
+    for moment in records.iter().flat_map(|record| [Some(record.opened), record.closed]).flatten() {
+        let Some(since) = moment.since else { continue };
+        let has = |gap: &Gap| gap.from <= since && gap.to.is_none_or(|to| to >= moment.at);
+        let is_asked = since <= question.to && moment.at > question.from;
+        assert!(!is_asked || completeness.gaps.iter().any(has), "{moment:?} {completeness:?}");
+    }
+    let is_about_matches = |detail: &String| detail.starts_with("a mapping opened or closed");
+    completeness.gaps.retain(|gap| !gap.detail.as_ref().is_some_and(is_about_matches));
+    (records, completeness)
 }
 
 /// In an order that does not depend on where they were found.

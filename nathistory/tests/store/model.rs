@@ -53,7 +53,7 @@ impl Model {
         let hidden = self.hidden_since();
         if let Some(lifetime) = self.find_open(record) {
             let opened = lifetime.record.opened.at;
-            let since = hidden.map_or(opened, |hidden| hidden.max(opened));
+            let since = open_until(&lifetime.record, hidden.unwrap_or(opened));
             lifetime.record.closed = Some(Moment::range(since, record.opened.at));
         }
     }
@@ -115,7 +115,7 @@ impl Model {
                 for lifetime in &mut self.lifetimes {
                     let record = &mut lifetime.record;
                     if record.closed.is_none() && lifetime.epoch != epoch {
-                        record.closed = Some(Moment::range(since.max(record.opened.at), *at));
+                        record.closed = Some(Moment::range(open_until(record, since), *at));
                     }
                 }
             }
@@ -132,7 +132,7 @@ impl Model {
                     gap.detail = detail.clone().or(gap.detail.take());
                 }
             }
-            Entry::Alive { .. } | Entry::Removed(_) => {}
+            Entry::Alive { .. } | Entry::Swept { .. } | Entry::Removed(_) => {}
         }
     }
 
@@ -153,6 +153,12 @@ impl Model {
         gaps.sort();
         gaps
     }
+}
+
+/// Only of a mapping whose begin an event has reported would one have reported the end.
+fn open_until(record: &Record, since: Millis) -> Millis {
+    let opened = record.opened;
+    if opened.known == Known::Event { since.max(opened.at) } else { opened.at }
 }
 
 fn is_later(known: &Record, record: &Record) -> bool {

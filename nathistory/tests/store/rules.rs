@@ -81,6 +81,23 @@ fn the_kernels_later_begin_is_another_lifetime() {
 }
 
 #[test]
+fn an_end_that_no_event_would_have_reported_can_be_as_early_as_the_last_sweep() {
+    for sweep in [None, Some(START + 50), Some(START + 900)] {
+        let mut store = store();
+        let found = Record { opened: Moment::kernel(START + 10), ..mapping() };
+        append(&mut store, &[Entry::Seen(found)]);
+        append(&mut store, sweep.map(|at| Entry::Swept { at }).as_slice());
+        // Also when another process goes on.
+        store.writer.rotate(START + 1_500).unwrap();
+        while store.keeper.run_due(START + 1_500).unwrap() {}
+        let entries = [Entry::Reconcile { since: START + 800 }, Entry::Reconciled { at: START + 2_000 }];
+        store.writer.append(&entries, START + 2_000).unwrap();
+        let since = sweep.map_or(START + 10, |at| at.min(START + 800));
+        assert_eq!(lifetimes(&store), [(found.opened, Some(Moment::range(since, START + 2_000)))]);
+    }
+}
+
+#[test]
 fn a_reconciliation_ends_what_did_not_follow() {
     let mut store = store();
     let other = Record { id: 77, ..mapping() };
