@@ -41,7 +41,8 @@ pub enum Entry {
         /// More about it, known only now.
         detail: Option<String>,
     },
-    /// Nothing happened until this moment that the history does not know.
+    /// Nothing happened until this moment that the history does not know. What follows it can be lost if the
+    /// process ends, so it is appended with what it speaks of.
     Alive {
         /// The moment.
         at: Millis,

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use nathistory::{Completeness, Error, Question, Record};
+use nathistory::{Completeness, Error, Millis, Question, Record};
 
 use crate::audit::Audit;
 use crate::clock::Stamp;
@@ -32,8 +32,8 @@ pub trait Past: Send + Sync {
     /// The name of the gateway.
     fn gateway(&self) -> String;
 
-    /// Waits until what the kernel has reported by now can be found.
-    fn catch_up(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+    /// Waits until what the kernel has reported by now can be found. Returns until when everything can be found.
+    fn catch_up(&self) -> Pin<Box<dyn Future<Output = Millis> + Send + '_>>;
 }
 
 /// The history, if `[history]` turns it on.
@@ -95,7 +95,7 @@ impl Past for Arc<Recorder> {
         self.reader().gateway().to_owned()
     }
 
-    fn catch_up(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn catch_up(&self) -> Pin<Box<dyn Future<Output = Millis> + Send + '_>> {
         Box::pin(Recorder::catch_up(self))
     }
 }

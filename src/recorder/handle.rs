@@ -28,8 +28,8 @@ use crate::tracker::Tracker;
 /// How long a query waits until the thread has appended everything. A disk that is slower makes its answer
 /// incomplete.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(2);
-/// If the thread is this far behind, in milliseconds, answers say so.
-const MAX_BEHIND: Millis = 3_000;
+/// If the thread is this far behind, in milliseconds, answers say so. It is less than a query waits.
+const MAX_BEHIND: Millis = 1_500;
 /// How long the daemon waits for the disk when it stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -101,11 +101,13 @@ impl Recorder {
         self.shared.sync_interval.store(interval, Ordering::Relaxed);
     }
 
-    /// Waits until everything that has happened so far can be found, for two seconds at most.
-    pub async fn catch_up(&self) {
+    /// Waits until everything that has happened so far can be found, for two seconds at most. Returns until when
+    /// everything can be found.
+    pub async fn catch_up(&self) -> Millis {
         let (sender, caught_up) = oneshot::channel();
         self.shared.request(|requests| requests.waiting.push(sender));
         let _ = tokio::time::timeout(CATCH_UP_TIMEOUT, caught_up).await;
+        self.shared.recorded_until.load(Ordering::SeqCst)
     }
 
     /// Passes each mapping that fits to `on`, once, which can stop the search. The answer names the gap of what

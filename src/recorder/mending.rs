@@ -23,6 +23,15 @@ impl Writing {
         }
     }
 
+    /// Records the gap of a hole that is new, before anything is answered about it.
+    pub(super) fn note_new_hole(&mut self) {
+        if self.retry_at.is_none() {
+            if let Err(error) = self.note_hole() {
+                self.fail(&error);
+            }
+        }
+    }
+
     fn try_to_mend(&mut self) -> Result<(), Error> {
         self.note_hole()?;
         // Until the first complete dump, the table lacks mappings that are open.
@@ -36,8 +45,11 @@ impl Writing {
         match (compared, another) {
             (Ok(()), None) => self.end_hole(&hole),
             (compared, another) => {
-                let dropped = another.map_or(0, |another| another.dropped);
-                self.hole = Some(Hole { dropped: hole.dropped + dropped, ..hole });
+                let (dropped, since) =
+                    another.map_or((0, hole.since), |another| (another.dropped, another.since));
+                let is_noted = hole.is_noted && since >= hole.since;
+                let since = since.min(hole.since);
+                self.hole = Some(Hole { since, dropped: hole.dropped + dropped, is_noted, ..hole });
                 compared
             }
         }
@@ -71,7 +83,9 @@ impl Writing {
             let (taken, next) = self.tracker.take_feed_and_live(from, &mut self.empty, &mut live);
             cursor = next;
             self.append()?;
+            let until = millis(taken.until.wall);
             self.record(taken);
+            self.advance(until);
             let seen = live.drain(..).map(|begun| Entry::Seen(self.translator.opened(&begun)));
             self.entries.extend(seen);
             self.append()?;

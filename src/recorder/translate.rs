@@ -44,13 +44,13 @@ impl Translator {
         entries: &mut Vec<Entry>,
     ) -> Self {
         let begin = last_alive.map_or(now, |alive| alive.min(now));
+        if last_alive.is_some() {
+            entries.push(Entry::Reconcile { since: begin });
+        }
         // Those that lasted when the daemon ended are part of the one that begins now.
         entries.extend(Reason::ALL.map(|reason| Entry::GapEnds { reason, at: begin, detail: None }));
         let reason = if last_alive.is_some() { Reason::NotRunning } else { Reason::BeforeHistory };
         entries.push(Entry::Gap(Gap { from: begin, to: None, reason, detail: None }));
-        if last_alive.is_some() {
-            entries.push(Entry::Reconcile { since: begin });
-        }
         Self {
             with_destinations,
             start: Some((reason, last_alive.is_some())),
@@ -289,7 +289,9 @@ mod tests {
         let (mut translator, entries) = started(Some(NOW - 500));
         assert!(ends(&entries).contains(&(Reason::EventsLost, NOW - 500)), "what lasted then has ended");
         let gap = Gap { from: NOW - 500, to: None, reason: Reason::NotRunning, detail: None };
-        assert_eq!(entries[Reason::ALL.len()..], [Entry::Gap(gap), Entry::Reconcile { since: NOW - 500 }]);
+        // While the gaps of before last: a mapping can have ended since the first of them.
+        assert_eq!(entries[0], Entry::Reconcile { since: NOW - 500 });
+        assert_eq!(entries[Reason::ALL.len() + 1..], [Entry::Gap(gap)]);
         assert!(translator.is_starting());
         let synced = FeedItem::Synced { begun: 1_000_100, at: 1_000_200 };
         let entries = translated(&mut translator, &[synced]);

@@ -119,11 +119,13 @@ impl Writing {
             } else {
                 self.tracker.take_feed(&mut self.empty)
             };
-            let until = taken.until;
+            let until = millis(taken.until.wall);
             self.record(taken);
-            if is_alive_due || requests.stop {
+            self.note_new_hole();
+            self.advance(until);
+            if is_alive_due || requests.stop || self.is_busy {
                 self.alive_at = Instant::now();
-                self.note_alive(millis(until.wall));
+                self.note_alive(until);
             }
             // It fails for those that wait no longer.
             for waiting in requests.waiting {
@@ -179,9 +181,13 @@ impl Writing {
             hole.dropped += dropped.count;
             self.widen_hole(Some(since));
         }
-        if self.retry_at.is_none() {
-            self.appended_until = millis(taken.until.wall);
-            self.shared.recorded_until.store(self.appended_until, Ordering::SeqCst);
+    }
+
+    /// Everything that happened before this moment is in the history, or in a gap that it has.
+    pub(super) fn advance(&mut self, until: Millis) {
+        if self.retry_at.is_none() && self.hole.as_ref().is_none_or(|hole| hole.is_noted) {
+            self.appended_until = until;
+            self.shared.recorded_until.store(until, Ordering::SeqCst);
         }
     }
 
@@ -193,7 +199,7 @@ impl Writing {
 
     /// Notes that everything before this moment is known, or in a gap.
     fn note_alive(&mut self, at: Millis) {
-        if self.retry_at.is_none() {
+        if self.retry_at.is_none() && self.hole.as_ref().is_none_or(|hole| hole.is_noted) {
             match self.writer.append(&[Entry::Alive { at }], millis(self.clock.now().wall)) {
                 Ok(()) => {
                     self.unsynced_alive.get_or_insert_with(Instant::now);

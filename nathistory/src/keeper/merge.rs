@@ -89,6 +89,7 @@ fn merged_info(inputs: &[Segment], last_hash: String) -> Info {
     info.gaps = merge_gaps(infos().flat_map(|info| &info.gaps));
     info.removed = merge_removals(infos().flat_map(|info| &info.removed));
     info.swept = last.swept;
+    info.begins = first.begins;
     info.previous.clone_from(&first.previous);
     info.stands_for = [last_hash].into_iter().chain(last.stands_for.iter().cloned()).collect();
     info

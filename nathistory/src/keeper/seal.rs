@@ -36,6 +36,7 @@ pub(super) fn seal(
     info.gaps.clone_from(&sealed.gaps);
     info.removed.clone_from(&sealed.removed);
     info.swept = sealed.swept;
+    info.begins = Some(sealed.begins);
     info.previous = previous;
     let places = sorted(frozen);
     let mut rows = places.iter().filter_map(|place| row(frozen, place)).map(Ok);

@@ -49,6 +49,8 @@ pub(crate) struct Sealed {
     pub(crate) gaps: Vec<Gap>,
     pub(crate) removed: Vec<Removal>,
     pub(crate) swept: Option<Millis>,
+    /// The end of the span before, which can be later than `from`.
+    pub(crate) begins: Millis,
 }
 
 impl Memory {
@@ -145,7 +147,6 @@ impl Memory {
     /// Widens the span by a moment at which a lifetime began or ended.
     fn note(&mut self, at: Millis, now: Millis) {
         self.latest = self.latest.max(at.min(now.saturating_add(AHEAD)));
-        self.note_alive(at, now);
     }
 
     fn apply_opened(&mut self, record: &Record, now: Millis) {
@@ -165,10 +166,7 @@ impl Memory {
                 self.end_unseen(slot, record.opened.at);
                 self.open_new(record, now);
             }
-            Some(slot) => {
-                self.open.set_epoch(slot, self.epoch);
-                self.note_alive(record.opened.at, now);
-            }
+            Some(slot) => self.open.set_epoch(slot, self.epoch),
             None => self.open_new(record, now),
         }
     }
@@ -176,7 +174,7 @@ impl Memory {
     fn apply_closed(&mut self, record: &Record, now: Millis) {
         let closed = record.closed.unwrap_or(Moment::event(now));
         let mut whole = self.settled(record);
-        let mut was_at = None;
+        let (mut was_at, mut is_begin_known) = (None, false);
         if let Some(slot) = self.open.find(record) {
             if self.is_later_lifetime(slot, record) {
                 self.end_unseen(slot, record.opened.at);
@@ -186,13 +184,14 @@ impl Memory {
                 was_at = Some(slot);
                 // A NEW event has no timestamp, a DESTROY event has both. A begin that a segment has stays: by it
                 // the lifetime is known again in the next one.
-                if !(is_new && record.opened.known == Known::Kernel) {
+                is_begin_known = !(is_new && record.opened.known == Known::Kernel);
+                if is_begin_known {
                     whole.opened = known.opened;
                 }
                 whole.mark = record.mark.or(known.mark);
             }
         }
-        if was_at.is_none() {
+        if !is_begin_known {
             self.note_begin(&whole);
         }
         whole.closed = Some(closed);
@@ -255,8 +254,8 @@ impl Memory {
 
     fn begin_reconciliation(&mut self, since: Millis) {
         self.epoch = (self.epoch + 1) % u32::MAX;
-        // If the reconciliation before was not finished, its time is not known either.
-        self.reconciling = Some(self.reconciling.map_or(since, |before| before.min(since)));
+        // If the reconciliation before was not finished, or a gap lasts, that time is not known either.
+        self.reconciling = Some(self.hidden_since().map_or(since, |before| before.min(since)));
     }
 
     fn end_reconciliation(&mut self, at: Millis, now: Millis) {
@@ -344,6 +343,7 @@ impl Memory {
             gaps: self.gaps.take(),
             removed: std::mem::take(&mut self.removed),
             swept: self.swept,
+            begins: self.from,
         };
         self.open.begin_span();
         (self.from, self.earliest, self.latest) = (now, now, now);

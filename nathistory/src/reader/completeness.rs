@@ -48,9 +48,8 @@ pub(super) fn missing(segments: &[Arc<SegmentFile>]) -> impl Iterator<Item = Gap
     })
 }
 
-/// The time before the first segment, or before what is in memory if there is none.
-pub(super) fn before(first: Option<&SegmentFile>, from: Millis, question: &Question) -> Option<Gap> {
-    let begin = first.map_or(from, |first| first.name.from);
+/// The time before everything is known: before the first segment, or before what is in memory if there is none.
+pub(super) fn before(first: Option<&SegmentFile>, begin: Millis, question: &Question) -> Option<Gap> {
     let reason = match first {
         Some(first) if first.name.first > 1 => Reason::Removed,
         _ => Reason::BeforeHistory,

@@ -123,7 +123,8 @@ impl Reader {
         let state = shared.read();
         let from = state.catalog.first().map(|first| first.name.from);
         let frozen = state.frozen.first().map(|frozen| frozen.sealed.from);
-        let to = state.memory.last_alive()?;
+        let has_records = from.or(frozen).is_some() || state.memory.span().0 < state.memory.span().1;
+        let to = state.memory.last_alive().or(has_records.then_some(state.memory.span().1))?;
         let from = from.or(frozen).unwrap_or(state.memory.span().0);
         Some((from.min(to), to))
     }

@@ -14,6 +14,7 @@ use crate::reader::snapshot::Snapshot;
 use crate::record::Record;
 use crate::segment::Segment;
 use crate::state::Shared;
+use crate::time::Millis;
 
 /// Mappings that wait until the ends of those among them that are open are found.
 const WAITING: usize = 1 << 16;
@@ -45,7 +46,8 @@ impl<'a> Search<'a> {
         let Snapshot { catalog, records, gaps, from, ends_at } = snapshot;
         let segments = catalog.segments();
         self.gaps.extend(missing(segments));
-        self.gaps.extend(before(catalog.first().map(|first| &**first), from, self.question));
+        let first = catalog.first().map(|first| &**first);
+        self.gaps.extend(before(first, self.begin(first, from), self.question));
         let (mut flow, mut first) = (ControlFlow::Continue(()), None);
         for (place, file) in segments.iter().enumerate() {
             if !file.touches(self.question.from, self.question.to) {
@@ -77,6 +79,16 @@ impl<'a> Search<'a> {
             flow = (self.on)(record);
         }
         Ok(Completeness::new(&self.gaps, self.question))
+    }
+
+    /// From when on everything is known. A segment's span also has the begins of mappings that it learnt of late.
+    fn begin(&self, first: Option<&SegmentFile>, memory: Millis) -> Millis {
+        let Some(first) = first else { return memory };
+        if self.question.from >= first.name.to {
+            return first.name.from;
+        }
+        let opened = self.shared.open_segment(self.disk, first);
+        opened.ok().and_then(|segment| segment.info().begins).unwrap_or(first.name.from)
     }
 
     fn search(&mut self, segments: &[Arc<SegmentFile>], place: usize) -> Result<ControlFlow<()>, Error> {

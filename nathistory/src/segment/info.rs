@@ -28,6 +28,9 @@ pub(crate) struct Info {
     pub(crate) from: Millis,
     /// The end of its span.
     pub(crate) to: Millis,
+    /// The end of the span before it. Some mappings can have begun a little earlier, and the span with them.
+    #[serde(default)]
+    pub(crate) begins: Option<Millis>,
     /// The gaps that touch its span, and those of which the history learnt in it.
     #[serde(default)]
     pub(crate) gaps: Vec<Gap>,
@@ -64,6 +67,7 @@ impl Info {
             gaps: Vec::new(),
             removed: Vec::new(),
             swept: None,
+            begins: None,
             previous: None,
             stands_for: Vec::new(),
             rows: 0,

@@ -108,7 +108,7 @@ impl Model {
             },
             Entry::Reconcile { since } => {
                 self.epoch += 1;
-                self.reconciling = Some(self.reconciling.map_or(*since, |before| before.min(*since)));
+                self.reconciling = Some(self.hidden_since().map_or(*since, |before| before.min(*since)));
             }
             Entry::Reconciled { at } => {
                 let Some(since) = self.reconciling.take() else { return };

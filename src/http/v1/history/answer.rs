@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 use ipnetwork::IpNetwork;
-use nathistory::Millis;
 use nathistory::log_time::Reference;
+use nathistory::{Gap, Millis, Reason};
 
 use super::asked::Asked;
 use super::search::{Begin, Search};
@@ -25,6 +25,8 @@ use crate::question::{Question, StateFilter};
 
 /// What happened longer ago than this is in the history already, in milliseconds.
 const RECENT: Millis = 60_000;
+/// For how long the kernel can hide a connection, in milliseconds: one that a clash of two UDP packets has made.
+const HIDDEN: Millis = 20_000;
 /// The most live mappings that are verified for one question.
 const MOST_VERIFIED: usize = 1000;
 
@@ -71,16 +73,25 @@ async fn search(
 ) -> Result<(Response, LookupOutcome), Failure> {
     let kind = if asked.is_moment { Kind::History } else { Kind::HistorySpan };
     let place = app.places.take_soon(kind, client.into()).await?;
-    verify(app, &asked.question).await?;
+    let is_verified = verify(app, &asked.question).await?;
     let mut now = app.clock.now();
+    let mut known_until = None;
     if u64::try_from(asked.question.to + RECENT).is_ok_and(|recent| recent >= now.wall) {
-        history.past.catch_up().await;
+        known_until = Some(history.past.catch_up().await);
         // What has been read from the kernel only now has times up to now, and is asked about too.
         now = app.clock.now();
         asked = read(query, now)?;
     }
     let trail = Trail::new(history, client, query.unwrap_or_default(), now);
-    let search = Search { history: history.clone(), asked, trail, stopping: app.stopping.clone(), place };
+    let hidden = Gap {
+        from: Millis::try_from(now.wall).unwrap_or(Millis::MAX) - HIDDEN,
+        to: None,
+        reason: Reason::NotReported,
+        detail: Some("the kernel may have connections that the table lacks".to_owned()),
+    };
+    let gap = Some(hidden).filter(|_| !is_verified);
+    let stopping = app.stopping.clone();
+    let search = Search { history: history.clone(), asked, known_until, gap, trail, stopping, place };
     let begun = search.start().map_err(|error| no_thread(app, history, &error))?;
     match begun.await {
         Ok(Begin::Whole { text, has_matches, complete }) => {
@@ -100,8 +111,8 @@ async fn search(
 }
 
 /// Has the live mappings verified that fit, if they are doubtful: a mapping that began while no daemon ran ends
-/// without an event. What ended is in the history then.
-async fn verify(app: &App, asked: &nathistory::Question) -> Result<(), Failure> {
+/// without an event. What ended is in the history then. Returns whether no live one is missing.
+async fn verify(app: &App, asked: &nathistory::Question) -> Result<bool, Failure> {
     let question = Question {
         nat_ip: asked.nat_ip.map(IpNetwork::from),
         nat_port: asked.nat_port,
@@ -114,8 +125,8 @@ async fn verify(app: &App, asked: &nathistory::Question) -> Result<(), Failure> 
         state: StateFilter::Live,
         ..Question::default()
     };
-    app.tracker.find(&question, MOST_VERIFIED).await?;
-    Ok(())
+    let found = app.tracker.find(&question, MOST_VERIFIED).await?;
+    Ok(found.complete && found.value.len() <= MOST_VERIFIED)
 }
 
 fn no_thread(app: &App, history: &History, error: &io::Error) -> Failure {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use nathistory::{Completeness, Record};
+use nathistory::{Completeness, Gap, Millis, Question, Record};
 use tokio::sync::{oneshot, watch};
 
 use super::asked::Asked;
@@ -38,6 +38,10 @@ pub(super) enum Begin {
 pub(super) struct Search {
     pub(super) history: Arc<History>,
     pub(super) asked: Asked,
+    /// Until when everything can be found, if the question is about what has just happened.
+    pub(super) known_until: Option<Millis>,
+    /// What is not known of the present.
+    pub(super) gap: Option<Gap>,
     pub(super) trail: Trail,
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) place: Place,
@@ -91,7 +95,10 @@ impl Search {
         on: &mut dyn FnMut(Record) -> ControlFlow<()>,
     ) -> Result<Completeness, nathistory::Error> {
         let is_wanted = || !answer.borrow().is_unwanted();
-        self.history.past.find(&self.asked.question, &is_wanted, on)
+        let question = &self.asked.question;
+        let mut found = self.history.past.find(question, &is_wanted, on)?;
+        found.gaps.extend(self.gap.iter().filter(|gap| gap.touches(question.from, question.to)).cloned());
+        Ok(found)
     }
 
     /// A moment: the matches, live ones before closed ones, then the newest.
@@ -144,7 +151,9 @@ impl<'a> Answer<'a> {
         json::text(&mut out, r#"{"from":"#);
         written::time(&mut out, search.asked.question.from);
         json::text(&mut out, r#","to":"#);
-        written::time(&mut out, search.asked.question.to);
+        // Later events are searched for too, because they can have been received by now.
+        let Question { from, to, .. } = search.asked.question;
+        written::time(&mut out, search.known_until.map_or(to, |until| to.min(until)).max(from));
         json::text(&mut out, r#","matches":["#);
         Self {
             search,
@@ -209,7 +218,7 @@ impl<'a> Answer<'a> {
 
     /// Writes the end, and sends the rest.
     fn end(&mut self, completeness: &Completeness) -> Result<(), Early> {
-        let complete = completeness.gaps.is_empty();
+        let complete = completeness.gaps.is_empty() && !self.truncated;
         let ambiguous = self.ambiguous || self.truncated;
         let truncated = if self.truncated { r#","truncated":true"# } else { "" };
         let text = format!(r#"],"ambiguous":{ambiguous},"complete":{complete}{truncated},"gaps":["#);

@@ -67,8 +67,8 @@ impl Past for List {
         "gw1".to_owned()
     }
 
-    fn catch_up(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(async {})
+    fn catch_up(&self) -> Pin<Box<dyn Future<Output = Millis> + Send + '_>> {
+        Box::pin(async { NOW })
     }
 }
 
@@ -92,6 +92,8 @@ impl Bench {
         let client = std::net::IpAddr::from([192, 0, 2, 1]);
         let asked = Asked::from_query(Some(query), &Reference::local(NOW)).unwrap();
         let search = Search {
+            known_until: None,
+            gap: None,
             history: self.history.clone(),
             asked,
             trail: Trail::new(&self.history, client, query, Stamp { monotonic: 0, wall: 0 }),
