@@ -24,10 +24,12 @@ impl Uncertain {
 
     /// Notes when a mapping opened and closed, if that is a range.
     pub(super) fn note(&mut self, record: &Record) {
-        for Moment { at, since, .. } in [Some(record.opened), record.closed].into_iter().flatten() {
-            // The end of the range is certain again.
+        // At the end of its range it was certainly open, or may still have been.
+        let opened = Some(record.opened).filter(|opened| opened.at > self.from);
+        let closed = record.closed.filter(|closed| closed.at >= self.from);
+        for Moment { at, since, .. } in opened.into_iter().chain(closed) {
             let range = since.map(|since| (since.min(at), at));
-            if let Some(range) = range.filter(|(since, at)| *since <= self.to && *at > self.from) {
+            if let Some(range) = range.filter(|(since, _)| *since <= self.to) {
                 self.add(range);
             }
         }
@@ -104,7 +106,9 @@ mod tests {
     #[test]
     fn what_is_not_known_exactly_is_a_gap_where_it_matters() {
         let closed = |since, at| record(Moment::event(10), Some(Moment::range(since, at)));
-        assert_eq!(gaps(&[closed(50, 99), closed(201, 300), closed(50, 100)], &[]), []);
+        assert_eq!(gaps(&[closed(50, 99), closed(201, 300)], &[]), []);
+        assert_eq!(gaps(&[closed(50, 100)], &[]), [(50, Some(100))]);
+        assert_eq!(gaps(&[record(Moment::range(50, 100), None)], &[]), []);
         assert_eq!(gaps(&[closed(50, 101), closed(199, 300)], &[]), [(50, Some(101)), (199, Some(300))]);
         assert_eq!(gaps(&[closed(50, 150), closed(140, 160)], &[]), [(50, Some(160))]);
         assert_eq!(gaps(&[closed(50, 150)], &[(40, 150)]), [(40, Some(150))]);

@@ -37,10 +37,13 @@ pub fn find(reader: &Reader, question: &Question) -> (Vec<Record>, Completeness)
         ControlFlow::Continue(())
     });
     let mut completeness = completeness.unwrap();
-    for moment in records.iter().flat_map(|record| [Some(record.opened), record.closed]).flatten() {
+    let opened = records.iter().map(|record| (record.opened, record.opened.at > question.from));
+    let closed = records.iter().filter_map(|record| record.closed);
+    let closed = closed.map(|closed| (closed, closed.at >= question.from));
+    for (moment, is_asked) in opened.chain(closed) {
         let Some(since) = moment.since else { continue };
         let has = |gap: &Gap| gap.from <= since && gap.to.is_none_or(|to| to >= moment.at);
-        let is_asked = since <= question.to && moment.at > question.from;
+        let is_asked = is_asked && since <= question.to;
         assert!(!is_asked || completeness.gaps.iter().any(has), "{moment:?} {completeness:?}");
     }
     let is_about_matches = |detail: &String| detail.starts_with("a mapping opened or closed");
