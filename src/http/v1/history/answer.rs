@@ -36,6 +36,8 @@ pub(in crate::http) async fn answer(
     query: Option<&str>,
     client: IpAddr,
 ) -> Result<Response, Failure> {
+    let count = |outcome| app.counters.here().lookups.count(RouteLabel::History, outcome);
+    let asked = read(query, app.clock.now()).inspect_err(|_| count(LookupOutcome::Bad))?;
     let Some(history) = &app.history else {
         return Err(Failure {
             status: StatusCode::NOT_FOUND,
@@ -43,8 +45,6 @@ pub(in crate::http) async fn answer(
             hint: "set path in [history] and restart the daemon: from then on it can be asked".to_owned(),
         });
     };
-    let count = |outcome| app.counters.here().lookups.count(RouteLabel::History, outcome);
-    let asked = read(query, app.clock.now()).inspect_err(|_| count(LookupOutcome::Bad))?;
     app.counters.here().requests.increment();
     let answered = search(app, history, asked, query, client).await;
     match answered {
