@@ -64,6 +64,9 @@ del_delay = 3600
 
 [http_server]
 port = 8080
+
+[history]
+path = $work/history
 END
 "$daemon" -c "$work/pynatconnd.conf" 2>"$work/log" &
 pid=$!
