@@ -124,8 +124,10 @@ impl Writing {
             self.note_new_hole();
             self.advance(until);
             if is_alive_due || requests.stop || self.is_busy {
-                self.alive_at = Instant::now();
                 self.note_alive(until);
+            }
+            if is_alive_due {
+                self.alive_at = Instant::now();
             }
             // It fails for those that wait no longer.
             for waiting in requests.waiting {
