@@ -3,16 +3,18 @@
 use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::time::{DAY, HOUR, Millis};
+use jiff::SignedDuration;
+use jiff::civil::{DateTime, date};
+
+use crate::time::Millis;
 
 /// 0000-01-01T00:00:00Z.
 const FIRST: Millis = -62_167_219_200_000;
 /// 9999-12-31T23:59:59.999Z.
 const LAST: Millis = 253_402_300_799_999;
-/// Days of 400 years.
-const ERA: i64 = 146_097;
-/// Days from 0000-03-01 to 1970-01-01.
-const EPOCH: i64 = 719_468;
+/// 1970-01-01T00:00:00Z. A civil time reaches further than jiff's timestamps.
+const EPOCH: DateTime = date(1970, 1, 1).at(0, 0, 0, 0);
+const COMPACT: &str = "%Y%m%dT%H%M%S%.3fZ";
 
 /// The place of each octet's decimal digits in the order of bytes: 0, 1, 10, 100, 101, …
 const RANKS: [u8; 256] = ranks();
@@ -64,46 +66,15 @@ const fn digits_key(octet: u32) -> u32 {
 
 /// A time for names of files: `20261127T140512.313Z`. What is outside the years 0 to 9999 becomes their end.
 pub(crate) fn compact_time(time: Millis) -> String {
-    let time = time.clamp(FIRST, LAST);
-    let (day, of_day) = (time.div_euclid(DAY), time.rem_euclid(DAY));
-    // Years that begin in March have their leap day at the end.
-    let days = day + EPOCH;
-    let (era, of_era) = (days.div_euclid(ERA), days.rem_euclid(ERA));
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day_of_month = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, of_hour) = (of_day / HOUR, of_day % HOUR);
-    let (minute, of_minute) = (of_hour / 60_000, of_hour % 60_000);
-    let (second, millis) = (of_minute / 1_000, of_minute % 1_000);
-    format!("{year:04}{month:02}{day_of_month:02}T{hour:02}{minute:02}{second:02}.{millis:03}Z")
+    let since = SignedDuration::from_millis(time.clamp(FIRST, LAST));
+    EPOCH.saturating_add(since).strftime(COMPACT).to_string()
 }
 
 /// The time that [`compact_time`] wrote so.
 pub(crate) fn parse_compact_time(text: &str) -> Option<Millis> {
-    let bytes = text.as_bytes();
-    if bytes.len() != 20 || bytes[8] != b'T' || bytes[15] != b'.' || bytes[19] != b'Z' {
-        return None;
-    }
-    let number = |from: usize, to: usize| {
-        let digits = text.get(from..to).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
-        digits.parse::<i64>().ok()
-    };
-    let (year, month, day) = (number(0, 4)?, number(4, 6)?, number(6, 8)?);
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let from_march = (month + 9) % 12;
-    let of_era =
-        year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + (153 * from_march + 2) / 5 + day - 1;
-    let days = era * ERA + of_era - EPOCH;
-    let time = days * DAY
-        + number(9, 11)? * HOUR
-        + number(11, 13)? * 60_000
-        + number(13, 15)? * 1_000
-        + number(16, 19)?;
-    // This also refuses a thirteenth month and a sixtieth minute.
+    let time = DateTime::strptime(COMPACT, text).ok()?.duration_since(EPOCH);
+    let time = Millis::try_from(time.as_millis()).ok()?;
+    // Each time has one name only.
     (compact_time(time) == text).then_some(time)
 }
 

@@ -88,11 +88,11 @@ impl Past for Arc<Recorder> {
         is_wanted: &dyn Fn() -> bool,
         on: &mut dyn FnMut(Record) -> ControlFlow<()>,
     ) -> Result<Completeness, Error> {
-        self.find_while(question, is_wanted, on)
+        Recorder::find(self, question, is_wanted, on)
     }
 
     fn gateway(&self) -> String {
-        self.reader().gateway().to_owned()
+        Recorder::gateway(self).to_owned()
     }
 
     fn catch_up(&self) -> Pin<Box<dyn Future<Output = Millis> + Send + '_>> {

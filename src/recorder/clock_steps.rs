@@ -1,7 +1,8 @@
 //! Notices that somebody has set the wall clock.
 
-use nathistory::{Gap, Millis, Reason};
+use nathistory::{Gap, Reason};
 
+use super::translate::millis;
 use crate::clock::Stamp;
 
 /// Smaller changes, in milliseconds, are not worth a gap.
@@ -39,10 +40,6 @@ impl ClockSteps {
 
 fn ahead(stamp: Stamp) -> i64 {
     millis(stamp.wall) - millis(stamp.monotonic)
-}
-
-fn millis(time: u64) -> Millis {
-    i64::try_from(time).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

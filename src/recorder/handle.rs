@@ -90,9 +90,9 @@ impl Recorder {
         }))
     }
 
-    /// The reader of the history.
-    pub fn reader(&self) -> Reader {
-        self.reader.clone()
+    /// The name of the gateway.
+    pub fn gateway(&self) -> &str {
+        self.reader.gateway()
     }
 
     /// Sets how long entries can wait until they are durable.
@@ -110,24 +110,12 @@ impl Recorder {
         self.shared.recorded_until.load(Ordering::SeqCst)
     }
 
-    /// Passes each mapping that fits to `on`, once, which can stop the search. The answer names the gap of what
-    /// could not be written yet, too. Blocks while it reads.
+    /// Passes each mapping that fits to `on`, once, which can stop the search, as can `is_wanted` where nothing fits.
+    /// The answer names the gap of what could not be written yet, too. Blocks while it reads.
     ///
     /// # Errors
     /// Those of the disk.
     pub fn find(
-        &self,
-        question: &Question,
-        on: &mut dyn FnMut(Record) -> ControlFlow<()>,
-    ) -> Result<Completeness, Error> {
-        self.find_while(question, &|| true, on)
-    }
-
-    /// [`find`](Self::find), for as long as `is_wanted` says so, even if nothing fits.
-    ///
-    /// # Errors
-    /// As [`find`](Self::find).
-    pub fn find_while(
         &self,
         question: &Question,
         is_wanted: &dyn Fn() -> bool,

@@ -187,10 +187,15 @@ impl Writing {
 
     /// Everything that happened before this moment is in the history, or in a gap that it has.
     pub(super) fn advance(&mut self, until: Millis) {
-        if self.retry_at.is_none() && self.hole.as_ref().is_none_or(|hole| hole.is_noted) {
+        if self.is_sound() {
             self.appended_until = until;
             self.shared.recorded_until.store(until, Ordering::SeqCst);
         }
+    }
+
+    /// Whether nothing is missing of which the history does not know.
+    fn is_sound(&self) -> bool {
+        self.retry_at.is_none() && self.hole.as_ref().is_none_or(|hole| hole.is_noted)
     }
 
     fn widen_hole(&mut self, since: Option<Millis>) {
@@ -201,7 +206,7 @@ impl Writing {
 
     /// Notes that everything before this moment is known, or in a gap.
     fn note_alive(&mut self, at: Millis) {
-        if self.retry_at.is_none() && self.hole.as_ref().is_none_or(|hole| hole.is_noted) {
+        if self.is_sound() {
             match self.writer.append(&[Entry::Alive { at }], millis(self.clock.now().wall)) {
                 Ok(()) => {
                     self.unsynced_alive.get_or_insert_with(Instant::now);

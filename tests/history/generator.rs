@@ -7,7 +7,7 @@ use lab::{Lab, flows};
 use nfct::{Protocol, Query, Tuple};
 
 use super::amount;
-use super::life::{Between, Life, now};
+use super::life::{Between, Life, Random, now};
 
 /// Flows are made by so many threads.
 const THREADS: usize = 2;
@@ -35,7 +35,7 @@ struct Maker {
     lives: Vec<Life>,
     /// The flow that holds each place, and its original tuple.
     holders: Vec<Option<(usize, Tuple)>>,
-    random: u64,
+    random: Random,
 }
 
 impl Maker {
@@ -46,7 +46,7 @@ impl Maker {
             server: lab.server_at(443),
             lives: Vec::new(),
             holders: vec![None; places()],
-            random: 0x9e37_79b9_7f4a_7c15 ^ part as u64,
+            random: Random(0x9e37_79b9_7f4a_7c15 ^ part as u64),
         }
     }
 
@@ -54,7 +54,7 @@ impl Maker {
         let begun = std::time::Instant::now();
         while self.lives.len() < number {
             // Some hold their place for a short time, some for a long one.
-            let place = self.next_random() as usize % self.holders.len();
+            let place = self.random.next() as usize % self.holders.len();
             self.hand_over(place);
             let ahead = self.lives.len() as f64 / rate as f64 - begun.elapsed().as_secs_f64();
             if ahead > 0.01 {
@@ -125,13 +125,5 @@ impl Maker {
                 ((original, reply), life("tcp", public, inside, 0))
             }
         }
-    }
-
-    /// The next number of a xorshift generator.
-    fn next_random(&mut self) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random
     }
 }

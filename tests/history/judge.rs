@@ -9,7 +9,7 @@ use lab::{Daemon, Lab, wait_within};
 use serde::Deserialize;
 
 use super::disturbances::Lost;
-use super::life::{Life, now};
+use super::life::{Life, Random, now};
 
 #[derive(Debug, Deserialize)]
 struct Answer {
@@ -66,7 +66,7 @@ pub(crate) struct Judge<'a> {
     lives: &'a [Life],
     holders: Holders<'a>,
     has_timestamps: bool,
-    random: u64,
+    random: Random,
 }
 
 #[derive(Debug, Default)]
@@ -84,18 +84,18 @@ impl<'a> Judge<'a> {
             holders.entry((life.public.0, life.public.1, life.protocol)).or_default().push(life);
         }
         let client = Client::connect(lab.gateway(), daemon.local_addr());
-        Self { client, lives, holders, has_timestamps, random: 88_172_645_463_325_252 }
+        Self { client, lives, holders, has_timestamps, random: Random(88_172_645_463_325_252) }
     }
 
     /// Asks about random moments of random flows, and about all gaps.
     pub(crate) fn judge(mut self, questions: usize, lost: &Lost) {
         let mut counts = Counts::default();
         for _ in 0..questions {
-            let life = &self.lives[self.next_random() as usize % self.lives.len()];
+            let life = &self.lives[self.random.next() as usize % self.lives.len()];
             let end = life.ended.map_or_else(now, |ended| ended.to);
             // Often within its time, sometimes a little before or after it.
             let length = (end - life.begun.from).max(1) as u64;
-            let at = life.begun.from - 20 + (self.next_random() % (length + 40)) as i64;
+            let at = life.begun.from - 20 + (self.random.next() % (length + 40)) as i64;
             let at = at.min(now() - 10);
             self.ask(life, at, &mut counts);
         }
@@ -180,14 +180,6 @@ impl<'a> Judge<'a> {
         println!("{} gaps, {total} ms; lost {lost:?}", answer.gaps.len());
         assert!(!answer.complete && !answer.gaps.is_empty(), "{}", response.text());
         assert!(total <= lost.total + 2_000 * lost.times, "{total} ms: {:#?}", answer.gaps);
-    }
-
-    /// The next number of a xorshift generator.
-    fn next_random(&mut self) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random
     }
 }
 

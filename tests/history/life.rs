@@ -1,4 +1,4 @@
-//! What the generator knows of a flow.
+//! What the generator knows of a flow, and how it and the judge choose.
 
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -39,4 +39,16 @@ impl Life {
 /// The wall clock.
 pub(crate) fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970").as_millis() as i64
+}
+
+/// A xorshift generator: the same numbers in each run.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
 }

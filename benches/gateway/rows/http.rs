@@ -47,6 +47,19 @@ struct Compared {
     body: usize,
 }
 
+impl Compared {
+    /// A row that begins with the rates.
+    fn row(&self, number: &'static str, what: String) -> Row {
+        let (ours, theirs, barely) = (rate(&self.ours), rate(&self.theirs), rate(&self.barely));
+        Row::new(number, what)
+            .figure("pynatconnd", "a second", &ours)
+            .figure("nginx, a fixed body", "a second", &theirs)
+            .target("times nginx", "×", &ratios(&ours, &theirs), Target::AtLeast(0.8))
+            .figure("a bare hyper server, a fixed body", "a second", &barely)
+            .target("times a bare hyper server", "×", &ratios(&ours, &barely), Target::AtLeast(0.95))
+    }
+}
+
 fn compare(bench: &Bench, gateway: &Gateway, daemon: &Daemon) -> Result<Compared, String> {
     let netns = gateway.netns();
     let path = format!("/nat_port/{}", LASTING.ports().start);
@@ -86,7 +99,7 @@ fn p99(all: &[Served]) -> Vec<f64> {
 pub fn at_rest(bench: &Bench) -> Result<Vec<Row>, String> {
     let mappings = bench.many(1_000_000);
     let (gateway, daemon) = serving(bench, mappings);
-    let Compared { ours, theirs, barely, body } = compare(bench, &gateway, &daemon)?;
+    let compared = compare(bench, &gateway, &daemon)?;
     drop(daemon);
 
     // Mappings from a dump are verified with the kernel at each lookup.
@@ -96,17 +109,9 @@ pub fn at_rest(bench: &Bench) -> Result<Vec<Row>, String> {
         found.push(load_with_wrk(bench, &gateway, daemon.local_addr())?);
     }
 
-    let row = Row::new("6", format!("lookups with {mappings} mappings, {CONNECTIONS} connections"))
-        .figure("pynatconnd", "a second", &rate(&ours))
-        .figure("nginx, a fixed body", "a second", &rate(&theirs))
-        .target("times nginx", "×", &ratios(&rate(&ours), &rate(&theirs)), Target::AtLeast(0.8))
-        .figure("a bare hyper server, a fixed body", "a second", &rate(&barely))
-        .target(
-            "times a bare hyper server",
-            "×",
-            &ratios(&rate(&ours), &rate(&barely)),
-            Target::AtLeast(0.95),
-        )
+    let row = compared.row("6", format!("lookups with {mappings} mappings, {CONNECTIONS} connections"));
+    let Compared { ours, theirs, barely, body } = compared;
+    let row = row
         .figure("pynatconnd, median", "ms", &of(&ours, |served| served.median))
         .figure("pynatconnd, 99 of 100", "ms", &p99(&ours))
         .figure("nginx, 99 of 100", "ms", &p99(&theirs))
@@ -132,18 +137,9 @@ pub fn shared(bench: &Bench) -> Result<Vec<Row>, String> {
     let mappings = bench.many(1_000_000);
     let bench = Bench { cpus: bench.cpus.shared(), ..*bench };
     let (gateway, daemon) = serving(&bench, mappings);
-    let Compared { ours, theirs, barely, .. } = compare(&bench, &gateway, &daemon)?;
-    let row = Row::new("14", format!("lookups with {mappings} mappings, processors shared with wrk"))
-        .figure("pynatconnd", "a second", &rate(&ours))
-        .figure("nginx, a fixed body", "a second", &rate(&theirs))
-        .target("times nginx", "×", &ratios(&rate(&ours), &rate(&theirs)), Target::AtLeast(0.8))
-        .figure("a bare hyper server, a fixed body", "a second", &rate(&barely))
-        .target(
-            "times a bare hyper server",
-            "×",
-            &ratios(&rate(&ours), &rate(&barely)),
-            Target::AtLeast(0.95),
-        )
+    let compared = compare(&bench, &gateway, &daemon)?;
+    let row = compared
+        .row("14", format!("lookups with {mappings} mappings, processors shared with wrk"))
         .note(format!("each server and wrk on the same {} cores", bench.cpus.measured.len()));
     Ok(vec![row])
 }

@@ -1,10 +1,12 @@
 //! A mapping as `/v1` writes it.
 
+use std::net::IpAddr;
+
 use serde::Serialize;
 
 use crate::fields::{Field, KernelFields, PerDirection};
 use crate::http::json;
-use crate::mapping::{Host, Layer4, Traced};
+use crate::mapping::{Host, Layer4, Protocol, Traced};
 use crate::question::Question;
 
 /// A mapping that matches a request.
@@ -93,12 +95,7 @@ impl<'a> Match<'a> {
         let mapping = &self.traced.mapping;
         let (source, server) = (self.traced.source_host(), self.traced.server_host());
         let protocol = mapping.original.protocol;
-        json::text(out, r#"{"protocol":""#);
-        match protocol.name() {
-            Some(name) => json::text(out, name),
-            None => json::number(out, protocol.number()),
-        }
-        json::text(out, if mapping.src_ip().is_ipv4() { r#"","l3":"ipv4","# } else { r#"","l3":"ipv6","# });
+        write_protocol(out, protocol, mapping.src_ip());
         json::end(out, [r#""src_ip":""#, r#"","src_port":"#], source.ip, source.port);
         json::end(out, [r#","dst_ip":""#, r#"","dst_port":"#], mapping.dst_ip(), mapping.dst_port());
         json::end(out, [r#","nat_ip":""#, r#"","nat_port":"#], mapping.nat_ip(), mapping.nat_port());
@@ -128,15 +125,7 @@ impl<'a> Match<'a> {
         json::text(out, r#","id":"#);
         json::number(out, mapping.id);
         self.kernel.write(out);
-        json::text(
-            out,
-            match (mapping.is_source_nat(), mapping.is_destination_nat()) {
-                (true, false) => r#","nat":["src"],"state":"#,
-                (false, true) => r#","nat":["dst"],"state":"#,
-                (true, true) => r#","nat":["src","dst"],"state":"#,
-                (false, false) => r#","nat":[],"state":"#,
-            },
-        );
+        write_nat(out, mapping.is_source_nat(), mapping.is_destination_nat());
         json::text(out, if mapping.is_live() { r#""live","opened":"# } else { r#""closed","opened":"# });
         json::time(out, mapping.opened.wall);
         json::text(out, r#","closed":"#);
@@ -165,6 +154,31 @@ impl<'a> Match<'a> {
         self.traced.server_via().for_each(|host| write(server_names, host));
         json::text(out, "}]");
     }
+}
+
+/// Writes the begin of a mapping: the protocols of the transport and of the network layer.
+#[inline]
+pub(super) fn write_protocol(out: &mut Vec<u8>, protocol: Protocol, src: IpAddr) {
+    json::text(out, r#"{"protocol":""#);
+    match protocol.name() {
+        Some(name) => json::text(out, name),
+        None => json::number(out, protocol.number()),
+    }
+    json::text(out, if src.is_ipv4() { r#"","l3":"ipv4","# } else { r#"","l3":"ipv6","# });
+}
+
+/// Writes what is translated, and the name of the state that follows.
+#[inline]
+pub(super) fn write_nat(out: &mut Vec<u8>, is_source_nat: bool, is_destination_nat: bool) {
+    json::text(
+        out,
+        match (is_source_nat, is_destination_nat) {
+            (true, false) => r#","nat":["src"],"state":"#,
+            (false, true) => r#","nat":["dst"],"state":"#,
+            (true, true) => r#","nat":["src","dst"],"state":"#,
+            (false, false) => r#","nat":[],"state":"#,
+        },
+    );
 }
 
 #[cfg(test)]

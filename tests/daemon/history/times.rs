@@ -123,7 +123,7 @@ fn what_has_just_happened_is_found_and_a_clock_that_is_set_is_a_gap() {
             found.push(record);
             ControlFlow::Continue(())
         };
-        let gaps = recorder.find(&question, on).expect("it can be read").gaps;
+        let gaps = recorder.find(&question, &|| true, on).expect("it can be read").gaps;
         (found, gaps)
     };
     for port in 1_000..1_200 {

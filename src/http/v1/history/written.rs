@@ -3,6 +3,7 @@
 use nathistory::{Gap, Known, Millis, Moment, PublicEnd, Question, Record};
 
 use crate::http::json;
+use crate::http::v1::mapping::{write_nat, write_protocol};
 use crate::mapping::Protocol;
 
 /// The public end that a question means: the first one that fits.
@@ -12,13 +13,7 @@ pub(super) fn meant_end(record: &Record, question: &Question) -> Option<PublicEn
 
 /// Writes a mapping as a JSON object.
 pub(super) fn record(out: &mut Vec<u8>, record: &Record, question: &Question, gateway: &str) {
-    let protocol = Protocol::from(record.protocol);
-    json::text(out, r#"{"protocol":""#);
-    match protocol.name() {
-        Some(name) => json::text(out, name),
-        None => json::number(out, protocol.number()),
-    }
-    json::text(out, if record.src.ip.is_ipv4() { r#"","l3":"ipv4","# } else { r#"","l3":"ipv6","# });
+    write_protocol(out, Protocol::from(record.protocol), record.src.ip);
     json::end(out, [r#""src_ip":""#, r#"","src_port":"#], record.src.ip, record.src.port);
     match record.dst {
         Some(dst) => json::end(out, [r#","dst_ip":""#, r#"","dst_port":"#], dst.ip, dst.port),
@@ -46,15 +41,7 @@ pub(super) fn record(out: &mut Vec<u8>, record: &Record, question: &Question, ga
         both(out, r#","packets":{"original":"#, counters.packets);
         both(out, r#","bytes":{"original":"#, counters.bytes);
     }
-    json::text(
-        out,
-        match (record.is_source_nat(), record.is_destination_nat()) {
-            (true, false) => r#","nat":["src"],"state":"#,
-            (false, true) => r#","nat":["dst"],"state":"#,
-            (true, true) => r#","nat":["src","dst"],"state":"#,
-            (false, false) => r#","nat":[],"state":"#,
-        },
-    );
+    write_nat(out, record.is_source_nat(), record.is_destination_nat());
     json::text(out, if record.closed.is_none() { r#""live""# } else { r#""closed""# });
     moment(out, [r#","opened":"#, r#","opened_known":""#, r#"","opened_after":"#], &record.opened);
     match &record.closed {
