@@ -28,7 +28,7 @@ fn record(number: u32, at: Millis) -> Record {
         dst: Some(outside),
         nat: End { ip: [203, 0, 113, (number >> 16) as u8].into(), port: Some(number as u16) },
         server: Some(outside),
-        id: spread,
+        id: Some(spread),
         mark: None,
         opened: Moment::event(at),
         closed: None,

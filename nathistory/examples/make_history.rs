@@ -73,7 +73,7 @@ fn record(number: usize, at: Millis, random: &mut u64) -> Record {
         dst: Some(dst),
         nat,
         server: Some(dst),
-        id: next(random) as u32,
+        id: Some(next(random) as u32),
         mark: None,
         opened: Moment::event(at),
         closed: None,

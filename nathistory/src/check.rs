@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::log::{Part, log_name, parse_log_name, read_header, replay};
 use crate::marker::{self, MARKER};
 use crate::removal::Removal;
-use crate::segment::{Info, Segment, TEMPORARY, merge_removals};
+use crate::segment::{Info, Segment, UNFINISHED, merge_removals};
 use crate::time::Millis;
 
 /// How often files that were replaced meanwhile are searched for anew.
@@ -81,7 +81,7 @@ pub fn check(disk: &Arc<dyn Disk>) -> Result<Report, Error> {
     for (name, bytes) in &files {
         report.bytes += bytes;
         let is_known = SegmentFile::new(name, *bytes).is_some() || parse_log_name(name).is_some();
-        if !is_known && name != MARKER && name != TEMPORARY {
+        if !is_known && name != MARKER && !UNFINISHED.contains(&name.as_str()) {
             report.add(name, "it does not belong to a history");
         }
     }

@@ -2,6 +2,9 @@
 
 use std::io;
 
+/// The system's error for a place of a disk that cannot be read.
+const EIO: i32 = 5;
+
 /// An error of the history.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -59,5 +62,17 @@ impl Error {
 
     pub(crate) fn damaged(file: impl Into<String>, what: impl Into<String>) -> Self {
         Error::Damaged { file: file.into(), what: what.into() }
+    }
+
+    /// Whether an error of reading concerns one file only, so that the rest can be used: it is missing, it is not what
+    /// was written, or the disk cannot read it any more.
+    pub(crate) fn is_of_one_file(&self) -> bool {
+        match self {
+            Error::Damaged { .. } => true,
+            Error::Io { source, .. } => {
+                source.kind() == io::ErrorKind::NotFound || source.raw_os_error() == Some(EIO)
+            }
+            _ => false,
+        }
     }
 }

@@ -70,8 +70,9 @@ pub struct Record {
     pub nat: End,
     /// The host that answers; equal to `dst` if the destination is not translated.
     pub server: Option<End>,
-    /// The kernel's conntrack id of this lifetime. A later one can have the same.
-    pub id: u32,
+    /// The kernel's conntrack id of this lifetime. A later one can have the same. `None` if it is not known: segments
+    /// of days do not keep it.
+    pub id: Option<u32>,
     /// The connection mark at its end.
     pub mark: Option<u32>,
     /// When it opened.
@@ -210,7 +211,7 @@ mod tests {
             dst: Some(end([198, 51, 100, 1], 443)),
             nat: end([203, 0, 113, 9], 51_000),
             server: Some(end([198, 51, 100, 1], 443)),
-            id: 7,
+            id: Some(7),
             mark: None,
             opened: Moment::event(1_000),
             closed: Some(Moment::range(2_000, 3_000)),

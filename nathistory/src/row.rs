@@ -31,7 +31,7 @@ impl Row {
                 let rest = |row: &Row| {
                     let Record { zone, reply_zone, src, dst, nat, server, id, opened, .. } = row.record;
                     let begin = (opened.since, opened.known as u8);
-                    (begin, (zone, reply_zone, id), (src, dst, nat, server), row.is_source)
+                    (begin, (zone, reply_zone), (src, dst, nat, server), row.is_source, id)
                 };
                 rest(self).cmp(&rest(other))
             })

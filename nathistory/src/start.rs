@@ -1,6 +1,5 @@
 //! What is there when a history is opened.
 
-use std::io;
 use std::sync::Arc;
 
 use crate::catalog::{Catalog, SegmentFile};
@@ -9,7 +8,7 @@ use crate::error::Error;
 use crate::gap::{Gap, Reason};
 use crate::log::{Header, LogEnd, Part, log_name, parse_log_name, read_header, replay};
 use crate::memory::Memory;
-use crate::segment::{Segment, TEMPORARY};
+use crate::segment::{Segment, UNFINISHED};
 use crate::state::{Frozen, State};
 use crate::time::Millis;
 
@@ -33,7 +32,8 @@ pub(crate) struct Found {
 /// Those of the disk. What is damaged becomes a gap.
 pub(crate) fn find(disk: &dyn Disk, files: &[(String, u64)], now: Millis) -> Result<Found, Error> {
     let (mut catalog, mut needless) = Catalog::of_files(disk, files);
-    needless.extend(files.iter().filter(|(name, _)| name == TEMPORARY).map(|(name, _)| name.clone()));
+    let unfinished = files.iter().map(|(name, _)| name).filter(|name| UNFINISHED.contains(&name.as_str()));
+    needless.extend(unfinished.cloned());
     // A segment is made again if it is damaged while its log is still there.
     if let Some(damaged) = catalog.last().filter(|newest| has_log(files, newest) && is_damaged(disk, newest))
     {
@@ -133,10 +133,8 @@ fn carried(
     for file in catalog.segments().iter().rev() {
         match carry(disk, &file.file, &mut memory) {
             Ok(()) => break,
-            Err(Error::Io { doing, source }) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::Io { doing, source });
-            }
-            Err(_) => {}
+            Err(error) if error.is_of_one_file() => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(memory)

@@ -13,7 +13,7 @@ use crate::reader::Reader;
 use crate::start;
 use crate::state::Shared;
 use crate::time::Millis;
-use crate::writer::Writer;
+use crate::writer::{Sealing, Writer};
 
 /// How a history is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Options {
     pub seal_records: usize,
     /// A segment is made after this time at the latest, and when an hour begins.
     pub seal_interval: Duration,
+    /// If so many mappings wait in memory to become segments, because none can be made, no more are appended.
+    pub most_waiting: usize,
     /// For how long records are kept at least, after the end of their segment's span: an hour or a day.
     pub retention: Option<Duration>,
     /// The most bytes that all files should have. The newest segment and the log are kept in any case.
@@ -36,6 +38,7 @@ impl Default for Options {
             gateway: String::new(),
             seal_records: 500_000,
             seal_interval: Duration::from_secs(15 * 60),
+            most_waiting: 8_000_000,
             retention: None,
             retention_bytes: None,
         }
@@ -96,8 +99,12 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: Millis) -> Result<Store,
     shared.write().log_bytes = log.length();
     let next = log.number() + 1;
     let lock = Arc::new(lock);
-    let seal = (options.seal_records, options.seal_interval);
-    let mut writer = Writer::new(Arc::clone(&shared), seal, Some(log), next, Arc::clone(&lock));
+    let sealing = Sealing {
+        records: options.seal_records,
+        interval: options.seal_interval,
+        most_waiting: options.most_waiting,
+    };
+    let mut writer = Writer::new(Arc::clone(&shared), sealing, Some(log), next, Arc::clone(&lock));
     if is_damaged {
         // So that the gap is written down, and the damaged bytes need not be read again.
         writer.rotate(now)?;

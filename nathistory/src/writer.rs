@@ -13,8 +13,18 @@ use crate::time::{HOUR, Millis};
 
 /// The entries that are applied before readers get their turn.
 const PIECE: usize = 256;
+/// So many segments may wait for the keeper, however many mappings they have.
+const WAITING_SEGMENTS: usize = 2;
 /// The bytes of log for each record of a segment. A log that is longer has many mappings that did not close.
 const LOG_BYTES: u64 = 128;
+
+/// When a segment is made, and how much may wait for that.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sealing {
+    pub(crate) records: usize,
+    pub(crate) interval: Duration,
+    pub(crate) most_waiting: usize,
+}
 
 /// Appends to a history. There is one.
 ///
@@ -25,6 +35,7 @@ pub struct Writer {
     shared: Arc<Shared>,
     seal_records: usize,
     seal_interval: Millis,
+    most_waiting: usize,
     /// `None` after a failure, until a new log can be begun.
     log: Option<LogFile>,
     /// The number of the next log.
@@ -48,15 +59,16 @@ impl std::fmt::Debug for Writer {
 impl Writer {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        seal: (usize, Duration),
+        sealing: Sealing,
         log: Option<LogFile>,
         next: u64,
         lock: Arc<Lock>,
     ) -> Self {
         Self {
             shared,
-            seal_records: seal.0.max(1),
-            seal_interval: Millis::try_from(seal.1.as_millis()).unwrap_or(Millis::MAX),
+            seal_records: sealing.records.max(1),
+            seal_interval: Millis::try_from(sealing.interval.as_millis()).unwrap_or(Millis::MAX),
+            most_waiting: sealing.most_waiting,
             log,
             next,
             failed_bytes: 0,
@@ -68,12 +80,13 @@ impl Writer {
     /// Appends entries at this moment: all, or none.
     ///
     /// # Errors
-    /// Those of the disk. Nothing was appended then. Once this succeeds again, the caller appends a gap, and what
-    /// is open now.
+    /// Those of the disk, also if segments cannot be made for so long that memory would not suffice. Nothing was
+    /// appended then. Once this succeeds again, the caller appends a gap, and what is open now.
     pub fn append(&mut self, entries: &[Entry], now: Millis) -> Result<(), Error> {
         if entries.is_empty() {
             return Ok(());
         }
+        self.check_waiting()?;
         if self.log.is_none() {
             self.rotate(now)?;
         }
@@ -119,6 +132,19 @@ impl Writer {
         }
         self.shared.removals().logged.append(&mut self.appended);
         Ok(())
+    }
+
+    /// # Errors
+    /// When what waits for the keeper takes too much memory.
+    fn check_waiting(&self) -> Result<(), Error> {
+        let state = self.shared.read();
+        let waiting = state.frozen.len();
+        let mappings: usize = state.frozen.iter().map(|frozen| frozen.sealed.len()).sum();
+        if waiting <= WAITING_SEGMENTS || mappings < self.most_waiting {
+            return Ok(());
+        }
+        let error = std::io::Error::other(format!("{waiting} segments wait, because none can be made"));
+        Err(Error::io(format!("appending to {}", self.shared.disk.name()), error))
     }
 
     fn append_removals(&mut self) -> Result<(), Error> {

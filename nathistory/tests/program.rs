@@ -30,7 +30,7 @@ fn record(host: &str, opened: Millis) -> Record {
         dst: server,
         nat: end("203.0.113.5", 40_001),
         server,
-        id: 7,
+        id: Some(7),
         mark: None,
         opened: Moment::event(second(opened)),
         closed: None,

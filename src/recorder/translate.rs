@@ -122,7 +122,7 @@ impl Translator {
             dst: Some(end(tuples.dst_ip(), tuples.dst_port())),
             nat: end(tuples.nat_ip(), tuples.nat_port()),
             server: Some(end(tuples.server_ip(), tuples.server_port())),
-            id: begun.id,
+            id: Some(begun.id),
             mark: None,
             opened,
             closed: None,

@@ -1,4 +1,4 @@
-//! Rows 6, 7 and 14: lookups per second. The servers have one half of the processors, wrk the other; in row 14 both
+//! Rows 6, 7, 14 and 15: lookups per second. The servers have one half of the processors, wrk the other; in row 14 both
 //! have all of them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,8 +23,12 @@ const TOGETHER: u32 = 16;
 
 /// A gateway and a daemon that has received the NEW events of this number of connections.
 pub fn serving(bench: &Bench, mappings: u32) -> (Gateway, Daemon) {
+    serving_as(bench, mappings, CONFIG)
+}
+
+fn serving_as(bench: &Bench, mappings: u32, config: &str) -> (Gateway, Daemon) {
     let gateway = Gateway::new();
-    let daemon = machine::on(&bench.cpus.measured, || gateway.daemon(CONFIG));
+    let daemon = machine::on(&bench.cpus.measured, || gateway.daemon(config));
     load::make(gateway.netns(), 0..mappings);
     Listener::new(gateway.netns(), daemon.pid()).wait_drained();
     (gateway, daemon)
@@ -154,17 +158,9 @@ pub fn under_load(bench: &Bench) -> Result<Vec<Row>, String> {
     for _ in 0..bench.rounds(5) {
         at_rest.push(load_with_wrk(bench, &gateway, daemon.local_addr())?);
 
-        let (first, stop) = (next, AtomicBool::new(false));
-        let served = thread::scope(|scope| {
-            let arriving = scope
-                .spawn(|| machine::on(&bench.cpus.load, || gateway.netns().enter(|| arrive(first, &stop))));
-            let served = load_with_wrk(bench, &gateway, daemon.local_addr());
-            stop.store(true, Ordering::Relaxed);
-            let (last, rate) = arriving.join().expect("connections can be created");
-            next = last;
-            reached.push(rate);
-            served
-        })?;
+        let (served, last, rate) = load_while_flows_arrive(bench, &gateway, &daemon, next)?;
+        next = last;
+        reached.push(rate);
         loaded.push(served);
         // The short-lived connections must be gone, and their mappings removed, before the next round.
         thread::sleep(Duration::from_secs(if bench.quick { 1 } else { 15 }));
@@ -179,6 +175,54 @@ pub fn under_load(bench: &Bench) -> Result<Vec<Row>, String> {
         .figure("flows that arrived", "a second", &reached)
         .note(format!("buffer found full {} times", listener.dropped()));
     Ok(vec![row])
+}
+
+/// Row 15.
+pub fn with_history(bench: &Bench) -> Result<Vec<Row>, String> {
+    let mappings = bench.many(1_000_000);
+    // Without a history, and with one: at rest, and while connections arrive.
+    let (mut at_rest, mut loaded) = (<[Vec<f64>; 2]>::default(), <[Vec<f64>; 2]>::default());
+    let mut gaps = 0;
+    for _ in 0..bench.rounds(5) {
+        for with in [false, true] {
+            let directory = tempfile::tempdir().map_err(|error| format!("a temporary directory: {error}"))?;
+            let history = format!("[history]\npath = {}\n", directory.path().join("history").display());
+            let config = format!("{CONFIG}{}", if with { &history } else { "" });
+            let (gateway, daemon) = serving_as(bench, mappings, &config);
+            at_rest[usize::from(with)].push(load_with_wrk(bench, &gateway, daemon.local_addr())?.rate);
+            let (served, ..) = load_while_flows_arrive(bench, &gateway, &daemon, 0)?;
+            loaded[usize::from(with)].push(served.rate);
+            gaps += usize::from(daemon.stderr().contains("entries came faster"));
+        }
+    }
+    let row = |what: String, [without, with]: &[Vec<f64>; 2]| {
+        Row::new("15", what)
+            .figure("with a history", "a second", with)
+            .figure("without", "a second", without)
+            .target("times without", "×", &ratios(with, without), Target::AtLeast(0.9))
+    };
+    let loaded = row(format!("the same while {ARRIVING} flows a second arrive"), &loaded)
+        .note(format!("the history was too slow in {gaps} rounds"));
+    Ok(vec![row(format!("lookups with {mappings} mappings and a history"), &at_rest), loaded])
+}
+
+/// Lookups while short-lived connections arrive, from this number on. Returns the next number and the connections per
+/// second, too.
+fn load_while_flows_arrive(
+    bench: &Bench,
+    gateway: &Gateway,
+    daemon: &Daemon,
+    first: u32,
+) -> Result<(Served, u32, f64), String> {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let arriving =
+            scope.spawn(|| machine::on(&bench.cpus.load, || gateway.netns().enter(|| arrive(first, &stop))));
+        let served = load_with_wrk(bench, gateway, daemon.local_addr());
+        stop.store(true, Ordering::Relaxed);
+        let (next, rate) = arriving.join().expect("connections can be created");
+        Ok((served?, next, rate))
+    })
 }
 
 /// Opens short-lived connections from this number on until `stop` is set. Returns the next number and the

@@ -13,7 +13,7 @@ pub struct Measurement {
     pub measure: fn(&Bench) -> Result<Vec<Row>, String>,
 }
 
-pub const ROWS: [Measurement; 14] = [
+pub const ROWS: [Measurement; 15] = [
     Measurement {
         name: "events",
         numbers: &["1"],
@@ -92,6 +92,12 @@ pub const ROWS: [Measurement; 14] = [
         numbers: &["14"],
         what: "lookups per second with all processors, shared with wrk",
         measure: http::shared,
+    },
+    Measurement {
+        name: "history",
+        numbers: &["15"],
+        what: "lookups per second with a history, against without",
+        measure: http::with_history,
     },
 ];
 

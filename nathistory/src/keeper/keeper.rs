@@ -110,17 +110,21 @@ impl Keeper {
         });
         match verified {
             Ok(hash) => Ok(Some(hash)),
-            Err(Error::Io { doing, source }) if source.kind() != io::ErrorKind::NotFound => {
-                Err(Error::Io { doing, source })
-            }
-            Err(_) => Ok(None),
+            Err(error) if error.is_of_one_file() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
     fn merge_due(&mut self) -> Result<bool, Error> {
         let catalog = Arc::clone(&self.shared.read().catalog);
         let Some(inputs) = merge::due(&catalog, &self.unmergeable) else { return Ok(false) };
-        let merged = match merge::merge(&*self.shared.disk, inputs) {
+        let disk = Arc::clone(&self.shared.disk);
+        // What is frozen does not wait until a whole day is merged.
+        let mut between = || {
+            while self.seal_oldest()? {}
+            Ok(())
+        };
+        let merged = match merge::merge(&*disk, inputs, &mut between) {
             Ok(merged) => merged,
             Err(merge::Failed { error, damaged }) => {
                 self.unmergeable.extend(damaged);

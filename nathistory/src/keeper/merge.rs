@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::catalog::{Catalog, SegmentFile};
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::segment::{self, Info, Segment, Written, merge_gaps, merge_removals};
+use crate::segment::{self, Info, MERGING, Segment, Written, merge_gaps, merge_removals};
 use crate::time::{DAY, HOUR, Millis};
 
 /// The most segments that are merged at once, which bounds the memory for it. More need several rounds.
@@ -18,8 +18,8 @@ const LATE: Millis = 60_000;
 /// Why nothing was merged.
 pub(super) struct Failed {
     pub(super) error: Error,
-    /// The input whose fault it was.
-    pub(super) damaged: Option<String>,
+    /// The inputs that cannot be read.
+    pub(super) damaged: Vec<String>,
 }
 
 /// The segments that are to be merged next: those of the oldest hour that is over and has several, otherwise
@@ -31,7 +31,7 @@ pub(super) fn due<'a>(
 ) -> Option<&'a [Arc<SegmentFile>]> {
     let (newest, others) = catalog.segments().split_last()?;
     [HOUR, DAY].into_iter().find_map(|length| {
-        let part = |file: &SegmentFile| (file.name.to - LATE).div_euclid(length);
+        let part = |file: &SegmentFile| part(file.name.to, length);
         let follow = |a: &SegmentFile, b: &SegmentFile| {
             part(a) == part(b)
                 // Over a segment that is missing, nothing is carried.
@@ -45,8 +45,13 @@ pub(super) fn due<'a>(
     })
 }
 
-/// Merges segments that follow each other; `None` if the first two are of gateways with different names.
-pub(super) fn merge(disk: &dyn Disk, files: &[Arc<SegmentFile>]) -> Result<Option<Written>, Failed> {
+/// Merges segments that follow each other; `None` if the first two are of gateways with different names. Every now and
+/// then it calls `between`, because merging a day can take minutes.
+pub(super) fn merge(
+    disk: &dyn Disk,
+    files: &[Arc<SegmentFile>],
+    between: &mut dyn FnMut() -> Result<(), Error>,
+) -> Result<Option<Written>, Failed> {
     let mut inputs = Vec::new();
     for file in files {
         let damaged = |error| failed(error, &file.file);
@@ -61,20 +66,32 @@ pub(super) fn merge(disk: &dyn Disk, files: &[Arc<SegmentFile>]) -> Result<Optio
     let last = &inputs[inputs.len() - 1];
     let last_hash = last.hash().map_err(|error| failed(error, last.name()))?;
     let info = merged_info(&inputs, last_hash);
-    let mut rows = segment::merge(&inputs);
-    let written = segment::write(disk, info, &mut rows);
-    drop(rows);
+    let mut rows = segment::Merge::new(&inputs, between);
+    if part(inputs[0].info().to, HOUR) != part(last.info().to, HOUR) {
+        // In an hour, somebody may still compare ids with what the kernel reports. In a day they are a third of all bytes.
+        rows = rows.without_ids(&info);
+    }
+    let written = segment::write(disk, MERGING, info, &mut rows);
     written.map(Some).map_err(|error| match &error {
         Error::Damaged { file, .. } => {
             let file = file.clone();
             failed(error, &file)
         }
-        _ => Failed { error, damaged: None },
+        // An input that the disk cannot read any more: it does not say which one.
+        _ if error.is_of_one_file() => {
+            Failed { error, damaged: inputs.iter().map(|input| input.name().to_owned()).collect() }
+        }
+        _ => Failed { error, damaged: Vec::new() },
     })
 }
 
+/// The number of the hour or of the day to which a segment belongs that ends at this moment.
+fn part(to: Millis, length: Millis) -> Millis {
+    (to - LATE).div_euclid(length)
+}
+
 fn failed(error: Error, file: &str) -> Failed {
-    let damaged = matches!(error, Error::Damaged { .. }).then(|| file.to_owned());
+    let damaged = error.is_of_one_file().then(|| file.to_owned()).into_iter().collect();
     Failed { error, damaged }
 }
 

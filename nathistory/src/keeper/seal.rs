@@ -7,7 +7,7 @@ use crate::disk::Disk;
 use crate::error::Error;
 use crate::record::Record;
 use crate::row::Row;
-use crate::segment::{self, Info, Written};
+use crate::segment::{self, Info, SEALING, Supplied, Written};
 use crate::state::Frozen;
 use crate::text::address_order;
 
@@ -39,8 +39,8 @@ pub(super) fn seal(
     info.begins = Some(sealed.begins);
     info.previous = previous;
     let places = sorted(frozen);
-    let mut rows = places.iter().filter_map(|place| row(frozen, place)).map(Ok);
-    segment::write(disk, info, &mut rows)
+    let rows = places.iter().filter_map(|place| row(frozen, place)).map(Ok);
+    segment::write(disk, SEALING, info, &mut Supplied::new(rows))
 }
 
 fn record(frozen: &Frozen, place: usize) -> Option<Record> {
@@ -53,7 +53,7 @@ fn row(frozen: &Frozen, place: &Place) -> Option<Row> {
 }
 
 fn sorted(frozen: &Frozen) -> Vec<Place> {
-    let count = frozen.sealed.closed.len() + frozen.sealed.open.len();
+    let count = frozen.sealed.len();
     let mut ranks: HashMap<IpAddr, u64> = HashMap::new();
     let mut places = Vec::with_capacity(count);
     for place in 0..count {

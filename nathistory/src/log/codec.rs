@@ -32,6 +32,7 @@ const HAS_ZONES: u32 = 1 << 12;
 const HAS_MARK: u32 = 1 << 13;
 const HAS_CLOSED: u32 = 1 << 14;
 const HAS_COUNTERS: u32 = 1 << 15;
+const HAS_ID: u32 = 1 << 16;
 
 /// Appends an entry.
 pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) {
@@ -89,6 +90,7 @@ fn encode_record(tag: u8, record: &Record, out: &mut Vec<u8>) {
         (HAS_MARK, record.mark.is_some()),
         (HAS_CLOSED, record.closed.is_some()),
         (HAS_COUNTERS, record.counters.is_some()),
+        (HAS_ID, record.id.is_some()),
     ] {
         if set {
             flags |= flag;
@@ -97,7 +99,9 @@ fn encode_record(tag: u8, record: &Record, out: &mut Vec<u8>) {
     out.push(tag);
     out.extend_from_slice(&flags.to_le_bytes());
     out.push(record.protocol);
-    out.extend_from_slice(&record.id.to_le_bytes());
+    if let Some(id) = record.id {
+        out.extend_from_slice(&id.to_le_bytes());
+    }
     for end in ends.into_iter().flatten() {
         match end.ip {
             IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),
@@ -171,7 +175,7 @@ fn decode_record(input: &mut &[u8]) -> Option<Record> {
     let flags = u32::from_le_bytes(take(input)?);
     let has = |flag: u32| flags & flag != 0;
     let protocol = u8::from_le_bytes(take(input)?);
-    let id = u32::from_le_bytes(take(input)?);
+    let id = if has(HAS_ID) { Some(u32::from_le_bytes(take(input)?)) } else { None };
     let src = decode_end(flags, input)?;
     let nat = if has(NAT_IS_SRC) { src } else { decode_end(flags >> 2, input)? };
     let dst = if has(HAS_DST) { Some(decode_end(flags >> 4, input)?) } else { None };
@@ -256,7 +260,7 @@ mod tests {
                     dst,
                     nat,
                     server,
-                    id,
+                    id: Some(id),
                     mark,
                     opened,
                     closed,
@@ -321,7 +325,7 @@ mod tests {
             dst: Some(end(2, 2)),
             nat: end(3, 3),
             server: Some(end(2, 2)),
-            id: 4,
+            id: Some(4),
             mark: None,
             opened: Moment::event(5),
             closed: None,

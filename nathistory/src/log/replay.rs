@@ -12,6 +12,9 @@ use crate::time::Millis;
 /// The first frame is no longer than this, in bytes.
 const LONGEST_HEADER: usize = 1 << 16;
 
+/// What is read at once from a disk that cannot read everything, in bytes.
+const SECTOR: usize = 4096;
+
 /// What the first frame of a log says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Header {
@@ -56,7 +59,10 @@ pub(crate) fn read_header(disk: &dyn Disk, number: u64) -> Result<Option<Header>
     let file = disk.open(&name).map_err(failed)?;
     let mut bytes =
         vec![0; usize::try_from(file.length()).map_or(LONGEST_HEADER, |all| all.min(LONGEST_HEADER))];
-    file.read_at(&mut bytes, 0).map_err(failed)?;
+    match file.read_at(&mut bytes, 0).map_err(failed) {
+        Err(error) if error.is_of_one_file() => return Ok(None),
+        other => other?,
+    }
     let header = frame::read(&bytes).filter(|frame| frame.sequence == 0);
     Ok(header.and_then(|frame| serde_json::from_slice(frame.payload).ok()))
 }
@@ -69,7 +75,7 @@ pub(crate) fn replay(
     on: &mut dyn FnMut(Part),
 ) -> Result<LogEnd, Error> {
     let name = log_name(number);
-    let mut bytes = read_all(disk, &name)?;
+    let (mut bytes, unreadable) = read_all(disk, &name)?;
     if let Some(length) = length {
         // Missing bytes are as damaged as others.
         bytes.resize(usize::try_from(length).unwrap_or(bytes.len()).min(bytes.len() + LONGEST_HEADER), 0);
@@ -98,17 +104,33 @@ pub(crate) fn replay(
         at = next + frame::HEAD + frame.payload.len();
         end.length = at as u64;
     }
+    if unreadable > 0 {
+        end.is_damaged = true;
+        on(Part::Damage(format!("{name}: the disk cannot read {unreadable} bytes")));
+    }
     end.torn = bytes.len() as u64 - end.length;
     Ok(end)
 }
 
-fn read_all(disk: &dyn Disk, name: &str) -> Result<Vec<u8>, Error> {
+/// The bytes of a file, and how many of them the disk cannot read: these are zero.
+fn read_all(disk: &dyn Disk, name: &str) -> Result<(Vec<u8>, usize), Error> {
     let doing = || format!("reading {name}");
     let file = disk.open(name).map_err(|error| Error::io(doing(), error))?;
     let length = usize::try_from(file.length()).map_err(|_| Error::damaged(name, "it is too long"))?;
     let mut bytes = vec![0; length];
-    file.read_at(&mut bytes, 0).map_err(|error| Error::io(doing(), error))?;
-    Ok(bytes)
+    match file.read_at(&mut bytes, 0).map_err(|error| Error::io(doing(), error)) {
+        Ok(()) => return Ok((bytes, 0)),
+        Err(error) if error.is_of_one_file() => {}
+        Err(error) => return Err(error),
+    }
+    let mut unreadable = 0;
+    for (place, sector) in (0_u64..).zip(bytes.chunks_mut(SECTOR)) {
+        if file.read_at(sector, place * SECTOR as u64).is_err() {
+            sector.fill(0);
+            unreadable += sector.len();
+        }
+    }
+    Ok((bytes, unreadable))
 }
 
 fn parts(frame: frame::Frame<'_>) -> Option<Vec<Part>> {

@@ -50,6 +50,11 @@ impl Item {
 }
 
 impl ClosedList {
+    /// A list that needs no more room for its index until it has so many.
+    pub(crate) fn with_room(count: usize) -> Self {
+        Self { by_public: HashTable::with_capacity(count), ..Self::default() }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.items.len()
     }
@@ -118,8 +123,7 @@ impl ClosedList {
 }
 
 fn end_of(items: &Chunks<Item>, addresses: &Addresses, link: u32) -> Option<End> {
-    let record = items.get(link / 2).packed.record(addresses);
-    record.public_ends().nth(link as usize % 2).map(|end| end.public)
+    items.get(link / 2).packed.public_end(link as usize % 2, addresses)
 }
 
 #[cfg(test)]

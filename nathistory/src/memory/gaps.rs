@@ -19,15 +19,20 @@ fn hides_events(reason: Reason) -> bool {
 }
 
 impl Gaps {
-    /// Records a gap. One that begins while another with its reason lasts is a part of that.
+    /// Records a gap. One that begins while another with its reason lasts is a part of that; if it begins before that,
+    /// the time before it is a gap of its own, because a segment can have the begin of the other one already.
     pub(crate) fn add(&mut self, gap: Gap) {
         if gap.to.is_some() {
             // The newest log repeats what lasted when it was begun, and can be read after the one before it.
             if !self.ended.contains(&gap) {
                 self.ended.push(gap);
             }
-        } else if !self.ongoing.iter().any(|ongoing| ongoing.reason == gap.reason) {
-            self.ongoing.push(gap);
+            return;
+        }
+        match self.ongoing.iter().find(|ongoing| ongoing.reason == gap.reason).map(|ongoing| ongoing.from) {
+            Some(from) if gap.from < from => self.add(Gap { to: Some(from), ..gap }),
+            Some(_) => {}
+            None => self.ongoing.push(gap),
         }
     }
 
@@ -75,6 +80,12 @@ mod tests {
         gaps.add(gap(2, None, Reason::EventsLost));
         gaps.add(gap(0, None, Reason::FilterChanged));
         assert_eq!(gaps.hidden_since(), Some(1));
+        gaps.add(gap(-3, None, Reason::EventsLost));
+        let earlier = gap(-3, Some(1), Reason::EventsLost);
+        assert_eq!(
+            gaps.take(),
+            [earlier, gap(1, None, Reason::EventsLost), gap(0, None, Reason::FilterChanged)]
+        );
         assert_eq!(gaps.take().len(), 2);
         gaps.end(Reason::EventsLost, 9, Some("7".into()));
         gaps.end(Reason::EventsLost, 10, None);

@@ -53,6 +53,13 @@ pub(crate) struct Sealed {
     pub(crate) begins: Millis,
 }
 
+impl Sealed {
+    /// The number of its mappings.
+    pub(crate) fn len(&self) -> usize {
+        self.closed.len() + self.open.len()
+    }
+}
+
 impl Memory {
     /// The memory of a history that begins at `first`, for a span that begins at `from`.
     pub(crate) fn new(first: Millis, from: Millis) -> Self {
@@ -335,10 +342,13 @@ impl Memory {
 
     /// Takes what a segment is made of, and begins the next span.
     pub(crate) fn seal(&mut self, open: OpenCopy, now: Millis) -> Sealed {
+        // The next span is about as long.
+        let next = ClosedList::with_room(self.closed.len());
+        let closed = std::mem::replace(&mut self.closed, next);
         let sealed = Sealed {
             from: self.earliest.min(now),
             to: self.latest.max(now),
-            closed: std::mem::take(&mut self.closed),
+            closed,
             open,
             gaps: self.gaps.take(),
             removed: std::mem::take(&mut self.removed),

@@ -62,16 +62,16 @@ fn hash_connection(hasher: &DefaultHashBuilder, record: &Record) -> u64 {
     let port = |end: &End| u64::from(end.port.unwrap_or_default());
     let dst = record.dst.as_ref();
     let ports = port(&record.src) | port(&record.nat) << 16 | dst.map_or(0, port) << 32;
-    hash.write_u64(u64::from(record.id) | u64::from(record.protocol) << 32 | u64::from(record.zone) << 40);
+    hash.write_u64(
+        u64::from(record.id.unwrap_or_default())
+            | u64::from(record.protocol) << 32
+            | u64::from(record.zone) << 40,
+    );
     hash.write_u64(ports);
     for end in [Some(&record.src), Some(&record.nat), dst].into_iter().flatten() {
         write_ip(&mut hash, end);
     }
     hash.finish()
-}
-
-fn public(record: &Record, which: usize) -> Option<End> {
-    record.public_ends().nth(which).map(|end| end.public)
 }
 
 impl OpenTable {
@@ -85,7 +85,7 @@ impl OpenTable {
     }
 
     fn link_end(&self, link: u32) -> Option<End> {
-        public(&self.record(link / 2), link as usize % 2)
+        self.slots.get(link / 2).packed.public_end(link as usize % 2, &self.addresses)
     }
 
     /// The slot of the open mapping with the same tuples and id.
@@ -143,7 +143,7 @@ impl OpenTable {
     fn link(&mut self, link: u32, end: End) {
         let hash = hash_end(&self.hasher, &end);
         let (slots, addresses, hasher) = (&self.slots, &self.addresses, &self.hasher);
-        let end_of = |link: u32| public(&slots.get(link / 2).packed.record(addresses), link as usize % 2);
+        let end_of = |link: u32| slots.get(link / 2).packed.public_end(link as usize % 2, addresses);
         match self.by_public.find_mut(hash, |&first| end_of(first) == Some(end)) {
             Some(first) => {
                 let second = std::mem::replace(first, link);

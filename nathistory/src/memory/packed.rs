@@ -61,6 +61,7 @@ const HAS_DST: u16 = 1 << 8;
 const HAS_SERVER: u16 = 1 << 9;
 const HAS_MARK: u16 = 1 << 10;
 const HAS_SINCE: u16 = 1 << 11;
+const HAS_ID: u16 = 1 << 12;
 
 impl Addresses {
     fn add(&mut self, ip: Ipv6Addr) -> u32 {
@@ -83,7 +84,7 @@ impl Packed {
             reply_zone: record.reply_zone,
             protocol: record.protocol,
             known: record.opened.known as u8,
-            id: record.id,
+            id: record.id.unwrap_or_default(),
             mark: record.mark.unwrap_or_default(),
             at: record.opened.at,
             since: record.opened.since.unwrap_or_default(),
@@ -108,6 +109,7 @@ impl Packed {
             (HAS_SERVER, record.server.is_some()),
             (HAS_MARK, record.mark.is_some()),
             (HAS_SINCE, record.opened.since.is_some()),
+            (HAS_ID, record.id.is_some()),
         ] {
             if set {
                 packed.flags |= flag;
@@ -127,7 +129,7 @@ impl Packed {
             dst: has(HAS_DST).then(|| end(2)),
             nat: end(1),
             server: has(HAS_SERVER).then(|| end(3)),
-            id: self.id,
+            id: has(HAS_ID).then_some(self.id),
             mark: has(HAS_MARK).then_some(self.mark),
             opened: self.opened(),
             closed: None,
@@ -152,9 +154,39 @@ impl Packed {
 
     /// Whether both have the same tuples and id. What differs most often is compared first.
     pub(super) fn is_same_connection(&self, record: &Record, addresses: &Addresses) -> bool {
-        self.id == record.id
-            && self.ports[0] == record.src.port.unwrap_or_default()
-            && self.record(addresses).is_same_connection(record)
+        let has = |flag: u16| self.flags & flag != 0;
+        let is_end = |place: usize, end: &End| self.is_end(place, end, addresses);
+        let is_optional = |place: usize, flag: u16, end: &Option<End>| match end {
+            Some(end) => has(flag) && is_end(place, end),
+            None => !has(flag),
+        };
+        has(HAS_ID).then_some(self.id) == record.id
+            && is_end(0, &record.src)
+            && is_end(1, &record.nat)
+            && is_optional(2, HAS_DST, &record.dst)
+            && is_optional(3, HAS_SERVER, &record.server)
+            && (self.protocol, self.zone, self.reply_zone)
+                == (record.protocol, record.zone, record.reply_zone)
+    }
+
+    #[inline]
+    fn is_end(&self, place: usize, end: &End, addresses: &Addresses) -> bool {
+        let is_v6 = self.flags & (1 << place) != 0;
+        let is_ip = match end.ip {
+            IpAddr::V4(ip) => !is_v6 && self.ips[place] == u32::from(ip),
+            IpAddr::V6(ip) => is_v6 && addresses.places[self.ips[place] as usize] == ip,
+        };
+        is_ip && (self.flags & (1 << (place + 4)) != 0).then_some(self.ports[place]) == end.port
+    }
+
+    /// The public end with this number, 0 or 1.
+    pub(super) fn public_end(&self, which: usize, addresses: &Addresses) -> Option<End> {
+        // For nearly all it is the one of the source, whose address of version 4 is translated.
+        let is_v4 = self.flags & 0b11 == 0;
+        match which {
+            0 if is_v4 && self.ips[0] != self.ips[1] => Some(self.end(1, addresses)),
+            _ => self.record(addresses).public_ends().nth(which).map(|end| end.public),
+        }
     }
 
     /// Gives the places of its addresses back.
@@ -186,14 +218,14 @@ mod tests {
             dst: None,
             nat: v4,
             server: None,
-            id: u32::MAX,
+            id: Some(u32::MAX),
             mark: Some(0),
             opened: Moment::range(-5, 7),
             closed: None,
             counters: None,
         };
         assert_eq!(Packed::new(&record, &mut addresses).record(&addresses), record);
-        (record.dst, record.server, record.mark) = (Some(v4), Some(v6), None);
+        (record.dst, record.server, record.mark, record.id) = (Some(v4), Some(v6), None, None);
         record.opened = Moment::kernel(7);
         let packed = Packed::new(&record, &mut addresses);
         assert_eq!(packed.record(&addresses), record);

@@ -1,17 +1,12 @@
 //! What is known about the completeness of an answer.
 
-use std::io;
 use std::sync::Arc;
 
 use crate::catalog::SegmentFile;
-use crate::error::Error;
 use crate::gap::{Gap, Reason};
 use crate::question::Question;
 use crate::segment::merge_gaps;
 use crate::time::Millis;
-
-/// The system's error for a place of a disk that cannot be read.
-const EIO: i32 = 5;
 
 /// What is known about the completeness of an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -57,15 +52,4 @@ pub(super) fn before(first: Option<&SegmentFile>, begin: Millis, question: &Ques
     // It has no begin. 1970 can be written in all formats.
     let gap = Gap { from: question.from.min(0).min(begin), to: Some(begin), reason, detail: None };
     (question.from < begin).then_some(gap)
-}
-
-/// Whether an error concerns one file only, so that the rest can be answered.
-pub(super) fn is_damage(error: &Error) -> bool {
-    match error {
-        Error::Damaged { .. } => true,
-        Error::Io { source, .. } => {
-            source.kind() == io::ErrorKind::NotFound || source.raw_os_error() == Some(EIO)
-        }
-        _ => false,
-    }
 }

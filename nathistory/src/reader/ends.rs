@@ -8,7 +8,6 @@ use crate::catalog::SegmentFile;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::question::Question;
-use crate::reader::completeness::is_damage;
 use crate::record::Record;
 use crate::segment::Segment;
 use crate::state::Shared;
@@ -57,7 +56,7 @@ pub(super) fn find_ends(
                 }
             }),
             // It can be in those after it.
-            Err(error) if is_damage(&error) => {}
+            Err(error) if error.is_of_one_file() => {}
             Err(error) => return Err(error),
         }
     }

@@ -8,7 +8,7 @@ use crate::disk::Disk;
 use crate::error::Error;
 use crate::gap::{Gap, Reason};
 use crate::question::Question;
-use crate::reader::completeness::{Completeness, before, damaged, is_damage, missing};
+use crate::reader::completeness::{Completeness, before, damaged, missing};
 use crate::reader::ends::find_ends;
 use crate::reader::snapshot::Snapshot;
 use crate::record::Record;
@@ -98,7 +98,7 @@ impl<'a> Search<'a> {
             self.search_open(&segment, segments, place)
         });
         match found {
-            Err(error) if is_damage(&error) => {
+            Err(error) if error.is_of_one_file() => {
                 self.gaps.push(damaged(file, error.to_string()));
                 Ok(ControlFlow::Continue(()))
             }
@@ -176,7 +176,7 @@ impl<'a> Search<'a> {
                     let known = known.filter(|gap| self.gaps.iter().any(|other| is_version_of(gap, other)));
                     found.extend(known.cloned());
                 }
-                Err(error) if is_damage(&error) => {}
+                Err(error) if error.is_of_one_file() => {}
                 Err(error) => return Err(error),
             }
         }

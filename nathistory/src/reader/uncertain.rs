@@ -81,7 +81,7 @@ mod tests {
             dst: None,
             nat: end,
             server: None,
-            id: 1,
+            id: Some(1),
             mark: None,
             opened,
             closed,

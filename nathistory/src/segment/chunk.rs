@@ -227,6 +227,17 @@ impl Hasher for QuickHasher {
     }
 }
 
+/// The places in an output's dictionary of those in an input's, for as long as both last.
+#[derive(Default)]
+pub(super) struct Translation {
+    places: Vec<u32>,
+    /// That of the output's dictionary.
+    generation: u64,
+}
+
+/// No place.
+const UNKNOWN: u32 = u32::MAX;
+
 /// A column whose values repeat: the pages have their places in a dictionary.
 pub(super) struct Repeating<V: Value> {
     presence: Presence,
@@ -234,6 +245,8 @@ pub(super) struct Repeating<V: Value> {
     entries: Vec<(V, u32)>,
     indices: Vec<u32>,
     last: Option<(V, u32)>,
+    /// How many dictionaries there have been.
+    generation: u64,
 }
 
 impl<V: Value> Default for Repeating<V> {
@@ -244,6 +257,7 @@ impl<V: Value> Default for Repeating<V> {
             entries: Vec::new(),
             indices: Vec::new(),
             last: None,
+            generation: 1,
         }
     }
 }
@@ -255,14 +269,48 @@ impl<V: Value> Repeating<V> {
         let Some(value) = value else { return };
         let index = match self.last {
             Some((last, index)) if last == value => index,
-            _ => *self.places.entry(value).or_insert_with(|| {
-                self.entries.push((value, 0));
-                self.entries.len() as u32 - 1
-            }),
+            _ => self.index(value),
         };
         self.last = Some((value, index));
         self.entries[index as usize].1 += 1;
         self.indices.push(index);
+    }
+
+    fn index(&mut self, value: V) -> u32 {
+        *self.places.entry(value).or_insert_with(|| {
+            self.entries.push((value, 0));
+            self.entries.len() as u32 - 1
+        })
+    }
+
+    /// Like [`push`](Self::push), for the value at this place of an input's dictionary.
+    #[inline]
+    pub(super) fn push_translated(
+        &mut self,
+        place: u32,
+        translation: &mut Translation,
+        value: impl FnOnce() -> Result<V, ParquetError>,
+    ) -> Result<(), ParquetError> {
+        let place = place as usize;
+        if translation.generation != self.generation {
+            translation.places.clear();
+            translation.generation = self.generation;
+        }
+        let index = match translation.places.get(place) {
+            Some(index) if *index != UNKNOWN => *index,
+            _ => {
+                let index = self.index(value()?);
+                if translation.places.len() <= place {
+                    translation.places.resize(place + 1, UNKNOWN);
+                }
+                translation.places[place] = index;
+                index
+            }
+        };
+        self.presence.push(true);
+        self.entries[index as usize].1 += 1;
+        self.indices.push(index);
+        Ok(())
     }
 
     /// Writes the pages, and forgets the values.
@@ -310,6 +358,7 @@ impl<V: Value> Repeating<V> {
         self.entries.clear();
         self.indices.clear();
         self.last = None;
+        self.generation += 1;
         written
     }
 }

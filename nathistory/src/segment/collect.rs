@@ -12,9 +12,9 @@ use crate::segment::encode::Integer;
 
 /// The places of the words of each column in [`WORDS`](crate::segment::chunk::WORDS): `server` and `src`; `none` and
 /// what is translated; how a moment is known.
-const INSIDE: usize = 0;
-const NAT: usize = 2;
-const KNOWN: usize = 6;
+pub(super) const INSIDE: usize = 0;
+pub(super) const NAT: usize = 2;
+pub(super) const KNOWN: usize = 6;
 
 /// The values of one column.
 pub(super) trait Chunk {
@@ -38,31 +38,31 @@ type Words = Repeating<Word>;
 
 /// The values of all columns.
 #[derive(Default)]
-pub(super) struct Columns {
-    nat_ip: Repeating<IpAddr>,
-    nat_port: Varying<i32>,
-    protocol: Repeating<i32>,
-    opened: Varying<i64>,
-    duration: Varying<i64>,
-    inside: Words,
-    src_ip: Repeating<IpAddr>,
-    src_port: Varying<i32>,
-    dst_ip: Repeating<IpAddr>,
-    dst_port: Repeating<i32>,
-    server_ip: Repeating<IpAddr>,
-    server_port: Repeating<i32>,
-    source_nat_ip: Repeating<IpAddr>,
-    source_nat_port: Varying<i32>,
-    zone: Repeating<i32>,
-    reply_zone: Repeating<i32>,
-    id: Varying<i32>,
-    mark: Repeating<i32>,
-    nat: Words,
-    opened_known: Words,
-    opened_after: Varying<i64>,
-    closed_known: Words,
-    closed_after: Varying<i64>,
-    counters: [Varying<i64>; 4],
+pub(crate) struct Columns {
+    pub(super) nat_ip: Repeating<IpAddr>,
+    pub(super) nat_port: Varying<i32>,
+    pub(super) protocol: Repeating<i32>,
+    pub(super) opened: Varying<i64>,
+    pub(super) duration: Varying<i64>,
+    pub(super) inside: Words,
+    pub(super) src_ip: Repeating<IpAddr>,
+    pub(super) src_port: Varying<i32>,
+    pub(super) dst_ip: Repeating<IpAddr>,
+    pub(super) dst_port: Repeating<i32>,
+    pub(super) server_ip: Repeating<IpAddr>,
+    pub(super) server_port: Repeating<i32>,
+    pub(super) source_nat_ip: Repeating<IpAddr>,
+    pub(super) source_nat_port: Varying<i32>,
+    pub(super) zone: Repeating<i32>,
+    pub(super) reply_zone: Repeating<i32>,
+    pub(super) id: Varying<i32>,
+    pub(super) mark: Repeating<i32>,
+    pub(super) nat: Words,
+    pub(super) opened_known: Words,
+    pub(super) opened_after: Varying<i64>,
+    pub(super) closed_known: Words,
+    pub(super) closed_after: Varying<i64>,
+    pub(super) counters: [Varying<i64>; 4],
 }
 
 impl Columns {
@@ -88,7 +88,7 @@ impl Columns {
         self.source_nat_port.push(port(source_nat.and_then(|end| end.port)));
         self.zone.push(Some(zone.into()));
         self.reply_zone.push((reply_zone != zone).then_some(reply_zone.into()));
-        self.id.push(Some(id as i32));
+        self.id.push(id.map(|id| id as i32));
         self.mark.push(mark.map(|mark| mark as i32));
         let translated = usize::from(nat != src) + 2 * usize::from(server != dst);
         self.nat.push(Some(Word(NAT + translated)));

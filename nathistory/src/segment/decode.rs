@@ -1,5 +1,7 @@
 //! Rows from the columns of a row group.
 
+use std::cmp::Ordering;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -18,6 +20,7 @@ use crate::row::Row;
 use crate::segment::blocks::Blocks;
 use crate::segment::columns::Column;
 use crate::segment::texts::Texts;
+use crate::text::address_order;
 
 /// A type of values.
 pub(super) trait Plain: DataType + Sized {
@@ -167,6 +170,17 @@ impl<T: DataType> Cursor<T> {
         }
     }
 
+    /// The value of the next row, which stays the next one; `None` if it is null.
+    #[inline]
+    pub(super) fn peek(&self) -> Option<&T::T> {
+        if let Source::Same(value) = &self.source {
+            return value.as_ref();
+        }
+        let (level, value) = self.taken;
+        let is_null = self.levels.get(level).is_some_and(|level| *level == 0);
+        if is_null { None } else { self.values.get(value) }
+    }
+
     /// The value of the next row; `None` if it is null.
     #[inline]
     pub(super) fn next(&mut self) -> Option<&T::T> {
@@ -184,34 +198,82 @@ impl<T: DataType> Cursor<T> {
     }
 }
 
+/// By what rows are sorted first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) ip: IpAddr,
+    port: Option<i32>,
+    protocol: i32,
+    opened: i64,
+}
+
+impl Key {
+    /// The order of [`Row::order`], as far as it depends on this.
+    #[inline]
+    pub(super) fn order(&self, other: &Key) -> Ordering {
+        let rest = |key: &Key| (key.port, key.protocol, key.opened);
+        address_order(self.ip, other.ip).then_with(|| rest(self).cmp(&rest(other)))
+    }
+}
+
+/// A column of which rows are taken in order.
+trait Taken {
+    /// The begin of what is not taken yet.
+    fn place(&self) -> (usize, usize);
+    /// Makes the rows from there on the next ones again.
+    fn go_back(&mut self, place: (usize, usize));
+}
+
+impl<T: DataType> Taken for Cursor<T> {
+    fn place(&self) -> (usize, usize) {
+        self.taken
+    }
+
+    fn go_back(&mut self, place: (usize, usize)) {
+        self.taken = place;
+    }
+}
+
+impl Taken for Texts {
+    fn place(&self) -> (usize, usize) {
+        (self.taken(), 0)
+    }
+
+    fn go_back(&mut self, (taken, _): (usize, usize)) {
+        self.go_back(taken);
+    }
+}
+
 type Numbers = Cursor<Int32Type>;
 type Longs = Cursor<Int64Type>;
 
 /// Reads rows of a row group from its begin to its end.
 pub(super) struct Decoder {
-    nat_ip: Texts,
-    nat_port: Numbers,
-    protocol: Numbers,
-    opened: Longs,
-    duration: Longs,
-    inside: Texts,
-    src_ip: Texts,
-    src_port: Numbers,
-    dst_ip: Texts,
-    dst_port: Numbers,
-    server_ip: Texts,
-    server_port: Numbers,
-    source_nat_ip: Texts,
-    source_nat_port: Numbers,
-    zone: Numbers,
-    reply_zone: Numbers,
-    id: Numbers,
-    mark: Numbers,
-    opened_known: Texts,
-    opened_after: Longs,
-    closed_known: Texts,
-    closed_after: Longs,
-    counters: [Longs; 4],
+    pub(super) nat_ip: Texts,
+    pub(super) nat_port: Numbers,
+    pub(super) protocol: Numbers,
+    pub(super) opened: Longs,
+    pub(super) duration: Longs,
+    pub(super) inside: Texts,
+    pub(super) src_ip: Texts,
+    pub(super) src_port: Numbers,
+    pub(super) dst_ip: Texts,
+    pub(super) dst_port: Numbers,
+    pub(super) server_ip: Texts,
+    pub(super) server_port: Numbers,
+    pub(super) source_nat_ip: Texts,
+    pub(super) source_nat_port: Numbers,
+    pub(super) zone: Numbers,
+    pub(super) reply_zone: Numbers,
+    pub(super) id: Numbers,
+    pub(super) mark: Numbers,
+    /// Only of a decoder of all columns; otherwise it follows from the others.
+    pub(super) nat: Texts,
+    pub(super) opened_known: Texts,
+    pub(super) opened_after: Longs,
+    pub(super) closed_known: Texts,
+    pub(super) closed_after: Longs,
+    pub(super) counters: [Longs; 4],
 }
 
 impl Decoder {
@@ -235,6 +297,7 @@ impl Decoder {
             reply_zone: group.cursor(Column::ReplyZone)?,
             id: group.cursor(Column::Id)?,
             mark: group.cursor(Column::Mark)?,
+            nat: Texts::same_text(None),
             opened_known: group.texts(Column::OpenedKnown)?,
             opened_after: group.cursor(Column::OpenedAfter)?,
             closed_known: group.texts(Column::ClosedKnown)?,
@@ -248,7 +311,12 @@ impl Decoder {
         })
     }
 
-    /// Reads these rows. The caller takes all of them with [`next`](Self::next).
+    /// A decoder of all columns.
+    pub(super) fn whole(group: &Group<'_>) -> Result<Self, ParquetError> {
+        Ok(Self { nat: group.texts(Column::Nat)?, ..Self::new(group)? })
+    }
+
+    /// Reads these rows. The caller takes all of them with [`next`](Self::next), or one by one from all columns.
     pub(super) fn read(&mut self, ranges: &[Range<usize>]) -> Result<(), ParquetError> {
         for texts in [
             &mut self.nat_ip,
@@ -257,6 +325,7 @@ impl Decoder {
             &mut self.dst_ip,
             &mut self.server_ip,
             &mut self.source_nat_ip,
+            &mut self.nat,
             &mut self.opened_known,
             &mut self.closed_known,
         ] {
@@ -283,6 +352,57 @@ impl Decoder {
             longs.read(ranges)?;
         }
         Ok(())
+    }
+
+    /// By what the next row is sorted first.
+    pub(super) fn key(&mut self) -> Result<Key, ParquetError> {
+        Ok(Key {
+            ip: self.nat_ip.peek_address()?.ok_or_else(|| lacks("nat_ip"))?,
+            port: self.nat_port.peek().copied(),
+            protocol: *self.protocol.peek().ok_or_else(|| lacks("protocol"))?,
+            opened: *self.opened.peek().ok_or_else(|| lacks("opened"))?,
+        })
+    }
+
+    /// The next row of those that were read, which stays the next one.
+    pub(super) fn peek(&mut self) -> Result<Row, ParquetError> {
+        let places = self.columns().map(|column| column.place());
+        let row = self.next();
+        self.columns().into_iter().zip(places).for_each(|(column, place)| column.go_back(place));
+        row
+    }
+
+    /// The columns of which [`next`](Self::next) takes values.
+    fn columns(&mut self) -> [&mut dyn Taken; 26] {
+        let [packets_original, packets_reply, bytes_original, bytes_reply] = &mut self.counters;
+        [
+            &mut self.nat_ip,
+            &mut self.nat_port,
+            &mut self.protocol,
+            &mut self.opened,
+            &mut self.duration,
+            &mut self.inside,
+            &mut self.src_ip,
+            &mut self.src_port,
+            &mut self.dst_ip,
+            &mut self.dst_port,
+            &mut self.server_ip,
+            &mut self.server_port,
+            &mut self.source_nat_ip,
+            &mut self.source_nat_port,
+            &mut self.zone,
+            &mut self.reply_zone,
+            &mut self.id,
+            &mut self.mark,
+            &mut self.opened_known,
+            &mut self.opened_after,
+            &mut self.closed_known,
+            &mut self.closed_after,
+            packets_original,
+            packets_reply,
+            bytes_original,
+            bytes_reply,
+        ]
     }
 
     /// The next row of those that were read.
@@ -332,7 +452,7 @@ impl Decoder {
             dst,
             nat,
             server,
-            id: self.id.next().map_or(0, |id| *id as u32),
+            id: self.id.next().map(|id| *id as u32),
             mark: self.mark.next().map(|mark| *mark as u32),
             opened,
             closed,
@@ -354,7 +474,7 @@ fn narrow<N: TryFrom<i32>>(column: &str, value: Option<&i32>) -> Result<Option<N
     Ok(Some(narrow))
 }
 
-fn lacks(column: &str) -> ParquetError {
+pub(super) fn lacks(column: &str) -> ParquetError {
     ParquetError::General(format!("a row has no {column}"))
 }
 

@@ -1,23 +1,26 @@
 //! Several segments as one.
 
+use std::cmp::Ordering;
+
+use parquet::errors::ParquetError;
+
 use crate::error::Error;
-use crate::gap::Gap;
+use crate::gap::{Gap, Reason};
 use crate::removal::Removal;
-use crate::row::Row;
+use crate::segment::blocks::external;
+use crate::segment::collect::Columns;
+use crate::segment::decode::Key;
+use crate::segment::info::Info;
 use crate::segment::open::Segment;
 use crate::segment::rows::Rows;
+use crate::segment::supply::{Added, Supply};
+use crate::time::Millis;
 
-/// The rows of segments that follow each other, in their order. A mapping that was open at the end of one is in
-/// the next one too: the row of the last one is used, which knows most. After an error there are no more.
-pub(crate) fn merge(inputs: &[Segment]) -> impl Iterator<Item = Result<Row, Error>> {
-    Merge {
-        inputs: inputs.iter().map(Segment::rows).collect(),
-        heads: Vec::new(),
-        heap: Vec::new(),
-        started: false,
-        failed: false,
-    }
-}
+/// After so many rows, something else gets its turn.
+const PIECE: u64 = 1 << 16;
+/// Mappings that opened so shortly after the span's begin, in milliseconds, keep their ids: clocks are read at different
+/// moments.
+const MARGIN: Millis = 1_000;
 
 /// The gaps of segments that follow each other. A gap that had no end yet is replaced by the one with its end.
 pub(crate) fn merge_gaps<'a>(gaps: impl IntoIterator<Item = &'a Gap>) -> Vec<Gap> {
@@ -47,86 +50,178 @@ pub(crate) fn merge_removals<'a>(removals: impl IntoIterator<Item = &'a Removal>
     merged
 }
 
-/// Merges with a heap of the inputs. The rows themselves are large, and stay where they are.
-struct Merge<'a> {
-    inputs: Vec<Rows<'a>>,
-    /// The next row of each input.
-    heads: Vec<Option<Row>>,
+/// The rows of segments that follow each other, in their order. A mapping that was open at the end of one is in
+/// the next one too: the row of the last one is used, which knows most.
+pub(crate) struct Merge<'a, F> {
+    inputs: Vec<Input<'a>>,
     /// The inputs that have a next row. Each precedes those at twice its place and one or two more.
     heap: Vec<usize>,
-    started: bool,
-    failed: bool,
+    is_started: bool,
+    /// Called every now and then: merging a day can take minutes.
+    between: F,
+    count: u64,
+    /// Mappings that opened later lose their ids, if they have closed.
+    forgets_after: Option<Millis>,
+    last: Option<Key>,
+    /// The id of the last row, and whether it may be forgotten.
+    id: Option<(Option<i32>, bool)>,
 }
 
-impl Merge<'_> {
-    /// Whether the next row of an input precedes that of another one. Of equal rows the last input is the last.
-    fn precedes(&self, input: usize, other: usize) -> bool {
-        match (&self.heads[input], &self.heads[other]) {
-            (Some(row), Some(other_row)) => row.order(other_row).then(input.cmp(&other)).is_lt(),
-            _ => false,
+struct Input<'a> {
+    rows: Rows<'a>,
+    /// That of the next row.
+    key: Option<Key>,
+}
+
+impl Input<'_> {
+    /// Looks at the next row.
+    #[inline]
+    fn look(&mut self) -> Result<(), ParquetError> {
+        let key = self.rows.ready().and_then(|decoder| decoder.map(|decoder| decoder.key()).transpose());
+        self.key = key.map_err(|error| external(self.rows.error(error)))?;
+        Ok(())
+    }
+}
+
+impl<'a, F: FnMut() -> Result<(), Error>> Merge<'a, F> {
+    pub(crate) fn new(inputs: &'a [Segment], between: F) -> Self {
+        let inputs = inputs.iter().map(|input| Input { rows: input.whole_rows(), key: None }).collect();
+        Self {
+            inputs,
+            heap: Vec::new(),
+            is_started: false,
+            between,
+            count: 0,
+            forgets_after: None,
+            last: None,
+            id: None,
         }
     }
 
-    /// Moves the input at this place down, behind those that precede it.
-    fn sift(&mut self, mut place: usize) {
+    /// The same without the ids of the mappings that both opened and closed in the span that this describes: no other
+    /// segment has these. By the others, a mapping is known again in the segments before and after. Rows with the same
+    /// public end and begin keep their ids, too, so that all stay in order.
+    pub(crate) fn without_ids(mut self, info: &Info) -> Self {
+        // With a clock that was set, it cannot be told what was open at the begin.
+        let is_steady = info.gaps.iter().all(|gap| gap.reason != Reason::ClockStepped);
+        self.forgets_after = info.begins.filter(|_| is_steady).map(|begins| begins.saturating_add(MARGIN));
+        self
+    }
+
+    /// The order of the next rows of two inputs.
+    fn order(&mut self, input: usize, other: usize) -> Result<Ordering, ParquetError> {
+        let (Some(key), Some(other_key)) = (&self.inputs[input].key, &self.inputs[other].key) else {
+            return Ok(Ordering::Equal);
+        };
+        let order = key.order(other_key);
+        if order.is_ne() {
+            return Ok(order);
+        }
+        let mut row = |input: usize| {
+            let rows = &mut self.inputs[input].rows;
+            let row = rows.ready().and_then(|decoder| decoder.map(|decoder| decoder.peek()).transpose());
+            row.map_err(|error| external(rows.error(error)))
+        };
+        Ok(match (row(input)?, row(other)?) {
+            (Some(row), Some(other)) => row.order(&other),
+            _ => Ordering::Equal,
+        })
+    }
+
+    /// Moves the input at this place down, behind those that precede it. Of equal rows the last input is the last.
+    fn sift(&mut self, mut place: usize) -> Result<(), ParquetError> {
         loop {
             let mut first = place;
             for below in [2 * place + 1, 2 * place + 2] {
-                if below < self.heap.len() && self.precedes(self.heap[below], self.heap[first]) {
-                    first = below;
+                if below < self.heap.len() {
+                    let (input, other) = (self.heap[below], self.heap[first]);
+                    if self.order(input, other)?.then(input.cmp(&other)).is_lt() {
+                        first = below;
+                    }
                 }
             }
             if first == place {
-                return;
+                return Ok(());
             }
             self.heap.swap(place, first);
             place = first;
         }
     }
 
-    fn start(&mut self) -> Result<(), Error> {
-        self.started = true;
-        for (input, rows) in self.inputs.iter_mut().enumerate() {
-            let head = rows.next().transpose()?;
-            if head.is_some() {
-                self.heap.push(input);
+    fn start(&mut self) -> Result<(), ParquetError> {
+        self.is_started = true;
+        for (place, input) in self.inputs.iter_mut().enumerate() {
+            input.look()?;
+            if input.key.is_some() {
+                self.heap.push(place);
             }
-            self.heads.push(head);
         }
-        (0..self.heap.len()).rev().for_each(|place| self.sift(place));
-        Ok(())
+        (0..self.heap.len()).rev().try_for_each(|place| self.sift(place))
     }
 
-    fn advance(&mut self) -> Result<Option<Row>, Error> {
-        if !self.started {
-            self.start()?;
+    /// After the row of the first input was taken.
+    fn advance(&mut self) -> Result<(), ParquetError> {
+        let Some(&input) = self.heap.first() else { return Ok(()) };
+        self.inputs[input].look()?;
+        if self.inputs[input].key.is_none() {
+            self.heap.swap_remove(0);
         }
-        loop {
-            let Some(input) = self.heap.first().copied() else { return Ok(None) };
-            let row = std::mem::replace(&mut self.heads[input], self.inputs[input].next().transpose()?);
-            if self.heads[input].is_none() {
-                self.heap.swap_remove(0);
+        self.sift(0)
+    }
+
+    /// Whether the row after the first one is another version of the same lifetime, which knows more.
+    fn has_later_version(&mut self, input: usize) -> Result<bool, ParquetError> {
+        for below in [1, 2] {
+            let Some(&other) = self.heap.get(below) else { break };
+            if self.inputs[input].key == self.inputs[other].key && self.order(input, other)?.is_eq() {
+                // One without an id is in one input only.
+                let rows = &mut self.inputs[input].rows;
+                let id = rows.ready().map(|decoder| decoder.and_then(|decoder| decoder.id.peek().copied()));
+                return Ok(id.map_err(|error| external(rows.error(error)))?.is_some());
             }
-            self.sift(0);
-            let next = self.heap.first().and_then(|input| self.heads[*input].as_ref());
-            match (&row, next) {
-                // The same lifetime: the later input knows more.
-                (Some(row), Some(next)) if row.order(next).is_eq() => {}
-                _ => return Ok(row),
-            }
+        }
+        Ok(false)
+    }
+
+    /// Adds the id of the row that was added last. The key is that of the row after it.
+    fn add_id(&mut self, next: Option<Key>, columns: &mut Columns) {
+        if let Some((id, may_forget)) = self.id.take() {
+            columns.id.push(id.filter(|_| !may_forget || next == self.last));
         }
     }
 }
 
-impl Iterator for Merge<'_> {
-    type Item = Result<Row, Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
+impl<F: FnMut() -> Result<(), Error>> Supply for Merge<'_, F> {
+    fn add_next(&mut self, columns: &mut Columns) -> Result<Option<Added>, ParquetError> {
+        if self.count % PIECE == 0 {
+            (self.between)().map_err(external)?;
         }
-        let row = self.advance();
-        self.failed = row.is_err();
-        row.transpose()
+        self.count += 1;
+        if !self.is_started {
+            self.start()?;
+        }
+        loop {
+            let Some(&input) = self.heap.first() else { return Ok(None) };
+            let Some(key) = self.inputs[input].key else { return Ok(None) };
+            if self.has_later_version(input)? {
+                let rows = &mut self.inputs[input].rows;
+                rows.skip().map_err(|error| external(rows.error(error)))?;
+                self.advance()?;
+                continue;
+            }
+            self.add_id(Some(key), columns);
+            let rows = &mut self.inputs[input].rows;
+            let copied = rows.copy(columns).map_err(|error| external(rows.error(error)))?;
+            let is_own = self.forgets_after.is_some_and(|after| copied.earliest > after);
+            let is_alone = self.last.replace(key) != Some(key);
+            self.id = Some((copied.id, is_own && is_alone && !copied.is_open));
+            self.advance()?;
+            return Ok(Some(Added { public_ip: key.ip, is_open: copied.is_open }));
+        }
+    }
+
+    fn end_group(&mut self, columns: &mut Columns) {
+        let next = self.heap.first().and_then(|input| self.inputs[*input].key);
+        self.add_id(next, columns);
     }
 }

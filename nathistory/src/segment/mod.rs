@@ -11,6 +11,7 @@
 //! 4  merge                      several segments as one
 //! 3  rows, find                 reads the rows in order; answers questions
 //! 2  write, open                a file as a whole
+//! 1  copy, supply               columns from columns; where the rows of a file come from
 //! 1  collect, decode            columns from rows, rows from columns
 //! 0  chunk, texts, encode       the pages of a column that is written, of one of texts that is read; encodings
 //! 0  sink, blocks               checksums of what is written and read
@@ -21,6 +22,7 @@ mod blocks;
 mod chunk;
 mod collect;
 mod columns;
+mod copy;
 mod decode;
 mod encode;
 mod find;
@@ -30,6 +32,7 @@ mod name;
 mod open;
 mod rows;
 mod sink;
+mod supply;
 #[cfg(test)]
 mod tests;
 mod texts;
@@ -37,8 +40,9 @@ mod write;
 
 pub(crate) use self::{
     info::Info,
-    merge::{merge, merge_gaps, merge_removals},
-    name::{Name, TEMPORARY},
+    merge::{Merge, merge_gaps, merge_removals},
+    name::{MERGING, Name, SEALING, UNFINISHED},
     open::Segment,
+    supply::Supplied,
     write::{Written, write},
 };

@@ -4,8 +4,12 @@ use crate::segment::info::Info;
 use crate::text::{compact_time, parse_compact_time};
 use crate::time::Millis;
 
-/// The name of a segment that is not finished.
-pub(crate) const TEMPORARY: &str = "segment.tmp";
+/// The name of a segment that is being made of a log.
+pub(crate) const SEALING: &str = "segment.tmp";
+/// The name of a segment that is being merged from others.
+pub(crate) const MERGING: &str = "merge.tmp";
+/// The names of segments that are not finished.
+pub(crate) const UNFINISHED: [&str; 2] = [SEALING, MERGING];
 
 const EXTENSION: &str = ".parquet";
 /// The hexadecimal digits of the check.
@@ -66,7 +70,7 @@ mod tests {
         let text = "0000000007-0000000007_19700101T000000.000Z_20261127T140512.313Z_0123456789abcdef.parquet";
         assert_eq!(name.text(), text);
         assert_eq!(Name::parse(text), Some(name));
-        for other in [TEMPORARY, "x.parquet", &text.replace("07-", "08-"), &text.replace("-00", "-0"), ""] {
+        for other in [SEALING, "x.parquet", &text.replace("07-", "08-"), &text.replace("-00", "-0"), ""] {
             assert_eq!(Name::parse(other), None, "{other}");
         }
     }

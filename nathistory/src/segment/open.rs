@@ -101,12 +101,6 @@ impl Segment {
         &self.info
     }
 
-    /// The size of its file.
-    #[cfg(test)]
-    pub(crate) fn bytes(&self) -> u64 {
-        self.file.length()
-    }
-
     /// The SHA-256 of its file, in hexadecimal digits. It reads the whole file.
     ///
     /// # Errors

@@ -8,8 +8,10 @@ use parquet::errors::ParquetError;
 use crate::error::Error;
 use crate::row::Row;
 use crate::segment::blocks::contained;
+use crate::segment::collect::Columns;
 use crate::segment::columns::Column;
-use crate::segment::decode::{Cursor, Decoder, Group};
+use crate::segment::copy::{Copied, Translations};
+use crate::segment::decode::{Cursor, Decoder, Group, lacks};
 use crate::segment::open::Segment;
 
 /// The rows that are decoded at once: few, because many segments are read at the same time to merge them.
@@ -18,7 +20,7 @@ const BATCH: usize = 1 << 10;
 /// The rows of a segment. After an error there are no more.
 pub(crate) struct Rows<'a> {
     segment: &'a Segment,
-    open_only: bool,
+    which: Which,
     next_group: usize,
     group: Option<InGroup>,
     /// The rows that were decoded and not yet taken.
@@ -26,9 +28,20 @@ pub(crate) struct Rows<'a> {
     failed: bool,
 }
 
+/// What is decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    All,
+    /// Those that were open at the end.
+    Open,
+    /// All, with all columns.
+    Whole,
+}
+
 /// A place in a row group.
 struct InGroup {
     decoder: Decoder,
+    translations: Translations,
     duration: Option<Cursor<parquet::data_type::Int64Type>>,
     at: usize,
     rows: usize,
@@ -37,12 +50,17 @@ struct InGroup {
 impl Segment {
     /// All rows, in their order.
     pub(crate) fn rows(&self) -> Rows<'_> {
-        Rows::new(self, false)
+        Rows::new(self, Which::All)
     }
 
     /// The rows of the mappings that were open at the end, in their order.
     pub(crate) fn open_rows(&self) -> Rows<'_> {
-        Rows::new(self, true)
+        Rows::new(self, Which::Open)
+    }
+
+    /// All rows, in their order, to be copied into other columns.
+    pub(super) fn whole_rows(&self) -> Rows<'_> {
+        Rows::new(self, Which::Whole)
     }
 
     /// Verifies all bytes and all rows.
@@ -83,37 +101,68 @@ impl Segment {
 }
 
 impl<'a> Rows<'a> {
-    pub(super) fn new(segment: &'a Segment, open_only: bool) -> Self {
-        Self { segment, open_only, next_group: 0, group: None, decoded: 0, failed: false }
+    fn new(segment: &'a Segment, which: Which) -> Self {
+        Self { segment, which, next_group: 0, group: None, decoded: 0, failed: false }
     }
 
     /// Decodes the next row, if there is one.
     fn advance(&mut self) -> Result<Option<Row>, ParquetError> {
-        loop {
-            if let Some(group) = &mut self.group {
-                if self.decoded > 0 {
-                    self.decoded -= 1;
-                    return group.decoder.next().map(Some);
-                }
-                if group.at < group.rows {
-                    self.decoded = contained(|| group.read())?;
-                    continue;
-                }
-            }
-            if self.next_group == self.segment.groups() {
-                return Ok(None);
-            }
-            let open = || InGroup::new(&self.segment.group(self.next_group)?, self.open_only);
-            self.group = Some(contained(open)?);
-            self.next_group += 1;
+        let Some(decoder) = self.ready()? else { return Ok(None) };
+        let row = decoder.next()?;
+        self.decoded -= 1;
+        Ok(Some(row))
+    }
+
+    /// A decoder whose next row is the next one, if there is one.
+    #[inline]
+    pub(super) fn ready(&mut self) -> Result<Option<&mut Decoder>, ParquetError> {
+        if self.decoded == 0 && !self.decode()? {
+            return Ok(None);
         }
+        Ok(self.group.as_mut().map(|group| &mut group.decoder))
+    }
+
+    /// Decodes some rows, unless there are no more.
+    fn decode(&mut self) -> Result<bool, ParquetError> {
+        while self.decoded == 0 {
+            match &mut self.group {
+                Some(group) if group.at < group.rows => self.decoded = contained(|| group.read())?,
+                _ if self.next_group == self.segment.groups() => return Ok(false),
+                _ => {
+                    let open = || InGroup::new(&self.segment.group(self.next_group)?, self.which);
+                    self.group = Some(contained(open)?);
+                    self.next_group += 1;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Copies the next row, which [`ready`](Self::ready) has found, into columns. Returns what it leaves out.
+    #[inline]
+    pub(super) fn copy(&mut self, columns: &mut Columns) -> Result<Copied, ParquetError> {
+        let Some(group) = self.group.as_mut() else { return Err(lacks("row group")) };
+        self.decoded = self.decoded.saturating_sub(1);
+        columns.copy(&mut group.decoder, &mut group.translations)
+    }
+
+    /// Passes the next row.
+    pub(super) fn skip(&mut self) -> Result<(), ParquetError> {
+        self.advance().map(|_| ())
+    }
+
+    /// An error as one of this file.
+    pub(super) fn error(&self, error: ParquetError) -> Error {
+        self.segment.error(error)
     }
 }
 
 impl InGroup {
-    fn new(group: &Group<'_>, open_only: bool) -> Result<Self, ParquetError> {
-        let duration = if open_only { Some(group.cursor(Column::Duration)?) } else { None };
-        Ok(Self { decoder: Decoder::new(group)?, duration, at: 0, rows: group.rows() })
+    fn new(group: &Group<'_>, which: Which) -> Result<Self, ParquetError> {
+        let duration = if which == Which::Open { Some(group.cursor(Column::Duration)?) } else { None };
+        let decoder = if which == Which::Whole { Decoder::whole(group) } else { Decoder::new(group) };
+        let translations = Translations::default();
+        Ok(Self { decoder: decoder?, translations, duration, at: 0, rows: group.rows() })
     }
 
     /// Decodes the next rows, and returns their number.

@@ -1,7 +1,5 @@
 //! Segments as a whole.
 
 mod damage;
-mod measure;
 mod model;
 mod search;
-mod trace;

@@ -94,6 +94,57 @@ impl Texts {
         }
     }
 
+    /// The place of the text of the next row, by which [`text`](Self::text) finds it; `None` if it is null.
+    #[inline]
+    pub(super) fn next_place(&mut self) -> Option<u32> {
+        match &self.source {
+            Source::Same(same) => same.as_ref().map(|_| 0),
+            Source::Pages(_) => {
+                let place = self.read.get(self.taken).copied().filter(|place| *place != NULL);
+                self.taken += 1;
+                place
+            }
+        }
+    }
+
+    /// The text at a place.
+    pub(super) fn text(&self, place: u32) -> &[u8] {
+        match &self.source {
+            Source::Same(same) => same.as_ref().map_or(&[], |(text, _)| text),
+            Source::Pages(pages) => {
+                pages.dictionary.as_ref().and_then(|dictionary| dictionary.text(place)).unwrap_or_default()
+            }
+        }
+    }
+
+    /// The address at a place.
+    pub(super) fn address(&mut self, place: u32) -> Result<IpAddr, ParquetError> {
+        let address = match &mut self.source {
+            Source::Pages(pages) => pages.dictionary.as_mut().map(|dictionary| dictionary.address(place)),
+            Source::Same(_) => None,
+        };
+        address.transpose()?.flatten().map_or_else(|| parse(self.text(place)), Ok)
+    }
+
+    /// The address that the text of the next row is, which stays the next one; `None` if it is null.
+    #[inline]
+    pub(super) fn peek_address(&mut self) -> Result<Option<IpAddr>, ParquetError> {
+        let taken = self.taken;
+        let address = self.next_address();
+        self.taken = taken;
+        address
+    }
+
+    /// How many rows were taken.
+    pub(super) fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// Makes the rows after so many the next ones again.
+    pub(super) fn go_back(&mut self, taken: usize) {
+        self.taken = taken;
+    }
+
     /// The address that the text of the next row is; `None` if it is null.
     #[inline]
     pub(super) fn next_address(&mut self) -> Result<Option<IpAddr>, ParquetError> {

@@ -9,15 +9,15 @@ use parquet::file::writer::SerializedFileWriter;
 
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::row::Row;
-use crate::segment::blocks::{Checks, external, of_file};
+use crate::segment::blocks::{Checks, of_file};
 use crate::segment::chunk::Context;
 use crate::segment::collect::Columns;
 use crate::segment::columns::{Column, Layout, properties, schema};
 use crate::segment::encode::Compressor;
 use crate::segment::info::{Info, MOST_ADDRESSES, SCHEMA};
-use crate::segment::name::{Name, TEMPORARY};
+use crate::segment::name::Name;
 use crate::segment::sink::{Sink, hash_of};
+use crate::segment::supply::{Added, Supply};
 
 /// The key of [`Info`] in the footer.
 pub(super) const INFO_KEY: &str = "nathistory";
@@ -39,39 +39,41 @@ pub(crate) struct Written {
     pub(crate) bytes: u64,
 }
 
-/// Writes a segment of these rows, which have the order of [`Row::order`], and makes it durable. Only then it
-/// gets its name. `rows`, `open_rows` and `nat_ips` of the description are set here.
+/// Writes a segment of these rows, under a temporary name, and makes it durable.
+/// Only then it gets its name. `rows`, `open_rows` and `nat_ips` of the description are set here.
 ///
 /// # Errors
 /// Those of the disk and of the rows. The temporary file is removed then, if the disk allows it.
 pub(crate) fn write(
     disk: &dyn Disk,
+    temporary: &str,
     info: Info,
-    rows: &mut dyn Iterator<Item = Result<Row, Error>>,
+    rows: &mut dyn Supply,
 ) -> Result<Written, Error> {
-    write_as(disk, info, rows, Layout::default())
+    write_as(disk, temporary, info, rows, Layout::default())
 }
 
 /// Like [`write`], with another division of the file.
 pub(super) fn write_as(
     disk: &dyn Disk,
+    temporary: &str,
     info: Info,
-    rows: &mut dyn Iterator<Item = Result<Row, Error>>,
+    rows: &mut dyn Supply,
     layout: Layout,
 ) -> Result<Written, Error> {
-    let doing = |what: &str| format!("{what} {}/{TEMPORARY}", disk.name());
-    match disk.remove(TEMPORARY) {
+    let doing = |what: &str| format!("{what} {}/{temporary}", disk.name());
+    match disk.remove(temporary) {
         // What a crash left.
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(Error::io(doing("removing"), error)),
     }
-    let file = disk.create(TEMPORARY).map_err(|error| Error::io(doing("creating"), error))?;
+    let file = disk.create(temporary).map_err(|error| Error::io(doing("creating"), error))?;
     let written = fill(Sink::new(file, layout.block_size), info, rows, layout)
-        .map_err(|error| as_written(error, doing("writing")))
+        .map_err(|error| as_written(error, temporary, doing("writing")))
         .and_then(|written| {
             let rename = || {
-                disk.rename(TEMPORARY, &written.name)?;
+                disk.rename(temporary, &written.name)?;
                 disk.sync_names()
             };
             rename().map_err(|error| Error::io(doing("renaming"), error))?;
@@ -79,17 +81,17 @@ pub(super) fn write_as(
         });
     if written.is_err() {
         // The error that is reported is the first one.
-        let _ = disk.remove(TEMPORARY);
+        let _ = disk.remove(temporary);
     }
     written
 }
 
 /// An error while a file is written: it is not damaged, so what is not an error of the rows is one of the disk.
-fn as_written(error: ParquetError, doing: String) -> Error {
+fn as_written(error: ParquetError, temporary: &str, doing: String) -> Error {
     match error {
         ParquetError::External(inner) => match inner.downcast::<io::Error>() {
             Ok(error) => Error::io(doing, *error),
-            Err(other) => of_file(TEMPORARY, ParquetError::External(other)),
+            Err(other) => of_file(temporary, ParquetError::External(other)),
         },
         other => Error::io(doing, io::Error::other(other)),
     }
@@ -98,7 +100,7 @@ fn as_written(error: ParquetError, doing: String) -> Error {
 fn fill(
     mut sink: Sink,
     mut info: Info,
-    rows: &mut dyn Iterator<Item = Result<Row, Error>>,
+    rows: &mut dyn Supply,
     layout: Layout,
 ) -> Result<Written, ParquetError> {
     let mut counts = Counts::default();
@@ -167,22 +169,22 @@ fn footer(metadata: ParquetMetaData, info: &Info, checks: &Checks) -> Result<Vec
 /// Writes one row group, and returns the number of its rows.
 fn write_group(
     writer: &mut SerializedFileWriter<&mut Sink>,
-    rows: &mut dyn Iterator<Item = Result<Row, Error>>,
+    rows: &mut dyn Supply,
     layout: Layout,
     columns: &mut Columns,
     compressor: &mut Compressor,
     counts: &mut Counts,
 ) -> Result<usize, ParquetError> {
     let mut count = 0;
-    for row in rows.take(layout.group_rows) {
-        let row = row.map_err(external)?;
-        counts.add(&row)?;
-        columns.push(&row);
+    while count < layout.group_rows {
+        let Some(added) = rows.add_next(columns)? else { break };
+        counts.add(&added);
         count += 1;
     }
     if count == 0 {
         return Ok(0);
     }
+    rows.end_group(columns);
     let descriptions = writer.schema_descr().columns().to_vec();
     let mut group = writer.next_row_group()?;
     for ((description, column), chunk) in descriptions.into_iter().zip(Column::ALL).zip(columns.chunks()) {
@@ -206,24 +208,15 @@ struct Counts {
     rows: u64,
     open_rows: u64,
     addresses: Vec<IpAddr>,
-    last: Option<Row>,
 }
 
 impl Counts {
-    fn add(&mut self, row: &Row) -> Result<(), ParquetError> {
-        if self.last.is_some_and(|last| last.order(row).is_gt()) {
-            // Such a file would answer wrongly.
-            return Err(ParquetError::General("the rows are not in order".to_owned()));
+    fn add(&mut self, row: &Added) {
+        if self.addresses.last() != Some(&row.public_ip) && self.addresses.len() <= MOST_ADDRESSES {
+            self.addresses.push(row.public_ip);
         }
-        if self.last.is_none_or(|last| last.public.ip != row.public.ip)
-            && self.addresses.len() <= MOST_ADDRESSES
-        {
-            self.addresses.push(row.public.ip);
-        }
-        self.last = Some(*row);
         self.rows += 1;
-        self.open_rows += u64::from(row.record.closed.is_none());
-        Ok(())
+        self.open_rows += u64::from(row.is_open);
     }
 
     fn addresses(self) -> Option<Vec<IpAddr>> {

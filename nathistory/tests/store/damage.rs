@@ -187,7 +187,7 @@ fn a_damaged_batch_of_the_log_is_a_gap_and_the_rest_is_answered() {
     let mut lengths = Vec::new();
     let mut records = Vec::new();
     for number in 0..10 {
-        let record = Record { id: 100 + number, ..traffic.connection() };
+        let record = Record { id: Some(100 + number), ..traffic.connection() };
         records.push(record);
         lengths.push(disk.bytes("0000000001.log").len());
         let now = START + i64::from(number) * 1_000;

@@ -41,6 +41,7 @@ struct Inner {
     files: Vec<Vec<u8>>,
     operations: Vec<Operation>,
     opened: Vec<String>,
+    unreadable: Vec<String>,
     is_recording: bool,
     fault: Option<Fault>,
 }
@@ -70,7 +71,10 @@ impl std::fmt::Debug for Memory {
 impl Gate {
     /// Lets calls of this kind, on files whose names contain this, wait; or none.
     pub fn close_for(&self, calls: Option<(Call, String)>) {
-        *self.closed_for.lock().unwrap() = calls;
+        let mut closed_for = self.closed_for.lock().unwrap();
+        *closed_for = calls;
+        self.waiting.store(false, Ordering::SeqCst);
+        drop(closed_for);
         self.changed.notify_all();
     }
 
@@ -122,6 +126,11 @@ impl Memory {
 
     pub fn set_fault(&self, fault: Option<Fault>) {
         self.inner.lock().unwrap().fault = fault;
+    }
+
+    /// Lets the disk fail to read these files.
+    pub fn set_unreadable(&self, names: &[&str]) {
+        self.inner.lock().unwrap().unreadable = names.iter().map(|name| (*name).to_owned()).collect();
     }
 
     pub fn operations(&self) -> Vec<Operation> {
@@ -232,7 +241,8 @@ impl Disk for Memory {
         let mut inner = self.inner.lock().unwrap();
         let bytes = inner.files[inner.file(name)?].clone();
         inner.opened.push(name.to_owned());
-        Ok(Arc::new(Bytes(bytes)))
+        let is_readable = !inner.unreadable.iter().any(|other| other == name);
+        Ok(Arc::new(Bytes { bytes, is_readable }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -272,16 +282,25 @@ impl Disk for Memory {
     }
 }
 
-struct Bytes(Vec<u8>);
+/// The system's error for a place of a disk that cannot be read.
+const EIO: i32 = 5;
+
+struct Bytes {
+    bytes: Vec<u8>,
+    is_readable: bool,
+}
 
 impl Reading for Bytes {
     fn length(&self) -> u64 {
-        self.0.len() as u64
+        self.bytes.len() as u64
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if !self.is_readable {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         let from = offset as usize;
-        let bytes = self.0.get(from..from + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let bytes = self.bytes.get(from..from + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         buffer.copy_from_slice(bytes);
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use nathistory::{Entry, Gap, Options, Question, Reason, check, open};
+use nathistory::{Entry, Gap, Moment, Options, Question, Reason, Record, check, open};
 use rand::Rng;
 
 use crate::disks::{Call, Memory};
@@ -147,4 +147,113 @@ fn a_slow_disk_of_the_keeper_holds_up_nobody() {
         store.keeper = keeping.join().unwrap();
         store.writer = appending.join().unwrap();
     }
+}
+
+#[test]
+fn what_is_frozen_is_sealed_while_others_are_merged() {
+    const HOUR: i64 = 3_600_000;
+    let disk = Memory::default();
+    let mut traffic = Traffic::new(5);
+    let mut store = open(disk.shared(), options(), START).unwrap();
+    for (number, at) in [START, START + 1, START + 2 * HOUR].into_iter().enumerate() {
+        let record = Record { id: Some(number as u32), opened: Moment::event(at), ..traffic.connection() };
+        store.writer.append(&[Entry::Opened(record)], at).unwrap();
+        store.writer.rotate(at).unwrap();
+    }
+    for _ in 0..3 {
+        assert!(store.keeper.run_due(START + 2 * HOUR).unwrap());
+    }
+    let before = disk.names(".parquet").len();
+    disk.gate().close_for(Some((Call::Create, "merge.tmp".to_owned())));
+    let mut keeper = store.keeper;
+    let merging = thread::spawn(move || {
+        assert!(keeper.run_due(START + 2 * HOUR).unwrap());
+        keeper
+    });
+    disk.gate().wait_for_caller();
+    let last = Record { id: Some(9), ..traffic.connection() };
+    store.writer.append(&[Entry::Opened(last)], START + 2 * HOUR + 1).unwrap();
+    store.writer.rotate(START + 2 * HOUR + 1).unwrap();
+    disk.gate().close_for(Some((Call::Sync, "merge.tmp".to_owned())));
+    disk.gate().wait_for_caller();
+    assert_eq!(disk.names(".parquet").len(), before + 1, "it is sealed, and the merged one is not finished");
+    assert_eq!(all(&store.reader).len(), 4);
+    disk.gate().close_for(None);
+    let mut keeper = merging.join().unwrap();
+    while keeper.run_due(START + 2 * HOUR).unwrap() {}
+    assert_eq!(all(&store.reader).len(), 4);
+    assert_eq!(check(&disk.shared()).unwrap().problems, []);
+}
+
+#[test]
+fn memory_is_bounded_while_no_segment_can_be_made() {
+    let disk = Memory::default();
+    let mut traffic = Traffic::new(6);
+    let options = Options { most_waiting: 50, ..options() };
+    let mut store = open(disk.shared(), options, START).unwrap();
+    disk.set_fault(Some(Box::new(|_, name| if name == "segment.tmp" { Err(0) } else { Ok(()) })));
+    let mut appended = 0;
+    let error = loop {
+        traffic.now += 1;
+        let record =
+            Record { opened: Moment::event(traffic.now), id: Some(appended), ..traffic.connection() };
+        if let Err(error) = store.writer.append(&[Entry::Opened(record)], traffic.now) {
+            break error;
+        }
+        appended += 1;
+        if appended % 10 == 0 {
+            store.writer.rotate(traffic.now).unwrap();
+            assert!(store.keeper.run_due(traffic.now).is_err());
+        }
+        assert!(appended < 1_000, "it grows without end");
+    };
+    assert!(error.to_string().ends_with("segments wait, because none can be made"), "{error}");
+    assert_eq!(all(&store.reader).len() as u32, appended);
+    disk.set_fault(None);
+    while store.keeper.run_due(traffic.now).unwrap() {}
+    store.writer.append(&[Entry::Alive { at: traffic.now }], traffic.now).unwrap();
+    assert_eq!(all(&store.reader).len() as u32, appended);
+}
+
+/// The newest segment, of which a start reads the open mappings; one that is to be merged; a log.
+#[test]
+fn a_file_that_the_disk_cannot_read_is_a_gap_and_stops_nobody() {
+    const HOUR: i64 = 3_600_000;
+    let disk = Memory::default();
+    let mut traffic = Traffic::new(7);
+    let mut store = open(disk.shared(), options(), START).unwrap();
+    for number in 0..4 {
+        let at = START + i64::from(number);
+        let record = Record { id: Some(number), opened: Moment::event(at), ..traffic.connection() };
+        let closed = Record { closed: Some(Moment::event(at)), ..record };
+        store.writer.append(&[Entry::Opened(record), Entry::Closed(closed)], at).unwrap();
+        store.writer.rotate(at).unwrap();
+        store.keeper.run_due(at).unwrap();
+    }
+    drop(store);
+    let segments = disk.names(".parquet");
+    disk.set_unreadable(&[&segments[1], &segments[3]]);
+    let mut store = open(disk.shared(), options(), START + 9).unwrap();
+    let (records, completeness) = find(&store.reader, &Question::about(START, START + 3));
+    assert_eq!(records.iter().map(|record| record.id).collect::<Vec<_>>(), [Some(0), Some(2)]);
+    let gaps: Vec<_> = completeness.gaps.iter().map(|gap| (gap.reason, gap.from, gap.to)).collect();
+    let damaged = |at| (Reason::Damaged, START + at - 1, Some(START + at));
+    assert_eq!(gaps, [damaged(1), damaged(3)]);
+    // Sealing goes on, and what can be read is merged.
+    let record = Record { id: Some(9), ..traffic.connection() };
+    store.writer.append(&[Entry::Opened(record)], START + 2 * HOUR).unwrap();
+    store.writer.rotate(START + 2 * HOUR).unwrap();
+    let mut errors = 0;
+    for _ in 0..10 {
+        errors += u32::from(store.keeper.run_due(START + 2 * HOUR).is_err());
+    }
+    assert!((1..4).contains(&errors), "{errors}");
+    assert_eq!(store.reader.figures().waiting, 0);
+    // A log that cannot be read.
+    drop(store);
+    let logs = disk.names(".log");
+    disk.set_unreadable(&[logs.last().unwrap()]);
+    let store = open(disk.shared(), options(), START + 3 * HOUR).unwrap();
+    let (_, completeness) = find(&store.reader, &Question::about(START + 2 * HOUR, START + 2 * HOUR));
+    assert!(completeness.gaps.iter().any(|gap| gap.reason == Reason::Damaged), "{completeness:?}");
 }

@@ -27,7 +27,7 @@ pub fn record(number: u32) -> Record {
         dst: Some(end([198, 51, 100, 1], 53)),
         nat: end([203, 0, 113, 9], number),
         server: Some(end([198, 51, 100, 1], 53)),
-        id: number,
+        id: Some(number),
         mark: None,
         opened: Moment::event(at(number)),
         closed: None,

@@ -57,6 +57,12 @@ pub fn sorted(mut records: Vec<Record>) -> Vec<Record> {
     records
 }
 
+/// The same without ids, which the segments of days do not keep.
+pub fn without_ids(mut records: Vec<Record>) -> Vec<Record> {
+    records.iter_mut().for_each(|record| record.id = None);
+    sorted(records)
+}
+
 /// All records of all times.
 pub fn all(reader: &Reader) -> Vec<Record> {
     sorted(find(reader, &Question::about(i64::MIN, i64::MAX)).0)

@@ -120,9 +120,14 @@ impl Model {
                 }
             }
             Entry::Gap(gap) => {
-                let lasts = |other: &Gap| other.to.is_none() && other.reason == gap.reason;
-                if gap.to.is_some() || !self.gaps.iter().any(lasts) {
-                    self.gaps.push(gap.clone());
+                let lasts = |other: &&Gap| other.to.is_none() && other.reason == gap.reason;
+                match self.gaps.iter().find(lasts).map(|other| other.from) {
+                    // The time before is a gap of its own.
+                    Some(from) if gap.to.is_none() && gap.from < from => {
+                        self.gaps.push(Gap { to: Some(from), ..gap.clone() });
+                    }
+                    Some(_) if gap.to.is_none() => {}
+                    _ => self.gaps.push(gap.clone()),
                 }
             }
             Entry::GapEnds { reason, at, detail } => {

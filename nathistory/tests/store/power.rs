@@ -12,7 +12,7 @@ use rand::Rng;
 use crate::disks::{Memory, Operation};
 use crate::model::Model;
 use crate::traffic::Traffic;
-use crate::{START, all, assert_records, find, is_long, sorted};
+use crate::{START, all, assert_records, find, is_long, without_ids};
 
 /// What survives of what was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +156,7 @@ fn history(seed: u64, batches: usize) -> History {
             model.apply(&entry);
             batch.push(entry);
         }
-        history.truths.push(sorted(model.find(&everything)));
+        history.truths.push(without_ids(model.find(&everything)));
         history.batches.push((disk.count(), number, synced));
         store.writer.append(&batch, traffic.now).unwrap();
         if traffic.chance(3) {
@@ -205,7 +205,7 @@ impl History {
         let mut store =
             open(Arc::clone(&disk), options(), now).unwrap_or_else(|error| panic!("{what}: {error}"));
         let (begun, synced) = self.bounds(count);
-        let found = all(&store.reader);
+        let found = without_ids(all(&store.reader));
         let is_truth = self.truths[synced..=begun].contains(&found);
         let (_, completeness) = find(&store.reader, &Question::about(i64::MIN, i64::MAX));
         let is_damaged = completeness.gaps.iter().any(|gap| gap.reason == Reason::Damaged);
@@ -219,13 +219,13 @@ impl History {
         }
         assert!(!is_damaged || survives == Survives::AnySectors, "{what}: {completeness:?}");
         while store.keeper.run_due(now).unwrap() {}
-        assert_records(&all(&store.reader), &found, &what);
+        assert_records(&without_ids(all(&store.reader)), &found, &what);
         if rng.random_range(0..8) == 0 {
             store.writer.rotate(now).unwrap();
             while store.keeper.run_due(now).unwrap() {}
             drop(store);
             let store = open(Arc::clone(&disk), options(), now).unwrap();
-            assert_records(&all(&store.reader), &found, &format!("{what}, once more"));
+            assert_records(&without_ids(all(&store.reader)), &found, &format!("{what}, once more"));
             assert_eq!(check(&disk).unwrap().problems, [], "{what}");
         }
     }

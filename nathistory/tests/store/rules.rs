@@ -100,16 +100,16 @@ fn an_end_that_no_event_would_have_reported_can_be_as_early_as_the_last_sweep() 
 #[test]
 fn a_reconciliation_ends_what_did_not_follow() {
     let mut store = store();
-    let other = Record { id: 77, ..mapping() };
-    let new = Record { id: 78, opened: Moment::dump(START + 300), ..mapping() };
+    let other = Record { id: Some(77), ..mapping() };
+    let new = Record { id: Some(78), opened: Moment::dump(START + 300), ..mapping() };
     append(&mut store, &[Entry::Opened(mapping()), Entry::Opened(other)]);
     append(&mut store, &[Entry::Reconcile { since: START + 200 }, Entry::Seen(other), Entry::Seen(new)]);
     append(&mut store, &[Entry::Reconciled { at: START + 400 }]);
     let found = all(&store.reader);
-    let end_of = |id: u32| found.iter().find(|record| record.id == id).unwrap().closed;
+    let end_of = |id: Option<u32>| found.iter().find(|record| record.id == id).unwrap().closed;
     assert_eq!(end_of(mapping().id), Some(Moment::range(START + 200, START + 400)));
-    assert_eq!((end_of(77), end_of(78)), (None, None));
-    let begin = found.iter().find(|record| record.id == 78).unwrap().opened;
+    assert_eq!((end_of(Some(77)), end_of(Some(78))), (None, None));
+    let begin = found.iter().find(|record| record.id == Some(78)).unwrap().opened;
     assert_eq!((begin.known, begin.since, begin.at), (Known::Range, Some(START + 200), START + 300));
 }
 
@@ -118,11 +118,14 @@ fn a_dump_after_a_gap_leaves_a_range() {
     let mut store = store();
     let gap = Gap { from: START + 100, to: None, reason: Reason::EventsLost, detail: None };
     let seen = |id, at| Entry::Seen(Record { id, opened: Moment::dump(at), ..mapping() });
-    append(&mut store, &[seen(1_000, START + 50), Entry::Gap(gap.clone()), seen(1_001, START + 150)]);
+    append(
+        &mut store,
+        &[seen(Some(1_000), START + 50), Entry::Gap(gap.clone()), seen(Some(1_001), START + 150)],
+    );
     let (_, completeness) = find(&store.reader, &Question::about(START + 400, START + 400));
     assert_eq!(completeness.gaps, std::slice::from_ref(&gap));
     let ends = Entry::GapEnds { reason: gap.reason, at: START + 200, detail: Some("5 events".into()) };
-    append(&mut store, &[ends, seen(1_002, START + 250)]);
+    append(&mut store, &[ends, seen(Some(1_002), START + 250)]);
     let begins: Vec<Moment> = all(&store.reader).iter().map(|record| record.opened).collect();
     let range = Moment::range(START + 100, START + 150);
     assert_eq!(begins, [Moment::dump(START + 50), range, Moment::dump(START + 250)]);

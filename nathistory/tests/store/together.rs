@@ -43,7 +43,7 @@ fn each_answer_is_what_was_known_at_one_moment() {
                         ..Question::about(at(number), at(number))
                     };
                     let records = find(&reader, &question).0;
-                    assert_eq!(records.iter().map(|record| record.id).collect::<Vec<_>>(), [number]);
+                    assert_eq!(records.iter().map(|record| record.id).collect::<Vec<_>>(), [Some(number)]);
                 }
                 asked.fetch_add(1, Ordering::SeqCst);
             }

@@ -84,7 +84,7 @@ impl Traffic {
             dst: Some(dst),
             nat,
             server: Some(server),
-            id: self.rng.random_range(0..2),
+            id: Some(self.rng.random_range(0..2)),
             mark: self.chance(3).then_some(9),
             opened: Moment::event(self.now),
             closed: None,

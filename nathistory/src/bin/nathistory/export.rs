@@ -31,7 +31,7 @@ struct Row<'a> {
     nat_port: Option<u16>,
     server_ip: Option<IpAddr>,
     server_port: Option<u16>,
-    id: u32,
+    id: Option<u32>,
     mark: Option<u32>,
     opened: String,
     opened_known: &'a str,
@@ -125,14 +125,14 @@ fn ndjson(out: &mut dyn Write, row: &Row<'_>) -> io::Result<()> {
 
 /// Writes a line. Only the gateway's name can have characters that are special.
 fn csv(out: &mut dyn Write, row: &Row<'_>) -> io::Result<()> {
-    let Row { protocol, zone, reply_zone, src_ip, nat_ip, id, opened, opened_known, .. } = row;
+    let Row { protocol, zone, reply_zone, src_ip, nat_ip, opened, opened_known, .. } = row;
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let [src_port, dst_port, nat_port, server_port] =
         [row.src_port, row.dst_port, row.nat_port, row.server_port].map(number);
     let [dst_ip, server_ip] = [row.dst_ip, row.server_ip].map(number);
     let [packets, packets_reply, bytes, bytes_reply] =
         [row.packets_original, row.packets_reply, row.bytes_original, row.bytes_reply].map(number);
-    let mark = number(row.mark);
+    let [id, mark] = [row.id, row.mark].map(number);
     let [opened_after, closed, closed_after] =
         [text(&row.opened_after), text(&row.closed), text(&row.closed_after)];
     let closed_known = row.closed_known.unwrap_or_default();
@@ -174,7 +174,7 @@ mod tests {
             dst: None,
             nat: end([203, 0, 113, 9], 51000),
             server: None,
-            id: 7,
+            id: Some(7),
             mark: None,
             opened: Moment::range(0, 1_000),
             closed: None,

@@ -11,7 +11,9 @@ use crate::record::{Counters, End, Known, Moment, Record};
 use crate::row::Row;
 use crate::segment::columns::Layout;
 use crate::segment::info::Info;
+use crate::segment::name::SEALING;
 use crate::segment::open::Segment;
+use crate::segment::supply::Supplied;
 use crate::segment::write::{Written, write_as};
 
 /// Row groups, pages and blocks so small that few rows fill many.
@@ -27,7 +29,7 @@ pub(super) fn directory() -> (tempfile::TempDir, Arc<dyn Disk>) {
 /// Writes the rows of these records.
 pub(super) fn written(disk: &dyn Disk, seal: u64, records: &[Record], layout: Layout) -> Written {
     let info = Info::new("gateway", seal, 0, 1_000);
-    write_as(disk, info, &mut sorted(records).into_iter().map(Ok), layout).unwrap()
+    write_as(disk, SEALING, info, &mut Supplied::new(sorted(records).into_iter().map(Ok)), layout).unwrap()
 }
 
 /// A segment of the rows of these records.
@@ -90,7 +92,12 @@ fn counters() -> impl Strategy<Value = Option<Counters>> {
 pub(super) fn record() -> impl Strategy<Value = Record> {
     let ends = (end(), end(), end(), end(), 0..6u8);
     let zone = || prop_oneof![3 => Just(0u16), 1 => any::<u16>()];
-    let few = (prop_oneof![Just(1u8), Just(6), Just(17), Just(47)], zone(), zone(), 0..3u32);
+    let few = (
+        prop_oneof![Just(1u8), Just(6), Just(17), Just(47)],
+        zone(),
+        zone(),
+        proptest::option::weighted(0.9, 0..3u32),
+    );
     let mark = proptest::option::of(prop_oneof![Just(0), any::<u32>()]);
     let times = (moment(), proptest::option::of(moment()));
     (ends, few, mark, times, counters()).prop_map(|(ends, few, mark, (opened, closed), counters)| {

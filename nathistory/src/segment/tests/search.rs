@@ -6,13 +6,15 @@ use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
 
+use crate::disk::Disk;
 use crate::gap::{Gap, Reason};
 use crate::question::Question;
 use crate::record::{Counters, End, Moment, Record};
 use crate::row::Row;
 use crate::segment::open::Segment;
 use crate::segment::tests::model::{SMALL, address, all, directory, port, record, segment, sorted, time};
-use crate::segment::{Info, merge, merge_gaps, write};
+use crate::segment::write::write_as;
+use crate::segment::{Info, MERGING, Merge, SEALING, Supplied, merge_gaps, write};
 
 fn question() -> impl Strategy<Value = Question> {
     let ends = (of(address()), of(port()), of(address()), of(port()), of(address()), of(port()));
@@ -56,6 +58,18 @@ fn scanned(records: &[Record], question: &Question) -> Vec<Row> {
     rows
 }
 
+/// What these segments become together; with a description, without the ids of its own mappings.
+fn merged(disk: &dyn Disk, segments: &[Segment], without_ids: Option<&Info>) -> Vec<Row> {
+    let mut supply = Merge::new(segments, || Ok(()));
+    if let Some(info) = without_ids {
+        supply = supply.without_ids(info);
+    }
+    let written = write_as(disk, MERGING, Info::new("gateway", 1_000, 0, 1), &mut supply, SMALL).unwrap();
+    let segment = Segment::open(disk, &written.name).unwrap();
+    segment.verify().unwrap();
+    all(segment.rows())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -89,7 +103,7 @@ proptest! {
         let mut rows: Vec<Row> = inputs.iter().rev().flat_map(|records| sorted(records)).collect();
         rows.sort_by(Row::order);
         rows.dedup_by(|a, b| a.order(b).is_eq());
-        prop_assert_eq!(all(merge(&segments)), rows);
+        prop_assert_eq!(merged(&*disk, &segments, None), rows);
     }
 }
 
@@ -107,7 +121,7 @@ fn the_rows_of_many_pages_are_found() {
                 dst: None,
                 nat: end(250 + (i % 5) as u8, (i / 5 % 300) as u16),
                 server: None,
-                id: i,
+                id: Some(i),
                 mark: None,
                 opened: Moment::event(i.into()),
                 closed: (i % 11 != 0).then(|| Moment::event(i64::from(i) + 30)),
@@ -116,7 +130,8 @@ fn the_rows_of_many_pages_are_found() {
         })
         .collect();
     let info = Info::new("gateway", 3, 0, 50_000);
-    let written = write(&*disk, info, &mut sorted(&records).into_iter().map(Ok)).unwrap();
+    let written =
+        write(&*disk, SEALING, info, &mut Supplied::new(sorted(&records).into_iter().map(Ok))).unwrap();
     let segment = Segment::open(&*disk, &written.name).unwrap();
     assert_eq!(segment.hash().unwrap(), written.hash);
     assert_eq!(segment.info().nat_ips.as_ref().map(Vec::len), Some(5));
@@ -161,7 +176,7 @@ fn values_of_any_size_are_read_as_written() {
                 dst: (i % 3 != 0).then(|| end(i, port(next() % 9))),
                 nat: end(7, port(next())),
                 server: (i % 3 != 0).then(|| end(if i % 4 == 0 { i + 1 } else { i }, port(next() % 9))),
-                id: next() as u32,
+                id: (i % 1_000 < 800).then(|| next() as u32),
                 mark: (i % 1_000 < 900).then(|| next() as u32),
                 opened,
                 closed: (i % 7 != 0).then(|| Moment::range(next() as i64 >> 50, next() as i64 >> 20)),
@@ -171,7 +186,13 @@ fn values_of_any_size_are_read_as_written() {
         })
         .collect();
     let rows = sorted(&records);
-    let written = write(&*disk, Info::new("gateway", 1, 0, 1), &mut rows.iter().copied().map(Ok)).unwrap();
+    let written = write(
+        &*disk,
+        SEALING,
+        Info::new("gateway", 1, 0, 1),
+        &mut Supplied::new(rows.iter().copied().map(Ok)),
+    )
+    .unwrap();
     let segment = Segment::open(&*disk, &written.name).unwrap();
     assert!(rows.len() > 0x1_0000);
     segment.verify().unwrap();
@@ -190,4 +211,55 @@ fn a_gap_that_ended_replaces_the_one_that_lasted() {
     ];
     let merged = [gaps[1].clone(), gaps[3].clone(), gaps[2].clone()];
     assert_eq!(merge_gaps(&gaps), merged);
+}
+
+#[test]
+fn only_what_no_other_segment_has_loses_its_id() {
+    let record = |port: u16, id: u32, opened: i64, closed: Option<i64>| {
+        let end = |port| End { ip: [192, 0, 2, 1].into(), port: Some(port) };
+        Record {
+            protocol: 6,
+            zone: 0,
+            reply_zone: 0,
+            src: end(9),
+            dst: None,
+            nat: end(port),
+            server: None,
+            id: Some(id),
+            mark: None,
+            opened: Moment::event(opened),
+            closed: closed.map(Moment::event),
+            counters: None,
+        }
+    };
+    let first = [
+        record(1, 9, 10_000, Some(20_000)),
+        // It was open at the begin, or can have been.
+        record(2, 2, 4_000, Some(20_000)),
+        record(2, 3, 5_900, Some(20_000)),
+        // These differ in nothing else.
+        record(3, 5, 10_000, Some(10_000)),
+        record(4, 8, 10_000, None),
+    ];
+    let second = [
+        record(1, 1, 10_001, Some(20_000)),
+        // It is open at the end.
+        record(2, 4, 10_000, None),
+        record(3, 6, 10_000, Some(10_001)),
+        record(3, 7, 10_002, Some(10_003)),
+        record(4, 8, 10_000, Some(30_000)),
+    ];
+    let (_directory, disk) = directory();
+    let segments = [segment(&*disk, 1, &first, SMALL), segment(&*disk, 2, &second, SMALL)];
+    let ids = |info: &Info| {
+        let rows = merged(&*disk, &segments, Some(info));
+        rows.iter().map(|row| row.record.id).collect::<Vec<_>>()
+    };
+    let mut info = Info { begins: Some(5_000), ..Info::new("gateway", 1, 4_000, 30_000) };
+    assert_eq!(ids(&info), [None, None, Some(2), Some(3), Some(4), Some(5), Some(6), None, None]);
+    // With a clock that was set, it cannot be told what was open at the begin.
+    let all = [9, 1, 2, 3, 4, 5, 6, 7, 8].map(Some);
+    info.gaps.push(Gap { from: 7_000, to: Some(8_000), reason: Reason::ClockStepped, detail: None });
+    assert_eq!(ids(&info), all);
+    assert_eq!(ids(&Info::new("gateway", 1, 4_000, 30_000)), all);
 }

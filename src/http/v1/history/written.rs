@@ -32,7 +32,10 @@ pub(super) fn record(out: &mut Vec<u8>, record: &Record, question: &Question, ga
         json::number(out, record.reply_zone);
     }
     json::text(out, r#","id":"#);
-    json::number(out, record.id);
+    match record.id {
+        Some(id) => json::number(out, id),
+        None => json::text(out, "null"),
+    }
     if let Some(mark) = record.mark {
         json::text(out, r#","mark":"#);
         json::number(out, mark);
@@ -125,7 +128,7 @@ pub(super) mod tests {
             dst: Some(end([198, 51, 100, 1], 443)),
             nat: end([203, 0, 113, 9], 51_000),
             server: Some(end([198, 51, 100, 1], 443)),
-            id: 4_119_167_841,
+            id: Some(4_119_167_841),
             mark: None,
             opened: Moment::kernel(AT),
             closed: Some(Moment::event(AT + 53_000)),

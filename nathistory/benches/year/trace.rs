@@ -2,21 +2,20 @@
 
 use std::net::IpAddr;
 
-use crate::record::{End, Moment, Record};
-use crate::time::Millis;
+use nathistory::{End, Millis, Moment, Record};
 
 /// A network, and how its gateway translates.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Network {
-    pub(super) hosts: u32,
-    pub(super) public_addresses: u8,
+pub struct Network {
+    pub hosts: u32,
+    pub public_addresses: u8,
     /// Whether the gateway chooses ports at random, as for `--random-fully`; otherwise it keeps them.
-    pub(super) random_ports: bool,
-    pub(super) destinations: bool,
+    pub random_ports: bool,
+    pub destinations: bool,
 }
 
 /// Draws mappings in the order in which they open.
-pub(super) struct Trace {
+pub struct Trace {
     network: Network,
     state: u64,
     now: f64,
@@ -27,7 +26,7 @@ pub(super) struct Trace {
 
 impl Trace {
     /// About `count` mappings from `from` to `until`.
-    pub(super) fn new(network: Network, count: u64, from: Millis, until: Millis) -> Self {
+    pub fn new(network: Network, count: u64, from: Millis, until: Millis) -> Self {
         let pause = (until - from) as f64 / count as f64;
         Self { network, state: 0x1234_5678_9abc_def1 ^ from as u64, now: from as f64, pause, until }
     }
@@ -108,7 +107,7 @@ impl Trace {
             dst,
             nat: End { ip: nat_ip, port: Some(port) },
             server: dst,
-            id: self.next_u64() as u32,
+            id: Some(self.next_u64() as u32),
             mark: None,
             opened: Moment::event(opened),
             closed: Some(Moment::event(closed)),
