@@ -11,6 +11,9 @@ use crate::segment::{self, Info, SEALING, Supplied, Written};
 use crate::state::Frozen;
 use crate::text::address_order;
 
+/// So many records are loaded from memory at the same time.
+const TOGETHER: usize = 32;
+
 /// Where a row is, with what it is sorted by: most rows are ordered without unpacking them.
 struct Place {
     /// The public address's rank, the port and the protocol.
@@ -39,7 +42,11 @@ pub(super) fn seal(
     info.begins = Some(sealed.begins);
     info.previous = previous;
     let places = sorted(frozen);
-    let rows = places.iter().filter_map(|place| row(frozen, place)).map(Ok);
+    // The order of the rows has nothing to do with that of the records.
+    let rows = places.chunks(TOGETHER).flat_map(|places| {
+        places.iter().for_each(|place| frozen.sealed.closed.warm(place.record as usize));
+        places.iter().filter_map(|place| row(frozen, place)).map(Ok)
+    });
     segment::write(disk, SEALING, info, &mut Supplied::new(rows))
 }
 

@@ -3,7 +3,7 @@
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::memory::chunks::Chunks;
-use crate::memory::packed::{Addresses, Packed, found_by, hash_end};
+use crate::memory::packed::{Addresses, Chain, Packed, fingerprint, found_by, spread};
 use crate::record::{Counters, End, Known, Moment, Record};
 
 /// No link follows.
@@ -14,9 +14,8 @@ const NONE: u32 = u32::MAX;
 pub(crate) struct ClosedList {
     items: Chunks<Item>,
     addresses: Addresses,
-    /// The first link of each public end's chain, the newest. A link is twice a place, plus 1 for the second
-    /// public end.
-    by_public: HashTable<u32>,
+    /// The chain of each public end, the newest link first. A link is twice a place, plus 1 for the second public end.
+    by_public: HashTable<Chain>,
     hasher: DefaultHashBuilder,
 }
 
@@ -65,6 +64,16 @@ impl ClosedList {
         Some(self.items.get(place).record(&self.addresses))
     }
 
+    /// Loads a mapping into the processor's caches: [`get`](Self::get) will not wait for memory. Several of these are
+    /// loaded at the same time.
+    #[inline]
+    pub(crate) fn warm(&self, place: usize) {
+        if let Some(place) = u32::try_from(place).ok().filter(|_| place < self.items.len()) {
+            let item = self.items.get(place);
+            std::hint::black_box((item.packed.opened_at(), item.closed_known));
+        }
+    }
+
     /// Like [`get`](Self::get), with the slot that it had while it was open, if it was.
     pub(crate) fn get_with_slot(&self, place: usize) -> Option<(Record, Option<u32>)> {
         let place = u32::try_from(place).ok().filter(|_| place < self.items.len())?;
@@ -94,36 +103,31 @@ impl ClosedList {
     }
 
     fn link(&mut self, link: u32, end: End) {
-        let hash = hash_end(&self.hasher, &end);
-        let (items, addresses, hasher) = (&self.items, &self.addresses, &self.hasher);
-        let end_of = |link: u32| end_of(items, addresses, link);
-        match self.by_public.find_mut(hash, |&first| end_of(first) == Some(end)) {
-            Some(first) => {
-                let second = std::mem::replace(first, link);
+        let fingerprint = fingerprint(&self.hasher, &end);
+        let hash = spread(fingerprint);
+        match self.by_public.find_mut(hash, |chain| chain.fingerprint == fingerprint) {
+            Some(chain) => {
+                let second = std::mem::replace(&mut chain.first, link);
                 self.items.get_mut(link / 2).next[link as usize % 2] = second;
             }
             None => {
-                self.by_public
-                    .insert_unique(hash, link, |&link| end_of(link).map_or(0, |end| hash_end(hasher, &end)));
+                let chain = Chain { fingerprint, first: link };
+                self.by_public.insert_unique(hash, chain, |chain| spread(chain.fingerprint));
             }
         }
     }
 
-    /// The mappings with a public end, the last closed first.
+    /// The mappings with a public end, the last closed first, and few others.
     pub(crate) fn at_end(&self, end: End, on: &mut dyn FnMut(Record)) {
-        let hash = hash_end(&self.hasher, &end);
-        let is_end = |&first: &u32| end_of(&self.items, &self.addresses, first) == Some(end);
-        let mut link = self.by_public.find(hash, is_end).copied().unwrap_or(NONE);
+        let fingerprint = fingerprint(&self.hasher, &end);
+        let chain = self.by_public.find(spread(fingerprint), |chain| chain.fingerprint == fingerprint);
+        let mut link = chain.map_or(NONE, |chain| chain.first);
         while link != NONE {
             let item = self.items.get(link / 2);
             on(item.record(&self.addresses));
             link = item.next[link as usize % 2];
         }
     }
-}
-
-fn end_of(items: &Chunks<Item>, addresses: &Addresses, link: u32) -> Option<End> {
-    items.get(link / 2).packed.public_end(link as usize % 2, addresses)
 }
 
 #[cfg(test)]

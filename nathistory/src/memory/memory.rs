@@ -308,7 +308,7 @@ impl Memory {
         &self.gaps
     }
 
-    /// The open mappings with a public end.
+    /// The open mappings with a public end, and few others.
     pub(crate) fn open_at_end(&self, end: End, on: &mut dyn FnMut(Record)) {
         self.open.at_end(end, on);
     }

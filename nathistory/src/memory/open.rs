@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::memory::chunks::Chunks;
-use crate::memory::packed::{Addresses, Packed, found_by, hash_end, write_ip};
+use crate::memory::packed::{Addresses, Chain, Packed, fingerprint, found_by, spread, write_ip};
 use crate::record::{End, Moment, Record};
 
 /// No link follows.
@@ -21,8 +21,8 @@ pub(super) struct OpenTable {
     addresses: Addresses,
     /// Slots.
     by_connection: HashTable<u32>,
-    /// The first link of each public end's chain. A link is twice a slot, plus 1 for the second public end.
-    by_public: HashTable<u32>,
+    /// The chain of each public end. A link is twice a slot, plus 1 for the second public end.
+    by_public: HashTable<Chain>,
     hasher: DefaultHashBuilder,
     /// The number of this span.
     span: u32,
@@ -84,10 +84,6 @@ impl OpenTable {
         self.slots.len()
     }
 
-    fn link_end(&self, link: u32) -> Option<End> {
-        self.slots.get(link / 2).packed.public_end(link as usize % 2, &self.addresses)
-    }
-
     /// The slot of the open mapping with the same tuples and id.
     pub(super) fn find(&self, record: &Record) -> Option<u32> {
         let hash = hash_connection(&self.hasher, record);
@@ -141,18 +137,17 @@ impl OpenTable {
 
     /// Puts a link before the others of its public end.
     fn link(&mut self, link: u32, end: End) {
-        let hash = hash_end(&self.hasher, &end);
-        let (slots, addresses, hasher) = (&self.slots, &self.addresses, &self.hasher);
-        let end_of = |link: u32| slots.get(link / 2).packed.public_end(link as usize % 2, addresses);
-        match self.by_public.find_mut(hash, |&first| end_of(first) == Some(end)) {
-            Some(first) => {
-                let second = std::mem::replace(first, link);
+        let fingerprint = fingerprint(&self.hasher, &end);
+        let hash = spread(fingerprint);
+        match self.by_public.find_mut(hash, |chain| chain.fingerprint == fingerprint) {
+            Some(chain) => {
+                let second = std::mem::replace(&mut chain.first, link);
                 self.slots.get_mut(link / 2).next[link as usize % 2] = second;
                 self.slots.get_mut(second / 2).previous[second as usize % 2] = link;
             }
             None => {
-                self.by_public
-                    .insert_unique(hash, link, |&link| end_of(link).map_or(0, |end| hash_end(hasher, &end)));
+                let chain = Chain { fingerprint, first: link };
+                self.by_public.insert_unique(hash, chain, |chain| spread(chain.fingerprint));
             }
         }
     }
@@ -168,12 +163,12 @@ impl OpenTable {
             self.slots.get_mut(previous / 2).next[previous as usize % 2] = next;
             return;
         }
-        let hash = hash_end(&self.hasher, &end);
-        if let Ok(mut entry) = self.by_public.find_entry(hash, |&first| first == link) {
+        let hash = spread(fingerprint(&self.hasher, &end));
+        if let Ok(mut entry) = self.by_public.find_entry(hash, |chain| chain.first == link) {
             if next == NONE {
                 entry.remove();
             } else {
-                *entry.get_mut() = next;
+                entry.get_mut().first = next;
             }
         }
     }
@@ -207,11 +202,11 @@ impl OpenTable {
         slots.map(|slot| slot.packed.record(&self.addresses))
     }
 
-    /// The mappings with a public end.
+    /// The mappings with a public end, and few others.
     pub(super) fn at_end(&self, end: End, on: &mut dyn FnMut(Record)) {
-        let hash = hash_end(&self.hasher, &end);
-        let first = self.by_public.find(hash, |&first| self.link_end(first) == Some(end));
-        let mut link = first.copied().unwrap_or(NONE);
+        let fingerprint = fingerprint(&self.hasher, &end);
+        let chain = self.by_public.find(spread(fingerprint), |chain| chain.fingerprint == fingerprint);
+        let mut link = chain.map_or(NONE, |chain| chain.first);
         while link != NONE {
             on(self.record(link / 2));
             link = self.slots.get(link / 2).next[link as usize % 2];

@@ -41,12 +41,25 @@ pub(super) fn found_by(record: &Record) -> impl Iterator<Item = (u32, End)> + us
     ends.filter(move |(_, end)| first.replace(*end) != Some(*end))
 }
 
-/// The hash by which a public end is found.
-pub(super) fn hash_end(hasher: &DefaultHashBuilder, end: &End) -> u64 {
+/// The first link of the chain of a public end. Few ends have the same fingerprint by chance; these share a chain. So
+/// nothing else must be loaded from memory to add a link.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chain {
+    pub(super) fingerprint: u32,
+    pub(super) first: u32,
+}
+
+/// The fingerprint of a public end.
+pub(super) fn fingerprint(hasher: &DefaultHashBuilder, end: &End) -> u32 {
     let mut hash = hasher.build_hasher();
     hash.write_u32(end.port.map_or(0, |port| u32::from(port) + 1));
     write_ip(&mut hash, end);
-    hash.finish()
+    (hash.finish() >> 32) as u32
+}
+
+/// The hash by which a fingerprint is found.
+pub(super) fn spread(fingerprint: u32) -> u64 {
+    u64::from(fingerprint).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Hashes an address.
@@ -146,6 +159,11 @@ impl Packed {
         End { ip, port: (self.flags & (1 << (place + 4)) != 0).then_some(self.ports[place]) }
     }
 
+    /// The moment at which it opened.
+    pub(super) fn opened_at(&self) -> i64 {
+        self.at
+    }
+
     /// When it opened.
     pub(super) fn opened(&self) -> Moment {
         let since = (self.flags & HAS_SINCE != 0).then_some(self.since);
@@ -177,16 +195,6 @@ impl Packed {
             IpAddr::V6(ip) => is_v6 && addresses.places[self.ips[place] as usize] == ip,
         };
         is_ip && (self.flags & (1 << (place + 4)) != 0).then_some(self.ports[place]) == end.port
-    }
-
-    /// The public end with this number, 0 or 1.
-    pub(super) fn public_end(&self, which: usize, addresses: &Addresses) -> Option<End> {
-        // For nearly all it is the one of the source, whose address of version 4 is translated.
-        let is_v4 = self.flags & 0b11 == 0;
-        match which {
-            0 if is_v4 && self.ips[0] != self.ips[1] => Some(self.end(1, addresses)),
-            _ => self.record(addresses).public_ends().nth(which).map(|end| end.public),
-        }
     }
 
     /// Gives the places of its addresses back.
