@@ -17,8 +17,10 @@ mod counted;
 mod trace;
 mod write;
 
+use std::collections::HashMap;
 use std::env;
 use std::fs;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
@@ -140,21 +142,35 @@ fn ask(directory: &Path) {
     println!("the same again: {} ms", spread(warm));
     println!("after: {}", most_memory());
     let reader = Reader::of_files(shared).unwrap();
-    let question = Question { src_ip: Some(sample[3].src.ip), ..Question::about(MIDNIGHT, MIDNIGHT + DAY) };
-    for what in ["nothing in memory", "again"] {
-        if what != "again" {
-            drop_caches();
-        }
+    for (which, host) in hosts() {
+        let question = Question { src_ip: Some(host), ..Question::about(MIDNIGHT, MIDNIGHT + DAY) };
+        drop_caches();
         let (begin, busy, read) = (Instant::now(), write::processor(), bytes_read());
         let found = find(&reader, &question).len();
         println!(
-            "a day of one host, {what}: {:.2} s, {:.2} s of the processor, {:.0} MB read from the disk, {found} found",
+            "a day of {which}, nothing in memory: {:.2} s, {:.2} s of the processor, {:.0} MB read, {found} found",
             begin.elapsed().as_secs_f64(),
             write::processor() - busy,
             (bytes_read() - read) / 1e6
         );
     }
     println!("after: {}", most_memory());
+}
+
+/// Hosts with few, usual and many records.
+fn hosts() -> [(&'static str, IpAddr); 3] {
+    let mut counts: HashMap<IpAddr, u32> = HashMap::new();
+    for record in records(0).take(500_000) {
+        *counts.entry(record.src.ip).or_default() += 1;
+    }
+    let mut hosts: Vec<(u32, IpAddr)> = counts.into_iter().map(|(host, count)| (count, host)).collect();
+    hosts.sort_unstable();
+    let at = |place: usize| hosts[place].1;
+    [
+        ("a quiet host", at(0)),
+        ("a usual host", at(hosts.len() / 2)),
+        ("the busiest host", at(hosts.len() - 1)),
+    ]
 }
 
 /// The bytes that this process made the disk read.
