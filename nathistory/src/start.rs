@@ -85,6 +85,12 @@ pub(crate) fn find(disk: &dyn Disk, files: &[(String, u64)], now: Millis) -> Res
         reading.end_damage(next.map_or(now, |next| next.from));
         state.log_bytes = bytes.saturating_sub(if is_newest { end.torn } else { 0 });
         expected = number + 1;
+        if is_newest && end.is_unreadable {
+            // Neither is it cut off where the disk cannot read it, nor appended to.
+            state.freeze(number, now);
+            state.log_bytes = 0;
+            break;
+        }
         log = Some((number, end));
     }
     // A log whose begin never became durable has nothing.
@@ -105,7 +111,7 @@ fn has_log(files: &[(String, u64)], segment: &SegmentFile) -> bool {
 }
 
 fn is_damaged(disk: &dyn Disk, segment: &SegmentFile) -> bool {
-    matches!(Segment::open(disk, &segment.file), Err(Error::Damaged { .. }))
+    Segment::open(disk, &segment.file).is_err_and(|error| error.is_of_one_file())
 }
 
 fn missing(first: u64, last: u64) -> String {

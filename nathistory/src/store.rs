@@ -120,10 +120,14 @@ fn make_durable(disk: &Arc<dyn Disk>, logs: impl Iterator<Item = u64>) -> Result
         let name = log_name(number);
         let synced = disk.append(&name).and_then(|mut file| file.sync());
         match synced {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io(format!("syncing {}/{name}", disk.name()), error));
+            Ok(()) => {}
+            Err(error) => {
+                let error = Error::io(format!("syncing {}/{name}", disk.name()), error);
+                // What could be read of it becomes a segment.
+                if !error.is_of_one_file() {
+                    return Err(error);
+                }
             }
-            _ => {}
         }
     }
     Ok(())

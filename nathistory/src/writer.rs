@@ -87,6 +87,10 @@ impl Writer {
             return Ok(());
         }
         self.check_waiting()?;
+        self.append_in_any_case(entries, now)
+    }
+
+    fn append_in_any_case(&mut self, entries: &[Entry], now: Millis) -> Result<(), Error> {
         if self.log.is_none() {
             self.rotate(now)?;
         }
@@ -151,7 +155,8 @@ impl Writer {
         let wanted = std::mem::take(&mut self.shared.removals().wanted);
         let Some(at) = wanted.iter().map(|removal| removal.at).max() else { return Ok(()) };
         let entries: Vec<Entry> = wanted.iter().cloned().map(Entry::Removed).collect();
-        match self.append(&entries, at) {
+        // To remove something can be what makes room.
+        match self.append_in_any_case(&entries, at) {
             Ok(()) => {
                 self.appended.extend(wanted);
                 Ok(())

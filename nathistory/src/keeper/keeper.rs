@@ -124,7 +124,7 @@ impl Keeper {
             while self.seal_oldest()? {}
             Ok(())
         };
-        let merged = match merge::merge(&*disk, inputs, &mut between) {
+        let merged = match merge::merge(&*disk, &catalog, inputs, &mut between) {
             Ok(merged) => merged,
             Err(merge::Failed { error, damaged }) => {
                 self.unmergeable.extend(damaged);
@@ -175,9 +175,11 @@ impl Keeper {
         if !is_wanted {
             // One that is damaged has none.
             let hashes = match Segment::open(&*self.shared.disk, &oldest.file) {
-                Ok(segment) => {
-                    [segment.hash()?].into_iter().chain(segment.info().stands_for.clone()).collect()
-                }
+                Ok(segment) => match segment.hash() {
+                    Ok(hash) => [hash].into_iter().chain(segment.info().stands_for.clone()).collect(),
+                    Err(error) if error.is_of_one_file() => Vec::new(),
+                    Err(error) => return Err(error),
+                },
                 Err(_) => Vec::new(),
             };
             let name = &oldest.name;

@@ -18,8 +18,8 @@ const LATE: Millis = 60_000;
 /// Why nothing was merged.
 pub(super) struct Failed {
     pub(super) error: Error,
-    /// The inputs that cannot be read.
-    pub(super) damaged: Vec<String>,
+    /// The input that cannot be read.
+    pub(super) damaged: Option<String>,
 }
 
 /// The segments that are to be merged next: those of the oldest hour that is over and has several, otherwise
@@ -49,6 +49,7 @@ pub(super) fn due<'a>(
 /// then it calls `between`, because merging a day can take minutes.
 pub(super) fn merge(
     disk: &dyn Disk,
+    catalog: &Catalog,
     files: &[Arc<SegmentFile>],
     between: &mut dyn FnMut() -> Result<(), Error>,
 ) -> Result<Option<Written>, Failed> {
@@ -69,7 +70,8 @@ pub(super) fn merge(
     let mut rows = segment::Merge::new(&inputs, between);
     if part(inputs[0].info().to, HOUR) != part(last.info().to, HOUR) {
         // In an hour, somebody may still compare ids with what the kernel reports. In a day they are a third of all bytes.
-        rows = rows.without_ids(&info);
+        let before = catalog.segments().iter().rfind(|file| file.name.last < info.first);
+        rows = rows.without_ids(&info, before.map(|before| before.name.to));
     }
     let written = segment::write(disk, MERGING, info, &mut rows);
     written.map(Some).map_err(|error| match &error {
@@ -77,11 +79,7 @@ pub(super) fn merge(
             let file = file.clone();
             failed(error, &file)
         }
-        // An input that the disk cannot read any more: it does not say which one.
-        _ if error.is_of_one_file() => {
-            Failed { error, damaged: inputs.iter().map(|input| input.name().to_owned()).collect() }
-        }
-        _ => Failed { error, damaged: Vec::new() },
+        _ => Failed { error, damaged: None },
     })
 }
 
@@ -91,7 +89,7 @@ fn part(to: Millis, length: Millis) -> Millis {
 }
 
 fn failed(error: Error, file: &str) -> Failed {
-    let damaged = error.is_of_one_file().then(|| file.to_owned()).into_iter().collect();
+    let damaged = error.is_of_one_file().then(|| file.to_owned());
     Failed { error, damaged }
 }
 

@@ -32,7 +32,7 @@ const HAS_ZONES: u32 = 1 << 12;
 const HAS_MARK: u32 = 1 << 13;
 const HAS_CLOSED: u32 = 1 << 14;
 const HAS_COUNTERS: u32 = 1 << 15;
-const HAS_ID: u32 = 1 << 16;
+const LACKS_ID: u32 = 1 << 16;
 
 /// Appends an entry.
 pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) {
@@ -90,7 +90,7 @@ fn encode_record(tag: u8, record: &Record, out: &mut Vec<u8>) {
         (HAS_MARK, record.mark.is_some()),
         (HAS_CLOSED, record.closed.is_some()),
         (HAS_COUNTERS, record.counters.is_some()),
-        (HAS_ID, record.id.is_some()),
+        (LACKS_ID, record.id.is_none()),
     ] {
         if set {
             flags |= flag;
@@ -175,7 +175,7 @@ fn decode_record(input: &mut &[u8]) -> Option<Record> {
     let flags = u32::from_le_bytes(take(input)?);
     let has = |flag: u32| flags & flag != 0;
     let protocol = u8::from_le_bytes(take(input)?);
-    let id = if has(HAS_ID) { Some(u32::from_le_bytes(take(input)?)) } else { None };
+    let id = if has(LACKS_ID) { None } else { Some(u32::from_le_bytes(take(input)?)) };
     let src = decode_end(flags, input)?;
     let nat = if has(NAT_IS_SRC) { src } else { decode_end(flags >> 2, input)? };
     let dst = if has(HAS_DST) { Some(decode_end(flags >> 4, input)?) } else { None };

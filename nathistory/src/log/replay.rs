@@ -50,6 +50,8 @@ pub(crate) struct LogEnd {
     pub(crate) sequence: u32,
     /// Whether there are bytes in the middle that are no frame.
     pub(crate) is_damaged: bool,
+    /// Whether the disk cannot read all of it.
+    pub(crate) is_unreadable: bool,
 }
 
 /// The first frame of a log, if it is there.
@@ -59,9 +61,12 @@ pub(crate) fn read_header(disk: &dyn Disk, number: u64) -> Result<Option<Header>
     let file = disk.open(&name).map_err(failed)?;
     let mut bytes =
         vec![0; usize::try_from(file.length()).map_or(LONGEST_HEADER, |all| all.min(LONGEST_HEADER))];
-    match file.read_at(&mut bytes, 0).map_err(failed) {
-        Err(error) if error.is_of_one_file() => return Ok(None),
-        other => other?,
+    if let Err(error) = file.read_at(&mut bytes, 0).map_err(failed) {
+        // It is in the first sector.
+        bytes.truncate(SECTOR);
+        if !error.is_of_one_file() || file.read_at(&mut bytes, 0).is_err() {
+            return if error.is_of_one_file() { Ok(None) } else { Err(error) };
+        }
     }
     let header = frame::read(&bytes).filter(|frame| frame.sequence == 0);
     Ok(header.and_then(|frame| serde_json::from_slice(frame.payload).ok()))
@@ -80,7 +85,8 @@ pub(crate) fn replay(
         // Missing bytes are as damaged as others.
         bytes.resize(usize::try_from(length).unwrap_or(bytes.len()).min(bytes.len() + LONGEST_HEADER), 0);
     }
-    let mut end = LogEnd { length: 0, torn: 0, sequence: 0, is_damaged: false };
+    let mut end =
+        LogEnd { length: 0, torn: 0, sequence: 0, is_damaged: false, is_unreadable: unreadable > 0 };
     let mut at = 0;
     while at < bytes.len() {
         let Some(next) = frame::find(&bytes, at, end.sequence) else { break };

@@ -34,6 +34,7 @@ pub(super) fn find_ends(
     // What memory has now, it had when the question was asked: mappings only leave it.
     open.retain(|record| !is_in_memory(shared, record));
     let mut known = HashMap::new();
+    let mut is_doubtful = false;
     for file in later {
         if open.is_empty() {
             break;
@@ -55,10 +56,18 @@ pub(super) fn find_ends(
                     false
                 }
             }),
-            // It can be in those after it.
-            Err(error) if error.is_of_one_file() => {}
+            // They can be in those after it.
+            Err(error) if error.is_of_one_file() => {
+                is_doubtful = true;
+                continue;
+            }
             Err(error) => return Err(error),
         }
+        is_doubtful = false;
+    }
+    if is_doubtful {
+        // They can have ended in a segment that cannot be read.
+        known.extend(open.iter().map(|record| (lifetime(record), *record)));
     }
     // Those that are left were open until the last segment, so memory had them.
     records.retain_mut(|record| {

@@ -93,13 +93,20 @@ impl<'a> Search<'a> {
 
     fn search(&mut self, segments: &[Arc<SegmentFile>], place: usize) -> Result<ControlFlow<()>, Error> {
         let file = &segments[place];
+        let mut is_open = false;
         let found = self.shared.open_segment(self.disk, file).and_then(|segment| {
+            is_open = true;
             self.gaps.extend(segment.info().gaps.iter().cloned());
             self.search_open(&segment, segments, place)
         });
         match found {
             Err(error) if error.is_of_one_file() => {
-                self.gaps.push(damaged(file, error.to_string()));
+                let mut gap = damaged(file, error.to_string());
+                if is_open {
+                    // The segment before has left to this one what was open at its end.
+                    gap.from = gap.from.min(self.question.from);
+                }
+                self.gaps.push(gap);
                 Ok(ControlFlow::Continue(()))
             }
             other => other,

@@ -372,6 +372,13 @@ impl Decoder {
         row
     }
 
+    /// Passes the next row, in all columns.
+    pub(super) fn skip(&mut self) -> Result<(), ParquetError> {
+        self.next()?;
+        self.nat.next_place();
+        Ok(())
+    }
+
     /// The columns of which [`next`](Self::next) takes values.
     fn columns(&mut self) -> [&mut dyn Taken; 26] {
         let [packets_original, packets_reply, bytes_original, bytes_reply] = &mut self.counters;

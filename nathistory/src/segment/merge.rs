@@ -9,7 +9,7 @@ use crate::gap::{Gap, Reason};
 use crate::removal::Removal;
 use crate::segment::blocks::external;
 use crate::segment::collect::Columns;
-use crate::segment::decode::Key;
+use crate::segment::decode::{Decoder, Key};
 use crate::segment::info::Info;
 use crate::segment::open::Segment;
 use crate::segment::rows::Rows;
@@ -100,11 +100,13 @@ impl<'a, F: FnMut() -> Result<(), Error>> Merge<'a, F> {
 
     /// The same without the ids of the mappings that both opened and closed in the span that this describes: no other
     /// segment has these. By the others, a mapping is known again in the segments before and after. Rows with the same
-    /// public end and begin keep their ids, too, so that all stay in order.
-    pub(crate) fn without_ids(mut self, info: &Info) -> Self {
+    /// public end and begin keep their ids, too, so that all stay in order. `before` is the end of the segment before
+    /// all inputs.
+    pub(crate) fn without_ids(mut self, info: &Info, before: Option<Millis>) -> Self {
         // With a clock that was set, it cannot be told what was open at the begin.
         let is_steady = info.gaps.iter().all(|gap| gap.reason != Reason::ClockStepped);
-        self.forgets_after = info.begins.filter(|_| is_steady).map(|begins| begins.saturating_add(MARGIN));
+        let begins = info.begins.filter(|_| is_steady);
+        self.forgets_after = begins.map(|begins| begins.max(before.unwrap_or(begins)).saturating_add(MARGIN));
         self
     }
 
@@ -174,10 +176,12 @@ impl<'a, F: FnMut() -> Result<(), Error>> Merge<'a, F> {
         for below in [1, 2] {
             let Some(&other) = self.heap.get(below) else { break };
             if self.inputs[input].key == self.inputs[other].key && self.order(input, other)?.is_eq() {
-                // One without an id is in one input only.
+                // One that has closed and has no id is in one input only.
                 let rows = &mut self.inputs[input].rows;
-                let id = rows.ready().map(|decoder| decoder.and_then(|decoder| decoder.id.peek().copied()));
-                return Ok(id.map_err(|error| external(rows.error(error)))?.is_some());
+                let is_known =
+                    |decoder: &mut Decoder| decoder.id.peek().is_some() || decoder.duration.peek().is_none();
+                let known = rows.ready().map(|decoder| decoder.is_some_and(is_known));
+                return known.map_err(|error| external(rows.error(error)));
             }
         }
         Ok(false)

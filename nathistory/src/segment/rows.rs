@@ -148,12 +148,19 @@ impl<'a> Rows<'a> {
 
     /// Passes the next row.
     pub(super) fn skip(&mut self) -> Result<(), ParquetError> {
-        self.advance().map(|_| ())
+        if let Some(decoder) = self.ready()? {
+            decoder.skip()?;
+            self.decoded -= 1;
+        }
+        Ok(())
     }
 
-    /// An error as one of this file.
+    /// An error as one of this file: if the disk cannot read it, it is damaged.
     pub(super) fn error(&self, error: ParquetError) -> Error {
-        self.segment.error(error)
+        match self.segment.error(error) {
+            Error::Io { doing, source } => Error::damaged(self.segment.name(), format!("{doing}: {source}")),
+            other => other,
+        }
     }
 }
 

@@ -257,3 +257,27 @@ fn a_file_that_the_disk_cannot_read_is_a_gap_and_stops_nobody() {
     let (_, completeness) = find(&store.reader, &Question::about(START + 2 * HOUR, START + 2 * HOUR));
     assert!(completeness.gaps.iter().any(|gap| gap.reason == Reason::Damaged), "{completeness:?}");
 }
+
+#[test]
+fn a_mapping_whose_end_cannot_be_read_is_not_lost() {
+    let disk = Memory::default();
+    let mut traffic = Traffic::new(8);
+    let mut store = open(disk.shared(), options(), START).unwrap();
+    let record = Record { id: Some(1), opened: Moment::event(START + 10), ..traffic.connection() };
+    store.writer.append(&[Entry::Opened(record)], START + 10).unwrap();
+    store.writer.rotate(START + 100).unwrap();
+    store.keeper.run_due(START + 100).unwrap();
+    let closed = Record { closed: Some(Moment::event(START + 150)), ..record };
+    store.writer.append(&[Entry::Closed(closed)], START + 150).unwrap();
+    store.writer.rotate(START + 200).unwrap();
+    store.keeper.run_due(START + 200).unwrap();
+    let question = Question::about(START + 50, START + 60);
+    assert_eq!(find(&store.reader, &question).0, [closed]);
+    drop(store);
+    disk.set_unreadable(&[&disk.names(".parquet")[1]]);
+    let store = open(disk.shared(), options(), START + 300).unwrap();
+    // It may still be open: the start took it from the segment before.
+    assert_eq!(find(&store.reader, &question).0, [record]);
+    let (records, completeness) = find(&store.reader, &Question::about(START + 120, START + 130));
+    assert_eq!((records, completeness.gaps[0].reason), (vec![record], Reason::Damaged));
+}
