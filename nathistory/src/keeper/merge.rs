@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::catalog::{Catalog, SegmentFile};
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::segment::{self, Info, MERGING, Segment, Written, merge_gaps, merge_removals};
+use crate::segment::{self, Info, Kind, Segment, Written, merge_gaps, merge_removals};
 use crate::time::{DAY, HOUR, Millis};
 
 /// The most segments that are merged at once, which bounds the memory for it. More need several rounds.
@@ -68,12 +68,14 @@ pub(super) fn merge(
     let last_hash = last.hash().map_err(|error| failed(error, last.name()))?;
     let info = merged_info(&inputs, last_hash);
     let mut rows = segment::Merge::new(&inputs, between);
-    if part(inputs[0].info().to, HOUR) != part(last.info().to, HOUR) {
+    let is_hour = part(inputs[0].info().to, HOUR) == part(last.info().to, HOUR);
+    let kind = if is_hour { Kind::Hour } else { Kind::Day };
+    if kind == Kind::Day {
         // In an hour, somebody may still compare ids with what the kernel reports. In a day they are a third of all bytes.
         let before = catalog.segments().iter().rfind(|file| file.name.last < info.first);
         rows = rows.without_ids(&info, before.map(|before| before.name.to));
     }
-    let written = segment::write(disk, MERGING, info, &mut rows);
+    let written = segment::write(disk, kind, info, &mut rows);
     written.map(Some).map_err(|error| match &error {
         Error::Damaged { file, .. } => {
             let file = file.clone();

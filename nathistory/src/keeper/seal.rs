@@ -7,7 +7,7 @@ use crate::disk::Disk;
 use crate::error::Error;
 use crate::record::Record;
 use crate::row::Row;
-use crate::segment::{self, Info, SEALING, Supplied, Written};
+use crate::segment::{self, Info, Kind, Supplied, Written};
 use crate::state::Frozen;
 use crate::text::address_order;
 
@@ -47,7 +47,7 @@ pub(super) fn seal(
         places.iter().for_each(|place| frozen.sealed.closed.warm(place.record as usize));
         places.iter().filter_map(|place| row(frozen, place)).map(Ok)
     });
-    segment::write(disk, SEALING, info, &mut Supplied::new(rows))
+    segment::write(disk, Kind::Sealed, info, &mut Supplied::new(rows))
 }
 
 fn record(frozen: &Frozen, place: usize) -> Option<Record> {

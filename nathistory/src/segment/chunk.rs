@@ -22,7 +22,7 @@ use crate::text::address_order;
 /// How a chunk is written.
 pub(super) struct Context<'a> {
     pub(super) compressor: &'a mut Compressor,
-    pub(super) level: i32,
+    pub(super) level: Option<i32>,
     pub(super) page_rows: usize,
     /// Whether the least and the greatest value of each page are recorded.
     pub(super) index: bool,
@@ -529,9 +529,12 @@ impl<'c, 'a> Pages<'c, 'a> {
     ) -> Result<Written, ParquetError> {
         let column = self.context.column.clone();
         let compressed = self.bytes.bytes_written();
-        let level = ZstdLevel::try_new(self.context.level)?;
+        let compression = match self.context.level {
+            Some(level) => Compression::ZSTD(ZstdLevel::try_new(level)?),
+            None => Compression::UNCOMPRESSED,
+        };
         let metadata = ColumnChunkMetaData::builder(column.clone())
-            .set_compression(Compression::ZSTD(level))
+            .set_compression(compression)
             .set_encodings(self.encodings)
             .set_num_values(presence.rows as i64)
             .set_total_compressed_size(compressed as i64)

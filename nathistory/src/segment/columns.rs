@@ -166,13 +166,20 @@ pub(super) struct Layout {
     pub(super) page_rows: usize,
     /// The bytes of a block that has a checksum.
     pub(super) block_size: usize,
-    /// The level of the compression.
-    pub(super) zstd_level: i32,
+    /// The level of the compression, if there is one.
+    pub(super) zstd_level: Option<i32>,
+}
+
+impl Layout {
+    /// That of a file which is merged within a day: to compress it would take longer than to merge it.
+    pub(super) fn passing() -> Self {
+        Self { zstd_level: None, ..Self::default() }
+    }
 }
 
 impl Default for Layout {
     fn default() -> Self {
-        Self { group_rows: 1 << 19, page_rows: 1 << 13, block_size: 1 << 16, zstd_level: 1 }
+        Self { group_rows: 1 << 19, page_rows: 1 << 13, block_size: 1 << 16, zstd_level: Some(1) }
     }
 }
 

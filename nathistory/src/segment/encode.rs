@@ -11,34 +11,36 @@ use zstd::stream::raw::{Encoder, InBuffer, Operation, OutBuffer};
 const BLOCK: usize = 128;
 const PART: usize = 32;
 
-/// Compresses pages with Zstandard.
+/// Compresses pages with Zstandard, or leaves them as they are.
 pub(super) struct Compressor {
-    encoder: Encoder<'static>,
+    encoder: Option<Encoder<'static>>,
 }
 
 impl Compressor {
-    pub(super) fn new(level: i32) -> io::Result<Self> {
-        Ok(Self { encoder: Encoder::new(level)? })
+    /// A compressor of this level; `None` leaves all as it is.
+    pub(super) fn new(level: Option<i32>) -> io::Result<Self> {
+        Ok(Self { encoder: level.map(Encoder::new).transpose()? })
     }
 
     /// Compresses these parts, one after the other, into one frame. Each part has blocks of its own: random bytes
     /// of one do not spoil the statistics of another.
     pub(super) fn compress(&mut self, parts: &[&[u8]]) -> io::Result<Vec<u8>> {
+        let Some(encoder) = &mut self.encoder else { return Ok(parts.concat()) };
         let length: usize = parts.iter().map(|part| part.len()).sum();
         let mut bytes = Vec::with_capacity(zstd::zstd_safe::compress_bound(length) + 16 * parts.len());
-        self.encoder.reinit()?;
-        self.encoder.set_pledged_src_size(Some(length as u64))?;
+        encoder.reinit()?;
+        encoder.set_pledged_src_size(Some(length as u64))?;
         let mut out = OutBuffer::around(&mut bytes);
         for (index, part) in parts.iter().enumerate() {
             let mut input = InBuffer::around(part);
             while input.pos() < part.len() {
-                self.encoder.run(&mut input, &mut out)?;
+                encoder.run(&mut input, &mut out)?;
             }
             if index + 1 < parts.len() {
-                while self.encoder.flush(&mut out)? > 0 {}
+                while encoder.flush(&mut out)? > 0 {}
             }
         }
-        while self.encoder.finish(&mut out, true)? > 0 {}
+        while encoder.finish(&mut out, true)? > 0 {}
         Ok(bytes)
     }
 }

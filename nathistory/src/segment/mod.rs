@@ -41,8 +41,8 @@ mod write;
 pub(crate) use self::{
     info::Info,
     merge::{Merge, merge_gaps, merge_removals},
-    name::{MERGING, Name, SEALING, UNFINISHED},
+    name::{Name, UNFINISHED},
     open::Segment,
     supply::Supplied,
-    write::{Written, write},
+    write::{Kind, Written, write},
 };

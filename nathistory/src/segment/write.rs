@@ -15,7 +15,7 @@ use crate::segment::collect::Columns;
 use crate::segment::columns::{Column, Layout, properties, schema};
 use crate::segment::encode::Compressor;
 use crate::segment::info::{Info, MOST_ADDRESSES, SCHEMA};
-use crate::segment::name::Name;
+use crate::segment::name::{MERGING, Name, SEALING};
 use crate::segment::sink::{Sink, hash_of};
 use crate::segment::supply::{Added, Supply};
 
@@ -25,6 +25,17 @@ pub(super) const INFO_KEY: &str = "nathistory";
 pub(super) const CHECKS_KEY: &str = "nathistory.checks";
 /// What ends each file: the length of the footer, and Parquet's magic.
 const TRAILER: usize = 8;
+
+/// What a segment is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// What is frozen.
+    Sealed,
+    /// Segments of an hour.
+    Hour,
+    /// Segments of several hours. It stays as it is.
+    Day,
+}
 
 /// A segment that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,11 +57,16 @@ pub(crate) struct Written {
 /// Those of the disk and of the rows. The temporary file is removed then, if the disk allows it.
 pub(crate) fn write(
     disk: &dyn Disk,
-    temporary: &str,
+    kind: Kind,
     info: Info,
     rows: &mut dyn Supply,
 ) -> Result<Written, Error> {
-    write_as(disk, temporary, info, rows, Layout::default())
+    let (temporary, layout) = match kind {
+        Kind::Sealed => (SEALING, Layout::passing()),
+        Kind::Hour => (MERGING, Layout::passing()),
+        Kind::Day => (MERGING, Layout::default()),
+    };
+    write_as(disk, temporary, info, rows, layout)
 }
 
 /// Like [`write`], with another division of the file.

@@ -12,11 +12,12 @@ use crate::error::Error;
 use crate::question::Question;
 use crate::record::Record;
 use crate::row::Row;
+use crate::segment::name::MERGING;
 use crate::segment::open::Segment;
 use crate::segment::sink::hash_of;
 use crate::segment::tests::model::{SMALL, all, directory, record, segment, sorted, written};
 use crate::segment::write::footer_length;
-use crate::segment::{Info, Name, SEALING, Supplied, write};
+use crate::segment::{Info, Kind, Name, Supplied, write};
 
 fn records(count: usize) -> Vec<Record> {
     let mut runner = TestRunner::deterministic();
@@ -107,18 +108,18 @@ fn huge_lengths_and_other_files_are_damaged() {
 #[test]
 fn rows_that_fail_or_are_not_in_order_leave_no_file() {
     let (_directory, disk) = directory();
-    disk.create(SEALING).unwrap();
+    disk.create(MERGING).unwrap();
     let rows = sorted(&records(20));
     let info = || Info::new("gateway", 1, 0, 1);
-    let reversed = write(&*disk, SEALING, info(), &mut Supplied::new(rows.iter().rev().copied().map(Ok)));
+    let reversed = write(&*disk, Kind::Day, info(), &mut Supplied::new(rows.iter().rev().copied().map(Ok)));
     assert!(matches!(reversed, Err(Error::Io { .. })), "{reversed:?}");
     let failing = rows.iter().copied().map(Ok).chain([Err(Error::damaged("input", "it is torn"))]);
-    let failed = write(&*disk, SEALING, info(), &mut Supplied::new(failing.into_iter()));
+    let failed = write(&*disk, Kind::Day, info(), &mut Supplied::new(failing.into_iter()));
     assert!(is_damaged(failed, "input"));
     assert_eq!(disk.list().unwrap(), []);
     // After a crash, the temporary file is replaced.
-    disk.create(SEALING).unwrap();
-    let written = write(&*disk, SEALING, info(), &mut Supplied::new(rows.iter().copied().map(Ok))).unwrap();
+    disk.create(MERGING).unwrap();
+    let written = write(&*disk, Kind::Day, info(), &mut Supplied::new(rows.iter().copied().map(Ok))).unwrap();
     assert_eq!(disk.list().unwrap(), [(written.name.clone(), written.bytes)]);
     let segment = Segment::open(&*disk, &written.name).unwrap();
     assert_eq!(all(segment.rows()), rows);

@@ -17,7 +17,8 @@ use crate::segment::supply::Supplied;
 use crate::segment::write::{Written, write_as};
 
 /// Row groups, pages and blocks so small that few rows fill many.
-pub(super) const SMALL: Layout = Layout { group_rows: 12, page_rows: 4, block_size: 512, zstd_level: 1 };
+pub(super) const SMALL: Layout =
+    Layout { group_rows: 12, page_rows: 4, block_size: 512, zstd_level: Some(1) };
 
 /// A directory for one test: in memory if the system has such a file system, because each segment is synced.
 pub(super) fn directory() -> (tempfile::TempDir, Arc<dyn Disk>) {

@@ -11,10 +11,11 @@ use crate::gap::{Gap, Reason};
 use crate::question::Question;
 use crate::record::{Counters, End, Moment, Record};
 use crate::row::Row;
+use crate::segment::name::MERGING;
 use crate::segment::open::Segment;
 use crate::segment::tests::model::{SMALL, address, all, directory, port, record, segment, sorted, time};
 use crate::segment::write::write_as;
-use crate::segment::{Info, MERGING, Merge, SEALING, Supplied, merge_gaps, write};
+use crate::segment::{Info, Kind, Merge, Supplied, merge_gaps, write};
 
 fn question() -> impl Strategy<Value = Question> {
     let ends = (of(address()), of(port()), of(address()), of(port()), of(address()), of(port()));
@@ -149,7 +150,7 @@ fn the_rows_of_many_pages_are_found() {
         .collect();
     let info = Info::new("gateway", 3, 0, 50_000);
     let written =
-        write(&*disk, SEALING, info, &mut Supplied::new(sorted(&records).into_iter().map(Ok))).unwrap();
+        write(&*disk, Kind::Day, info, &mut Supplied::new(sorted(&records).into_iter().map(Ok))).unwrap();
     let segment = Segment::open(&*disk, &written.name).unwrap();
     assert_eq!(segment.hash().unwrap(), written.hash);
     assert_eq!(segment.info().nat_ips.as_ref().map(Vec::len), Some(5));
@@ -206,7 +207,7 @@ fn values_of_any_size_are_read_as_written() {
     let rows = sorted(&records);
     let written = write(
         &*disk,
-        SEALING,
+        Kind::Sealed,
         Info::new("gateway", 1, 0, 1),
         &mut Supplied::new(rows.iter().copied().map(Ok)),
     )
