@@ -4,6 +4,7 @@
 //! ```text
 //! ROWS=20000000     the records of that day
 //! DAYS=1            the days before it, and after it; usually 182
+//! HOURS=2           only the first hours of each day
 //! DESTINATIONS=0    without destinations
 //! KEEP=DIR          the history stays there, and is only searched the next time
 //! ```
@@ -58,7 +59,8 @@ fn records(day: i64) -> impl Iterator<Item = Record> {
     };
     let count = if day == 0 { variable("ROWS", 3_000_000) } else { FEW };
     let from = MIDNIGHT + day * DAY;
-    Trace::new(network, count, from, from + DAY)
+    let until = from + variable("HOURS", 24) as Millis * HOUR;
+    Trace::new(network, count, from, from + DAY).take_while(move |record| record.opened.at < until)
 }
 
 fn main() {

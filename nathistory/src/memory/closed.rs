@@ -8,6 +8,9 @@ use crate::record::{Counters, End, Known, Moment, Record};
 
 /// No link follows.
 const NONE: u32 = u32::MAX;
+/// So many links are added to the index at once: it is large, and what they need of it is loaded from memory at the
+/// same time.
+const TOGETHER: usize = 64;
 
 /// Closed mappings, found by public end.
 #[derive(Debug, Default)]
@@ -16,6 +19,8 @@ pub(crate) struct ClosedList {
     addresses: Addresses,
     /// The chain of each public end, the newest link first. A link is twice a place, plus 1 for the second public end.
     by_public: HashTable<Chain>,
+    /// The last links, with the fingerprints of their ends: they are not in the index yet.
+    waiting: Vec<(u32, u32)>,
     hasher: DefaultHashBuilder,
 }
 
@@ -98,12 +103,29 @@ impl ClosedList {
             has_counters: record.counters.is_some(),
         });
         for (which, end) in found_by(record) {
-            self.link(place * 2 + which, end);
+            self.waiting.push((place * 2 + which, fingerprint(&self.hasher, &end)));
+        }
+        if self.waiting.len() >= TOGETHER {
+            self.index();
         }
     }
 
-    fn link(&mut self, link: u32, end: End) {
-        let fingerprint = fingerprint(&self.hasher, &end);
+    /// Adds the links that wait to the index.
+    fn index(&mut self) {
+        let mut seen = 0;
+        for (_, fingerprint) in &self.waiting {
+            self.by_public.find(spread(*fingerprint), |chain| {
+                seen ^= chain.first;
+                false
+            });
+        }
+        std::hint::black_box(seen);
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.drain(..).for_each(|(link, fingerprint)| self.link(link, fingerprint));
+        self.waiting = waiting;
+    }
+
+    fn link(&mut self, link: u32, fingerprint: u32) {
         let hash = spread(fingerprint);
         match self.by_public.find_mut(hash, |chain| chain.fingerprint == fingerprint) {
             Some(chain) => {
@@ -117,7 +139,7 @@ impl ClosedList {
         }
     }
 
-    /// The mappings with a public end, the last closed first, and few others.
+    /// The mappings with a public end, and few others.
     pub(crate) fn at_end(&self, end: End, on: &mut dyn FnMut(Record)) {
         let fingerprint = fingerprint(&self.hasher, &end);
         let chain = self.by_public.find(spread(fingerprint), |chain| chain.fingerprint == fingerprint);
@@ -127,6 +149,8 @@ impl ClosedList {
             on(item.record(&self.addresses));
             link = item.next[link as usize % 2];
         }
+        let waiting = self.waiting.iter().filter(|(_, other)| *other == fingerprint);
+        waiting.for_each(|(link, _)| on(self.items.get(link / 2).record(&self.addresses)));
     }
 }
 
