@@ -202,17 +202,15 @@ impl<T: DataType> Cursor<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
     pub(super) ip: IpAddr,
-    port: Option<i32>,
-    protocol: i32,
-    opened: i64,
+    /// Port, protocol and begin as a number, because merging compares many.
+    rest: u128,
 }
 
 impl Key {
     /// The order of [`Row::order`], as far as it depends on this.
     #[inline]
     pub(super) fn order(&self, other: &Key) -> Ordering {
-        let rest = |key: &Key| (key.port, key.protocol, key.opened);
-        address_order(self.ip, other.ip).then_with(|| rest(self).cmp(&rest(other)))
+        address_order(self.ip, other.ip).then_with(|| self.rest.cmp(&other.rest))
     }
 }
 
@@ -356,12 +354,13 @@ impl Decoder {
 
     /// By what the next row is sorted first.
     pub(super) fn key(&mut self) -> Result<Key, ParquetError> {
-        Ok(Key {
-            ip: self.nat_ip.peek_address()?.ok_or_else(|| lacks("nat_ip"))?,
-            port: self.nat_port.peek().copied(),
-            protocol: *self.protocol.peek().ok_or_else(|| lacks("protocol"))?,
-            opened: *self.opened.peek().ok_or_else(|| lacks("opened"))?,
-        })
+        let ip = self.nat_ip.peek_address()?.ok_or_else(|| lacks("nat_ip"))?;
+        let port = self.nat_port.peek().map_or(0, |port| u128::from(*port as u32) + 1);
+        let protocol = *self.protocol.peek().ok_or_else(|| lacks("protocol"))? as u32;
+        let opened = *self.opened.peek().ok_or_else(|| lacks("opened"))?;
+        // The least number is zero.
+        let opened = (opened ^ i64::MIN) as u64;
+        Ok(Key { ip, rest: port << 96 | u128::from(protocol) << 64 | u128::from(opened) })
     }
 
     /// The next row of those that were read, which stays the next one.
