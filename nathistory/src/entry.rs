@@ -22,6 +22,12 @@ pub enum Entry {
         /// The last moment at which the history knew everything.
         since: Millis,
     },
+    /// Like [`Reconcile`](Self::Reconcile), at the begin of a log: what began before it goes on. Gaps that last now do not
+    /// widen it.
+    Reconciling {
+        /// As it was.
+        since: Millis,
+    },
     /// The mappings that are open have all followed. Those that the history had as open when this began,
     /// and that did not follow, closed at some moment from `since` to `at`. An event would have reported the
     /// end of one whose begin an event has reported. Another can have closed at any moment since

@@ -77,6 +77,11 @@ impl Reason {
 }
 
 impl Gap {
+    /// Whether it lasts, or ends after this moment.
+    pub(crate) fn ends_after(&self, at: Millis) -> bool {
+        self.to.is_none_or(|to| to > at)
+    }
+
     /// Whether it touches some moment from `from` to `to`.
     pub fn touches(&self, from: Millis, to: Millis) -> bool {
         self.from <= to && self.to.is_none_or(|end| end >= from)

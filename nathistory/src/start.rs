@@ -148,7 +148,8 @@ fn carried(
 
 fn carry(disk: &dyn Disk, file: &str, memory: &mut Memory) -> Result<(), Error> {
     let segment = Segment::open(disk, file)?;
-    for gap in segment.info().gaps.iter().filter(|gap| gap.to.is_none()) {
+    let to = segment.info().to;
+    for gap in segment.info().gaps.iter().filter(|gap| gap.ends_after(to)) {
         memory.add_gap(gap.clone());
     }
     for row in segment.open_rows() {

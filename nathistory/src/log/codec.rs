@@ -19,6 +19,7 @@ const GAP_ENDS: u8 = 7;
 const ALIVE: u8 = 8;
 const REMOVED: u8 = 9;
 const SWEPT: u8 = 10;
+const RECONCILING: u8 = 11;
 
 // What a record has. The lowest eight bits belong to the ends in the order source, NAT, destination, server:
 // whether the address is of version 6, and whether there is a port.
@@ -41,6 +42,7 @@ pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) {
         Entry::Closed(record) => encode_record(CLOSED, record, out),
         Entry::Seen(record) => encode_record(SEEN, record, out),
         Entry::Reconcile { since } => encode_time(RECONCILE, *since, out),
+        Entry::Reconciling { since } => encode_time(RECONCILING, *since, out),
         Entry::Reconciled { at } => encode_time(RECONCILED, *at, out),
         Entry::Gap(gap) => encode_json(GAP, gap, out),
         Entry::GapEnds { reason, at, detail } => encode_json(GAP_ENDS, &(reason, at, detail), out),
@@ -145,6 +147,7 @@ pub(super) fn decode(input: &mut &[u8]) -> Option<Entry> {
         CLOSED => Entry::Closed(decode_record(input)?),
         SEEN => Entry::Seen(decode_record(input)?),
         RECONCILE => Entry::Reconcile { since: i64::from_le_bytes(take(input)?) },
+        RECONCILING => Entry::Reconciling { since: i64::from_le_bytes(take(input)?) },
         RECONCILED => Entry::Reconciled { at: i64::from_le_bytes(take(input)?) },
         GAP => Entry::Gap(decode_json(input)?),
         GAP_ENDS => {
@@ -301,6 +304,7 @@ mod tests {
         let removal = Removal { first: 1, last: 2, from: 3, to: 4, hashes: vec!["00".into()], at: 5 };
         for entry in [
             Entry::Reconcile { since: -1 },
+            Entry::Reconciling { since: 3 },
             Entry::Reconciled { at: i64::MAX },
             Entry::Gap(gap),
             Entry::GapEnds { reason: Reason::NotWritten, at: 9, detail: None },

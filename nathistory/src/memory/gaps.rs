@@ -60,9 +60,11 @@ impl Gaps {
         self.ended.iter().chain(&self.ongoing)
     }
 
-    /// Takes all for a segment. Those that last stay.
-    pub(super) fn take(&mut self) -> Vec<Gap> {
+    /// Takes all for a segment that ends at this moment. Those that last stay, and those that end later, as the one
+    /// of a clock that was set back does: the segments until then have these too.
+    pub(super) fn take(&mut self, at: Millis) -> Vec<Gap> {
         let mut gaps = std::mem::take(&mut self.ended);
+        self.ended = gaps.iter().filter(|gap| gap.ends_after(at)).cloned().collect();
         gaps.extend(self.ongoing.iter().cloned());
         gaps
     }
@@ -83,15 +85,17 @@ mod tests {
         gaps.add(gap(-3, None, Reason::EventsLost));
         let earlier = gap(-3, Some(1), Reason::EventsLost);
         assert_eq!(
-            gaps.take(),
+            gaps.take(5),
             [earlier, gap(1, None, Reason::EventsLost), gap(0, None, Reason::FilterChanged)]
         );
-        assert_eq!(gaps.take().len(), 2);
+        assert_eq!(gaps.take(5).len(), 2);
         gaps.end(Reason::EventsLost, 9, Some("7".into()));
         gaps.end(Reason::EventsLost, 10, None);
         assert_eq!(gaps.hidden_since(), None);
         let ended = Gap { detail: Some("7".into()), ..gap(1, Some(9), Reason::EventsLost) };
         let lasting = gap(0, None, Reason::FilterChanged);
-        assert_eq!(gaps.take(), [ended, lasting]);
+        assert_eq!(gaps.take(8), [ended.clone(), lasting.clone()]);
+        assert_eq!(gaps.take(9), [ended, lasting.clone()]);
+        assert_eq!(gaps.take(10), [lasting]);
     }
 }

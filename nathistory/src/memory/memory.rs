@@ -116,6 +116,10 @@ impl Memory {
             Entry::Seen(record) => self.apply_seen(record, now),
             Entry::Closed(record) => self.apply_closed(record, now),
             Entry::Reconcile { since } => self.begin_reconciliation(*since),
+            Entry::Reconciling { since } => {
+                self.begin_reconciliation(*since);
+                self.reconciling = Some(*since);
+            }
             Entry::Reconciled { at } => self.end_reconciliation(*at, now),
             Entry::Gap(gap) => {
                 if gap.reason == Reason::ClockStepped {
@@ -333,7 +337,7 @@ impl Memory {
     pub(crate) fn preamble(&self) -> Vec<Entry> {
         let mut entries: Vec<Entry> = self.gaps.ongoing().iter().cloned().map(Entry::Gap).collect();
         if let Some(since) = self.reconciling {
-            entries.push(Entry::Reconcile { since });
+            entries.push(Entry::Reconciling { since });
             entries.extend(self.open.seen(self.epoch).map(Entry::Seen));
         }
         entries.extend(self.last_alive.map(|at| Entry::Alive { at }));
@@ -350,7 +354,7 @@ impl Memory {
             to: self.latest.max(now),
             closed,
             open,
-            gaps: self.gaps.take(),
+            gaps: self.gaps.take(self.latest.max(now)),
             removed: std::mem::take(&mut self.removed),
             swept: self.swept,
             begins: self.from,

@@ -137,6 +137,8 @@ impl Model {
                     gap.detail = detail.clone().or(gap.detail.take());
                 }
             }
+            // The library's own.
+            Entry::Reconciling { .. } => {}
             Entry::Alive { .. } | Entry::Swept { .. } | Entry::Removed(_) => {}
         }
     }
