@@ -42,6 +42,9 @@ fn each_flow_is_recorded_exactly_once_under_load() {
     wait_within(Duration::from_secs(10), "the table is complete", || {
         get(lab.gateway(), daemon.local_addr(), "/readyz").status == 200
     });
+    // What the history did not know before it was ready ends in this millisecond at the latest.
+    let ready = now();
+    wait_within(Duration::from_secs(1), "a millisecond has passed", || now() > ready);
     let from = now();
     let begun = Instant::now();
     thread::scope(|scope| {
