@@ -10,7 +10,7 @@ RUST_MIN := 1.85
 PACKAGES := libnetfilter-conntrack-dev libclang-dev pkg-config build-essential \
 	nftables iptables iproute2 conntrack curl python3 procps
 SCRIPTS := demo/run.sh .ci/run tests/openapi/run.sh tests/sanitize/run.sh debian/vendor.sh tests/packages/lint.sh \
-	tests/packages/target_dir.sh tests/packages/run.sh tests/crates/run.sh tests/history_files/run.sh
+	tests/packages/target_dir.sh tests/packages/run.sh tests/crates/run.sh tests/history_files/run.sh tests/python_tool.sh
 
 # All tests use this selection of packages and features, also in tests/openapi and tests/sanitize: with another
 # selection cargo builds the dependencies again. Not --all-features: with nfct's prebuilt-bindings nothing uses bindgen.
@@ -108,7 +108,7 @@ test: PACKAGES += shellcheck python3-venv nginx haproxy caddy apache2 openssl ma
 test: setup ## everything that CI runs
 	$(STEP) "fmt, shellcheck"
 	cargo fmt --all --check
-	shellcheck $(SCRIPTS)
+	shellcheck --external-sources $(SCRIPTS)
 	$(STEP) clippy
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 	$(STEP) doc

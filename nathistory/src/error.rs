@@ -3,7 +3,7 @@
 use std::io;
 
 /// The system's error for a place of a disk that cannot be read.
-const EIO: i32 = 5;
+pub(crate) const EIO: i32 = 5;
 
 /// An error of the history.
 #[derive(Debug, thiserror::Error)]

@@ -3,9 +3,6 @@
 # doc/HISTORY.md, and agree with the daemon. The daemon runs in a temporary network namespace. Needs root and uses sudo.
 set -euo pipefail
 
-# A user's PATH may lack ip.
-PATH=$PATH:/usr/sbin:/sbin
-
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 questions=${QUESTIONS:-1000}
@@ -15,26 +12,16 @@ fail() {
     exit 1
 }
 
+# shellcheck source=tests/python_tool.sh
+source "$root/tests/python_tool.sh"
+
 # ---------------------------------------------------------------- build as the user, run as root
 
 if [[ ${1-} != --inside ]]; then
     # What `make test` has built: another selection of packages would build the dependencies once more.
     (cd "$root" && cargo test --quiet --workspace --features nfct/serde,nfct/tokio --locked --no-run)
-    target=$(cd "$root" && cargo metadata --no-deps --offline --format-version 1 |
-        sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
-    venv=$target/history_files
-    if ! cmp -s "$here/requirements.txt" "$venv/installed.txt"; then
-        rm -rf "$venv"
-        python3 -m venv "$venv" || fail "needs python3 with venv: \`make setup\` installs it"
-        "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/requirements.txt"
-        cp "$here/requirements.txt" "$venv/installed.txt"
-    fi
-    sudo=()
-    if ((EUID != 0)); then
-        command -v sudo >/dev/null || fail "needs root for a network namespace: run it as root or install sudo"
-        sudo=(sudo --)
-    fi
-    exec "${sudo[@]}" unshare --net bash "$here/run.sh" --inside "$target" "$venv" "$questions"
+    make_venv history_files
+    go_inside "$target" "$venv" "$questions"
 fi
 target=$2
 venv=$3
@@ -42,15 +29,7 @@ questions=$4
 
 # ---------------------------------------------------------------- a history, and the daemon that answers from it
 
-pid=
-work=$(mktemp -d)
-clean_up() {
-    [[ -z $pid ]] || { kill "$pid" && wait "$pid"; } 2>/dev/null || true
-    rm -rf "$work"
-}
-trap clean_up EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+begin_work
 
 "$target/debug/examples/make_history" "$work/history"
 ip link set lo up

@@ -4,9 +4,6 @@
 # created through ctnetlink. Needs root and uses sudo.
 set -euo pipefail
 
-# A user's PATH may lack ip and sysctl.
-PATH=$PATH:/usr/sbin:/sbin
-
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 
@@ -19,42 +16,23 @@ fail() {
     exit 1
 }
 
+# shellcheck source=tests/python_tool.sh
+source "$root/tests/python_tool.sh"
+
 # ---------------------------------------------------------------- build as the user, run as root
 
 if [[ ${1-} != --inside ]]; then
     # The daemon of `make test`: `cargo build` selects other features, and builds the dependencies once more.
     (cd "$root" && cargo test --quiet --workspace --features nfct/serde,nfct/tokio --locked --no-run --test daemon)
-    # CARGO_TARGET_DIR or build.target-dir may name another directory.
-    target=$(cd "$root" && cargo metadata --no-deps --offline --format-version 1 |
-        sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
-    venv=$target/schemathesis
-    if ! cmp -s "$here/requirements.txt" "$venv/installed.txt"; then
-        rm -rf "$venv"
-        python3 -m venv "$venv" || fail "needs python3 with venv: \`make setup\` installs it"
-        "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/requirements.txt"
-        cp "$here/requirements.txt" "$venv/installed.txt"
-    fi
-    sudo=()
-    if ((EUID != 0)); then
-        command -v sudo >/dev/null || fail "needs root for a network namespace: run it as root or install sudo"
-        sudo=(sudo --)
-    fi
-    exec "${sudo[@]}" unshare --net bash "$here/run.sh" --inside "$target/debug/pynatconnd" "$venv"
+    make_venv schemathesis
+    go_inside "$target/debug/pynatconnd" "$venv"
 fi
 daemon=$2
 venv=$3
 
 # ---------------------------------------------------------------- the daemon and some connections
 
-pid=
-work=$(mktemp -d)
-clean_up() {
-    [[ -z $pid ]] || { kill "$pid" && wait "$pid"; } 2>/dev/null || true
-    rm -rf "$work"
-}
-trap clean_up EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+begin_work
 
 ip link set lo up
 cat >"$work/pynatconnd.conf" <<END

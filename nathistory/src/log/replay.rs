@@ -1,10 +1,12 @@
 //! Reads a log.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Reading};
 use crate::entry::Entry;
-use crate::error::Error;
+use crate::error::{EIO, Error};
 use crate::log::name::log_name;
 use crate::log::{codec, frame};
 use crate::time::Millis;
@@ -61,13 +63,7 @@ pub(crate) fn read_header(disk: &dyn Disk, number: u64) -> Result<Option<Header>
     let file = disk.open(&name).map_err(failed)?;
     let mut bytes =
         vec![0; usize::try_from(file.length()).map_or(LONGEST_HEADER, |all| all.min(LONGEST_HEADER))];
-    if let Err(error) = file.read_at(&mut bytes, 0).map_err(failed) {
-        // It is in the first sector.
-        bytes.truncate(SECTOR);
-        if !error.is_of_one_file() || file.read_at(&mut bytes, 0).is_err() {
-            return if error.is_of_one_file() { Ok(None) } else { Err(error) };
-        }
-    }
+    read_what_is_readable(&*file, &mut bytes).map_err(failed)?;
     let header = frame::read(&bytes).filter(|frame| frame.sequence == 0);
     Ok(header.and_then(|frame| serde_json::from_slice(frame.payload).ok()))
 }
@@ -124,10 +120,15 @@ fn read_all(disk: &dyn Disk, name: &str) -> Result<(Vec<u8>, usize), Error> {
     let file = disk.open(name).map_err(|error| Error::io(doing(), error))?;
     let length = usize::try_from(file.length()).map_err(|_| Error::damaged(name, "it is too long"))?;
     let mut bytes = vec![0; length];
-    match file.read_at(&mut bytes, 0).map_err(|error| Error::io(doing(), error)) {
-        Ok(()) => return Ok((bytes, 0)),
-        Err(error) if error.is_of_one_file() => {}
-        Err(error) => return Err(error),
+    let unreadable = read_what_is_readable(&*file, &mut bytes).map_err(|error| Error::io(doing(), error))?;
+    Ok((bytes, unreadable))
+}
+
+/// Fills the buffer from the begin of a file. Returns how many bytes the disk cannot read: these are zero.
+fn read_what_is_readable(file: &dyn Reading, bytes: &mut [u8]) -> io::Result<usize> {
+    match file.read_at(bytes, 0) {
+        Err(error) if error.raw_os_error() == Some(EIO) => {}
+        other => return other.map(|()| 0),
     }
     let mut unreadable = 0;
     for (place, sector) in (0_u64..).zip(bytes.chunks_mut(SECTOR)) {
@@ -136,7 +137,7 @@ fn read_all(disk: &dyn Disk, name: &str) -> Result<(Vec<u8>, usize), Error> {
             unreadable += sector.len();
         }
     }
-    Ok((bytes, unreadable))
+    Ok(unreadable)
 }
 
 fn parts(frame: frame::Frame<'_>) -> Option<Vec<Part>> {

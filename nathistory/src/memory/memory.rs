@@ -115,11 +115,11 @@ impl Memory {
             Entry::Opened(record) => self.apply_opened(record, now),
             Entry::Seen(record) => self.apply_seen(record, now),
             Entry::Closed(record) => self.apply_closed(record, now),
-            Entry::Reconcile { since } => self.begin_reconciliation(*since),
-            Entry::Reconciling { since } => {
-                self.begin_reconciliation(*since);
-                self.reconciling = Some(*since);
+            // If the reconciliation before was not finished, or a gap lasts, that time is not known either.
+            Entry::Reconcile { since } => {
+                self.begin_reconciliation(self.hidden_since().map_or(*since, |before| before.min(*since)));
             }
+            Entry::Reconciling { since } => self.begin_reconciliation(*since),
             Entry::Reconciled { at } => self.end_reconciliation(*at, now),
             Entry::Gap(gap) => {
                 if gap.reason == Reason::ClockStepped {
@@ -265,8 +265,7 @@ impl Memory {
 
     fn begin_reconciliation(&mut self, since: Millis) {
         self.epoch = (self.epoch + 1) % u32::MAX;
-        // If the reconciliation before was not finished, or a gap lasts, that time is not known either.
-        self.reconciling = Some(self.hidden_since().map_or(since, |before| before.min(since)));
+        self.reconciling = Some(since);
     }
 
     fn end_reconciliation(&mut self, at: Millis, now: Millis) {

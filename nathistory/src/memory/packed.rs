@@ -159,11 +159,6 @@ impl Packed {
         End { ip, port: (self.flags & (1 << (place + 4)) != 0).then_some(self.ports[place]) }
     }
 
-    /// The moment at which it opened.
-    pub(super) fn opened_at(&self) -> i64 {
-        self.at
-    }
-
     /// When it opened.
     pub(super) fn opened(&self) -> Moment {
         let since = (self.flags & HAS_SINCE != 0).then_some(self.since);

@@ -272,10 +272,15 @@ impl<V: Value> Repeating<V> {
             _ => self.index(value),
         };
         self.last = Some((value, index));
+        self.add(index);
+    }
+
+    fn add(&mut self, index: u32) {
         self.entries[index as usize].1 += 1;
         self.indices.push(index);
     }
 
+    /// The place of a value in the dictionary.
     fn index(&mut self, value: V) -> u32 {
         *self.places.entry(value).or_insert_with(|| {
             self.entries.push((value, 0));
@@ -308,8 +313,7 @@ impl<V: Value> Repeating<V> {
             }
         };
         self.presence.push(true);
-        self.entries[index as usize].1 += 1;
-        self.indices.push(index);
+        self.add(index);
         Ok(())
     }
 

@@ -140,7 +140,7 @@ fn translated<V: Value>(
 
 /// The word of these that the text at a place is.
 fn word(texts: &Texts, place: u32, among: std::ops::Range<usize>) -> Result<Word, ParquetError> {
-    let text = texts.text(place);
+    let text = texts.text(place).unwrap_or_default();
     among
         .map(Word)
         .find(|word| word.bound() == text)

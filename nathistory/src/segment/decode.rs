@@ -216,6 +216,10 @@ impl Key {
 
 /// A column of which rows are taken in order.
 trait Taken {
+    /// Reads the values of these rows, which follow those that were read before. The caller takes all of them.
+    fn read(&mut self, ranges: &[Range<usize>]) -> Result<(), ParquetError>;
+    /// Passes the next row.
+    fn pass(&mut self);
     /// The begin of what is not taken yet.
     fn place(&self) -> (usize, usize);
     /// Makes the rows from there on the next ones again.
@@ -223,6 +227,14 @@ trait Taken {
 }
 
 impl<T: DataType> Taken for Cursor<T> {
+    fn read(&mut self, ranges: &[Range<usize>]) -> Result<(), ParquetError> {
+        self.read(ranges)
+    }
+
+    fn pass(&mut self) {
+        self.next();
+    }
+
     fn place(&self) -> (usize, usize) {
         self.taken
     }
@@ -233,6 +245,14 @@ impl<T: DataType> Taken for Cursor<T> {
 }
 
 impl Taken for Texts {
+    fn read(&mut self, ranges: &[Range<usize>]) -> Result<(), ParquetError> {
+        self.read(ranges)
+    }
+
+    fn pass(&mut self) {
+        self.next_place();
+    }
+
     fn place(&self) -> (usize, usize) {
         (self.taken(), 0)
     }
@@ -316,40 +336,7 @@ impl Decoder {
 
     /// Reads these rows. The caller takes all of them with [`next`](Self::next), or one by one from all columns.
     pub(super) fn read(&mut self, ranges: &[Range<usize>]) -> Result<(), ParquetError> {
-        for texts in [
-            &mut self.nat_ip,
-            &mut self.inside,
-            &mut self.src_ip,
-            &mut self.dst_ip,
-            &mut self.server_ip,
-            &mut self.source_nat_ip,
-            &mut self.nat,
-            &mut self.opened_known,
-            &mut self.closed_known,
-        ] {
-            texts.read(ranges)?;
-        }
-        for numbers in [
-            &mut self.nat_port,
-            &mut self.protocol,
-            &mut self.src_port,
-            &mut self.dst_port,
-            &mut self.server_port,
-            &mut self.source_nat_port,
-            &mut self.zone,
-            &mut self.reply_zone,
-            &mut self.id,
-            &mut self.mark,
-        ] {
-            numbers.read(ranges)?;
-        }
-        for longs in [&mut self.opened, &mut self.duration, &mut self.opened_after, &mut self.closed_after]
-            .into_iter()
-            .chain(&mut self.counters)
-        {
-            longs.read(ranges)?;
-        }
-        Ok(())
+        self.columns().into_iter().try_for_each(|column| column.read(ranges))
     }
 
     /// By what the next row is sorted first.
@@ -371,15 +358,13 @@ impl Decoder {
         row
     }
 
-    /// Passes the next row, in all columns.
-    pub(super) fn skip(&mut self) -> Result<(), ParquetError> {
-        self.next()?;
-        self.nat.next_place();
-        Ok(())
+    /// Passes the next row.
+    pub(super) fn skip(&mut self) {
+        self.columns().into_iter().for_each(Taken::pass);
     }
 
-    /// The columns of which [`next`](Self::next) takes values.
-    fn columns(&mut self) -> [&mut dyn Taken; 26] {
+    /// All columns.
+    fn columns(&mut self) -> [&mut dyn Taken; Column::ALL.len()] {
         let [packets_original, packets_reply, bytes_original, bytes_reply] = &mut self.counters;
         [
             &mut self.nat_ip,
@@ -400,6 +385,7 @@ impl Decoder {
             &mut self.reply_zone,
             &mut self.id,
             &mut self.mark,
+            &mut self.nat,
             &mut self.opened_known,
             &mut self.opened_after,
             &mut self.closed_known,

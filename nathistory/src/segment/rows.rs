@@ -149,7 +149,7 @@ impl<'a> Rows<'a> {
     /// Passes the next row.
     pub(super) fn skip(&mut self) -> Result<(), ParquetError> {
         if let Some(decoder) = self.ready()? {
-            decoder.skip()?;
+            decoder.skip();
             self.decoded -= 1;
         }
         Ok(())

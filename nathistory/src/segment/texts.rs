@@ -81,19 +81,6 @@ impl Texts {
         Ok(())
     }
 
-    /// The text of the next row; `None` if it is null.
-    #[inline]
-    pub(super) fn next(&mut self) -> Option<&[u8]> {
-        match &self.source {
-            Source::Same(same) => same.as_ref().map(|(text, _)| &text[..]),
-            Source::Pages(pages) => {
-                let place = self.read.get(self.taken).copied().unwrap_or(NULL);
-                self.taken += 1;
-                pages.dictionary.as_ref()?.text(place)
-            }
-        }
-    }
-
     /// The place of the text of the next row, by which [`text`](Self::text) finds it; `None` if it is null.
     #[inline]
     pub(super) fn next_place(&mut self) -> Option<u32> {
@@ -108,25 +95,41 @@ impl Texts {
     }
 
     /// The text at a place.
-    pub(super) fn text(&self, place: u32) -> &[u8] {
+    #[inline]
+    pub(super) fn text(&self, place: u32) -> Option<&[u8]> {
         match &self.source {
-            Source::Same(same) => same.as_ref().map_or(&[], |(text, _)| text),
-            Source::Pages(pages) => {
-                pages.dictionary.as_ref().and_then(|dictionary| dictionary.text(place)).unwrap_or_default()
-            }
+            Source::Same(same) => same.as_ref().map(|(text, _)| &text[..]),
+            Source::Pages(pages) => pages.dictionary.as_ref()?.text(place),
         }
     }
 
-    /// The address at a place.
+    /// The address that the text at a place is.
+    #[inline]
     pub(super) fn address(&mut self, place: u32) -> Result<IpAddr, ParquetError> {
-        let address = match &mut self.source {
-            Source::Pages(pages) => pages.dictionary.as_mut().map(|dictionary| dictionary.address(place)),
-            Source::Same(_) => None,
-        };
-        address.transpose()?.flatten().map_or_else(|| parse(self.text(place)), Ok)
+        match &mut self.source {
+            Source::Same(Some((text, address))) => match address {
+                Some(address) => Ok(*address),
+                None => Ok(*address.insert(parse(text)?)),
+            },
+            Source::Same(None) => Err(cut()),
+            Source::Pages(pages) => pages.dictionary.as_mut().ok_or_else(cut)?.address(place),
+        }
     }
 
-    /// The address that the text of the next row is, which stays the next one; `None` if it is null.
+    /// The text of the next row; `None` if it is null.
+    #[inline]
+    pub(super) fn next(&mut self) -> Option<&[u8]> {
+        let place = self.next_place()?;
+        self.text(place)
+    }
+
+    /// The address that the text of the next row is; `None` if it is null.
+    #[inline]
+    pub(super) fn next_address(&mut self) -> Result<Option<IpAddr>, ParquetError> {
+        self.next_place().map(|place| self.address(place)).transpose()
+    }
+
+    /// Like [`next_address`](Self::next_address), of a row that stays the next one.
     #[inline]
     pub(super) fn peek_address(&mut self) -> Result<Option<IpAddr>, ParquetError> {
         let taken = self.taken;
@@ -143,25 +146,6 @@ impl Texts {
     /// Makes the rows after so many the next ones again.
     pub(super) fn go_back(&mut self, taken: usize) {
         self.taken = taken;
-    }
-
-    /// The address that the text of the next row is; `None` if it is null.
-    #[inline]
-    pub(super) fn next_address(&mut self) -> Result<Option<IpAddr>, ParquetError> {
-        match &mut self.source {
-            Source::Same(None) => Ok(None),
-            Source::Same(Some((text, address))) => {
-                if address.is_none() {
-                    *address = Some(parse(text)?);
-                }
-                Ok(*address)
-            }
-            Source::Pages(pages) => {
-                let place = self.read.get(self.taken).copied().unwrap_or(NULL);
-                self.taken += 1;
-                pages.dictionary.as_mut().map_or(Ok(None), |dictionary| dictionary.address(place))
-            }
-        }
     }
 
     /// Keeps of these rows those that have this text, and with `or_null` those that have none.
@@ -319,18 +303,16 @@ impl Dictionary {
     }
 
     #[inline]
-    fn address(&mut self, place: u32) -> Result<Option<IpAddr>, ParquetError> {
+    fn address(&mut self, place: u32) -> Result<IpAddr, ParquetError> {
         match self.parsed.get(place as usize) {
-            Some(0) => {}
-            Some(bits) => return Ok(Some(Ipv4Addr::from_bits(*bits).into())),
-            None => return Ok(None),
+            Some(0) | None => {}
+            Some(bits) => return Ok(Ipv4Addr::from_bits(*bits).into()),
         }
-        let Some(text) = self.text(place) else { return Ok(None) };
-        let address = parse(text)?;
+        let address = parse(self.text(place).ok_or_else(cut)?)?;
         if let IpAddr::V4(address) = address {
             self.parsed[place as usize] = address.to_bits();
         }
-        Ok(Some(address))
+        Ok(address)
     }
 
     #[inline]

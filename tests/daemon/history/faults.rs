@@ -12,9 +12,6 @@ use tempfile::TempDir;
 
 use super::setup::{Bench, now, terminate};
 
-/// The longest that a lookup may take on a machine that is busy, in milliseconds. A write waits for longer.
-const PROMPT: i64 = 500;
-
 /// A disk whose faults come and go.
 struct FaultyDisk {
     directory: TempDir,
@@ -62,16 +59,6 @@ impl FaultyDisk {
     }
 }
 
-/// New connections are found at once.
-fn assert_prompt(bench: &Bench, daemon: &Daemon, ports: std::ops::Range<u16>) {
-    for port in ports {
-        let begun = now();
-        let answer = get(bench.lab.gateway(), daemon.local_addr(), &format!("/v1/lookup?nat_port={port}"));
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        assert!(now() - begun < PROMPT, "a lookup waits");
-    }
-}
-
 #[test]
 fn a_disk_that_stalls_slows_no_lookup_and_nothing_is_lost() {
     if !lab::require() {
@@ -85,7 +72,7 @@ fn a_disk_that_stalls_slows_no_lookup_and_nothing_is_lost() {
     let stalled = now();
     for first in [2_000, 2_200, 2_400] {
         bench.create(first..first + 200);
-        assert_prompt(&bench, &daemon, first..first + 50);
+        bench.assert_prompt(&daemon, first..first + 50);
     }
     bench.remove(1_000..1_050);
     // An answer about the past does not wait for the disk either, and says what it lacks.
@@ -101,7 +88,7 @@ fn a_disk_that_stalls_slows_no_lookup_and_nothing_is_lost() {
     assert!(now() - begun < 10_000);
     // Longer than several intervals of syncing.
     wait_until("some seconds have passed", || {
-        assert_prompt(&bench, &daemon, 2_400..2_401);
+        bench.assert_prompt(&daemon, 2_400..2_401);
         now() - stalled > 4_000
     });
     disk.set("");
@@ -134,7 +121,7 @@ fn a_file_system_that_becomes_read_only_is_a_gap_and_slows_no_lookup() {
     bench.create(2_000..2_200);
     bench.remove(1_000..1_050);
     daemon.wait_for_line("the history cannot be written");
-    assert_prompt(&bench, &daemon, 2_000..2_100);
+    bench.assert_prompt(&daemon, 2_000..2_100);
     let path = format!("/v1/history?nat_port=2000&at={}", now() / 1_000 + 1);
     let answer = get(bench.lab.gateway(), daemon.local_addr(), &path).json();
     assert_eq!(answer["gaps"][0]["reason"], "not_written", "{answer}");

@@ -1,6 +1,6 @@
 //! A gateway whose daemon keeps a history, and what is in the files.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,6 +21,9 @@ use crate::binary::DAEMON;
 pub(super) const ROUNDING: Millis = 5;
 /// How late the daemon can read an event on a machine that is busy, in milliseconds.
 pub(super) const LATE: Millis = 500;
+
+/// The longest that a lookup may take on a machine that is busy, in milliseconds.
+const PROMPT: Millis = 500;
 
 pub(super) fn now() -> Millis {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
@@ -141,6 +144,17 @@ impl Bench {
             let (original, _) = self.flow(port);
             assert!(remove(&mut self.query, &original));
         });
+    }
+
+    /// New connections are found at once, whatever the disk does.
+    pub(super) fn assert_prompt(&self, daemon: &Daemon, ports: Range<u16>) {
+        for port in ports {
+            let begun = now();
+            let path = format!("/v1/lookup?nat_port={port}");
+            let answer = get(self.lab.gateway(), daemon.local_addr(), &path);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert!(now() - begun < PROMPT, "a lookup waits");
+        }
     }
 
     pub(super) fn past(&self) -> Past {
