@@ -150,17 +150,26 @@ impl Record {
     /// The public ends: where the source is translated, where the destination is translated, or both. If
     /// neither is, the source's end, which is not translated, is the only one.
     pub fn public_ends(&self) -> impl Iterator<Item = PublicEnd> + use<> {
+        self.source_end().into_iter().chain(self.destination_end())
+    }
+
+    /// That of the public ends at which the host that began the connection is.
+    #[inline]
+    pub fn source_end(&self) -> Option<PublicEnd> {
         let is_source = self.is_source_nat() || !self.is_destination_nat();
-        let source = is_source.then_some(PublicEnd { public: self.nat, inside: self.src, is_source: true });
+        is_source.then_some(PublicEnd { public: self.nat, inside: self.src, is_source: true })
+    }
+
+    /// That of the public ends at which the host that answers is.
+    #[inline]
+    pub fn destination_end(&self) -> Option<PublicEnd> {
+        let (Some(dst), Some(server)) = (self.dst, self.server) else { return None };
+        if dst == server {
+            return None;
+        }
         let identifier = self.nat.port.filter(|_| ICMP.contains(&self.protocol));
         let with_port = |end: End| End { ip: end.ip, port: end.port.or(identifier) };
-        let destination = match (self.dst, self.server) {
-            (Some(dst), Some(server)) if dst != server => {
-                Some(PublicEnd { public: with_port(dst), inside: with_port(server), is_source: false })
-            }
-            _ => None,
-        };
-        source.into_iter().chain(destination)
+        Some(PublicEnd { public: with_port(dst), inside: with_port(server), is_source: false })
     }
 
     /// The same record without what an inside host connected to. A translated destination is an end of the

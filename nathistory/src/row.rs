@@ -21,6 +21,13 @@ impl Row {
         record.public_ends().map(move |end| Row { public: end.public, is_source: end.is_source, record })
     }
 
+    /// That of the rows of a mapping which has this end.
+    #[inline]
+    pub(crate) fn at(record: Record, is_source: bool) -> Option<Row> {
+        let end = if is_source { record.source_end() } else { record.destination_end() };
+        end.map(|end| Row { public: end.public, is_source, record })
+    }
+
     /// The order of a segment: public address as text, port, protocol, begin; then what tells lifetimes apart.
     #[inline]
     pub(crate) fn order(&self, other: &Row) -> Ordering {

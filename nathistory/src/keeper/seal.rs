@@ -19,9 +19,9 @@ struct Place {
     /// The public address's rank, the port and the protocol.
     end: u64,
     opened: i64,
-    /// The record's place, closed ones first; then whether it is the second public end.
+    /// The record's place, closed ones first; then which of its public ends it is.
     record: u32,
-    is_second: bool,
+    is_source: bool,
 }
 
 /// Makes a segment.
@@ -41,13 +41,33 @@ pub(super) fn seal(
     info.swept = sealed.swept;
     info.begins = Some(sealed.begins);
     info.previous = previous;
-    let places = sorted(frozen);
-    // The order of the rows has nothing to do with that of the records.
-    let rows = places.chunks(TOGETHER).flat_map(|places| {
-        places.iter().for_each(|place| frozen.sealed.closed.warm(place.record as usize));
-        places.iter().filter_map(|place| row(frozen, place)).map(Ok)
-    });
-    segment::write(disk, Kind::Sealed, info, &mut Supplied::new(rows))
+    segment::write(
+        disk,
+        Kind::Sealed,
+        info,
+        &mut Supplied::new(Rows { frozen, places: &sorted(frozen), next: 0 }),
+    )
+}
+
+/// The rows in their order, which has nothing to do with that of the records.
+struct Rows<'a> {
+    frozen: &'a Frozen,
+    places: &'a [Place],
+    next: usize,
+}
+
+impl Iterator for Rows<'_> {
+    type Item = Row;
+
+    fn next(&mut self) -> Option<Row> {
+        let place = self.places.get(self.next)?;
+        if self.next % TOGETHER == 0 {
+            let together = self.places[self.next..].iter().take(TOGETHER);
+            together.for_each(|place| self.frozen.sealed.closed.warm(place.record as usize));
+        }
+        self.next += 1;
+        row(self.frozen, place)
+    }
 }
 
 fn record(frozen: &Frozen, place: usize) -> Option<Record> {
@@ -56,7 +76,7 @@ fn record(frozen: &Frozen, place: usize) -> Option<Record> {
 }
 
 fn row(frozen: &Frozen, place: &Place) -> Option<Row> {
-    Row::of(record(frozen, place.record as usize)?).nth(usize::from(place.is_second))
+    Row::at(record(frozen, place.record as usize)?, place.is_source)
 }
 
 fn sorted(frozen: &Frozen) -> Vec<Place> {
@@ -65,13 +85,13 @@ fn sorted(frozen: &Frozen) -> Vec<Place> {
     let mut places = Vec::with_capacity(count);
     for place in 0..count {
         let (Some(record), Ok(number)) = (record(frozen, place), u32::try_from(place)) else { continue };
-        for (which, row) in Row::of(record).enumerate() {
+        for row in Row::of(record) {
             // First the address's number in the order of its appearance.
             let next = ranks.len() as u64;
             let rank = *ranks.entry(row.public.ip).or_insert(next);
             let port = row.public.port.map_or(0, |port| u64::from(port) + 1);
             let end = rank << 32 | port << 8 | u64::from(record.protocol);
-            places.push(Place { end, opened: record.opened.at, record: number, is_second: which == 1 });
+            places.push(Place { end, opened: record.opened.at, record: number, is_source: row.is_source });
         }
     }
     // Then the rank: there are few addresses, and comparing them as text is slow.

@@ -1,26 +1,21 @@
 //! Mappings that closed since the last seal.
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::DefaultHashBuilder;
 
 use crate::memory::chunks::Chunks;
-use crate::memory::packed::{Addresses, Chain, Packed, fingerprint, found_by, spread};
+use crate::memory::ends::Ends;
+use crate::memory::packed::{Addresses, Packed, fingerprint, found_by};
 use crate::record::{Counters, End, Known, Moment, Record};
 
-/// No link follows.
+/// It had no slot.
 const NONE: u32 = u32::MAX;
-/// So many links are added to the index at once: it is large, and what they need of it is loaded from memory at the
-/// same time.
-const TOGETHER: usize = 64;
 
 /// Closed mappings, found by public end.
 #[derive(Debug, Default)]
 pub(crate) struct ClosedList {
     items: Chunks<Item>,
     addresses: Addresses,
-    /// The chain of each public end, the newest link first. A link is twice a place, plus 1 for the second public end.
-    by_public: HashTable<Chain>,
-    /// The last links, with the fingerprints of their ends: they are not in the index yet.
-    waiting: Vec<(u32, u32)>,
+    by_public: Ends,
     hasher: DefaultHashBuilder,
 }
 
@@ -31,7 +26,6 @@ struct Item {
     closed_since: i64,
     packets: [u64; 2],
     bytes: [u64; 2],
-    next: [u32; 2],
     /// The slot that it had while it was open.
     was_at: u32,
     closed_known: u8,
@@ -54,11 +48,6 @@ impl Item {
 }
 
 impl ClosedList {
-    /// A list that needs no more room for its index until it has so many.
-    pub(crate) fn with_room(count: usize) -> Self {
-        Self { by_public: HashTable::with_capacity(count), ..Self::default() }
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.items.len()
     }
@@ -96,61 +85,20 @@ impl ClosedList {
             closed_since: closed.since.unwrap_or_default(),
             packets: counters.packets,
             bytes: counters.bytes,
-            next: [NONE; 2],
             was_at: was_at.unwrap_or(NONE),
             closed_known: closed.known as u8,
             has_since: closed.since.is_some(),
             has_counters: record.counters.is_some(),
         });
-        for (which, end) in found_by(record) {
-            self.waiting.push((place * 2 + which, fingerprint(&self.hasher, &end)));
-        }
-        if self.waiting.len() >= TOGETHER {
-            self.index();
-        }
-    }
-
-    /// Adds the links that wait to the index.
-    fn index(&mut self) {
-        let mut seen = 0;
-        for (_, fingerprint) in &self.waiting {
-            self.by_public.find(spread(*fingerprint), |chain| {
-                seen ^= chain.first;
-                false
-            });
-        }
-        std::hint::black_box(seen);
-        let mut waiting = std::mem::take(&mut self.waiting);
-        waiting.drain(..).for_each(|(link, fingerprint)| self.link(link, fingerprint));
-        self.waiting = waiting;
-    }
-
-    fn link(&mut self, link: u32, fingerprint: u32) {
-        let hash = spread(fingerprint);
-        match self.by_public.find_mut(hash, |chain| chain.fingerprint == fingerprint) {
-            Some(chain) => {
-                let second = std::mem::replace(&mut chain.first, link);
-                self.items.get_mut(link / 2).next[link as usize % 2] = second;
-            }
-            None => {
-                let chain = Chain { fingerprint, first: link };
-                self.by_public.insert_unique(hash, chain, |chain| spread(chain.fingerprint));
-            }
+        for (_, end) in found_by(record) {
+            self.by_public.push(fingerprint(&self.hasher, &end), place);
         }
     }
 
     /// The mappings with a public end, and few others.
     pub(crate) fn at_end(&self, end: End, on: &mut dyn FnMut(Record)) {
-        let fingerprint = fingerprint(&self.hasher, &end);
-        let chain = self.by_public.find(spread(fingerprint), |chain| chain.fingerprint == fingerprint);
-        let mut link = chain.map_or(NONE, |chain| chain.first);
-        while link != NONE {
-            let item = self.items.get(link / 2);
-            on(item.record(&self.addresses));
-            link = item.next[link as usize % 2];
-        }
-        let waiting = self.waiting.iter().filter(|(_, other)| *other == fingerprint);
-        waiting.for_each(|(link, _)| on(self.items.get(link / 2).record(&self.addresses)));
+        let places = self.by_public.places(fingerprint(&self.hasher, &end));
+        places.for_each(|place| on(self.items.get(place).record(&self.addresses)));
     }
 }
 
@@ -160,6 +108,6 @@ mod tests {
 
     #[test]
     fn it_is_as_small_as_the_memory_wants() {
-        assert_eq!(size_of::<Item>(), 120);
+        assert_eq!(size_of::<Item>(), 112);
     }
 }

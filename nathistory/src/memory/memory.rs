@@ -345,9 +345,7 @@ impl Memory {
 
     /// Takes what a segment is made of, and begins the next span.
     pub(crate) fn seal(&mut self, open: OpenCopy, now: Millis) -> Sealed {
-        // The next span is about as long.
-        let next = ClosedList::with_room(self.closed.len());
-        let closed = std::mem::replace(&mut self.closed, next);
+        let closed = std::mem::take(&mut self.closed);
         let sealed = Sealed {
             from: self.earliest.min(now),
             to: self.latest.max(now),

@@ -4,9 +4,7 @@ use std::net::IpAddr;
 
 use parquet::errors::ParquetError;
 
-use crate::error::Error;
 use crate::row::Row;
-use crate::segment::blocks::external;
 use crate::segment::collect::Columns;
 
 /// What the footer says of a row.
@@ -30,16 +28,15 @@ pub(crate) struct Supplied<I> {
     last: Option<Row>,
 }
 
-impl<I: Iterator<Item = Result<Row, Error>>> Supplied<I> {
+impl<I: Iterator<Item = Row>> Supplied<I> {
     pub(crate) fn new(rows: I) -> Self {
         Self { rows, last: None }
     }
 }
 
-impl<I: Iterator<Item = Result<Row, Error>>> Supply for Supplied<I> {
+impl<I: Iterator<Item = Row>> Supply for Supplied<I> {
     fn add_next(&mut self, columns: &mut Columns) -> Result<Option<Added>, ParquetError> {
         let Some(row) = self.rows.next() else { return Ok(None) };
-        let row = row.map_err(external)?;
         if self.last.is_some_and(|last| last.order(&row).is_gt()) {
             // Such a file would answer wrongly.
             return Err(ParquetError::General("the rows are not in order".to_owned()));

@@ -4,6 +4,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use parquet::errors::ParquetError;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
@@ -12,9 +13,12 @@ use crate::error::Error;
 use crate::question::Question;
 use crate::record::Record;
 use crate::row::Row;
+use crate::segment::blocks::external;
+use crate::segment::collect::Columns;
 use crate::segment::name::MERGING;
 use crate::segment::open::Segment;
 use crate::segment::sink::hash_of;
+use crate::segment::supply::{Added, Supply};
 use crate::segment::tests::model::{SMALL, all, directory, record, segment, sorted, written};
 use crate::segment::write::footer_length;
 use crate::segment::{Info, Kind, Name, Supplied, write};
@@ -105,21 +109,34 @@ fn huge_lengths_and_other_files_are_damaged() {
     assert!(matches!(Segment::open(&*disk, &missing), Err(Error::Io { .. })));
 }
 
+/// Ends with an error instead of with the last row.
+struct Torn<S>(S);
+
+impl<S: Supply> Supply for Torn<S> {
+    fn add_next(&mut self, columns: &mut Columns) -> Result<Option<Added>, ParquetError> {
+        let added = self.0.add_next(columns)?;
+        added.map(Some).ok_or_else(|| external(Error::damaged("input", "it is torn")))
+    }
+
+    fn end_group(&mut self, columns: &mut Columns) {
+        self.0.end_group(columns);
+    }
+}
+
 #[test]
 fn rows_that_fail_or_are_not_in_order_leave_no_file() {
     let (_directory, disk) = directory();
     disk.create(MERGING).unwrap();
     let rows = sorted(&records(20));
     let info = || Info::new("gateway", 1, 0, 1);
-    let reversed = write(&*disk, Kind::Day, info(), &mut Supplied::new(rows.iter().rev().copied().map(Ok)));
+    let reversed = write(&*disk, Kind::Day, info(), &mut Supplied::new(rows.iter().rev().copied()));
     assert!(matches!(reversed, Err(Error::Io { .. })), "{reversed:?}");
-    let failing = rows.iter().copied().map(Ok).chain([Err(Error::damaged("input", "it is torn"))]);
-    let failed = write(&*disk, Kind::Day, info(), &mut Supplied::new(failing.into_iter()));
+    let failed = write(&*disk, Kind::Day, info(), &mut Torn(Supplied::new(rows.iter().copied())));
     assert!(is_damaged(failed, "input"));
     assert_eq!(disk.list().unwrap(), []);
     // After a crash, the temporary file is replaced.
     disk.create(MERGING).unwrap();
-    let written = write(&*disk, Kind::Day, info(), &mut Supplied::new(rows.iter().copied().map(Ok))).unwrap();
+    let written = write(&*disk, Kind::Day, info(), &mut Supplied::new(rows.iter().copied())).unwrap();
     assert_eq!(disk.list().unwrap(), [(written.name.clone(), written.bytes)]);
     let segment = Segment::open(&*disk, &written.name).unwrap();
     assert_eq!(all(segment.rows()), rows);

@@ -30,7 +30,7 @@ pub(super) fn directory() -> (tempfile::TempDir, Arc<dyn Disk>) {
 /// Writes the rows of these records.
 pub(super) fn written(disk: &dyn Disk, seal: u64, records: &[Record], layout: Layout) -> Written {
     let info = Info::new("gateway", seal, 0, 1_000);
-    write_as(disk, SEALING, info, &mut Supplied::new(sorted(records).into_iter().map(Ok)), layout).unwrap()
+    write_as(disk, SEALING, info, &mut Supplied::new(sorted(records).into_iter()), layout).unwrap()
 }
 
 /// A segment of the rows of these records.

@@ -121,7 +121,7 @@ proptest! {
         // All columns are those of a file that is made of the rows themselves.
         let info = || Info::new("gateway", 1_001, 0, 1);
         let copied = write_as(&*disk, MERGING, info(), &mut Merge::new(&segments, || Ok(())), SMALL).unwrap();
-        let written = write_as(&*disk, MERGING, info(), &mut Supplied::new(rows.into_iter().map(Ok)), SMALL).unwrap();
+        let written = write_as(&*disk, MERGING, info(), &mut Supplied::new(rows.into_iter()), SMALL).unwrap();
         prop_assert_eq!(copied, written);
     }
 }
@@ -149,8 +149,7 @@ fn the_rows_of_many_pages_are_found() {
         })
         .collect();
     let info = Info::new("gateway", 3, 0, 50_000);
-    let written =
-        write(&*disk, Kind::Day, info, &mut Supplied::new(sorted(&records).into_iter().map(Ok))).unwrap();
+    let written = write(&*disk, Kind::Day, info, &mut Supplied::new(sorted(&records).into_iter())).unwrap();
     let segment = Segment::open(&*disk, &written.name).unwrap();
     assert_eq!(segment.hash().unwrap(), written.hash);
     assert_eq!(segment.info().nat_ips.as_ref().map(Vec::len), Some(5));
@@ -205,13 +204,9 @@ fn values_of_any_size_are_read_as_written() {
         })
         .collect();
     let rows = sorted(&records);
-    let written = write(
-        &*disk,
-        Kind::Sealed,
-        Info::new("gateway", 1, 0, 1),
-        &mut Supplied::new(rows.iter().copied().map(Ok)),
-    )
-    .unwrap();
+    let written =
+        write(&*disk, Kind::Sealed, Info::new("gateway", 1, 0, 1), &mut Supplied::new(rows.iter().copied()))
+            .unwrap();
     let segment = Segment::open(&*disk, &written.name).unwrap();
     assert!(rows.len() > 0x1_0000);
     segment.verify().unwrap();
