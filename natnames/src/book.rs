@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 
 use crate::Millis;
+use crate::answer::{Answer, Found, Who};
 use crate::claim::{Claim, Report};
 use crate::fact::{Fact, Span};
 use crate::host::Host;
@@ -24,32 +25,6 @@ pub struct Limits {
     pub facts: usize,
     /// For how long facts are kept after their end, in milliseconds.
     pub keep: Millis,
-}
-
-/// What is known of an address at some moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Answer {
-    /// Who had it, if somebody is known.
-    pub found: Option<Found>,
-    /// The sources that were not followed at that moment, so that they may have known another host.
-    pub gaps: Vec<u8>,
-}
-
-/// Who had an address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// What all sources together know of the host.
-    pub host: Host,
-    /// The number of the source whose fact decided.
-    pub source: u8,
-    /// When the host began to have the address, by this source.
-    pub since: Span,
-    /// When that was learnt.
-    pub learnt: Millis,
-    /// Whether it is certain that the host had the address at this moment.
-    pub is_certain: bool,
-    /// Facts that say something else.
-    pub others: Vec<Fact>,
 }
 
 #[derive(Debug, Default)]
@@ -338,7 +313,7 @@ impl Book {
     }
 
     /// Who had an address at a moment.
-    pub fn at(&self, address: IpAddr, at: Millis) -> Answer {
+    pub fn at(&self, address: IpAddr, at: Millis) -> Answer<'_> {
         let gaps =
             (0..).zip(&self.sources).filter(|(_, state)| state.is_blind_at(at)).map(|(place, _)| place);
         let gaps = gaps.collect();
@@ -350,33 +325,29 @@ impl Book {
             (!is_certain, 128 - fact.net.prefix(), fact.source, std::cmp::Reverse(fact.began.latest))
         });
         let Some(&(is_certain, first)) = facts.first() else { return Answer { found: None, gaps } };
-        let mut host = (*first.host).clone();
-        let mut others: Vec<Fact> = Vec::new();
+        let mut found = Found::new(first, is_certain);
         for (is_certain_too, fact) in &facts[1..] {
-            if agrees(&host, &fact.host) {
-                host.complete_with(&fact.host);
+            if found.agrees(&fact.host) {
+                found.complete_with(&fact.host);
             } else if *is_certain_too >= is_certain {
-                others.push((*fact).clone());
+                found.others.push(fact);
             }
         }
-        if let (None, Some(mac)) = (&host.name, host.mac) {
-            self.name_by_mac(&mut host, mac, at);
+        if let (None, Some(mac)) = (found.name, found.mac) {
+            if let Some(fact) = self.named_by_mac(mac, at) {
+                found.complete_with(&fact.host);
+            }
         }
-        let Fact { source, began, learnt, .. } = *first;
-        Answer { found: Some(Found { host, source, since: began, learnt, is_certain, others }), gaps }
+        Answer { found: Some(found), gaps }
     }
 
-    /// Completes a host by what is said of other addresses of the same device: a lease of IPv4 names the device that
-    /// has made itself addresses of IPv6.
-    fn name_by_mac(&self, host: &mut Host, mac: Mac, at: Millis) {
-        let ids = self.by_mac.get(&mac).into_iter().flatten();
+    /// What names a device by another of its addresses: a lease of IPv4 names the device that has made itself addresses
+    /// of IPv6.
+    fn named_by_mac(&self, mac: Mac, at: Millis) -> Option<&Fact> {
+        let ids = self.by_mac.get(&mac)?.iter();
         let facts = ids.filter_map(|id| self.entries.get(id)).map(|entry| &entry.fact);
-        let mut named: Vec<&Fact> =
-            facts.filter(|fact| fact.host.name.is_some() && self.holds(fact, at) == Some(true)).collect();
-        named.sort_by_key(|fact| (fact.source, std::cmp::Reverse(fact.began.latest)));
-        if let Some(fact) = named.first() {
-            host.complete_with(&fact.host);
-        }
+        let named = facts.filter(|fact| fact.host.name.is_some() && self.holds(fact, at) == Some(true));
+        named.min_by_key(|fact| (fact.source, std::cmp::Reverse(fact.began.latest)))
     }
 
     /// The addresses of a device from `from` to `to`, with the span in which it can have had each. Other addresses
@@ -411,33 +382,10 @@ impl Book {
     }
 }
 
-/// Which device a question is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Who {
-    /// The one with this MAC address.
-    Mac(Mac),
-    /// The one with this name, or of this subscriber; upper and lower case are the same.
-    Name(String),
-}
-
 fn names_of(host: &Host) -> impl Iterator<Item = String> + use<> {
     let names: BTreeSet<String> =
         [&host.name, &host.subscriber].into_iter().flatten().map(|name| name.to_lowercase()).collect();
     names.into_iter()
-}
-
-/// Whether what two sources say can be said of one device.
-fn agrees(host: &Host, other: &Host) -> bool {
-    fn same<T>(a: &Option<T>, b: &Option<T>, is_same: impl Fn(&T, &T) -> bool) -> bool {
-        match (a, b) {
-            (Some(a), Some(b)) => is_same(a, b),
-            _ => true,
-        }
-    }
-    let same_text = |a: &String, b: &String| a.eq_ignore_ascii_case(b);
-    same(&host.mac, &other.mac, |a, b| a == b)
-        && same(&host.name, &other.name, same_text)
-        && same(&host.subscriber, &other.subscriber, same_text)
 }
 
 /// Whether both are certainly the same device, whatever its name.
@@ -479,7 +427,7 @@ mod tests {
     fn name(book: &Book, address: &str, at: Millis) -> String {
         let answer = book.at(address.parse().unwrap(), at);
         let found = answer.found.map(|found| {
-            let name = found.host.name.unwrap_or_else(|| "unnamed".to_owned());
+            let name = found.name.unwrap_or("unnamed").to_owned();
             if found.is_certain { name } else { name + "?" }
         });
         found.unwrap_or_else(|| "nobody".to_owned())
@@ -564,7 +512,8 @@ mod tests {
         // The neighbour table has another device at the leased address: both are said.
         book.apply(1, claim("192.168.7.23", unnamed(9), None, None), 3_000);
         let found = book.at("192.168.7.23".parse().unwrap(), 4_000).found.unwrap();
-        assert_eq!((found.host.name.as_deref(), found.others.len()), (Some("phone"), 1));
+        assert_eq!((found.name, found.others.len()), (Some("phone"), 1));
+        assert!(found.is(&Who::Name("Phone".to_owned())) && found.is(&Who::Mac(device("", 1).mac.unwrap())));
     }
 
     #[test]

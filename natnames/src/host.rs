@@ -46,20 +46,4 @@ impl Host {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
-
-    /// Takes over what this host lacks.
-    pub(crate) fn complete_with(&mut self, other: &Host) {
-        let take = |own: &mut Option<String>, other: &Option<String>| {
-            if own.is_none() {
-                own.clone_from(other);
-            }
-        };
-        take(&mut self.name, &other.name);
-        take(&mut self.subscriber, &other.subscriber);
-        take(&mut self.client_id, &other.client_id);
-        self.mac = self.mac.or(other.mac);
-        if self.labels.is_empty() {
-            self.labels.clone_from(&other.labels);
-        }
-    }
 }

@@ -5,9 +5,10 @@
 //! said, and tells who had an address at some moment, or that this is not known.
 //!
 //! ```text
-//! 4  run                      a thread for each source, which is restarted when it fails
-//! 3  source/…                 one module for each kind of source
-//! 2  book                     the facts of all sources, by address, MAC address and name
+//! 5  run                      a thread for each source, which is restarted when it fails
+//! 4  source/…                 one module for each kind of source
+//! 3  book                     the facts of all sources, by address, MAC address and name
+//! 2  answer                   who had an address
 //! 1  claim, fact, outlet      what a source says; what is kept of it; where a source says it
 //! 0  host, mac, text, time    a host, as a source names it
 //! ```
@@ -17,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+mod answer;
 mod book;
 mod claim;
 mod fact;
@@ -30,7 +32,8 @@ mod text;
 /// Milliseconds of the wall clock since 1970-01-01T00:00:00Z.
 pub type Millis = i64;
 
-pub use book::{Answer, Book, Found, Limits, Who};
+pub use answer::{Answer, Found, Who};
+pub use book::{Book, Limits};
 pub use claim::{Claim, Report};
 pub use fact::{Fact, Span};
 pub use host::Host;

@@ -123,6 +123,11 @@ impl Names {
         self.shared.book.read()
     }
 
+    /// This moment, by the clock that facts have.
+    pub fn now(&self) -> Millis {
+        wall_clock()
+    }
+
     /// How each source is.
     pub fn status(&self) -> Vec<Status> {
         let book = self.shared.book.read();
