@@ -12,7 +12,7 @@
 //! the next one, so one segment answers for every moment of its span.
 //!
 //! ```text
-//! 8  store                             opens a history
+//! 8  store, names                      opens a history; who had an inside address, a table of its own
 //! 7  writer, keeper, reader, check     append entries; seal, merge and remove; answer; verify files
 //! 6  start                             what is there when a history is opened
 //! 5  state, marker                     what writer, keeper and readers share; the format of a directory
@@ -39,6 +39,7 @@ mod log;
 pub mod log_time;
 mod marker;
 mod memory;
+mod names;
 mod question;
 mod reader;
 mod record;
@@ -57,6 +58,7 @@ pub use entry::Entry;
 pub use error::Error;
 pub use gap::{Gap, Reason};
 pub use keeper::Keeper;
+pub use names::{NameEntry, NameFact, NameGap, NameStore, StoredNames};
 pub use question::Question;
 pub use reader::{Completeness, Figures, Reader};
 pub use record::{Counters, End, Known, Moment, PublicEnd, Record};

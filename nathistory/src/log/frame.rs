@@ -3,27 +3,27 @@
 /// Where a frame begins. After damaged bytes, the next frame is searched by it.
 const MARK: [u8; 4] = *b"NHf\x01";
 /// The bytes before the payload.
-pub(super) const HEAD: usize = 16;
+pub(crate) const HEAD: usize = 16;
 /// The longest payload in bytes. A length above it is damaged.
-pub(super) const LONGEST: usize = 16 << 20;
+pub(crate) const LONGEST: usize = 16 << 20;
 
 /// A frame that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Frame<'a> {
+pub(crate) struct Frame<'a> {
     /// Its number in the file, from 0 on.
-    pub(super) sequence: u32,
-    pub(super) payload: &'a [u8],
+    pub(crate) sequence: u32,
+    pub(crate) payload: &'a [u8],
 }
 
 /// Begins a frame at the end of `out`. What follows, until [`finish`], is its payload.
-pub(super) fn begin(out: &mut Vec<u8>) -> usize {
+pub(crate) fn begin(out: &mut Vec<u8>) -> usize {
     let start = out.len();
     out.extend_from_slice(&[0; HEAD]);
     start
 }
 
 /// Writes the head of the frame that begins at `start`.
-pub(super) fn finish(out: &mut [u8], start: usize, sequence: u32) {
+pub(crate) fn finish(out: &mut [u8], start: usize, sequence: u32) {
     let frame = &mut out[start..];
     let length = u32::try_from(frame.len() - HEAD).unwrap_or(u32::MAX);
     frame[..4].copy_from_slice(&MARK);
@@ -39,7 +39,7 @@ fn checksum(frame: &[u8]) -> u32 {
 }
 
 /// The frame at the begin of `bytes`, if there is a whole one.
-pub(super) fn read(bytes: &[u8]) -> Option<Frame<'_>> {
+pub(crate) fn read(bytes: &[u8]) -> Option<Frame<'_>> {
     let number = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     if !bytes.starts_with(&MARK) {
         return None;
@@ -53,7 +53,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Frame<'_>> {
 }
 
 /// The offset, from `from` on, of the next whole frame with a number of at least `sequence`.
-pub(super) fn find(bytes: &[u8], from: usize, sequence: u32) -> Option<usize> {
+pub(crate) fn find(bytes: &[u8], from: usize, sequence: u32) -> Option<usize> {
     let mut at = from;
     while let Some(rest) = bytes.get(at..).filter(|rest| rest.len() >= HEAD) {
         at += rest.windows(MARK.len()).position(|window| window == MARK)?;

@@ -12,7 +12,7 @@
 
 mod codec;
 mod file;
-mod frame;
+pub(crate) mod frame;
 mod name;
 mod replay;
 
