@@ -33,7 +33,7 @@ mod text;
 pub type Millis = i64;
 
 pub use answer::{Answer, Found, Who};
-pub use book::{Book, Limits};
+pub use book::{Book, Changes, Limits};
 pub use claim::{Claim, Report};
 pub use fact::{Fact, Span};
 pub use host::Host;

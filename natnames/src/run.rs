@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::Millis;
-use crate::book::{Book, Limits};
+use crate::book::{Book, Changes, Limits};
 use crate::claim::Report;
 use crate::outlet::{Outlet, Stop, Stopped, Taker};
 use crate::source::Source;
@@ -95,8 +95,23 @@ impl Names {
     /// # Errors
     /// If the system has no thread or no descriptor for them.
     pub fn start(sources: Vec<Box<dyn Source>>, limits: Limits) -> io::Result<Self> {
-        let names: Vec<&str> = sources.iter().map(|source| source.name()).collect();
-        let book = Book::new(limits, &names, wall_clock());
+        Self::start_with(sources, limits, |_| {})
+    }
+
+    /// Like [`start`](Self::start), with a book that is prepared first.
+    ///
+    /// # Errors
+    /// If the system has no thread or no descriptor for them.
+    pub fn start_with(
+        sources: Vec<Box<dyn Source>>,
+        limits: Limits,
+        prepare: impl FnOnce(&mut Book),
+    ) -> io::Result<Self> {
+        let places: Vec<String> = sources.iter().map(|source| source.place()).collect();
+        let names: Vec<(&str, &str)> =
+            sources.iter().zip(&places).map(|(source, place)| (source.name(), &**place)).collect();
+        let mut book = Book::new(limits, &names, wall_clock());
+        prepare(&mut book);
         let followed = sources.iter().map(|source| Followed {
             name: source.name(),
             place: source.place(),
@@ -121,6 +136,11 @@ impl Names {
     /// What the sources have said.
     pub fn book(&self) -> RwLockReadGuard<'_, Book> {
         self.shared.book.read()
+    }
+
+    /// What has changed since it was asked for last, if the book keeps a journal.
+    pub fn take_changes(&self) -> Changes {
+        self.shared.book.write().take_changes(wall_clock())
     }
 
     /// This moment, by the clock that facts have.

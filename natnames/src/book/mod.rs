@@ -1,17 +1,23 @@
-//! The facts of all sources.
+//! The facts of all sources. `ask` has the questions, `journal` what an earlier book leaves to a later one.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::net::IpAddr;
+mod ask;
+mod journal;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
 use crate::Millis;
-use crate::answer::{Answer, Found, Who};
+use crate::book::journal::Journal;
 use crate::claim::{Claim, Report};
 use crate::fact::{Fact, Span};
 use crate::host::Host;
 use crate::mac::Mac;
+
+pub use journal::Changes;
 
 /// A source that does not say when something began is told of it this much later at most.
 const LATE: Millis = 1_000;
@@ -30,6 +36,7 @@ pub struct Limits {
 #[derive(Debug, Default)]
 struct SourceState {
     name: String,
+    place: String,
     /// Since when it is not followed.
     blind_since: Option<Millis>,
     /// Spans in which it was not followed.
@@ -72,13 +79,17 @@ pub struct Book {
     /// What a source said last of an address.
     current: HashMap<(u8, IpNetwork), u64>,
     refused: u64,
+    /// What has changed, if that is wanted.
+    journal: Option<Journal>,
 }
 
 impl Book {
-    /// A book for these sources, whose numbers are their places. None is followed yet.
-    pub fn new(limits: Limits, sources: &[&str], now: Millis) -> Self {
-        let state = |name: &&str| SourceState {
+    /// A book for these sources: a name and where it is. Their numbers are their places in this list. None is followed
+    /// yet.
+    pub fn new(limits: Limits, sources: &[(&str, &str)], now: Millis) -> Self {
+        let state = |(name, place): &(&str, &str)| SourceState {
             name: (*name).to_owned(),
+            place: (*place).to_owned(),
             blind_since: Some(now),
             ..SourceState::default()
         };
@@ -93,7 +104,13 @@ impl Book {
             by_name: HashMap::new(),
             current: HashMap::new(),
             refused: 0,
+            journal: None,
         }
+    }
+
+    /// Where a source is.
+    pub fn source_place(&self, source: u8) -> &str {
+        self.sources.get(usize::from(source)).map_or("", |state| &state.place)
     }
 
     /// The name of a source.
@@ -155,6 +172,9 @@ impl Book {
         let ended = Span { earliest: state.missed_since.take().unwrap_or(now).min(now), latest: now };
         if let Some(since) = state.blind_since.take().filter(|since| *since < now) {
             state.gaps.push_back((since, now));
+            if let Some(journal) = &mut self.journal {
+                journal.gaps.push((source, since, now));
+            }
             if state.gaps.len() > MOST_GAPS {
                 state.gaps.pop_front();
             }
@@ -177,6 +197,7 @@ impl Book {
             if fact.end().latest > ended.earliest {
                 let earliest = ended.earliest.max(fact.began.earliest);
                 fact.ended = Some(Span { earliest, latest: ended.latest.max(earliest) });
+                self.note_change(id);
             }
         }
     }
@@ -201,7 +222,10 @@ impl Book {
                 if is_same && goes_on {
                     entry.list = list;
                     entry.said_since = since;
-                    entry.fact.until = until;
+                    if entry.fact.until != until {
+                        entry.fact.until = until;
+                        self.note_change(id);
+                    }
                     return;
                 }
                 let is_renamed =
@@ -238,6 +262,12 @@ impl Book {
     fn insert(&mut self, entry: Entry) -> u64 {
         let id = self.next;
         self.next += 1;
+        self.insert_as(id, entry);
+        self.note_change(id);
+        id
+    }
+
+    fn insert_as(&mut self, id: u64, entry: Entry) {
         let net = entry.fact.net;
         self.by_net.entry(net).or_default().push(id);
         self.lengths[usize::from(net.is_ipv6())].insert(net.prefix());
@@ -249,7 +279,6 @@ impl Book {
             self.by_name.entry(name).or_default().push(id);
         }
         self.entries.insert(id, entry);
-        id
     }
 
     fn remove(&mut self, id: u64) {
@@ -273,6 +302,10 @@ impl Book {
         if self.current.get(&key) == Some(&id) {
             self.current.remove(&key);
         }
+        if let Some(journal) = self.journal.as_mut().filter(|journal| journal.changed.contains(&id)) {
+            journal.changed.remove(&id);
+            journal.forgotten.push((id, fact));
+        }
     }
 
     /// Whether there is room for one more, after those that ended long ago, and then those that ended first, are
@@ -294,92 +327,6 @@ impl Book {
         ended[..many].iter().for_each(|(_, id)| self.remove(*id));
         self.entries.len() < self.limits.facts
     }
-
-    /// The facts of this address, and of networks that contain it; longer prefixes come first.
-    fn facts_of(&self, address: IpAddr) -> impl Iterator<Item = &Fact> {
-        let lengths = self.lengths[usize::from(address.is_ipv6())].iter().rev();
-        let nets = lengths.filter_map(move |length| {
-            let net = IpNetwork::new(address, *length).ok()?;
-            IpNetwork::new(net.network(), *length).ok()
-        });
-        let ids = nets.filter_map(|net| self.by_net.get(&net)).flatten();
-        ids.filter_map(|id| self.entries.get(id)).map(|entry| &entry.fact)
-    }
-
-    /// Whether a fact held at a moment, and whether that is certain.
-    fn holds(&self, fact: &Fact, at: Millis) -> Option<bool> {
-        let holds = fact.holds(at)?;
-        Some(holds && !self.sources[usize::from(fact.source)].is_blind_at(at))
-    }
-
-    /// Who had an address at a moment.
-    pub fn at(&self, address: IpAddr, at: Millis) -> Answer<'_> {
-        let gaps =
-            (0..).zip(&self.sources).filter(|(_, state)| state.is_blind_at(at)).map(|(place, _)| place);
-        let gaps = gaps.collect();
-        let mut facts: Vec<(bool, &Fact)> =
-            self.facts_of(address).filter_map(|fact| Some((self.holds(fact, at)?, fact))).collect();
-        // What is certain precedes what is not, an address its network, and an earlier source a later one. What one
-        // source says last counts.
-        facts.sort_by_key(|(is_certain, fact)| {
-            (!is_certain, 128 - fact.net.prefix(), fact.source, std::cmp::Reverse(fact.began.latest))
-        });
-        let Some(&(is_certain, first)) = facts.first() else { return Answer { found: None, gaps } };
-        let mut found = Found::new(first, is_certain);
-        for (is_certain_too, fact) in &facts[1..] {
-            if found.agrees(&fact.host) {
-                found.complete_with(&fact.host);
-            } else if *is_certain_too >= is_certain {
-                found.others.push(fact);
-            }
-        }
-        if let (None, Some(mac)) = (found.name, found.mac) {
-            if let Some(fact) = self.named_by_mac(mac, at) {
-                found.complete_with(&fact.host);
-            }
-        }
-        Answer { found: Some(found), gaps }
-    }
-
-    /// What names a device by another of its addresses: a lease of IPv4 names the device that has made itself addresses
-    /// of IPv6.
-    fn named_by_mac(&self, mac: Mac, at: Millis) -> Option<&Fact> {
-        let ids = self.by_mac.get(&mac)?.iter();
-        let facts = ids.filter_map(|id| self.entries.get(id)).map(|entry| &entry.fact);
-        let named = facts.filter(|fact| fact.host.name.is_some() && self.holds(fact, at) == Some(true));
-        named.min_by_key(|fact| (fact.source, std::cmp::Reverse(fact.began.latest)))
-    }
-
-    /// The addresses of a device from `from` to `to`, with the span in which it can have had each. Other addresses
-    /// with one of its MAC addresses are its own too.
-    pub fn addresses_of(&self, who: &Who, from: Millis, to: Millis) -> Vec<(IpNetwork, Span)> {
-        let find = |ids: Option<&Vec<u64>>| -> Vec<&Fact> {
-            let facts =
-                ids.into_iter().flatten().filter_map(|id| self.entries.get(id)).map(|entry| &entry.fact);
-            facts.filter(|fact| fact.touches(from, to)).collect()
-        };
-        let mut facts = match who {
-            Who::Mac(mac) => find(self.by_mac.get(mac)),
-            Who::Name(name) => find(self.by_name.get(&name.to_lowercase())),
-        };
-        let mut seen: HashSet<Mac> = HashSet::new();
-        for fact in facts.clone() {
-            let Some(mac) = fact.host.mac.filter(|mac| matches!(who, Who::Name(_)) && seen.insert(*mac))
-            else {
-                continue;
-            };
-            let (from, to) = (fact.began.earliest.max(from), fact.end().latest.min(to));
-            let same = find(self.by_mac.get(&mac)).into_iter();
-            facts.extend(same.filter(|other| other.host.name.is_none() && other.touches(from, to)));
-        }
-        facts
-            .iter()
-            .map(|fact| {
-                let (from, to) = (fact.began.earliest.max(from), fact.end().latest.min(to));
-                (fact.net, Span { earliest: from, latest: to })
-            })
-            .collect()
-    }
 }
 
 fn names_of(host: &Host) -> impl Iterator<Item = String> + use<> {
@@ -393,153 +340,4 @@ fn is_one_device(host: &Host, other: &Host) -> bool {
     (host.mac.is_some() || host.client_id.is_some())
         && host.mac == other.mac
         && host.client_id == other.client_id
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMITS: Limits = Limits { facts: 1000, keep: 1_000_000 };
-
-    fn net(text: &str) -> IpNetwork {
-        text.parse().unwrap()
-    }
-
-    fn device(name: &str, mac: u8) -> Host {
-        Host { mac: Mac::from_bytes(&[2, 0, 0, 0, 0, mac]), ..Host::named(name) }
-    }
-
-    fn claim(text: &str, host: Host, since: Option<Millis>, until: Option<Millis>) -> Report {
-        Report::Holds(Claim { net: net(text), host, since, within: 0, until })
-    }
-
-    /// A book whose sources are followed from the moment 0 on.
-    fn book(sources: &[&str]) -> Book {
-        let mut book = Book::new(LIMITS, sources, 0);
-        for source in 0..sources.len() as u8 {
-            book.apply(source, Report::ListBegins { missed_since: None }, 0);
-            book.apply(source, Report::ListEnds, 0);
-        }
-        book
-    }
-
-    /// The name that an address had, with a question mark if it is not certain.
-    fn name(book: &Book, address: &str, at: Millis) -> String {
-        let answer = book.at(address.parse().unwrap(), at);
-        let found = answer.found.map(|found| {
-            let name = found.name.unwrap_or("unnamed").to_owned();
-            if found.is_certain { name } else { name + "?" }
-        });
-        found.unwrap_or_else(|| "nobody".to_owned())
-    }
-
-    #[test]
-    fn an_address_passes_from_host_to_host() {
-        let mut book = book(&["leases"]);
-        book.apply(0, claim("192.168.7.23", device("phone", 1), Some(1_000), Some(9_000)), 1_000);
-        book.apply(0, Report::Ends { net: net("192.168.7.23"), at: Some(5_000) }, 5_000);
-        book.apply(0, claim("192.168.7.23", device("laptop", 2), Some(5_400), Some(9_400)), 5_400);
-        let names =
-            [999, 1_000, 4_999, 5_000, 5_399, 5_400, 9_399, 9_400].map(|at| name(&book, "192.168.7.23", at));
-        assert_eq!(names, ["nobody", "phone", "phone", "nobody", "nobody", "laptop", "laptop", "nobody"]);
-        // Renewed, and renamed.
-        book.apply(0, claim("192.168.7.23", device("laptop", 2), Some(7_000), Some(11_000)), 7_000);
-        book.apply(0, claim("192.168.7.23", device("work", 2), Some(7_000), Some(11_000)), 8_000);
-        let names = [7_999, 8_000, 10_999].map(|at| name(&book, "192.168.7.23", at));
-        assert_eq!(names, ["laptop", "work", "work"]);
-        // One that takes over without a word of the end.
-        book.apply(0, claim("192.168.7.23", device("tablet", 3), Some(10_000), Some(14_000)), 10_001);
-        assert_eq!([9_999, 10_000].map(|at| name(&book, "192.168.7.23", at)), ["work", "tablet"]);
-    }
-
-    #[test]
-    fn whole_seconds_of_a_source_are_not_taken_for_more() {
-        let mut book = book(&["leases"]);
-        let within = |address, host, since, now| {
-            (
-                Report::Holds(Claim {
-                    net: net(address),
-                    host,
-                    since: Some(since),
-                    within: 999,
-                    until: None,
-                }),
-                now,
-            )
-        };
-        let (report, now) = within("10.0.0.1", device("a", 1), 10_000, 10_300);
-        book.apply(0, report, now);
-        book.apply(0, Report::Ends { net: net("10.0.0.1"), at: None }, 10_600);
-        let (report, now) = within("10.0.0.1", device("b", 2), 10_000, 10_800);
-        book.apply(0, report, now);
-        let at = |at| name(&book, "10.0.0.1", at);
-        assert_eq!([10_100, 10_300, 10_599].map(at), ["a?", "a", "a"]);
-        assert_eq!(name(&book, "10.0.0.1", 10_800), "b");
-        assert_ne!(name(&book, "10.0.0.1", 10_700), "b");
-    }
-
-    #[test]
-    fn while_a_source_is_not_followed_nothing_is_certain() {
-        let mut book = book(&["leases"]);
-        book.apply(0, claim("10.0.0.1", device("a", 1), Some(100), None), 100);
-        book.apply(0, claim("10.0.0.2", device("b", 2), Some(100), None), 100);
-        book.lose(0, 1_000);
-        assert_eq!([999, 1_000, 5_000].map(|at| name(&book, "10.0.0.1", at)), ["a", "a?", "a?"]);
-        assert_eq!(book.at("10.0.0.9".parse().unwrap(), 5_000).gaps, [0]);
-        book.apply(0, Report::ListBegins { missed_since: None }, 2_000);
-        book.apply(0, claim("10.0.0.1", device("a", 1), Some(100), None), 2_000);
-        book.apply(0, Report::ListEnds, 2_000);
-        assert_eq!([999, 1_000, 1_999, 2_000].map(|at| name(&book, "10.0.0.1", at)), ["a", "a?", "a?", "a"]);
-        // It ended at some moment in between.
-        assert_eq!([999, 1_999, 2_000].map(|at| name(&book, "10.0.0.2", at)), ["b", "b?", "nobody"]);
-        assert_eq!(book.at("10.0.0.9".parse().unwrap(), 2_000).gaps, [] as [u8; 0]);
-    }
-
-    #[test]
-    fn a_lease_names_the_other_addresses_of_its_device() {
-        let mut book = book(&["leases", "neighbours"]);
-        book.apply(0, claim("192.168.7.23", device("phone", 1), Some(0), Some(9_000)), 10);
-        let unnamed = |mac| Host { name: None, ..device("", mac) };
-        book.apply(1, claim("fd00::1:2", unnamed(1), None, None), 1_500);
-        assert_eq!(
-            [400, 600, 1_500, 8_999].map(|at| name(&book, "fd00::1:2", at)),
-            ["nobody", "phone?", "phone", "phone"]
-        );
-        assert_eq!(name(&book, "fd00::1:2", 9_000), "unnamed");
-        let addresses = book.addresses_of(&Who::Name("PHONE".to_owned()), 0, 20_000);
-        assert_eq!(addresses.len(), 2);
-        assert_eq!(addresses[1].0, net("fd00::1:2"));
-        // The neighbour table has another device at the leased address: both are said.
-        book.apply(1, claim("192.168.7.23", unnamed(9), None, None), 3_000);
-        let found = book.at("192.168.7.23".parse().unwrap(), 4_000).found.unwrap();
-        assert_eq!((found.name, found.others.len()), (Some("phone"), 1));
-        assert!(found.is(&Who::Name("Phone".to_owned())) && found.is(&Who::Mac(device("", 1).mac.unwrap())));
-    }
-
-    #[test]
-    fn the_longest_prefix_and_the_first_source_decide() {
-        let mut book = book(&["file", "leases"]);
-        book.apply(0, claim("10.0.0.0/8", Host::named("office"), Some(0), None), 0);
-        book.apply(0, claim("10.1.0.0/16", Host::named("lab"), Some(0), None), 0);
-        book.apply(1, claim("10.1.2.3", Host::named("printer"), Some(0), None), 0);
-        let names = ["10.1.2.3", "10.1.2.4", "10.2.0.0", "11.0.0.0"].map(|address| name(&book, address, 5));
-        assert_eq!(names, ["printer", "lab", "office", "nobody"]);
-    }
-
-    #[test]
-    fn memory_is_bounded_and_what_holds_is_kept() {
-        let mut book = book(&["leases"]);
-        book.limits = Limits { facts: 100, keep: 1_000 };
-        for at in 0..10_000 {
-            let address = IpAddr::from([10, 0, (at >> 8) as u8, at as u8]);
-            let host = device(&format!("host{at}"), 1);
-            book.apply(0, claim(&address.to_string(), host, Some(at), Some(at + 50)), at);
-            assert!(book.len() <= 100);
-        }
-        assert_eq!((name(&book, "10.0.39.15", 9_999), book.refused()), ("host9999".to_owned(), 0));
-        for at in 0..200 {
-            book.apply(0, claim(&format!("10.9.9.{at}"), Host::named("x"), Some(10_000), None), 10_000);
-        }
-        assert!(book.len() <= 100 && book.refused() >= 100);
-    }
 }

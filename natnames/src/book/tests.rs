@@ -1,0 +1,179 @@
+//! Who had an address.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use crate::Millis;
+use crate::answer::Who;
+use crate::book::{Book, Changes, Limits};
+use crate::claim::{Claim, Report};
+use crate::host::Host;
+use crate::mac::Mac;
+
+const LIMITS: Limits = Limits { facts: 1000, keep: 1_000_000 };
+
+fn net(text: &str) -> IpNetwork {
+    text.parse().unwrap()
+}
+
+fn device(name: &str, mac: u8) -> Host {
+    Host { mac: Mac::from_bytes(&[2, 0, 0, 0, 0, mac]), ..Host::named(name) }
+}
+
+fn claim(text: &str, host: Host, since: Option<Millis>, until: Option<Millis>) -> Report {
+    Report::Holds(Claim { net: net(text), host, since, within: 0, until })
+}
+
+/// A book whose sources are followed from the moment 0 on.
+fn book(sources: &[&str]) -> Book {
+    let places: Vec<(&str, &str)> = sources.iter().map(|name| (*name, "/somewhere")).collect();
+    let mut book = Book::new(LIMITS, &places, 0);
+    for source in 0..sources.len() as u8 {
+        book.apply(source, Report::ListBegins { missed_since: None }, 0);
+        book.apply(source, Report::ListEnds, 0);
+    }
+    book
+}
+
+/// The name that an address had, with a question mark if it is not certain.
+fn name(book: &Book, address: &str, at: Millis) -> String {
+    let answer = book.at(address.parse().unwrap(), at);
+    let found = answer.found.map(|found| {
+        let name = found.name.unwrap_or("unnamed").to_owned();
+        if found.is_certain { name } else { name + "?" }
+    });
+    found.unwrap_or_else(|| "nobody".to_owned())
+}
+
+#[test]
+fn an_address_passes_from_host_to_host() {
+    let mut book = book(&["leases"]);
+    book.apply(0, claim("192.168.7.23", device("phone", 1), Some(1_000), Some(9_000)), 1_000);
+    book.apply(0, Report::Ends { net: net("192.168.7.23"), at: Some(5_000) }, 5_000);
+    book.apply(0, claim("192.168.7.23", device("laptop", 2), Some(5_400), Some(9_400)), 5_400);
+    let names =
+        [999, 1_000, 4_999, 5_000, 5_399, 5_400, 9_399, 9_400].map(|at| name(&book, "192.168.7.23", at));
+    assert_eq!(names, ["nobody", "phone", "phone", "nobody", "nobody", "laptop", "laptop", "nobody"]);
+    // Renewed, and renamed.
+    book.apply(0, claim("192.168.7.23", device("laptop", 2), Some(7_000), Some(11_000)), 7_000);
+    book.apply(0, claim("192.168.7.23", device("work", 2), Some(7_000), Some(11_000)), 8_000);
+    let names = [7_999, 8_000, 10_999].map(|at| name(&book, "192.168.7.23", at));
+    assert_eq!(names, ["laptop", "work", "work"]);
+    // One that takes over without a word of the end.
+    book.apply(0, claim("192.168.7.23", device("tablet", 3), Some(10_000), Some(14_000)), 10_001);
+    assert_eq!([9_999, 10_000].map(|at| name(&book, "192.168.7.23", at)), ["work", "tablet"]);
+}
+
+#[test]
+fn whole_seconds_of_a_source_are_not_taken_for_more() {
+    let mut book = book(&["leases"]);
+    let within = |address, host, since, now| {
+        (Report::Holds(Claim { net: net(address), host, since: Some(since), within: 999, until: None }), now)
+    };
+    let (report, now) = within("10.0.0.1", device("a", 1), 10_000, 10_300);
+    book.apply(0, report, now);
+    book.apply(0, Report::Ends { net: net("10.0.0.1"), at: None }, 10_600);
+    let (report, now) = within("10.0.0.1", device("b", 2), 10_000, 10_800);
+    book.apply(0, report, now);
+    let at = |at| name(&book, "10.0.0.1", at);
+    assert_eq!([10_100, 10_300, 10_599].map(at), ["a?", "a", "a"]);
+    assert_eq!(name(&book, "10.0.0.1", 10_800), "b");
+    assert_ne!(name(&book, "10.0.0.1", 10_700), "b");
+}
+
+#[test]
+fn while_a_source_is_not_followed_nothing_is_certain() {
+    let mut book = book(&["leases"]);
+    book.apply(0, claim("10.0.0.1", device("a", 1), Some(100), None), 100);
+    book.apply(0, claim("10.0.0.2", device("b", 2), Some(100), None), 100);
+    book.lose(0, 1_000);
+    assert_eq!([999, 1_000, 5_000].map(|at| name(&book, "10.0.0.1", at)), ["a", "a?", "a?"]);
+    assert_eq!(book.at("10.0.0.9".parse().unwrap(), 5_000).gaps, [0]);
+    book.apply(0, Report::ListBegins { missed_since: None }, 2_000);
+    book.apply(0, claim("10.0.0.1", device("a", 1), Some(100), None), 2_000);
+    book.apply(0, Report::ListEnds, 2_000);
+    assert_eq!([999, 1_000, 1_999, 2_000].map(|at| name(&book, "10.0.0.1", at)), ["a", "a?", "a?", "a"]);
+    // It ended at some moment in between.
+    assert_eq!([999, 1_999, 2_000].map(|at| name(&book, "10.0.0.2", at)), ["b", "b?", "nobody"]);
+    assert_eq!(book.at("10.0.0.9".parse().unwrap(), 2_000).gaps, [] as [u8; 0]);
+}
+
+#[test]
+fn a_lease_names_the_other_addresses_of_its_device() {
+    let mut book = book(&["leases", "neighbours"]);
+    book.apply(0, claim("192.168.7.23", device("phone", 1), Some(0), Some(9_000)), 10);
+    let unnamed = |mac| Host { name: None, ..device("", mac) };
+    book.apply(1, claim("fd00::1:2", unnamed(1), None, None), 1_500);
+    assert_eq!(
+        [400, 600, 1_500, 8_999].map(|at| name(&book, "fd00::1:2", at)),
+        ["nobody", "phone?", "phone", "phone"]
+    );
+    assert_eq!(name(&book, "fd00::1:2", 9_000), "unnamed");
+    let addresses = book.addresses_of(&Who::Name("PHONE".to_owned()), 0, 20_000);
+    assert_eq!(addresses.len(), 2);
+    assert_eq!(addresses[1].0, net("fd00::1:2"));
+    // The neighbour table has another device at the leased address: both are said.
+    book.apply(1, claim("192.168.7.23", unnamed(9), None, None), 3_000);
+    let found = book.at("192.168.7.23".parse().unwrap(), 4_000).found.unwrap();
+    assert_eq!((found.name, found.others.len()), (Some("phone"), 1));
+    assert!(found.is(&Who::Name("Phone".to_owned())) && found.is(&Who::Mac(device("", 1).mac.unwrap())));
+}
+
+#[test]
+fn the_longest_prefix_and_the_first_source_decide() {
+    let mut book = book(&["file", "leases"]);
+    book.apply(0, claim("10.0.0.0/8", Host::named("office"), Some(0), None), 0);
+    book.apply(0, claim("10.1.0.0/16", Host::named("lab"), Some(0), None), 0);
+    book.apply(1, claim("10.1.2.3", Host::named("printer"), Some(0), None), 0);
+    let names = ["10.1.2.3", "10.1.2.4", "10.2.0.0", "11.0.0.0"].map(|address| name(&book, address, 5));
+    assert_eq!(names, ["printer", "lab", "office", "nobody"]);
+}
+
+#[test]
+fn a_book_goes_on_with_what_an_earlier_one_knew() {
+    let mut before = book(&["leases"]);
+    before.keep_journal();
+    before.apply(0, claim("10.0.0.1", device("a", 1), Some(100), None), 100);
+    before.apply(0, claim("10.0.0.2", device("b", 2), Some(100), Some(1_500)), 100);
+    before.apply(0, claim("10.0.0.3", device("c", 3), Some(100), None), 100);
+    before.apply(0, claim("10.0.0.3", device("d", 4), Some(200), None), 200);
+    before.lose(0, 500);
+    before.apply(0, Report::ListBegins { missed_since: None }, 600);
+    for (address, host) in [("10.0.0.1", device("a", 1)), ("10.0.0.3", device("d", 4))] {
+        before.apply(0, claim(address, host, Some(100), None), 600);
+    }
+    before.apply(0, Report::ListEnds, 600);
+    let Changes { facts, gaps } = before.take_changes(900);
+    assert_eq!((facts.len(), &gaps[..]), (4, &[(0, 500, 600)][..]));
+    assert_eq!(before.take_changes(901), Changes::default());
+
+    let mut after = Book::new(LIMITS, &[("leases", "/somewhere")], 2_000);
+    assert_eq!((after.number_of("leases", "/somewhere"), after.number_of("gone", "/x")), (Some(0), Some(1)));
+    after.restore(facts, gaps, Some(1_000));
+    let at = |book: &Book, address, times: [Millis; 4]| times.map(|at| name(book, address, at));
+    assert_eq!(at(&after, "10.0.0.1", [499, 550, 999, 1_000]), ["a", "a?", "a", "a?"]);
+    assert_eq!(at(&after, "10.0.0.3", [150, 200, 999, 3_000]), ["c", "d", "d", "d?"]);
+    after.apply(0, Report::ListBegins { missed_since: None }, 2_100);
+    after.apply(0, claim("10.0.0.1", device("a", 1), Some(100), None), 2_100);
+    after.apply(0, Report::ListEnds, 2_100);
+    assert_eq!(at(&after, "10.0.0.1", [999, 2_099, 2_100, 3_000]), ["a", "a?", "a", "a"]);
+    assert_eq!(at(&after, "10.0.0.3", [999, 1_000, 2_099, 2_100]), ["d", "d?", "d?", "nobody"]);
+}
+
+#[test]
+fn memory_is_bounded_and_what_holds_is_kept() {
+    let mut book = book(&["leases"]);
+    book.limits = Limits { facts: 100, keep: 1_000 };
+    for at in 0..10_000 {
+        let address = IpAddr::from([10, 0, (at >> 8) as u8, at as u8]);
+        let host = device(&format!("host{at}"), 1);
+        book.apply(0, claim(&address.to_string(), host, Some(at), Some(at + 50)), at);
+        assert!(book.len() <= 100);
+    }
+    assert_eq!((name(&book, "10.0.39.15", 9_999), book.refused()), ("host9999".to_owned(), 0));
+    for at in 0..200 {
+        book.apply(0, claim(&format!("10.9.9.{at}"), Host::named("x"), Some(10_000), None), 10_000);
+    }
+    assert!(book.len() <= 100 && book.refused() >= 100);
+}
