@@ -8,7 +8,9 @@ pub mod containers;
 pub mod dhcpd;
 pub mod dnsmasq;
 pub mod file;
+mod follow;
 pub mod kea;
+mod lines;
 pub mod neighbours;
 pub mod socket;
 
