@@ -96,11 +96,6 @@ impl Watch {
         Ok(this)
     }
 
-    /// The path that is watched.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Opens the file at the path. `None` if there is none.
     pub(crate) fn open(&self) -> io::Result<Option<File>> {
         open(&self.path)

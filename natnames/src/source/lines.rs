@@ -106,6 +106,7 @@ impl<R: Read> Lines<R> {
 pub(crate) struct Unreadable {
     lines: u64,
     first: Option<String>,
+    has_warned: bool,
 }
 
 impl Unreadable {
@@ -118,17 +119,11 @@ impl Unreadable {
         }
     }
 
-    /// How many there were.
-    pub(crate) fn count(&self) -> u64 {
-        self.lines
-    }
-
-    /// Logs a warning if there were some, and begins to count anew.
+    /// Logs a warning if there were some, unless it did already: whoever can cause one such line can cause many.
     pub(crate) fn warn(&mut self, path: &Path) {
-        if self.lines > 0 {
+        if self.lines > 0 && !std::mem::replace(&mut self.has_warned, true) {
             log::warn!("names: {}: {self}", path.display());
         }
-        *self = Self::default();
     }
 }
 
@@ -178,6 +173,6 @@ mod tests {
             text.starts_with("2 lines cannot be read") && text.contains("\"a\\u{1b}\u{fffd}zz"),
             "{text}"
         );
-        assert!(text.len() < 200 && unreadable.count() == 2);
+        assert!(text.len() < 200 && unreadable.lines == 2);
     }
 }

@@ -6,13 +6,16 @@
 
 pub mod containers;
 pub mod dhcpd;
+mod dhcpd_blocks;
 pub mod dnsmasq;
 pub mod file;
 mod follow;
+mod journal;
 pub mod kea;
 mod lines;
 pub mod neighbours;
 pub mod socket;
+mod tail;
 
 use std::io;
 
