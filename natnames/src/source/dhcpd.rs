@@ -27,6 +27,15 @@ impl Dhcpd {
     pub fn new(path: PathBuf) -> Self {
         Self { path, journal: Journal::default() }
     }
+
+    fn taker(&mut self) -> Taker<'_> {
+        Taker {
+            path: &self.path,
+            journal: &mut self.journal,
+            blocks: Blocks::default(),
+            unreadable: Unreadable::default(),
+        }
+    }
 }
 
 impl Source for Dhcpd {
@@ -39,13 +48,8 @@ impl Source for Dhcpd {
     }
 
     fn follow(&mut self, outlet: &Outlet) -> io::Result<()> {
-        let mut taker = Taker {
-            path: &self.path,
-            journal: &mut self.journal,
-            blocks: Blocks::default(),
-            unreadable: Unreadable::default(),
-        };
-        follow_lines(&self.path, outlet, &mut taker)
+        let path = self.path.clone();
+        follow_lines(&path, outlet, &mut self.taker())
     }
 }
 
@@ -87,5 +91,119 @@ impl Take for Taker<'_> {
         self.journal.end_list(outlet)?;
         self.unreadable.warn(self.path);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claim::Report;
+    use crate::outlet::testing::Heard;
+    use crate::source::tail::testing::{Entry, check, deeds};
+    use std::fs;
+    use std::io::Write;
+    use std::sync::Arc;
+
+    fn write(entries: &[Entry], is_begin: bool) -> String {
+        let begin = if is_begin { "# The format of this file\n" } else { "" };
+        let block = |Entry { address, host, since, is_held }: &Entry| {
+            let (ends, state) = if *is_held { (9_999_999_999, "active") } else { (since + 5, "released") };
+            format!(
+                "lease 10.0.0.{address} {{\n  starts epoch {since}; # x\n  ends epoch {ends};\n  binding state \
+                 {state};\n  hardware ethernet 02:00:00:00:00:0{host};\n  client-hostname \"host{host}\";\n}}\n"
+            )
+        };
+        begin.to_owned() + &entries.iter().map(block).collect::<String>()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_followed_is_what_the_file_has(deeds in deeds()) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("dhcpd.leases");
+            let (mut followed, mut fresh) = (Dhcpd::new(path.clone()), Dhcpd::new(path.clone()));
+            check(&path, &deeds, write, &mut followed.taker(), &mut fresh.taker());
+        }
+    }
+
+    fn follow_until(path: &Path, deed: impl FnOnce(&Heard)) -> Vec<Report> {
+        let heard = Arc::<Heard>::default();
+        let (outlet, stop) = heard.outlet();
+        let mut source = Dhcpd::new(path.to_owned());
+        std::thread::scope(|scope| {
+            scope.spawn(|| source.follow(&outlet));
+            heard.wait_until("the list", |reports| reports.last() == Some(&Report::ListEnds));
+            deed(&heard);
+            stop.stop();
+        });
+        heard.take_all()
+    }
+
+    #[test]
+    fn what_dhcpd_wrote_is_read() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+        let reports = follow_until(&folder.join("dhcpd.leases"), |_| ());
+        let ends = reports.iter().filter(|report| matches!(report, Report::Ends { .. })).count();
+        assert_eq!((reports.len(), ends), (8, 3));
+        let Report::Holds(claim) = &reports[1] else { panic!("{reports:?}") };
+        assert_eq!(claim.host.name.as_deref(), Some("phone"));
+        assert_eq!(claim.host.client_id.as_deref(), Some("01020000000901"));
+        assert_eq!((claim.since, claim.until), (Some(1_795_825_227_000), Some(1_795_825_235_000)));
+        let reports = follow_until(&folder.join("dhcpd6.leases"), |_| ());
+        let Report::Holds(claim) = &reports[2] else { panic!("{reports:?}") };
+        assert_eq!((reports.len(), claim.net.to_string().as_str()), (6, "fd00:a:f::/48"));
+        assert_eq!(claim.host.client_id.as_deref(), Some("00010001329cdad8020000000901"));
+        assert_eq!((claim.since, claim.until), (Some(1_795_825_241_000), Some(1_795_825_249_000)));
+    }
+
+    #[test]
+    fn a_new_file_is_followed_after_the_end_of_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dhcpd.leases");
+        let entry = |address, since, is_held| Entry { address, host: address, since, is_held };
+        fs::write(&path, write(&[entry(1, 100, true)], true)).unwrap();
+        let short = |reports: &[Report]| -> Vec<String> {
+            let short = |report: &Report| match report {
+                Report::ListBegins { missed_since } => format!("list {missed_since:?}"),
+                Report::ListEnds => "end".to_owned(),
+                Report::Ends { net, at } => format!("{net} ends {at:?}"),
+                Report::Holds(claim) => format!("{} {}", claim.net, claim.host.name.as_deref().unwrap()),
+            };
+            reports.iter().map(short).collect()
+        };
+        let all = follow_until(&path, |heard| {
+            let append = |text: &str| {
+                let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+                file.write_all(text.as_bytes()).unwrap();
+            };
+            let text = write(&[entry(2, 200, true)], false);
+            let (first, second) = text.split_at(40);
+            append(first);
+            append(second);
+            append(&write(&[entry(1, 100, false)], false));
+            fs::write(path.with_extension("1"), write(&[entry(2, 200, true)], true)).unwrap();
+            fs::hard_link(&path, path.with_extension("leases~")).unwrap();
+            fs::rename(path.with_extension("1"), &path).unwrap();
+            append(&write(&[entry(3, 300, true)], false));
+            heard.wait_until("the last block", |reports| {
+                let short = short(reports);
+                short.contains(&"10.0.0.3/32 host3".to_owned())
+                    && short.iter().filter(|said| *said == "end").count() == 2
+            });
+        });
+        let mut all = short(&all);
+        // It comes as the last one of the list, or after it.
+        all.retain(|said| said != "10.0.0.3/32 host3");
+        let expected = [
+            "list None",
+            "10.0.0.1/32 host1",
+            "end",
+            "10.0.0.2/32 host2",
+            "10.0.0.1/32 ends Some(105000)",
+            "list None",
+            "10.0.0.2/32 host2",
+            "end",
+        ];
+        assert_eq!(all, expected);
     }
 }

@@ -48,8 +48,8 @@ pub(crate) struct Journal {
     has_listed: bool,
     /// The latest moment that entries of this list have named.
     clock: Millis,
-    /// Entries that were reported before. One that is the last of its address nevertheless holds again: an older copy of
-    /// the file is back, or the clock was.
+    /// Entries that were reported before. One that is the last of its address nevertheless counts: an older copy of the
+    /// file is back, or the clock was set back.
     older: HashMap<IpNetwork, Lease>,
 }
 
@@ -67,8 +67,14 @@ impl Journal {
         if std::mem::take(&mut self.is_list) {
             self.has_listed = true;
             for (net, lease) in std::mem::take(&mut self.older) {
-                outlet.say(Report::Ends { net, at: None })?;
-                self.report(lease, outlet)?;
+                let was_held = self.said.get(&net).is_none_or(|said| said.is_held);
+                if lease.is_held || was_held {
+                    outlet.say(Report::Ends { net, at: None })?;
+                    self.remember(net, Said { since: lease.since.unwrap_or(Millis::MIN), is_held: false });
+                }
+                if lease.is_held {
+                    self.report(lease, outlet)?;
+                }
             }
             outlet.say(Report::ListEnds)?;
         }
@@ -85,7 +91,7 @@ impl Journal {
             && before.is_some_and(|said| begun < said.since || (begun == said.since && !said.is_held));
         self.older.remove(&net);
         if was_said {
-            if lease.is_held && self.older.len() < MOST_OLDER {
+            if self.older.len() < MOST_OLDER {
                 self.older.insert(net, lease);
             }
             return Ok(());

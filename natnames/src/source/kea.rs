@@ -44,6 +44,16 @@ impl Kea {
     pub fn new(path: PathBuf) -> Self {
         Self { path, journal: Journal::default() }
     }
+
+    fn taker(&mut self) -> Taker<'_> {
+        Taker {
+            path: &self.path,
+            journal: &mut self.journal,
+            columns: Columns::default(),
+            unreadable: Unreadable::default(),
+            has_begun: false,
+        }
+    }
 }
 
 impl Source for Kea {
@@ -56,14 +66,8 @@ impl Source for Kea {
     }
 
     fn follow(&mut self, outlet: &Outlet) -> io::Result<()> {
-        let mut taker = Taker {
-            path: &self.path,
-            journal: &mut self.journal,
-            columns: Columns::default(),
-            unreadable: Unreadable::default(),
-            has_begun: false,
-        };
-        follow_lines(&self.path, outlet, &mut taker)
+        let path = self.path.clone();
+        follow_lines(&path, outlet, &mut self.taker())
     }
 }
 
@@ -176,6 +180,10 @@ impl Columns {
     /// The lease of a line. `None` if it cannot be read.
     fn lease(&self, line: &str) -> Option<Lease> {
         let fields: Vec<&str> = line.split(',').collect();
+        if fields.len() != self.names.len() {
+            // Two lines of which the first was not written to its end, for instance.
+            return None;
+        }
         let field = |name: &str| {
             let place = self.names.iter().position(|column| column == name)?;
             fields.get(place).copied()
@@ -245,6 +253,11 @@ fn unescape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::claim::Report;
+    use crate::outlet::testing::Heard;
+    use crate::source::tail::testing::{Entry, check, deeds};
+    use std::io::Write;
+    use std::sync::Arc;
 
     const V4: &str = "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,\
                       user_context,pool_id";
@@ -296,5 +309,153 @@ mod tests {
             ["a&#x2cb", "&#x", "&#xzz.", "&#x2"].map(unescape),
             ["a,b", "&#x", "&#xzz", "&#x2"].map(str::to_owned)
         );
+    }
+
+    fn write(entries: &[Entry], is_begin: bool) -> String {
+        let begin = if is_begin { format!("{V4}\n") } else { String::new() };
+        let line = |Entry { address, host, since, is_held }: &Entry| {
+            let (length, state) = match (is_held, host) {
+                (true, _) => (4_000_000_000, 0),
+                (false, 0) => (0, 0),
+                (false, _) => (5, 2),
+            };
+            let end = since + length;
+            format!("10.0.0.{address},02:00:00:00:00:0{host},,{length},{end},1,0,0,host{host},{state},,0\n")
+        };
+        begin + &entries.iter().map(line).collect::<String>()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_followed_is_what_the_file_has(deeds in deeds()) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("kea-leases4.csv");
+            let (mut followed, mut fresh) = (Kea::new(path.clone()), Kea::new(path.clone()));
+            check(&path, &deeds, write, &mut followed.taker(), &mut fresh.taker());
+        }
+    }
+
+    fn line(address: u8, name: &str, since: i64, length: i64, state: u8) -> String {
+        let end = since + length;
+        format!("10.0.0.{address},02:00:00:00:00:0{address},,{length},{end},1,0,0,{name},{state},,0\n")
+    }
+
+    /// What a fresh source says of a file, in short.
+    fn read(path: &Path) -> Vec<String> {
+        let heard = Arc::<Heard>::default();
+        let (outlet, stop) = heard.outlet();
+        let mut source = Kea::new(path.to_owned());
+        std::thread::scope(|scope| {
+            scope.spawn(|| source.follow(&outlet));
+            heard.wait_until("the list", |reports| reports.last() == Some(&Report::ListEnds));
+            stop.stop();
+        });
+        short(heard.take_all())
+    }
+
+    fn short(reports: Vec<Report>) -> Vec<String> {
+        let seconds = |at: Option<Millis>| at.map_or("?".to_owned(), |at| (at / 1_000).to_string());
+        let short = |report| match report {
+            Report::ListBegins { .. } => "list".to_owned(),
+            Report::ListEnds => "end".to_owned(),
+            Report::Ends { net, at } => format!("{} ends {}", net.ip(), seconds(at)),
+            Report::Holds(claim) => {
+                let name = claim.host.name.unwrap_or_default();
+                format!("{} {name} {}-{}", claim.net.ip(), seconds(claim.since), seconds(claim.until))
+            }
+        };
+        reports.into_iter().map(short).collect()
+    }
+
+    #[test]
+    fn what_kea_wrote_is_read() {
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/kea-leases4.csv"));
+        let expected = [
+            "list",
+            "10.9.9.10  1795825201-1795825205",
+            "10.9.9.10 ends 1795825205",
+            "10.9.9.11  1795825201-1795825205",
+            "10.9.9.11 ends 1795825205",
+            "10.9.9.12 a 1795825206-1795825210",
+            "end",
+        ];
+        assert_eq!(read(path), expected);
+    }
+
+    #[test]
+    fn a_cleanup_loses_nothing_at_any_of_its_steps() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kea-leases4.csv");
+        let at = |suffix: &str| folder.path().join(format!("kea-leases4.csv{suffix}"));
+        let begin = format!("{V4}\n");
+        let old = begin.clone() + &line(1, "old", 100, 9_999_999_999, 0);
+        let renamed =
+            begin.clone() + &line(2, "two", 200, 9_999_999_999, 0) + &line(1, "one", 300, 9_999_999_999, 0);
+        let merged =
+            begin.clone() + &line(1, "one", 300, 9_999_999_999, 0) + &line(2, "two", 200, 9_999_999_999, 0);
+        fs::write(at(".2"), &old).unwrap();
+        fs::write(&path, &renamed).unwrap();
+        let heard = Arc::<Heard>::default();
+        let (outlet, stop) = heard.outlet();
+        let mut source = Kea::new(path.clone());
+        let last = |reports: &[Report]| short(reports.to_vec()).last().cloned().unwrap_or_default();
+        let append = |text: &str| {
+            fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(text.as_bytes()).unwrap();
+        };
+        let held = || {
+            let mut held: Vec<String> =
+                read(&path).into_iter().filter(|said| !said.contains("old")).collect();
+            held.sort();
+            held.dedup();
+            held
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| source.follow(&outlet));
+            heard.wait_until("the list", |reports| last(reports) == "end");
+            let before = held();
+            assert_eq!(
+                before,
+                ["10.0.0.1 one 300-10000000299", "10.0.0.2 two 200-10000000199", "end", "list"]
+            );
+            heard.take_all();
+            // The last line of the old file is not lost.
+            append(&line(3, "three", 400, 9_999_999_999, 0));
+            fs::rename(&path, at(".1")).unwrap();
+            fs::write(&path, &begin).unwrap();
+            append(&line(2, "", 200, 0, 0));
+            heard.wait_until("the line after the cleanup", |reports| last(reports) == "10.0.0.2 ends ?");
+            let mut after = before.clone();
+            after[1] = "10.0.0.2 ends 400".to_owned();
+            after.insert(2, "10.0.0.2 two 200-10000000199".to_owned());
+            after.insert(3, "10.0.0.3 three 400-10000000399".to_owned());
+            assert_eq!(held(), after);
+            fs::write(at(".output"), merged + &line(3, "three", 400, 9_999_999_999, 0)).unwrap();
+            assert_eq!(held(), after);
+            fs::rename(at(".output"), at(".completed")).unwrap();
+            assert_eq!(held(), after);
+            fs::remove_file(at(".2")).unwrap();
+            assert_eq!(held(), after);
+            fs::remove_file(at(".1")).unwrap();
+            assert_eq!(held(), after);
+            fs::rename(at(".completed"), at(".2")).unwrap();
+            assert_eq!(held(), after);
+            append(&line(4, "four", 500, 9_999_999_999, 0));
+            let said = heard.wait_until("the last line", |reports| last(reports).contains("four"));
+            let expected =
+                ["10.0.0.3 three 400-10000000399", "10.0.0.2 ends ?", "10.0.0.4 four 500-10000000499"];
+            assert_eq!(short(said), expected);
+            // A file that Kea did not rename is another list, with the older files before it.
+            heard.take_all();
+            fs::write(at(".new"), &begin).unwrap();
+            fs::rename(at(".new"), &path).unwrap();
+            let said = heard.wait_until("the second list", |reports| last(reports) == "end");
+            let mut said = short(said);
+            said.sort();
+            // Only the older files have this lease now, as one that was not removed.
+            assert!(said.contains(&"10.0.0.2 two 200-10000000199".to_owned()), "{said:?}");
+            assert!(said.contains(&"10.0.0.1 one 300-10000000299".to_owned()), "{said:?}");
+            assert!(!said.iter().any(|said| said.contains("four")), "{said:?}");
+            stop.stop();
+        });
     }
 }

@@ -216,6 +216,21 @@ pub(crate) trait Take {
     fn pause(&mut self, outlet: &Outlet) -> io::Result<()>;
 }
 
+/// Reads everything that there is. Returns whether there is a file at the path.
+fn read_all(tail: &mut Tail, outlet: &Outlet, taker: &mut dyn Take) -> io::Result<bool> {
+    loop {
+        match tail.step()? {
+            Step::Begins => taker.begin(tail, outlet)?,
+            Step::Line => taker.line(tail.line(), outlet)?,
+            Step::End => {
+                taker.pause(outlet)?;
+                return Ok(true);
+            }
+            Step::Gone => return Ok(false),
+        }
+    }
+}
+
 /// Follows the lines of a file until an error, or until the outlet is stopped. A file that is not there yet is waited
 /// for; it is an error if it is removed for longer than a moment.
 pub(crate) fn follow_lines(path: &Path, outlet: &Outlet, taker: &mut dyn Take) -> io::Result<()> {
@@ -224,24 +239,145 @@ pub(crate) fn follow_lines(path: &Path, outlet: &Outlet, taker: &mut dyn Take) -
     let mut tail = Tail::new(path);
     let mut gone_since: Option<Instant> = None;
     loop {
-        let step = tail.step()?;
-        if step != Step::Gone {
+        if read_all(&mut tail, outlet, taker)? {
             gone_since = None;
+            watch.wait(outlet, None)?;
+            continue;
         }
-        match step {
-            Step::Begins => taker.begin(&mut tail, outlet)?,
-            Step::Line => taker.line(tail.line(), outlet)?,
-            Step::End => {
-                taker.pause(outlet)?;
-                watch.wait(outlet, None)?;
+        let left = GRACE.saturating_sub(gone_since.get_or_insert_with(Instant::now).elapsed());
+        if left.is_zero() {
+            return Err(at_path(path, "the file was removed"));
+        }
+        watch.wait(outlet, Some(left))?;
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::book::{Book, Limits};
+    use crate::claim::Report;
+    use crate::outlet::testing::Heard;
+    use proptest::prelude::*;
+    use std::fs::OpenOptions;
+    use std::io::Write;
+    use std::sync::Arc;
+
+    /// Something that a server writes of one of four addresses.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Entry {
+        pub(crate) address: u8,
+        pub(crate) host: u8,
+        /// In seconds.
+        pub(crate) since: i64,
+        pub(crate) is_held: bool,
+    }
+
+    /// What happens to a file.
+    #[derive(Debug, Clone)]
+    pub(crate) enum Deed {
+        /// In two writes.
+        Append(Vec<Entry>, prop::sample::Index, bool),
+        Rename(Vec<Entry>),
+        Rewrite(Vec<Entry>, bool),
+        Truncate(prop::sample::Index),
+        RemoveAndMake(Vec<Entry>, bool),
+        Look,
+    }
+
+    fn entries() -> impl Strategy<Value = Vec<Entry>> {
+        let entry = (0..4_u8, 0..4_u8, 1..60_i64, prop::bool::weighted(0.7));
+        let entry = entry.prop_map(|(address, host, since, is_held)| Entry { address, host, since, is_held });
+        prop::collection::vec(entry, 0..8)
+    }
+
+    pub(crate) fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+        let deed = prop_oneof![
+            4 => (entries(), any::<prop::sample::Index>(), any::<bool>())
+                .prop_map(|(entries, cut, looks)| Deed::Append(entries, cut, looks)),
+            1 => entries().prop_map(Deed::Rename),
+            1 => (entries(), any::<bool>()).prop_map(|(entries, looks)| Deed::Rewrite(entries, looks)),
+            1 => any::<prop::sample::Index>().prop_map(Deed::Truncate),
+            1 => (entries(), any::<bool>()).prop_map(|(entries, looks)| Deed::RemoveAndMake(entries, looks)),
+            4 => Just(Deed::Look),
+        ];
+        prop::collection::vec(deed, 1..14)
+    }
+
+    /// Who has the four addresses, by what was heard.
+    fn hosts(book: &mut Book, heard: &Heard) -> Vec<Option<String>> {
+        let now = crate::run::wall_clock();
+        heard.take_all().into_iter().for_each(|report: Report| book.apply(0, report, now));
+        let host = |last| {
+            let found = book.at([10, 0, 0, last].into(), now + 10_000).found;
+            found.map(|found| format!("{:?}", found.host))
+        };
+        (0..4).map(host).collect()
+    }
+
+    fn new_book() -> Book {
+        Book::new(Limits { facts: 10_000, keep: 1_000_000 }, &["leases"], 0)
+    }
+
+    /// Whether what is known after following these deeds is what the file then has. `write` writes entries, after what a
+    /// file begins with if so asked.
+    pub(crate) fn check(
+        path: &Path,
+        deeds: &[Deed],
+        write: fn(&[Entry], bool) -> String,
+        followed: &mut dyn Take,
+        fresh: &mut dyn Take,
+    ) {
+        let heard = Arc::<Heard>::default();
+        let (outlet, _stop) = heard.outlet();
+        let mut book = new_book();
+        let mut tail = Tail::new(path);
+        fs::write(path, write(&[], true)).unwrap();
+        let append = |text: &str| {
+            let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+        };
+        let mut look = |looks: bool| {
+            if looks {
+                read_all(&mut tail, &outlet, followed).unwrap();
             }
-            Step::Gone => {
-                let left = GRACE.saturating_sub(gone_since.get_or_insert_with(Instant::now).elapsed());
-                if left.is_zero() {
-                    return Err(at_path(path, "the file was removed"));
+        };
+        for deed in deeds {
+            match deed {
+                Deed::Append(entries, cut, looks) => {
+                    let text = write(entries, false);
+                    let (first, second) = text.split_at(cut.index(text.len() + 1));
+                    append(first);
+                    look(*looks);
+                    append(second);
                 }
-                watch.wait(outlet, Some(left))?;
+                Deed::Rename(entries) => {
+                    let new = path.with_extension("new");
+                    fs::write(&new, write(entries, true)).unwrap();
+                    fs::rename(&new, path).unwrap();
+                }
+                Deed::Rewrite(entries, looks) => {
+                    OpenOptions::new().write(true).open(path).unwrap().set_len(0).unwrap();
+                    look(*looks);
+                    append(&write(entries, true));
+                }
+                Deed::Truncate(length) => {
+                    let file = OpenOptions::new().write(true).open(path).unwrap();
+                    let all = file.metadata().unwrap().len();
+                    file.set_len(length.index(all as usize + 1) as u64).unwrap();
+                }
+                Deed::RemoveAndMake(entries, looks) => {
+                    fs::remove_file(path).unwrap();
+                    look(*looks);
+                    append(&write(entries, true));
+                }
+                Deed::Look => look(true),
             }
         }
+        look(true);
+        let known = hosts(&mut book, &heard);
+        read_all(&mut Tail::new(path), &outlet, fresh).unwrap();
+        let there = hosts(&mut new_book(), &heard);
+        assert_eq!(known, there, "{}", fs::read_to_string(path).unwrap());
     }
 }
