@@ -14,6 +14,7 @@ mod journal;
 pub mod kea;
 mod lines;
 pub mod neighbours;
+mod netlink;
 pub mod socket;
 mod tail;
 
