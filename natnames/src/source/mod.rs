@@ -17,6 +17,7 @@ pub mod neighbours;
 mod netlink;
 pub mod socket;
 mod tail;
+mod unix_http;
 
 use std::io;
 
