@@ -10,6 +10,7 @@ mod dhcpd_blocks;
 pub mod dnsmasq;
 pub mod file;
 mod follow;
+mod format;
 mod journal;
 pub mod kea;
 mod lines;
