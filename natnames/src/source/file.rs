@@ -21,7 +21,7 @@ use crate::claim::{Claim, Report};
 use crate::host::Host;
 use crate::outlet::{Outlet, Stopped};
 
-/// What the lines of a file may take in memory, in bytes: more than a million lines.
+/// What is kept of the lines of a file, in bytes, without what the allocator adds: more than a million lines.
 const MOST_MEMORY: usize = 256 << 20;
 /// What the labels of a host take at least.
 const LABELS: usize = 640;

@@ -126,6 +126,15 @@ fn errors_say_how_to_mend_the_line_and_are_harmless() {
     let long = error(&format!("{}\u{1b},x", "y".repeat(60_000)));
     assert!(long.len() < 200, "{long}");
 }
+#[test]
+fn the_example_of_the_documentation_is_read() {
+    let text = include_str!("../../FORMAT.md");
+    let example = text.split("```text\n").nth(1).unwrap().split("```").next().unwrap();
+    let read = read(&example.lines().collect::<Vec<_>>());
+    let says = read.iter().filter(|read| matches!(read, Ok(Some(Record::Holds(_))))).count();
+    let says_nothing = read.iter().filter(|read| **read == Ok(None)).count();
+    assert_eq!((says, says_nothing), (5, 2), "{read:?}");
+}
 
 proptest! {
     #[test]
