@@ -189,7 +189,7 @@ impl Draft {
             Column::Name => self.host.name = clean(value),
             Column::Mac => self.host.mac = Some(mac(value)?),
             Column::Subscriber => self.host.subscriber = clean(value),
-            Column::ClientId => self.host.client_id = clean(value),
+            Column::ClientId => self.host.client_id = Some(client_id(value)?),
             Column::From => self.from = Some(moment(value)?),
             Column::Until => self.until = Some(moment(value)?.0),
             Column::Event => self.is_stop = is_stop(value)?,
@@ -248,6 +248,15 @@ fn mac(text: &str) -> Result<Mac, String> {
         text.parse().ok()
     };
     mac.ok_or_else(|| format!("expected a MAC address such as 00:16:3e:5a:01:2f, found {}", shown(text)))
+}
+
+/// Reads an identifier into plain digits, as the other sources have it.
+fn client_id(text: &str) -> Result<String, String> {
+    let digits = text.replace([':', '-'], "").to_ascii_lowercase();
+    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(format!("expected a client_id in hexadecimal digits, found {}", shown(text)));
+    }
+    Ok(digits)
 }
 
 /// Reads a moment. It comes with how much later it can have been: a clock of whole seconds leaves out the fraction.

@@ -65,7 +65,7 @@ fn quoted_fields_are_those_of_rfc_4180() {
 #[test]
 fn json_has_labels_and_numbers() {
     let claim = claim(
-        r#"{"address":"10.0.0.7","subscriber":4711,"client_id":"01ab","from":1795773600.25,"nas":"bras-1","port":17,
+        r#"{"address":"10.0.0.7","subscriber":4711,"client_id":"01:AB","from":1795773600.25,"nas":"bras-1","port":17,
            "tags":["x"],"ok":true,"until":null}"#,
     );
     assert_eq!(claim.host.subscriber.as_deref(), Some("4711"));
@@ -77,6 +77,7 @@ fn json_has_labels_and_numbers() {
         ("{", "no JSON object"),
         (r#"{"address":["10.0.0.7"],"name":"x"}"#, "neither a text nor a number"),
         (r#"{"name":"x"}"#, "no address"),
+        (r#"{"address":"10.0.0.7","client_id":"phone"}"#, "hexadecimal digits"),
         (r#"{"address":"10.0.0.7","event":"on","name":"x"}"#, "start, stop or update"),
     ] {
         assert!(error(line).contains(part), "{line}: {}", error(line));
