@@ -126,7 +126,8 @@ impl<'a> Follower<'a> {
     /// Asks for events and waits until they can come.
     fn open(path: &'a Path, outlet: &'a Outlet) -> io::Result<Self> {
         // Docker answers before it subscribes, so what happens until then is asked for too.
-        let (seconds, millis) = (outlet.now().div_euclid(1_000), outlet.now().rem_euclid(1_000));
+        let now = outlet.now();
+        let (seconds, millis) = (now.div_euclid(1_000), now.rem_euclid(1_000));
         let target = format!("/events?since={seconds}.{millis:03}000000&filters={FILTERS}");
         let get = Get::send(path, &target, &mut |stream, left| wait(outlet, &[stream], Some(left)))?;
         let mut this = Self {

@@ -101,7 +101,7 @@ pub(super) fn get(
     loop {
         let progress = get.read(&mut body).map_err(|error| about(target, &error))?;
         if body.len() > most {
-            let text = format!("GET {target}: an answer of more than {most} bytes");
+            let text = format!("GET {}: an answer of more than {most} bytes", path_of(target));
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
         }
         if progress == Progress::Done {
@@ -109,15 +109,20 @@ pub(super) fn get(
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            let text = format!("no whole answer to GET {target} within {} s", PATIENCE.as_secs());
+            let text = format!("no whole answer to GET {} within {} s", path_of(target), PATIENCE.as_secs());
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));
         }
         pause(Some(&get.stream), left)?;
     }
 }
 
+/// A target without its query: that can have a time in it, and then no two errors are the same.
+fn path_of(target: &str) -> &str {
+    target.split('?').next().unwrap_or(target)
+}
+
 fn about(target: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("GET {target}: {error}"))
+    io::Error::new(error.kind(), format!("GET {}: {error}", path_of(target)))
 }
 
 fn connect_to(path: &Path, pause: &mut Pause<'_>) -> io::Result<UnixStream> {

@@ -283,6 +283,58 @@ fn containers_are_followed_from_the_list_through_each_event() {
     }
 }
 
+/// An event as Podman 4.3 writes it; older versions say `died`.
+fn podman_event(kind: &str, action: &str, id: &str, at: i64) -> String {
+    let attributes = json!({"containerExitCode": "0", "image": "nginx:1.25", "name": "web", "podId": ""});
+    let event = json!({
+        "status": action, "id": id, "from": "nginx:1.25", "Type": kind, "Action": action,
+        "Actor": {"ID": id, "Attributes": attributes},
+        "scope": "local", "time": at / 1_000_000_000, "timeNano": at,
+    });
+    format!("{event}\n")
+}
+
+#[test]
+fn events_of_podman_are_followed() {
+    for chunk in [1, 1_000] {
+        let service = Service::start(chunk);
+        let following = follow(service.path());
+        following.until_list();
+        let id = id_of(1);
+        let send = |kind: &str, action: &str, after: i64| {
+            service.send(podman_event(kind, action, &id, START + after * 1_000_000).as_bytes());
+        };
+        service.put(&id, true, &inspected(&id, "web", 2_000_000, &["10.88.0.2"]));
+        [("create", 1), ("init", 2), ("start", 3)]
+            .into_iter()
+            .for_each(|(action, at)| send("container", action, at));
+        assert_eq!(following.until("10.88.0.2", true), ["10.88.0.2 is web since 2"]);
+        service.put(&id, true, &inspected(&id, "web", 2_000_000, &["10.88.0.2", "10.89.0.2"]));
+        send("network", "connect", 10);
+        let both = ["10.88.0.2 is web since 2", "10.89.0.2 is web since 10"];
+        assert_eq!(following.until("10.89.0.2", true), both);
+        // It says of a container that pauses that it does not run.
+        let mut paused = inspected(&id, "web", 2_000_000, &["10.88.0.2"]);
+        paused["State"]["Running"] = json!(false);
+        paused["State"]["Paused"] = json!(true);
+        service.put(&id, true, &paused);
+        [("sync", 15), ("pause", 16)].into_iter().for_each(|(action, at)| send("container", action, at));
+        send("network", "disconnect", 20);
+        let rest = ["10.89.0.2 ends 20", "10.88.0.2 is web since 2"];
+        assert_eq!(following.until("10.88.0.2", true), rest);
+        // `restart` is written before the end of the first run.
+        service.put(&id, true, &inspected(&id, "web", 40_000_000, &["10.88.0.7"]));
+        [("kill", 21), ("restart", 22), ("died", 30), ("cleanup", 31), ("init", 40), ("start", 41)]
+            .into_iter()
+            .for_each(|(action, at)| send("container", action, at));
+        let again = ["10.88.0.2 ends 30", "10.88.0.7 is web since 40"];
+        assert_eq!(following.until("10.88.0.7", true), again);
+        send("container", "remove", 50);
+        assert_eq!(following.until("10.88.0.7", false), ["10.88.0.7 ends 50"]);
+        following.stop();
+    }
+}
+
 #[test]
 fn the_end_of_a_container_does_not_end_its_successor() {
     let service = Service::start(100);
@@ -432,11 +484,16 @@ fn what_cannot_be_followed_says_why() {
     // Another service: it answers nothing that is HTTP.
     let path = directory.path().join("other.sock");
     let listener = UnixListener::bind(&path).unwrap();
-    let other =
-        thread::spawn(move || (&listener.accept().unwrap().0).write_all(b"220 mail ESMTP\r\n\r\n").unwrap());
+    let other = thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        BufReader::new(&stream).read_line(&mut String::new()).unwrap();
+        stream.write_all(b"220 mail.example ESMTP\r\n\r\n").unwrap();
+        stream
+    });
     let error = follow(path).thread.join().unwrap().to_string();
-    other.join().unwrap();
-    assert!(error.contains("broke"), "{error}");
+    drop(other.join().unwrap());
+    let expected = "the stream of events broke: not an answer of HTTP/1.1: it begins with \"220 mail.example";
+    assert!(error.starts_with(expected), "{error}");
 }
 
 #[test]
