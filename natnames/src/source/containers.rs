@@ -120,6 +120,8 @@ struct Follower<'a> {
     missed_since: Option<Millis>,
     /// When the list was last read because of such an event.
     relisted: Option<Instant>,
+    /// Whether a container could not be read: one whose service fails fills no log.
+    has_warned: bool,
 }
 
 impl<'a> Follower<'a> {
@@ -141,6 +143,7 @@ impl<'a> Follower<'a> {
             list: 0,
             missed_since: None,
             relisted: None,
+            has_warned: false,
         };
         let deadline = Instant::now() + HEAD_PATIENCE;
         while this.stream.get().status().is_none() && Instant::now() < deadline {
@@ -166,7 +169,13 @@ impl<'a> Follower<'a> {
                 match self.inspect(&id)? {
                     Ok(Some(running)) => self.apply(id, running, Some(cause))?,
                     Ok(None) => {}
-                    Err(error) => log::warn!("names: a container cannot be read: {error}"),
+                    Err(error) if self.has_warned => {
+                        log::debug!("names: a container cannot be read: {error}")
+                    }
+                    Err(error) => {
+                        self.has_warned = true;
+                        log::warn!("names: a container cannot be read, others are logged as debug: {error}");
+                    }
                 }
             } else {
                 let timeout = self.missed_since.map(|_| until_list);
