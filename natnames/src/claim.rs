@@ -2,8 +2,8 @@
 
 use ipnetwork::IpNetwork;
 
-use crate::Millis;
 use crate::host::Host;
+use crate::time::Millis;
 
 /// What a source says of an address, or of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,8 @@ pub struct Claim {
 /// What changes, as a source reports it. What is reported of one address is in the order of time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
-    /// A whole list begins: after [`Report::ListEnds`], what was not in it has ended. A source begins with a list.
+    /// A whole list begins: after [`Report::ListEnds`], what was not in it has ended. A source begins with a list, or with
+    /// [`Report::Followed`].
     ListBegins {
         /// Since when the source can have missed something; `None` if it has not. What is not in the list ended between
         /// this moment and now.
@@ -39,8 +40,18 @@ pub enum Report {
         /// When it ended.
         at: Option<Millis>,
     },
+    /// Like [`Report::Ends`], from a source that can be late: an end before the begin of what is known belongs to an
+    /// earlier host.
+    Stops {
+        /// The address.
+        net: IpNetwork,
+        /// When it ended.
+        at: Millis,
+    },
     /// The list is whole.
     ListEnds,
+    /// The source is followed again, and what it said before still holds: it has no list.
+    Followed,
 }
 
 impl Claim {

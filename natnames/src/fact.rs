@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
-use crate::Millis;
 use crate::host::Host;
+use crate::time::Millis;
 
 /// A moment that is known to lie in this span, its ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! 5  run                      a thread for each source, which is restarted when it fails
-//! 4  source/…                 one module for each kind of source
+//! 4  source                   one module for each kind of source
 //! 3  book                     the facts of all sources, by address, MAC address and name
 //! 2  answer                   who had an address
 //! 1  claim, fact, outlet      what a source says; what is kept of it; where a source says it
@@ -28,9 +28,7 @@ mod outlet;
 mod run;
 pub mod source;
 mod text;
-
-/// Milliseconds of the wall clock since 1970-01-01T00:00:00Z.
-pub type Millis = i64;
+mod time;
 
 pub use answer::{Answer, Found, Who};
 pub use book::{Book, Changes, Limits};
@@ -41,3 +39,4 @@ pub use mac::Mac;
 pub use outlet::{Outlet, Stopped};
 pub use run::{Names, Status};
 pub use text::clean;
+pub use time::Millis;

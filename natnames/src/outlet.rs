@@ -8,8 +8,8 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
-use crate::Millis;
 use crate::claim::Report;
+use crate::time::Millis;
 
 /// The source is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -127,7 +127,7 @@ pub(crate) mod testing {
         /// An outlet that ends here, and what stops it.
         pub(crate) fn outlet(self: &Arc<Self>) -> (Outlet, Arc<Stop>) {
             let stop = Arc::new(Stop::new().unwrap());
-            (Outlet::new(self.clone(), stop.clone(), crate::run::wall_clock), stop)
+            (Outlet::new(self.clone(), stop.clone(), crate::time::wall_clock), stop)
         }
 
         /// Waits until what was said fulfils a condition, and returns it; panics after 20 s.

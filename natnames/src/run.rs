@@ -4,26 +4,20 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
-use crate::Millis;
 use crate::book::{Book, Changes, Limits};
 use crate::claim::Report;
 use crate::outlet::{Outlet, Stop, Stopped, Taker};
 use crate::source::Source;
+use crate::time::{Millis, wall_clock};
 
 /// The pause before a source that failed is followed again; it doubles with each failure.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// Milliseconds of the wall clock.
-pub(crate) fn wall_clock() -> Millis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
-}
 
 /// How a source is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +67,7 @@ struct Ear {
 
 impl Taker for Ear {
     fn take(&self, report: Report, now: Millis) {
-        let was_list = report == Report::ListEnds;
+        let was_list = matches!(report, Report::ListEnds | Report::Followed);
         let mut book = self.shared.book.write();
         let is_new = was_list && !book.is_followed(self.source);
         book.apply(self.source, report, now);

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use natnames::source::containers::Containers;
-use natnames::{Found, Limits, Millis, Names};
+use natnames::{Fact, Limits, Mac, Millis, Names};
 use serde_json::Value;
 
 /// Imports an image of one file, and serves the API. Hierarchies of control groups that mix both versions are refused by
@@ -171,18 +171,33 @@ fn now() -> Millis {
     since.as_millis() as Millis
 }
 
-fn found(names: &Names, address: IpAddr, at: Millis) -> Option<Found> {
-    names.book().at(address, at).found
+/// Who had an address.
+struct Known {
+    name: Option<String>,
+    mac: Option<Mac>,
+    fact: Fact,
+    is_certain: bool,
+}
+
+fn found(names: &Names, address: IpAddr, at: Millis) -> Option<Known> {
+    let book = names.book();
+    let found = book.at(address, at).found?;
+    Some(Known {
+        name: found.name.map(str::to_owned),
+        mac: found.mac,
+        fact: found.fact.clone(),
+        is_certain: found.is_certain,
+    })
 }
 
 fn name(names: &Names, address: IpAddr, at: Millis) -> Option<String> {
-    found(names, address, at).and_then(|found| found.host.name)
+    found(names, address, at).and_then(|found| found.name)
 }
 
-fn wait_for_name(names: &Names, address: IpAddr, expected: Option<&str>) -> Option<Found> {
+fn wait_for_name(names: &Names, address: IpAddr, expected: Option<&str>) -> Option<Known> {
     wait_until(&format!("{address} is {expected:?}"), || {
         let found = found(names, address, now());
-        (found.as_ref().and_then(|found| found.host.name.as_deref()) == expected).then_some(found)
+        (found.as_ref().and_then(|found| found.name.as_deref()) == expected).then_some(found)
     })
 }
 
@@ -193,11 +208,11 @@ fn compare(podman: &Podman, names: &Names, container: &str, network: &str) -> Ve
     for address in &addresses {
         let found = wait_for_name(names, *address, Some(container)).unwrap();
         let started = inspected.time("StartedAt");
-        assert_eq!(found.since.earliest, started, "{container} {address}");
-        assert!(found.is_certain && found.since.latest <= started + 1);
-        assert_eq!(found.host.mac.unwrap().to_string(), mac);
-        assert_eq!(found.host.labels["image"], "localhost/natnames-test:latest");
-        assert_eq!(found.host.labels["container"], inspected.0["Id"].as_str().unwrap()[..12]);
+        assert_eq!(found.fact.began.earliest, started, "{container} {address}");
+        assert!(found.is_certain && found.fact.began.latest <= started + 1);
+        assert_eq!(found.mac.unwrap().to_string(), mac);
+        assert_eq!(found.fact.host.labels["image"], "localhost/natnames-test:latest");
+        assert_eq!(found.fact.host.labels["container"], inspected.0["Id"].as_str().unwrap()[..12]);
         assert_eq!(name(names, *address, started - 1), None);
     }
     addresses
@@ -226,7 +241,7 @@ fn what_is_known_of_containers_is_what_podman_says() {
     // What ran before, and what is started later.
     let one = compare(&podman, &names, "one", "n1");
     assert_eq!(one.len(), 2);
-    assert_eq!(found(&names, one[0], now()).unwrap().host.labels["tier"], "front");
+    assert_eq!(found(&names, one[0], now()).unwrap().fact.host.labels["tier"], "front");
     podman.start_container("two", &["--network", "n1"]);
     let two = compare(&podman, &names, "two", "n1");
 
@@ -245,10 +260,10 @@ fn what_is_known_of_containers_is_what_podman_says() {
         podman.must(&["network", "connect", "n2", "deux"]);
         let (addresses, _) = podman.inspect("deux").addresses("n2");
         let connected = wait_for_name(&names, addresses[0], Some("deux")).unwrap();
-        assert!((before..=now()).contains(&connected.since.earliest));
+        assert!((before..=now()).contains(&connected.fact.began.earliest));
         podman.must(&["network", "disconnect", "n2", "deux"]);
         wait_for_name(&names, addresses[0], None);
-        assert_eq!(name(&names, addresses[0], connected.since.latest).as_deref(), Some("deux"));
+        assert_eq!(name(&names, addresses[0], connected.fact.began.latest).as_deref(), Some("deux"));
         assert_eq!(name(&names, two[0], now()).as_deref(), Some("deux"));
     }
 
@@ -261,7 +276,7 @@ fn what_is_known_of_containers_is_what_podman_says() {
     let started = podman.inspect("deux").time("StartedAt");
     assert!(finished < started);
     for address in compare(&podman, &names, "deux", "n1") {
-        assert_eq!(found(&names, address, started + 1).unwrap().since.earliest, started);
+        assert_eq!(found(&names, address, started + 1).unwrap().fact.began.earliest, started);
     }
     assert_eq!(name(&names, two[0], first_start + 1).as_deref(), Some("two"));
     assert_eq!(name(&names, two[0], finished - 1).as_deref(), Some("deux"));

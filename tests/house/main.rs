@@ -38,7 +38,10 @@ fn root() -> PathBuf {
 
 /// The crates whose `lib.rs` lists layers.
 fn crates() -> Vec<Crate> {
-    ["nfct/src", "nathistory/src", "src"].iter().map(|folder| Crate::read(&root(), folder)).collect()
+    ["nfct/src", "nathistory/src", "natnames/src", "src"]
+        .iter()
+        .map(|folder| Crate::read(&root(), folder))
+        .collect()
 }
 
 #[test]

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::Millis;
 use crate::answer::{Answer, Found, Who};
-use crate::book::Book;
+use crate::book::book::Book;
 use crate::fact::{Fact, Span};
 use crate::mac::Mac;
+use crate::time::Millis;
 
 impl Book {
     /// The facts of this address, and of networks that contain it; longer prefixes come first.
@@ -36,10 +36,10 @@ impl Book {
         let gaps = gaps.collect();
         let mut facts: Vec<(bool, &Fact)> =
             self.facts_of(address).filter_map(|fact| Some((self.holds(fact, at)?, fact))).collect();
-        // What is certain precedes what is not, an address its network, and an earlier source a later one. What one
-        // source says last counts.
+        // What is certain precedes what is not, an address its network, and an earlier source a later one. Where one host
+        // follows another, the first one is known to have been there.
         facts.sort_by_key(|(is_certain, fact)| {
-            (!is_certain, 128 - fact.net.prefix(), fact.source, std::cmp::Reverse(fact.began.latest))
+            (!is_certain, 128 - fact.net.prefix(), fact.source, fact.began.latest)
         });
         let Some(&(is_certain, first)) = facts.first() else { return Answer { found: None, gaps } };
         let mut found = Found::new(first, is_certain);

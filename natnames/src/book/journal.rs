@@ -1,27 +1,9 @@
 //! What changes in a book, so that another one can go on with it.
 
-use std::collections::HashSet;
-
-use crate::Millis;
-use crate::book::{Book, Entry, SourceState};
+use crate::book::book::{Book, Entry, SourceState};
+use crate::book::changes::{Changes, Journal};
 use crate::fact::Fact;
-
-/// What has changed in a book.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// Facts that are new, or of which more is known, with their numbers.
-    pub facts: Vec<(u64, Fact)>,
-    /// Spans in which a source was not followed. One that lasts ends now.
-    pub gaps: Vec<(u8, Millis, Millis)>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Journal {
-    pub(super) changed: HashSet<u64>,
-    /// Facts that were forgotten before their change was taken.
-    pub(super) forgotten: Vec<(u64, Fact)>,
-    pub(super) gaps: Vec<(u8, Millis, Millis)>,
-}
+use crate::time::Millis;
 
 impl Book {
     /// From now on, [`take_changes`](Self::take_changes) has what changes.
@@ -65,12 +47,16 @@ impl Book {
     ) {
         for state in &mut self.sources {
             state.blind_since = state.blind_since.into_iter().chain(alive).min();
+            state.is_restored = true;
         }
         for (source, from, to) in gaps {
             if let Some(state) = self.sources.get_mut(usize::from(source)) {
                 state.gaps.push_back((from, to));
             }
         }
+        let mut facts: Vec<(u64, Fact)> = facts.into_iter().collect();
+        // Of an address, the last one is what is said now.
+        facts.sort_unstable_by_key(|(id, _)| *id);
         for (id, fact) in facts {
             if self.entries.contains_key(&id) || usize::from(fact.source) >= self.sources.len() {
                 continue;
@@ -83,9 +69,6 @@ impl Book {
             if !is_over {
                 self.current.insert(key, id);
             }
-        }
-        for ids in self.by_net.values_mut() {
-            ids.sort_unstable();
         }
     }
 

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::Millis;
 use crate::answer::Who;
 use crate::book::{Book, Changes, Limits};
 use crate::claim::{Claim, Report};
 use crate::host::Host;
 use crate::mac::Mac;
+use crate::time::Millis;
 
 const LIMITS: Limits = Limits { facts: 1000, keep: 1_000_000 };
 
@@ -66,6 +66,42 @@ fn an_address_passes_from_host_to_host() {
 }
 
 #[test]
+fn what_is_said_again_after_a_restart_adds_nothing() {
+    let mut before = book(&["leases"]);
+    before.keep_journal();
+    let leases = [("a", 1, 1_000, 2_000), ("b", 2, 3_000, 4_000), ("a", 1, 5_000, 9_000)];
+    let list = |book: &mut Book| {
+        book.apply(0, Report::ListBegins { missed_since: None }, 6_000);
+        for (host, mac, since, until) in leases {
+            book.apply(0, claim("10.0.0.1", device(host, mac), Some(since), Some(until)), 6_000);
+        }
+        book.apply(0, Report::ListEnds, 6_000);
+    };
+    list(&mut before);
+    let mut after = Book::new(LIMITS, &[("leases", "/somewhere")], 6_000);
+    after.restore(before.take_changes(6_000).facts, [], Some(6_000));
+    list(&mut after);
+    let times = [999, 1_999, 2_000, 3_000, 3_999, 4_000, 5_000, 8_999];
+    let expected = ["nobody", "a", "nobody", "b", "b", "nobody", "a", "a"];
+    assert_eq!(times.map(|at| name(&after, "10.0.0.1", at)), expected);
+    assert_eq!(after.len(), 3);
+}
+
+#[test]
+fn a_stop_that_is_told_late_ends_no_later_host() {
+    let mut book = book(&["accounting"]);
+    book.apply(0, claim("10.0.0.1", device("a", 1), Some(5_000), None), 5_000);
+    book.apply(0, Report::Stops { net: net("10.0.0.1"), at: 4_500 }, 7_000);
+    assert_eq!(name(&book, "10.0.0.1", 8_000), "a");
+    // A source without a list keeps what it said.
+    book.lose(0, 7_000);
+    book.apply(0, Report::Followed, 7_500);
+    assert_eq!([6_999, 7_499, 7_500].map(|at| name(&book, "10.0.0.1", at)), ["a", "a?", "a"]);
+    book.apply(0, Report::Stops { net: net("10.0.0.1"), at: 8_000 }, 8_100);
+    assert_eq!([7_999, 8_000].map(|at| name(&book, "10.0.0.1", at)), ["a", "nobody"]);
+}
+
+#[test]
 fn whole_seconds_of_a_source_are_not_taken_for_more() {
     let mut book = book(&["leases"]);
     let within = |address, host, since, now| {
@@ -106,7 +142,7 @@ fn a_lease_names_the_other_addresses_of_its_device() {
     let unnamed = |mac| Host { name: None, ..device("", mac) };
     book.apply(1, claim("fd00::1:2", unnamed(1), None, None), 1_500);
     assert_eq!(
-        [400, 600, 1_500, 8_999].map(|at| name(&book, "fd00::1:2", at)),
+        [1_399, 1_400, 1_500, 8_999].map(|at| name(&book, "fd00::1:2", at)),
         ["nobody", "phone?", "phone", "phone"]
     );
     assert_eq!(name(&book, "fd00::1:2", 9_000), "unnamed");
@@ -140,8 +176,8 @@ fn a_book_goes_on_with_what_an_earlier_one_knew() {
     before.apply(0, claim("10.0.0.3", device("d", 4), Some(200), None), 200);
     before.lose(0, 500);
     before.apply(0, Report::ListBegins { missed_since: None }, 600);
-    for (address, host) in [("10.0.0.1", device("a", 1)), ("10.0.0.3", device("d", 4))] {
-        before.apply(0, claim(address, host, Some(100), None), 600);
+    for (address, host, since) in [("10.0.0.1", device("a", 1), 100), ("10.0.0.3", device("d", 4), 200)] {
+        before.apply(0, claim(address, host, Some(since), None), 600);
     }
     before.apply(0, Report::ListEnds, 600);
     let Changes { facts, gaps } = before.take_changes(900);

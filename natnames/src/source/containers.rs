@@ -32,7 +32,9 @@ use self::inspect::Running;
 use self::pending::{Cause, Pending};
 use super::Source;
 use super::unix_http::{self, Get};
-use crate::{Claim, Millis, Outlet, Report};
+use crate::claim::{Claim, Report};
+use crate::outlet::Outlet;
+use crate::time::Millis;
 
 /// The largest answer about one container.
 const LARGEST_INSPECT: usize = 16 << 20;

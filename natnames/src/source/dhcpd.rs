@@ -165,8 +165,9 @@ mod tests {
         let short = |reports: &[Report]| -> Vec<String> {
             let short = |report: &Report| match report {
                 Report::ListBegins { missed_since } => format!("list {missed_since:?}"),
-                Report::ListEnds => "end".to_owned(),
+                Report::ListEnds | Report::Followed => "end".to_owned(),
                 Report::Ends { net, at } => format!("{net} ends {at:?}"),
+                Report::Stops { .. } => unreachable!("no lease says so"),
                 Report::Holds(claim) => format!("{} {}", claim.net, claim.host.name.as_deref().unwrap()),
             };
             reports.iter().map(short).collect()

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::Millis;
 use crate::host::Host;
 use crate::mac::Mac;
 use crate::source::journal::Lease;
+use crate::time::Millis;
 
 /// Blocks in blocks; a lease file of dhcpd has three at most.
 const MOST_DEPTH: usize = 16;

@@ -15,7 +15,6 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::Millis;
 use crate::claim::{Claim, Report};
 use crate::host::Host;
 use crate::mac::Mac;
@@ -23,6 +22,7 @@ use crate::outlet::Outlet;
 use crate::source::Source;
 use crate::source::follow::{Watch, at_path};
 use crate::source::lines::{Line, Lines, Unreadable};
+use crate::time::Millis;
 
 /// A file that looks half-written is read as it is after this time.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! A file in which the operator writes who has an address, and since when. FORMAT.md describes its lines.
+//! A file in which the operator writes who has an address, and since when. doc/NAMES.md describes its lines.
 //!
 //! The file is read as a whole whenever it changes. The lines of an address are put into the order of time; what has been
 //! reported of it is not reported again, so that a file that is read a thousand times tells each thing once.
@@ -16,10 +16,10 @@ use super::Source;
 use super::follow::{Watch, at_path};
 use super::format::{Parser, Record};
 use super::lines::{Line, Lines, Unreadable};
-use crate::Millis;
 use crate::claim::{Claim, Report};
 use crate::host::Host;
 use crate::outlet::{Outlet, Stopped};
+use crate::time::Millis;
 
 /// What is kept of the lines of a file, in bytes, without what the allocator adds: more than a million lines.
 const MOST_MEMORY: usize = 256 << 20;

@@ -1,3 +1,5 @@
+//! A file that changes, and what is said of it.
+
 use std::io::Write;
 use std::sync::Arc;
 use std::thread;
@@ -6,7 +8,7 @@ use super::*;
 use crate::book::{Book, Limits};
 use crate::outlet::Stop;
 use crate::outlet::testing::Heard;
-use crate::run::wall_clock;
+use crate::time::wall_clock;
 
 struct StopOnDrop(Arc<Stop>);
 
@@ -166,7 +168,7 @@ fn the_lines_of_an_address_are_put_into_the_order_of_time() {
 fn a_file_that_is_read_often_tells_each_thing_once() {
     let text = "10.0.0.1,a,,,10,20\n10.0.0.1,b,,,20\n10.0.0.2,c\n10.0.0.3,d,,,5,9\n10.0.0.4,e,,,,8\n";
     let (_folder, path) = folder(text);
-    let mut book = Book::new(Limits { facts: 1000, keep: Millis::MAX }, &["file"], wall_clock());
+    let mut book = Book::new(Limits { facts: 1000, keep: Millis::MAX }, &[("file", "/names")], wall_clock());
     follow(File::new(&path), |heard| {
         // Writes the file, and waits until so much is known.
         let mut expect = |text: Option<&str>, facts: Option<usize>, expected: &str| {
@@ -181,7 +183,7 @@ fn a_file_that_is_read_often_tells_each_thing_once() {
                 }
                 let name = |address: &str, at| {
                     let found = book.at(address.parse().unwrap(), at).found;
-                    found.and_then(|found| found.host.name).unwrap_or("-".to_owned())
+                    found.and_then(|found| found.name).unwrap_or("-").to_owned()
                 };
                 let first = [15_000, 50_000, wall_clock()].map(|at| name("10.0.0.1", at));
                 let told = format!("{} {}", first.join(" "), name("10.0.0.2", wall_clock()));

@@ -1,4 +1,4 @@
-//! The lines of the operator's own file and of the socket: CSV or JSON. FORMAT.md describes them.
+//! The lines of the operator's own file and of the socket: CSV or JSON. doc/NAMES.md describes them.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use crate::claim::{Claim, Report};
 use crate::host::Host;
 use crate::mac::Mac;
-use crate::{Millis, clean};
+use crate::text::clean;
+use crate::time::Millis;
 
 /// What is shown of a text in an error.
 const SHOWN: usize = 40;
@@ -37,7 +38,9 @@ impl From<Record> for Report {
     fn from(record: Record) -> Self {
         match record {
             Record::Holds(claim) => Report::Holds(claim),
-            Record::Free { net, at } => Report::Ends { net, at },
+            // A stop can come after the next start.
+            Record::Free { net, at: Some(at) } => Report::Stops { net, at },
+            Record::Free { net, at: None } => Report::Ends { net, at: None },
         }
     }
 }

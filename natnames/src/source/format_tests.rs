@@ -1,3 +1,5 @@
+//! Lines of CSV and JSON.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -129,7 +131,7 @@ fn errors_say_how_to_mend_the_line_and_are_harmless() {
 }
 #[test]
 fn the_example_of_the_documentation_is_read() {
-    let text = include_str!("../../FORMAT.md");
+    let text = include_str!("../../../doc/NAMES.md");
     let example = text.split("```text\n").nth(1).unwrap().split("```").next().unwrap();
     let read = read(&example.lines().collect::<Vec<_>>());
     let says = read.iter().filter(|read| matches!(read, Ok(Some(Record::Holds(_))))).count();

@@ -7,10 +7,10 @@ use std::collections::HashMap;
 
 use ipnetwork::IpNetwork;
 
-use crate::Millis;
 use crate::claim::{Claim, Report};
 use crate::host::Host;
 use crate::outlet::{Outlet, Stopped};
+use crate::time::Millis;
 
 /// The most addresses whose history is kept in mind, of about 50 bytes each. Of those beyond it, leases that ended can be
 /// reported twice.
@@ -152,8 +152,9 @@ mod tests {
         journal.end_list(&outlet).unwrap();
         let short = |report| match report {
             Report::ListBegins { missed_since } => format!("list {missed_since:?}"),
-            Report::ListEnds => "end of list".to_owned(),
+            Report::ListEnds | Report::Followed => "end of list".to_owned(),
             Report::Ends { at, .. } => format!("ends {at:?}"),
+            Report::Stops { .. } => unreachable!("no lease says so"),
             Report::Holds(Claim { host, since, until, .. }) => {
                 format!("{} {}-{}", host.name.unwrap(), since.unwrap(), until.unwrap())
             }

@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
-use crate::Millis;
 use crate::host::Host;
 use crate::outlet::Outlet;
 use crate::source::Source;
@@ -24,6 +23,7 @@ use crate::source::follow::{self, identity};
 use crate::source::journal::{Journal, Lease};
 use crate::source::lines::{Line, Lines, Unreadable};
 use crate::source::tail::{Tail, Take, follow_lines};
+use crate::time::Millis;
 
 /// How often the older files are opened anew when they changed while they were opened.
 const TRIES: u32 = 20;
@@ -357,8 +357,9 @@ mod tests {
         let seconds = |at: Option<Millis>| at.map_or("?".to_owned(), |at| (at / 1_000).to_string());
         let short = |report| match report {
             Report::ListBegins { .. } => "list".to_owned(),
-            Report::ListEnds => "end".to_owned(),
+            Report::ListEnds | Report::Followed => "end".to_owned(),
             Report::Ends { net, at } => format!("{} ends {}", net.ip(), seconds(at)),
+            Report::Stops { .. } => unreachable!("no lease says so"),
             Report::Holds(claim) => {
                 let name = claim.host.name.unwrap_or_default();
                 format!("{} {name} {}-{}", claim.net.ip(), seconds(claim.since), seconds(claim.until))

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::Source;
 use super::netlink::{List, Neighbour, News, Received, Subscription};
-use crate::Millis;
 use crate::claim::{Claim, Report};
 use crate::host::Host;
 use crate::mac::Mac;
 use crate::outlet::Outlet;
+use crate::time::Millis;
 
 /// Room for the changes of some thousand neighbours at once.
 const RECEIVE_BUFFER: usize = 4 << 20;

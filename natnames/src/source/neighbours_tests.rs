@@ -51,6 +51,7 @@ impl Taker for Heard {
                 holds.remove(&net);
             }
             Report::ListEnds => *holds = listed.take().unwrap(),
+            Report::Stops { .. } | Report::Followed => {}
         }
         self.changed.notify_all();
     }
@@ -148,7 +149,7 @@ fn with_neighbours(neighbours: Neighbours, test: impl FnOnce(&Heard)) {
         }
     }
     let (heard, stop) = (Arc::new(Heard::default()), Arc::new(Stop::new().unwrap()));
-    let outlet = Outlet::new(heard.clone(), stop.clone(), crate::run::wall_clock);
+    let outlet = Outlet::new(heard.clone(), stop.clone(), crate::time::wall_clock);
     thread::scope(|scope| {
         let stop = StopOnDrop(stop);
         let mut neighbours = neighbours;
@@ -247,7 +248,7 @@ fn after_lost_changes_everything_is_read_anew() {
             ip("neigh add 10.9.9.1 lladdr 02:09:00:00:00:01 dev v0");
             ip("neigh add 10.9.9.2 lladdr 02:09:00:00:00:02 dev v0");
             heard.wait_for("10.9.9.2", Some("02:09:00:00:00:02"));
-            let begun = crate::run::wall_clock();
+            let begun = crate::time::wall_clock();
             let gate = heard.gate.lock();
             let flood: String = (0..20_000_u32)
                 .map(|i| {
@@ -265,7 +266,7 @@ fn after_lost_changes_everything_is_read_anew() {
             {
                 let state = heard.state.lock();
                 let missed_since = state.lists.get(1).copied().flatten().unwrap();
-                assert!((begun - 10_000..=crate::run::wall_clock()).contains(&missed_since));
+                assert!((begun - 10_000..=crate::time::wall_clock()).contains(&missed_since));
                 // What changed meanwhile can have changed at any moment of it.
                 let changed = state.reports.iter().rev().find_map(|report| match report {
                     Report::Holds(claim) if claim.net.to_string() == "10.9.9.2/32" => Some(claim.clone()),

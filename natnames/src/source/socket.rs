@@ -36,19 +36,18 @@ const PIECE: usize = 64 << 10;
 /// The most bytes of the path of a socket: `struct sockaddr_un`, without the zero at its end.
 const LONGEST_PATH: usize = 107;
 
-/// Listens on a Unix stream socket, and takes the lines that clients write. FORMAT.md describes them.
+/// Listens on a Unix stream socket, and takes the lines that clients write. doc/NAMES.md describes them.
 #[derive(Debug)]
 pub struct Socket {
     path: PathBuf,
     mode: u32,
     idle: Duration,
-    has_begun: bool,
 }
 
 impl Socket {
     /// A socket at this path, with these permissions: `0o660` for the owner and the group.
     pub fn new(path: impl Into<PathBuf>, mode: u32) -> Self {
-        Self { path: path.into(), mode, idle: IDLE, has_begun: false }
+        Self { path: path.into(), mode, idle: IDLE }
     }
 }
 
@@ -63,12 +62,8 @@ impl Source for Socket {
 
     fn follow(&mut self, outlet: &Outlet) -> io::Result<()> {
         let listening = Listening::open(&self.path, self.mode)?;
-        // What clients said before holds until they say something else: another empty list would end it.
-        if !self.has_begun {
-            outlet.say(Report::ListBegins { missed_since: None })?;
-            outlet.say(Report::ListEnds)?;
-            self.has_begun = true;
-        }
+        // What clients said before holds until they say something else: an empty list would end it.
+        outlet.say(Report::Followed)?;
         Server {
             listening,
             idle: self.idle,

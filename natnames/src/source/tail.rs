@@ -306,17 +306,17 @@ pub(crate) mod testing {
 
     /// Who has the four addresses, by what was heard.
     fn hosts(book: &mut Book, heard: &Heard) -> Vec<Option<String>> {
-        let now = crate::run::wall_clock();
+        let now = crate::time::wall_clock();
         heard.take_all().into_iter().for_each(|report: Report| book.apply(0, report, now));
         let host = |last| {
             let found = book.at([10, 0, 0, last].into(), now + 10_000).found;
-            found.map(|found| format!("{:?}", found.host))
+            found.map(|found| format!("{:?}", found.fact.host))
         };
         (0..4).map(host).collect()
     }
 
     fn new_book() -> Book {
-        Book::new(Limits { facts: 10_000, keep: 1_000_000 }, &["leases"], 0)
+        Book::new(Limits { facts: 10_000, keep: 1_000_000 }, &[("leases", "/leases")], 0)
     }
 
     /// Whether what is known after following these deeds is what the file then has. `write` writes entries, after what a

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use super::timestamp::parse_nanoseconds;
-use crate::Host;
+use crate::host::Host;
 
 /// The most addresses of a container.
 const MOST_ADDRESSES: usize = 256;

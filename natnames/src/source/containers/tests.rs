@@ -224,8 +224,9 @@ fn written(report: &Report) -> String {
     let after = |at: Option<Millis>| at.map_or("?".to_owned(), |at| (at - to_millis(START)).to_string());
     match report {
         Report::ListBegins { missed_since } => format!("list {}", after(*missed_since)),
-        Report::ListEnds => "end of list".to_owned(),
+        Report::ListEnds | Report::Followed => "end of list".to_owned(),
         Report::Ends { net, at } => format!("{} ends {}", net.ip(), after(*at)),
+        Report::Stops { .. } => unreachable!("no lease says so"),
         Report::Holds(claim) => {
             assert_eq!((claim.within, claim.until), (1, None));
             assert_eq!(claim.host.labels.get("image").map(String::as_str), Some("nginx:1.25"));

@@ -1,0 +1,374 @@
+//! What sources say, as facts.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use ipnetwork::IpNetwork;
+
+use crate::book::changes::Journal;
+use crate::claim::{Claim, Report};
+use crate::fact::{Fact, Span};
+use crate::host::Host;
+use crate::mac::Mac;
+use crate::time::Millis;
+
+/// A source that does not say when something began is told of it this much later at most, in milliseconds.
+const LATE: Millis = 100;
+/// While all facts hold, and there is no room, this is how long no room is looked for, in milliseconds.
+const LOOK_AGAIN: Millis = 1_000;
+/// The gaps of a source that are kept.
+const MOST_GAPS: usize = 1_000;
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The most facts. Beyond it, those that ended first are forgotten.
+    pub facts: usize,
+    /// For how long facts are kept after their end, in milliseconds.
+    pub keep: Millis,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct SourceState {
+    pub(super) name: String,
+    pub(super) place: String,
+    /// Since when it is not followed.
+    pub(super) blind_since: Option<Millis>,
+    /// Whether this book knows of an earlier one what it said, and it has not sent its first list.
+    pub(super) is_restored: bool,
+    /// Spans in which it was not followed.
+    pub(super) gaps: VecDeque<(Millis, Millis)>,
+    /// Counts lists.
+    pub(super) list: u32,
+    /// What is not in the list that is being read ended between this moment and its end.
+    pub(super) missed_since: Option<Millis>,
+}
+
+impl SourceState {
+    pub(super) fn is_blind_at(&self, at: Millis) -> bool {
+        self.blind_since.is_some_and(|since| at >= since)
+            || self.gaps.iter().any(|(from, to)| (*from..*to).contains(&at))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) fact: Fact,
+    /// The list in which it was last.
+    pub(super) list: u32,
+    /// What the source last said of its begin.
+    pub(super) said_since: Option<Millis>,
+}
+
+/// The facts of all sources, by address, MAC address and name.
+#[derive(Debug)]
+pub struct Book {
+    pub(super) limits: Limits,
+    pub(super) sources: Vec<SourceState>,
+    pub(super) entries: HashMap<u64, Entry>,
+    pub(super) next: u64,
+    pub(super) by_net: HashMap<IpNetwork, Vec<u64>>,
+    /// The lengths of prefixes that occur: of IPv4, and of IPv6.
+    pub(super) lengths: [BTreeSet<u8>; 2],
+    pub(super) by_mac: HashMap<Mac, Vec<u64>>,
+    /// By name and by subscriber, in lower case.
+    pub(super) by_name: HashMap<String, Vec<u64>>,
+    /// What a source said last of an address.
+    pub(super) current: HashMap<(u8, IpNetwork), u64>,
+    pub(super) refused: u64,
+    /// Until then there is no room.
+    pub(super) full_until: Millis,
+    /// What has changed, if that is wanted.
+    pub(super) journal: Option<Journal>,
+}
+
+impl Book {
+    /// A book for these sources: a name and where it is. Their numbers are their places in this list. None is followed
+    /// yet.
+    pub fn new(limits: Limits, sources: &[(&str, &str)], now: Millis) -> Self {
+        let state = |(name, place): &(&str, &str)| SourceState {
+            name: (*name).to_owned(),
+            place: (*place).to_owned(),
+            blind_since: Some(now),
+            ..SourceState::default()
+        };
+        Self {
+            limits,
+            sources: sources.iter().map(state).collect(),
+            entries: HashMap::new(),
+            next: 0,
+            by_net: HashMap::new(),
+            lengths: Default::default(),
+            by_mac: HashMap::new(),
+            by_name: HashMap::new(),
+            current: HashMap::new(),
+            refused: 0,
+            full_until: Millis::MIN,
+            journal: None,
+        }
+    }
+
+    /// Where a source is.
+    pub fn source_place(&self, source: u8) -> &str {
+        self.sources.get(usize::from(source)).map_or("", |state| &state.place)
+    }
+
+    /// The name of a source.
+    pub fn source_name(&self, source: u8) -> &str {
+        self.sources.get(usize::from(source)).map_or("", |state| &state.name)
+    }
+
+    /// The number of facts.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are no facts.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The claims that were not kept, because the book was full of facts that hold.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Whether a source is followed now.
+    pub fn is_followed(&self, source: u8) -> bool {
+        self.sources.get(usize::from(source)).is_some_and(|state| state.blind_since.is_none())
+    }
+
+    /// Notes that a source is not followed any more.
+    pub fn lose(&mut self, source: u8, now: Millis) {
+        if let Some(state) = self.sources.get_mut(usize::from(source)) {
+            state.blind_since.get_or_insert(now);
+        }
+    }
+
+    /// Applies what a source reports at this moment.
+    pub fn apply(&mut self, source: u8, report: Report, now: Millis) {
+        if usize::from(source) >= self.sources.len() {
+            return;
+        }
+        match report {
+            Report::ListBegins { missed_since } => {
+                let state = &mut self.sources[usize::from(source)];
+                state.list = state.list.wrapping_add(1);
+                state.missed_since = state.blind_since.into_iter().chain(missed_since).min();
+            }
+            Report::Holds(claim) => self.hold(source, claim, now),
+            Report::Ends { net, at } => {
+                if let Some(id) = self.current.remove(&(source, net)) {
+                    self.end(id, Span::exactly(at.unwrap_or(now).min(now)));
+                }
+            }
+            Report::Stops { net, at } => {
+                let began = self.current_fact((source, net)).map(|fact| fact.began.earliest);
+                if began.is_some_and(|began| began <= at) {
+                    self.apply(source, Report::Ends { net, at: Some(at) }, now);
+                }
+            }
+            Report::ListEnds => self.end_list(source, now),
+            Report::Followed => self.end_blindness(source, now),
+        }
+    }
+
+    fn end_list(&mut self, source: u8, now: Millis) {
+        let state = &mut self.sources[usize::from(source)];
+        let list = state.list;
+        state.is_restored = false;
+        let ended = Span { earliest: state.missed_since.take().unwrap_or(now).min(now), latest: now };
+        self.end_blindness(source, now);
+        let entries = &self.entries;
+        let is_gone = |(owner, _): &(u8, IpNetwork), id: &u64| {
+            *owner == source && entries.get(id).is_none_or(|entry| entry.list != list)
+        };
+        let gone: Vec<((u8, IpNetwork), u64)> =
+            self.current.iter().filter(|(key, id)| is_gone(key, id)).map(|(key, id)| (*key, *id)).collect();
+        for (key, id) in gone {
+            self.current.remove(&key);
+            self.end(id, ended);
+        }
+    }
+
+    fn end_blindness(&mut self, source: u8, now: Millis) {
+        let state = &mut self.sources[usize::from(source)];
+        if let Some(since) = state.blind_since.take().filter(|since| *since < now) {
+            state.gaps.push_back((since, now));
+            if let Some(journal) = &mut self.journal {
+                journal.gaps.push((source, since, now));
+            }
+            if state.gaps.len() > MOST_GAPS {
+                state.gaps.pop_front();
+            }
+        }
+    }
+
+    fn end(&mut self, id: u64, ended: Span) {
+        if let Some(Entry { fact, .. }) = self.entries.get_mut(&id) {
+            // What is over is over.
+            if fact.end().latest > ended.earliest {
+                let earliest = ended.earliest.max(fact.began.earliest);
+                fact.ended = Some(Span { earliest, latest: ended.latest.max(earliest) });
+                self.note_change(id);
+            }
+        }
+    }
+
+    fn hold(&mut self, source: u8, claim: Claim, now: Millis) {
+        let Claim { net, host, since, within, until } = claim;
+        let host = host.cleaned();
+        let list = self.sources[usize::from(source)].list;
+        let mut began = match since {
+            Some(since) => {
+                Span { earliest: since, latest: since.saturating_add(within.max(0)).min(now.max(since)) }
+            }
+            None => Span { earliest: now.saturating_sub(LATE), latest: now },
+        };
+        let key = (source, net);
+        let is_before = |fact: &Fact| since.is_some() && began.earliest < fact.began.earliest;
+        if self.sources[usize::from(source)].is_restored && self.current_fact(key).is_some_and(is_before) {
+            // A source that keeps the past says it again after a restart.
+            return;
+        }
+        if let Some(&id) = self.current.get(&key) {
+            if let Some(entry) = self.entries.get_mut(&id) {
+                let end = entry.fact.end();
+                let is_same = *entry.fact.host == host;
+                // A lease that was renewed after its end is another one.
+                let goes_on = end.latest >= began.earliest;
+                if is_same && goes_on {
+                    entry.list = list;
+                    entry.said_since = since;
+                    if entry.fact.until != until {
+                        entry.fact.until = until;
+                        self.note_change(id);
+                    }
+                    return;
+                }
+                let is_renamed =
+                    goes_on && since == entry.said_since && is_one_device(&entry.fact.host, &host);
+                if is_renamed {
+                    began = Span::exactly(now);
+                }
+                began.earliest = began.earliest.max(entry.fact.began.latest);
+                began.latest = began.latest.max(began.earliest);
+                self.end(id, began);
+            }
+        }
+        // Nobody has an address before the one before has lost it.
+        if let Some(ended) = self.last_end(key) {
+            began.earliest = began.earliest.max(ended.earliest.min(began.latest));
+        }
+        if host.is_empty() || !self.has_room(now) {
+            self.refused += u64::from(!host.is_empty());
+            self.current.remove(&key);
+            return;
+        }
+        let fact = Fact { net, host: Arc::new(host), source, began, learnt: now, ended: None, until };
+        let id = self.insert(Entry { fact, list, said_since: since });
+        self.current.insert(key, id);
+    }
+
+    /// What a source says of an address now.
+    pub(super) fn current_fact(&self, key: (u8, IpNetwork)) -> Option<&Fact> {
+        self.entries.get(self.current.get(&key)?).map(|entry| &entry.fact)
+    }
+
+    /// When the last fact of a source about an address ended.
+    fn last_end(&self, (source, net): (u8, IpNetwork)) -> Option<Span> {
+        let facts = self.by_net.get(&net)?.iter().rev().filter_map(|id| self.entries.get(id));
+        let last = facts.map(|entry| &entry.fact).find(|fact| fact.source == source)?;
+        Some(last.end())
+    }
+
+    fn insert(&mut self, entry: Entry) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        self.insert_as(id, entry);
+        self.note_change(id);
+        id
+    }
+
+    pub(super) fn insert_as(&mut self, id: u64, entry: Entry) {
+        let net = entry.fact.net;
+        self.by_net.entry(net).or_default().push(id);
+        self.lengths[usize::from(net.is_ipv6())].insert(net.prefix());
+        let host = &entry.fact.host;
+        if let Some(mac) = host.mac {
+            self.by_mac.entry(mac).or_default().push(id);
+        }
+        for name in names_of(host) {
+            self.by_name.entry(name).or_default().push(id);
+        }
+        self.entries.insert(id, entry);
+    }
+
+    fn remove(&mut self, id: u64) {
+        fn drop_from<K: std::hash::Hash + Eq>(index: &mut HashMap<K, Vec<u64>>, key: &K, id: u64) {
+            if let Some(ids) = index.get_mut(key) {
+                ids.retain(|other| *other != id);
+                if ids.is_empty() {
+                    index.remove(key);
+                }
+            }
+        }
+        let Some(Entry { fact, .. }) = self.entries.remove(&id) else { return };
+        drop_from(&mut self.by_net, &fact.net, id);
+        if let Some(mac) = &fact.host.mac {
+            drop_from(&mut self.by_mac, mac, id);
+        }
+        for name in names_of(&fact.host) {
+            drop_from(&mut self.by_name, &name, id);
+        }
+        let key = (fact.source, fact.net);
+        if self.current.get(&key) == Some(&id) {
+            self.current.remove(&key);
+        }
+        if let Some(journal) = self.journal.as_mut().filter(|journal| journal.changed.contains(&id)) {
+            journal.changed.remove(&id);
+            journal.forgotten.push((id, fact));
+        }
+    }
+
+    /// Whether there is room for one more, after those that ended long ago, and then those that ended first, are
+    /// forgotten.
+    fn has_room(&mut self, now: Millis) -> bool {
+        if self.entries.len() < self.limits.facts {
+            return true;
+        }
+        // A source that claims millions of addresses does not make this look at all facts each time.
+        if now < self.full_until {
+            return false;
+        }
+        let mut ended: Vec<(Millis, u64)> = self
+            .entries
+            .iter()
+            .map(|(id, entry)| (entry.fact.end().latest, *id))
+            .filter(|(end, _)| *end <= now)
+            .collect();
+        ended.sort_unstable();
+        let old = ended.partition_point(|(end, _)| *end < now.saturating_sub(self.limits.keep));
+        // Some more, so that this is rare.
+        let many = old.max(self.limits.facts / 10).max(1).min(ended.len());
+        ended[..many].iter().for_each(|(_, id)| self.remove(*id));
+        let has_room = self.entries.len() < self.limits.facts;
+        if !has_room {
+            self.full_until = now.saturating_add(LOOK_AGAIN);
+        }
+        has_room
+    }
+}
+
+fn names_of(host: &Host) -> impl Iterator<Item = String> + use<> {
+    let names: BTreeSet<String> =
+        [&host.name, &host.subscriber].into_iter().flatten().map(|name| name.to_lowercase()).collect();
+    names.into_iter()
+}
+
+/// Whether both are certainly the same device, whatever its name.
+fn is_one_device(host: &Host, other: &Host) -> bool {
+    (host.mac.is_some() || host.client_id.is_some())
+        && host.mac == other.mac
+        && host.client_id == other.client_id
+}
