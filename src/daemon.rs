@@ -20,6 +20,7 @@ use crate::http::listener::{self, Server};
 use crate::http::past::History;
 use crate::http::workers::Workers;
 use crate::http::{App, Rules};
+use crate::names::{self, Following};
 use crate::recorder::{self, Recorder};
 use crate::stats::Stats;
 use crate::supervisor::{self, Supervisor};
@@ -137,6 +138,7 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
     );
     let (http_failures, recorder_failures) = (failures.clone(), failures.clone());
     let history = Recorder::open(&config.history, &clock, &stats)?;
+    let following = names::start(&config)?;
     let tracker = Tracker::start(settings, clock.clone(), stats.clone(), move |error| {
         let _ = failures.send(Fatal::from(error));
     })?;
@@ -163,7 +165,11 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
     let (stop, stopping) = watch::channel(false);
     stats.note_configured(clock.now());
     let app = App::new(Rules::from(&config), tracker, stats, clock, stopping);
-    let app = Arc::new(app.with_history(history.map(Arc::new)));
+    let app = Arc::new(
+        app.with_history(history.map(Arc::new))
+            .with_names(following.as_ref().map(|following| following.names.clone())),
+    );
+    let following = following.map(Arc::new);
     let mut server = Server::new(app.clone(), workers.clone());
     server.listen(listeners).await;
     let supervisor = Arc::new(Supervisor::default());
@@ -228,32 +234,35 @@ async fn serve(cli: &Cli, config: Config, passed: Vec<std::net::TcpListener>) ->
             supervisor::stopping();
             let _ = stop.send(true);
             server.shut_down(config.join_timeout).await;
-            stop_recorder(recorder).await;
+            stop_recorder(recorder, following).await;
             Ok(())
         }
         // The daemon must not answer from a table that is no longer updated.
         Err(fatal) => {
-            stop_recorder(recorder).await;
+            stop_recorder(recorder, following).await;
             let unexpected = || Fatal::new(Cause::Software, "the tracker's threads ended unexpectedly");
             Err(fatal.unwrap_or_else(unexpected))
         }
     }
 }
 
-/// Puts another `[history]` into force.
+/// Puts another `[history]` into force, and warns of what takes effect later.
 fn reload_history(recorder: Option<&Recorder>, old: &Config, new: &Config) {
     if let Some(recorder) = recorder {
         recorder.set_sync_interval(new.history.sync_interval);
     }
     recorder::warn_of_restart(&old.history, &new.history);
+    names::warn_of_restart(&old.names, &new.names);
 }
 
-/// Writes the end of the history.
-async fn stop_recorder(recorder: Option<Arc<Recorder>>) {
-    if let Some(recorder) = recorder {
-        // It only fails if the thread panics, and then the panic is logged.
-        let _ = tokio::task::spawn_blocking(move || recorder.stop()).await;
-    }
+/// Writes the end of the history, and of the names.
+async fn stop_recorder(recorder: Option<Arc<Recorder>>, following: Option<Arc<Following>>) {
+    let stop = move || {
+        recorder.iter().for_each(|recorder| recorder.stop());
+        following.iter().for_each(|following| following.stop());
+    };
+    // It only fails if the thread panics, and then the panic is logged.
+    let _ = tokio::task::spawn_blocking(stop).await;
 }
 
 /// Logs why the daemon stops, and how long the table's lock was held at most.

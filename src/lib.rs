@@ -6,7 +6,7 @@
 //! ```text
 //! 7  daemon, supervisor                 wiring, signals, exit statuses; systemd
 //! 6  http                               listener, limits, routes
-//! 5  recorder                           keeps a history of the table
+//! 5  recorder, names                    keeps a history of the table; who the inside hosts are
 //! 4  tracker                            keeps the table equal to the kernel's
 //! 3  table                              the mappings and their indexes
 //! 2  tuples, mapping, filter, question, fields
@@ -14,7 +14,7 @@
 //!                                       what is tracked; what a lookup searches for, and
 //!                                       asks for in addition
 //! 1  acl, addresses, audit, cli, clock, config, error, held, logging, proc, stats
-//! 0  the crates nfct, nfct-sys and nathistory
+//! 0  the crates nfct and nfct-sys, and nathistory and natnames
 //! ```
 //!
 //! Read them in this order: [`mapping`] is what everything is about, [`table`] holds
@@ -39,6 +39,7 @@ pub mod held;
 pub mod http;
 pub mod logging;
 pub mod mapping;
+pub mod names;
 pub mod proc;
 pub mod question;
 pub mod recorder;

@@ -76,7 +76,7 @@ impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
         let Some(outputs) = outputs.as_ref() else { return false };
-        let is_own = metadata.target().starts_with("pynatconnd");
+        let is_own = ["pynatconnd", "natnames"].iter().any(|name| metadata.target().starts_with(name));
         metadata.level() <= if is_own { outputs.level } else { outputs.level.min(LevelFilter::Warn) }
     }
 

@@ -1,10 +1,10 @@
-//! The values of `[history]`: a directory, the name of a gateway, and where queries are noted.
+//! The values of `[history]` and `[names]`: paths, the name of a gateway, and where queries are noted.
 
 use std::path::{Path, PathBuf};
 
 use super::{
     dialect::ConfigValue,
-    types::Audit,
+    types::{Audit, Paths},
     values::{Found, Notes, Written, parsed},
 };
 
@@ -19,6 +19,15 @@ fn absolute(text: &str) -> Option<PathBuf> {
 
 pub(super) fn path(value: &ConfigValue, _: &mut Notes) -> Result<PathBuf, Found> {
     parsed(value, absolute)
+}
+
+pub(super) fn paths(value: &ConfigValue, _: &mut Notes) -> Result<Paths, Found> {
+    let entries = match value {
+        ConfigValue::Text(entry) => std::slice::from_ref(entry),
+        ConfigValue::List(entries) => entries,
+    };
+    let paths = entries.iter().map(|entry| absolute(entry.trim()).ok_or_else(|| Found::from(entry.clone())));
+    paths.collect::<Result<_, _>>().map(Paths)
 }
 
 pub(super) fn audit(value: &ConfigValue, _: &mut Notes) -> Result<Audit, Found> {
@@ -42,6 +51,13 @@ fn written(path: &Path) -> String {
 impl Written for PathBuf {
     fn written(&self) -> Option<String> {
         Some(written(self))
+    }
+}
+
+impl Written for Paths {
+    fn written(&self) -> Option<String> {
+        let paths: Vec<String> = self.0.iter().map(|path| written(path)).collect();
+        (!paths.is_empty()).then(|| paths.join(", "))
     }
 }
 

@@ -34,6 +34,7 @@ pub use error::{ConfigError, KeyLocation, Unknown};
 pub use key::Key;
 pub use level::LogLevel;
 pub use types::{
-    Audit, Config, DataConfig, FilterConfig, HistoryConfig, HttpConfig, Loaded, NetlinkConfig, SyslogConfig,
+    Audit, Config, DataConfig, FilterConfig, HistoryConfig, HttpConfig, Loaded, NamesConfig, NetlinkConfig,
+    Paths, SyslogConfig,
 };
 pub use values::ByteSize;

@@ -73,6 +73,8 @@ const INTERVAL: &str = "a number of seconds, 1 or more; fractions are allowed";
 const BYTES: &str = "a number of bytes from 4K to 1023M; K is 1024 bytes and M is 1024K";
 const DISK_SIZE: &str = "a number of bytes, 1M or more; K is 1024 bytes, M is 1024K and G is 1024M";
 const PATH: &str = "a path that begins with /; it may have letters, digits, and / . _ - + @ : ~";
+const PATHS: &str =
+    "paths that begin with /, separated by commas; they may have letters, digits, and / . _ - + @ : ~";
 const COUNT: &str = "a whole number from 1000 to 1000000000";
 const YES_OR_NO: &str = "yes or no";
 /// For the option `--ip` too.
@@ -467,6 +469,118 @@ pub(crate) const SECTIONS: &[KnownSection] = &[
                 help: "Where each query of the history is noted, as a line of JSON: a file, or syslog. Without it, \
                     queries are not noted.",
                 reload: "Takes effect with the next query.",
+            },
+        ],
+    },
+    KnownSection {
+        name: "names",
+        help: "With one of these sources, answers say who the inside host is, now and at the moment asked about. It is \
+            personal data, so no source is followed by default. Where sources disagree, answers show both, and the one that \
+            is named first here decides.",
+        sample: Sample::Header,
+        keys: &[
+            KnownKey {
+                name: "file",
+                expects: PATH,
+                default: Unset,
+                example: "/etc/pynatconnd.names",
+                field: field!(history::path => names.file),
+                help: "File of your own that names addresses or networks, as CSV or as lines of JSON.",
+                reload: RESTART,
+            },
+            KnownKey {
+                name: "socket",
+                expects: PATH,
+                default: Unset,
+                example: "/run/pynatconnd/names.sock",
+                field: field!(history::path => names.socket),
+                help: "Unix socket that the daemon makes, and that takes such lines at any time: from RADIUS accounting, \
+                    PPPoE or an inventory. The service may make it only below /run/pynatconnd.",
+                reload: RESTART,
+            },
+            KnownKey {
+                name: "podman",
+                expects: PATH,
+                default: Unset,
+                example: "/run/podman/podman.sock",
+                field: field!(history::path => names.podman),
+                help: "Unix socket of Podman's service: names of containers.",
+                reload: RESTART,
+            },
+            KnownKey {
+                name: "docker",
+                expects: PATH,
+                default: Unset,
+                example: "/run/docker.sock",
+                field: field!(history::path => names.docker),
+                help: "Unix socket of Docker: names of containers. Whoever may use it has all rights on the machine.",
+                reload: RESTART,
+            },
+            KnownKey {
+                name: "dnsmasq",
+                expects: PATH,
+                default: Unset,
+                example: "/var/lib/misc/dnsmasq.leases",
+                field: field!(history::path => names.dnsmasq),
+                help: "Lease file of dnsmasq.",
+                reload: RESTART,
+            },
+            KnownKey {
+                name: "kea",
+                expects: PATHS,
+                default: Unset,
+                example: "/var/lib/kea/kea-leases4.csv, /var/lib/kea/kea-leases6.csv",
+                field: field!(history::paths => names.kea),
+                help: "Lease files of Kea, as its memfile backend writes them.",
+                reload: RESTART,
+            },
+            KnownKey {
+                name: "dhcpd",
+                expects: PATHS,
+                default: Unset,
+                example: "/var/lib/dhcp/dhcpd.leases",
+                field: field!(history::paths => names.dhcpd),
+                help: "Lease files of ISC dhcpd.",
+                reload: RESTART,
+            },
+            KnownKey {
+                name: "neighbours",
+                expects: YES_OR_NO,
+                default: Is("no"),
+                example: "yes",
+                field: field!(values::boolean => names.neighbours),
+                help: "Whether the kernel's neighbour table tells MAC addresses. With it, an address that a device made \
+                    itself (IPv6) has the name of the lease of the same device.",
+                reload: RESTART,
+            },
+            KnownKey {
+                name: "acl",
+                expects: "IP addresses or networks such as 10.0.0.0/8 or 2001:db8::/32, separated by commas",
+                default: Is("127.0.0.0/8, ::1"),
+                example: "198.51.100.7, 127.0.0.1, ::1",
+                field: field!(acl::networks => names.acl),
+                help: "Clients that see names, and may ask by them; by default, only this machine. They must be in ip_acl \
+                    too. All others get the same answers without names.",
+                reload: "Takes effect with the next request.",
+            },
+            KnownKey {
+                name: "keep_days",
+                expects: "a whole number from 1 to 36500",
+                default: Unset,
+                example: "30",
+                field: field!(values::days => names.keep_days),
+                help: "After how many days a name of the past is forgotten. Without it, it is retention_days of [history].",
+                reload: RESTART,
+            },
+            KnownKey {
+                name: "max_facts",
+                expects: COUNT,
+                default: Is("1000000"),
+                example: "100000",
+                field: field!(values::count => names.max_facts),
+                help: "The maximum number of names with their times in memory, about 0.5 KiB each. If it is reached, those \
+                    that ended first are forgotten.",
+                reload: RESTART,
             },
         ],
     },

@@ -14,8 +14,8 @@ use super::{
     level::LogLevel,
     table::{KeyDefault, SYSLOG, keys},
     types::{
-        Audit, Config, DataConfig, FilterConfig, HistoryConfig, HttpConfig, Loaded, NetlinkConfig,
-        SyslogConfig,
+        Audit, Config, DataConfig, FilterConfig, HistoryConfig, HttpConfig, Loaded, NamesConfig,
+        NetlinkConfig, Paths, SyslogConfig,
     },
     values::ByteSize,
 };
@@ -287,6 +287,7 @@ fn the_sample_file_sets_only_defaults_and_shows_every_key() {
     all.config.syslog.enabled = false;
     all.config.filter = FilterConfig::default();
     all.config.history = defaults.config.history.clone();
+    all.config.names = defaults.config.names.clone();
     assert_eq!(all, defaults);
 }
 
@@ -309,7 +310,8 @@ fn a_configuration_is_written_with_all_its_values() {
          [netlink]\nreceive_buffer = 64M\nreceive_buffer_max = 512M\nreliable = no\n\n[threading]\njoin_timeout = 5\n\n\
          [http_server]\nhost = 127.0.0.1\nport = 8080\nip_acl = 127.0.0.0/8, ::1/128\n\
          max_connections = 1024\nmax_streams = 256\n\n\
-         [history]\nsync_interval = 1\ndestinations = yes\n"
+         [history]\nsync_interval = 1\ndestinations = yes\n\n\
+         [names]\nneighbours = no\nacl = 127.0.0.0/8, ::1/128\nmax_facts = 1000000\n"
     );
 }
 
@@ -385,6 +387,31 @@ fn histories() -> impl Strategy<Value = HistoryConfig> {
     })
 }
 
+fn names() -> impl Strategy<Value = NamesConfig> {
+    let path = || "(/[a-z0-9._@+:~-]{1,9}){1,3}".prop_map(PathBuf::from);
+    let one = || prop::option::of(path());
+    let some = || prop::collection::vec(path(), 0..4).prop_map(Paths);
+    let sources = (one(), one(), one(), one(), one(), some(), some(), any::<bool>());
+    let acl = prop::collection::vec(networks(), 0..4);
+    (sources, acl, prop::option::of(1..=36500_u32), 1000..=1_000_000_000_usize).prop_map(
+        |((file, socket, podman, docker, dnsmasq, kea, dhcpd, neighbours), acl, keep_days, max_facts)| {
+            NamesConfig {
+                file,
+                socket,
+                podman,
+                docker,
+                dnsmasq,
+                kea,
+                dhcpd,
+                neighbours,
+                acl,
+                keep_days,
+                max_facts,
+            }
+        },
+    )
+}
+
 fn configs() -> impl Strategy<Value = Config> {
     let syslog = prop::option::of((0..=7u8, 0..=LogLevel::MAX));
     let count = || 1000..=1_000_000_000_usize;
@@ -398,8 +425,8 @@ fn configs() -> impl Strategy<Value = Config> {
     let hosts = prop_oneof!["[a-z0-9._%-]{1,20}", any::<IpAddr>().prop_map(|address| address.to_string())];
     let limits = (16..=65536_usize, 1..=32768_usize);
     let http = (hosts, any::<u16>(), prop::collection::vec(networks(), 0..4), limits);
-    (syslog, filters(), data, netlink, times(), http, histories()).prop_map(
-        |(syslog, filter, data, netlink, join_timeout, http, history)| {
+    (syslog, filters(), data, netlink, times(), http, histories(), names()).prop_map(
+        |(syslog, filter, data, netlink, join_timeout, http, history, names)| {
             let (key_name, del_delay, interval, life_span, sweep, max_closed, max_mappings) = data;
             let (host, port, ip_acl, (max_connections, max_streams)) = http;
             let garbage_cleaner_interval = interval.max(Duration::from_secs(1));
@@ -423,6 +450,7 @@ fn configs() -> impl Strategy<Value = Config> {
                 join_timeout,
                 http: HttpConfig { host, port, ip_acl, max_connections, max_streams },
                 history,
+                names,
             }
         },
     )

@@ -35,6 +35,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// Whether a history of mappings is kept, and where.
     pub history: HistoryConfig,
+    /// What tells who the inside hosts are.
+    pub names: NamesConfig,
 }
 
 /// The `[syslog]` section.
@@ -139,6 +141,37 @@ pub enum Audit {
     /// In this file.
     File(PathBuf),
 }
+
+/// The `[names]` section.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NamesConfig {
+    /// The operator's own file.
+    pub file: Option<PathBuf>,
+    /// The Unix socket that takes lines such as those of the file.
+    pub socket: Option<PathBuf>,
+    /// Podman's Unix socket.
+    pub podman: Option<PathBuf>,
+    /// Docker's Unix socket.
+    pub docker: Option<PathBuf>,
+    /// The lease file of dnsmasq.
+    pub dnsmasq: Option<PathBuf>,
+    /// The lease files of Kea.
+    pub kea: Paths,
+    /// The lease files of ISC dhcpd.
+    pub dhcpd: Paths,
+    /// Whether the kernel's neighbour table is read.
+    pub neighbours: bool,
+    /// The clients that see names, without host bits. An empty list allows no client.
+    pub acl: Vec<IpNetwork>,
+    /// For how many days names of the past are kept; as long as the history without it.
+    pub keep_days: Option<u32>,
+    /// The most facts in memory.
+    pub max_facts: usize,
+}
+
+/// Some paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Paths(pub Vec<PathBuf>);
 
 /// A valid configuration, with warnings about its file.
 #[derive(Debug, Clone, PartialEq)]

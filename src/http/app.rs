@@ -1,9 +1,10 @@
 //! The state that the handlers share, and the rules that a reload replaces.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use natnames::Names;
 use tokio::sync::watch;
 
 use super::counters::HttpCounters;
@@ -38,6 +39,8 @@ pub struct App {
     pub stopping: watch::Receiver<bool>,
     /// The history, if there is one.
     pub(super) history: Option<Arc<History>>,
+    /// Who the inside hosts are, if a source tells.
+    names: Option<Arc<Names>>,
     refusals: Seldom,
 }
 
@@ -50,6 +53,8 @@ pub struct Rules {
     pub key: Key,
     /// How much is served at a time.
     pub limits: Limits,
+    /// The clients that see names.
+    pub names_acl: Acl,
 }
 
 /// The rules that a connection knows, and which replacement they were.
@@ -61,6 +66,7 @@ impl From<&Config> for Rules {
             acl: Acl::new(config.http.ip_acl.clone()),
             key: config.data.key_name,
             limits: Limits { connections: config.http.max_connections, streams: config.http.max_streams },
+            names_acl: Acl::new(config.names.acl.clone()),
         }
     }
 }
@@ -86,6 +92,7 @@ impl App {
             clock,
             stopping,
             history: None,
+            names: None,
             refusals: Seldom::default(),
         }
     }
@@ -94,6 +101,23 @@ impl App {
     #[must_use]
     pub fn with_history(self, history: Option<Arc<History>>) -> Self {
         Self { history, ..self }
+    }
+
+    /// The same app with what tells who the inside hosts are.
+    #[must_use]
+    pub fn with_names(self, names: Option<Arc<Names>>) -> Self {
+        Self { names, ..self }
+    }
+
+    /// Who the inside hosts are.
+    pub fn names(&self) -> Option<&Names> {
+        self.names.as_deref()
+    }
+
+    /// Who the inside hosts are, if a source tells and this client may know it.
+    pub(super) fn names_for(&self, known: &KnownRules, client: IpAddr) -> Option<Arc<Names>> {
+        let names = self.names.as_ref()?;
+        self.with_rules(known, |rules| rules.names_acl.allows(client)).then(|| names.clone())
     }
 
     /// The rules in force.

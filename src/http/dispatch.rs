@@ -18,6 +18,7 @@ use super::legacy::lookup::Wanted;
 use super::refusal::Refusal;
 use super::response::{self, Response};
 use super::route::{self, ErrorFormat, Handler, Route, Scope};
+use super::v1::host::Hosts;
 use super::{legacy, v1};
 use crate::config::Key;
 
@@ -129,6 +130,11 @@ impl Visitor {
         Ok((handler, key))
     }
 
+    /// Who the inside hosts are, if the client may know it.
+    fn hosts(&self) -> Hosts {
+        Hosts::new(self.app.names_for(&self.rules, self.address.ip()))
+    }
+
     async fn handle(
         &self,
         route: &Route,
@@ -163,18 +169,20 @@ impl Visitor {
             Handler::LegacyDebug => Ok(Box::pin(legacy::debug::answer(app, key)).await),
             Handler::LegacyNagios => Ok(legacy::nagios::answer(app).await),
             Handler::Lookup if request.method() == Method::POST => {
-                Box::pin(v1::lookup::many(app, request.into_body(), client)).await
+                Box::pin(v1::lookup::many(app, request.into_body(), client, self.hosts())).await
             }
-            Handler::Lookup => v1::lookup::one(app, query, client).await,
-            Handler::Mappings => v1::mappings::answer(app, request.method(), query).await,
-            Handler::Events => v1::events::answer(app.clone(), &request),
-            Handler::History => Box::pin(v1::history::answer(app, query, self.address.ip())).await,
+            Handler::Lookup => v1::lookup::one(app, query, client, self.hosts()).await,
+            Handler::Mappings => v1::mappings::answer(app, request.method(), query, self.hosts()).await,
+            Handler::Events => v1::events::answer(app.clone(), &request, self.hosts()),
+            Handler::History => {
+                Box::pin(v1::history::answer(app, query, self.address.ip(), self.hosts())).await
+            }
             Handler::Auth => {
                 let (head, body) = request.into_parts();
                 if !body.is_end_stream() {
                     Box::pin(discard(body)).await;
                 }
-                v1::auth::answer(app, &head.headers, client).await
+                v1::auth::answer(app, &head.headers, client, &self.hosts()).await
             }
             Handler::OpenApi => Ok(v1::openapi::answer()),
             Handler::Healthz => Ok(v1::health::healthz()),

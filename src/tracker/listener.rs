@@ -55,8 +55,8 @@ pub struct ChangeBatch {
     /// The number of the first change.
     first: u64,
     changes: Vec<ChangeEvent>,
-    /// All changes as text, in each of two formats, for the listeners that send them all: made by the first one.
-    pub texts: [OnceLock<Arc<[u8]>>; 2],
+    /// All changes as text, in each of four forms, for the listeners that send them all: made by the first one.
+    pub texts: [OnceLock<Arc<[u8]>>; 4],
 }
 
 impl ChangeBatch {

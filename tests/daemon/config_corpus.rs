@@ -66,7 +66,7 @@ fn recorded_files_have_the_same_meaning() {
 
 /// Compares the values. Unknown keys cause a warning here; the Python program ignored them silently.
 fn same_values(name: &str, loaded: &Loaded, case: &Value) {
-    let Config { syslog, log_level, filter, data, join_timeout, http, netlink: _, history: _ } =
+    let Config { syslog, log_level, filter, data, join_timeout, http, netlink: _, history: _, names: _ } =
         &loaded.config;
     let recorded = |section: &str, key: &str| {
         let value = &case["values"][section][key];

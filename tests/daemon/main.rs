@@ -18,6 +18,7 @@ mod limits;
 mod log_targets;
 mod logs;
 mod metrics;
+mod names;
 mod openapi;
 mod parity;
 mod process;

@@ -10,7 +10,8 @@ use hyper::body::Bytes;
 use tokio::time::Instant;
 
 use super::error::{self, Failure};
-use super::find::{FEW_MATCHES, Found, MAX_MATCHES, find, find_or_wait};
+use super::find::{FEW_MATCHES, Found, MAX_MATCHES, find, find_at, find_or_wait};
+use super::host::Hosts;
 use super::mapping::Match;
 use super::request::LookupRequest;
 use super::stream::{MAPPINGS_PER_PIECE, PIECES_AHEAD};
@@ -29,6 +30,7 @@ const LOOKUP_TIME: Duration = Duration::from_secs(10);
 /// What a lookup has found, while it is written.
 pub(super) struct Answer {
     request: LookupRequest,
+    hosts: Hosts,
     matches: Vec<Traced>,
     ambiguous: bool,
     complete: bool,
@@ -41,10 +43,24 @@ pub(super) struct Answer {
 
 impl Answer {
     /// Looks up, and counts the outcome.
-    pub(super) async fn find(app: &App, request: LookupRequest, client: Client) -> Result<Self, Failure> {
+    pub(super) async fn find(
+        app: &App,
+        request: LookupRequest,
+        client: Client,
+        hosts: Hosts,
+    ) -> Result<Self, Failure> {
         app.counters.here().requests.increment();
+        hosts.check(request.who.as_ref())?;
         let question = &request.question;
+        // A question that names only the host is about each of its addresses.
+        let addresses = match &request.who {
+            Some(who) if !question.is_indexed() => Some(hosts.addresses_of(who)?),
+            _ => None,
+        };
         let found = match request.wait {
+            _ if addresses.is_some() => {
+                Box::pin(find_at(app, question, &addresses.unwrap_or_default(), client)).await
+            }
             Some(wait) => Box::pin(find_or_wait(app, question, Instant::now() + wait, client)).await,
             None => find(app, question, client).await,
         };
@@ -55,9 +71,10 @@ impl Answer {
         let Found { answer, place } = found?;
         let (mut matches, complete) = (answer.value, answer.complete);
         let truncated = matches.len() > MAX_MATCHES;
+        matches.retain(|traced| Match::new(traced, question).is_of(request.who.as_ref(), &hosts));
         matches.truncate(MAX_MATCHES);
         let ambiguous = truncated || is_ambiguous(question, &matches);
-        Ok(Self { request, matches, ambiguous, complete, truncated, written: 0, _place: place })
+        Ok(Self { request, hosts, matches, ambiguous, complete, truncated, written: 0, _place: place })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -80,7 +97,7 @@ impl Answer {
             if self.written + at > 0 {
                 out.push(b',');
             }
-            found.write(out);
+            found.write(out, &self.hosts);
         }
         self.written += part.len();
         if self.written < self.matches.len() {
@@ -126,6 +143,7 @@ async fn add_fields(app: &App, asked: &[Field], found: &[Traced], matches: &mut 
 pub(super) struct Answers {
     app: Arc<App>,
     client: Client,
+    hosts: Hosts,
     /// The lookups that are not answered yet.
     requests: std::vec::IntoIter<LookupRequest>,
     current: Option<Answer>,
@@ -142,7 +160,7 @@ pub(super) struct Answers {
 impl Answers {
     /// The answer of one lookup.
     pub(super) fn of_one(app: Arc<App>, client: Client, answer: Answer) -> Self {
-        let many = Self::of_many(app, client, Vec::new(), [None, None]);
+        let many = Self::of_many(app, client, Hosts::default(), Vec::new(), [None, None]);
         Self { current: Some(answer), is_list: false, ..many }
     }
 
@@ -150,12 +168,14 @@ impl Answers {
     pub(super) fn of_many(
         app: Arc<App>,
         client: Client,
+        hosts: Hosts,
         requests: Vec<LookupRequest>,
         places: [Option<Place>; 2],
     ) -> Self {
         Self {
             app,
             client,
+            hosts,
             requests: requests.into_iter(),
             current: None,
             is_list: true,
@@ -236,7 +256,7 @@ impl Answers {
         }
         request.wait = request.wait.map(|wait| wait.saturating_sub(self.arrived.elapsed()));
         let (begun, is_waiting) = (Instant::now(), request.wait.is_some_and(|wait| !wait.is_zero()));
-        let found = Answer::find(&self.app, request, self.client).await;
+        let found = Answer::find(&self.app, request, self.client, self.hosts.clone()).await;
         if !is_waiting {
             self.taken += begun.elapsed();
         }

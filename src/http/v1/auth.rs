@@ -12,6 +12,10 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::error::Failure;
 use super::find::{MAX_MATCHES, find};
+use super::host::Hosts;
+use super::mapping::millis;
+use natnames::Millis;
+
 use crate::http::app::App;
 use crate::http::counters::{LookupOutcome, Nobody};
 use crate::http::places::Client;
@@ -27,6 +31,7 @@ pub(in crate::http) async fn answer(
     app: &App,
     headers: &HeaderMap,
     client: Client,
+    hosts: &Hosts,
 ) -> Result<Response, Failure> {
     app.counters.here().requests.increment();
     let mut response = response::empty(StatusCode::NO_CONTENT);
@@ -52,7 +57,7 @@ pub(in crate::http) async fn answer(
     // With a live mapping of another protocol, the closed ones of TCP and UDP may still be missing.
     let complete = found.complete && (chosen.is_some() || found.value.is_empty());
     set("x-nat-complete", if complete { "1" } else { "0" });
-    let Some((host, ambiguous)) = chosen else {
+    let Some((host, opened, ambiguous)) = chosen else {
         count(app, LookupOutcome::of(false, complete));
         let reason = why_nobody(app, &question).await?;
         app.counters.here().nobody.count(reason);
@@ -68,6 +73,7 @@ pub(in crate::http) async fn answer(
         set("x-nat-zone", &host.zone.to_string());
     }
     set("x-nat-ambiguous", if ambiguous { "1" } else { "0" });
+    hosts.describe(host.ip, opened, |name, value| set(name, &value));
     Ok(response)
 }
 
@@ -83,10 +89,10 @@ async fn why_nobody(app: &App, question: &Question) -> Result<Nobody, Failure> {
     Ok(if others.is_empty() { Nobody::UnknownPort } else { Nobody::OtherServer })
 }
 
-/// The best inside host, and whether another one could be meant: any other address, port or zone behind
+/// The best inside host, when its mapping opened, and whether another one could be meant: any other address, port or zone behind
 /// an end that matches, if the mapping is in the same state. Only a live mapping excludes others, the
 /// closed ones: none of protocol, translation and age tells which of two hosts is the client.
-fn choose(question: &Question, found: &[Traced]) -> Option<(Host, bool)> {
+fn choose(question: &Question, found: &[Traced]) -> Option<(Host, Millis, bool)> {
     // HTTP uses TCP or, for HTTP/3, UDP.
     let is_http =
         |traced: &&Traced| matches!(traced.mapping.original.protocol, Protocol::Tcp | Protocol::Udp);
@@ -103,7 +109,7 @@ fn choose(question: &Question, found: &[Traced]) -> Option<(Host, bool)> {
     };
     let (best, _, host) = ends().max_by_key(rank)?;
     let other = ends().any(|(mapping, _, other)| mapping.is_live() == best.is_live() && other != host);
-    Some((host, other || found.len() > MAX_MATCHES))
+    Some((host, millis(best.opened.wall), other || found.len() > MAX_MATCHES))
 }
 
 fn count(app: &App, outcome: LookupOutcome) {

@@ -7,8 +7,10 @@ use http_body_util::channel::{Channel, Sender};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderValue};
 use hyper::{Method, Request};
+use natnames::Who;
 
 use super::error::Failure;
+use super::host::Hosts;
 use super::mapping::Match;
 use super::request::LookupRequest;
 use super::stream::{NDJSON, PIECES_AHEAD, head};
@@ -45,10 +47,10 @@ impl StreamFormat {
         }
     }
 
-    fn write(self, out: &mut Vec<u8>, event: &StreamEvent<'_>) {
+    fn write(self, out: &mut Vec<u8>, event: &StreamEvent<'_>, hosts: &Hosts) {
         let line = match (self, event) {
-            (_, StreamEvent::Opened(mapping)) => return self.write_change(out, "opened", mapping),
-            (_, StreamEvent::Closed(mapping)) => return self.write_change(out, "closed", mapping),
+            (_, StreamEvent::Opened(mapping)) => return self.write_change(out, "opened", mapping, hosts),
+            (_, StreamEvent::Closed(mapping)) => return self.write_change(out, "closed", mapping, hosts),
             (StreamFormat::Lines, StreamEvent::Lost { count, cause }) => {
                 format!("{{\"event\":\"lost\",\"count\":{count},\"cause\":\"{}\"}}\n", cause.as_str())
             }
@@ -62,13 +64,13 @@ impl StreamFormat {
         json::text(out, &line);
     }
 
-    fn write_change(self, out: &mut Vec<u8>, name: &str, mapping: &Match<'_>) {
+    fn write_change(self, out: &mut Vec<u8>, name: &str, mapping: &Match<'_>, hosts: &Hosts) {
         let [before, after, end] = match self {
             StreamFormat::Lines => ["{\"event\":\"", "\",\"mapping\":", "}\n"],
             StreamFormat::ServerSent => ["event: ", "\ndata: ", "\n\n"],
         };
         [before, name, after].into_iter().for_each(|part| json::text(out, part));
-        mapping.write(out);
+        mapping.write(out, hosts);
         json::text(out, end);
     }
 }
@@ -105,8 +107,14 @@ impl Cause {
 }
 
 /// Streams the changes from now on.
-pub(in crate::http) fn answer(app: Arc<App>, request: &Request<Incoming>) -> Result<Response, Failure> {
-    let question = LookupRequest::question_only(request.uri().query())?;
+pub(in crate::http) fn answer(
+    app: Arc<App>,
+    request: &Request<Incoming>,
+    hosts: Hosts,
+) -> Result<Response, Failure> {
+    let (question, who) = LookupRequest::question_only(request.uri().query())?;
+    hosts.check(who.as_ref())?;
+    let wanted = Wanted { question, who, hosts };
     let format = StreamFormat::of(request);
     if request.method() == Method::HEAD {
         return Ok(head(format.content_type()));
@@ -115,20 +123,40 @@ pub(in crate::http) fn answer(app: Arc<App>, request: &Request<Incoming>) -> Res
     // Listening starts before the response, so a client that has received its header misses no later
     // change.
     let listener = app.tracker.listen_for_changes();
-    tokio::spawn(async move { send(&app, &question, format, listener, sender).await });
+    tokio::spawn(async move { send(&app, &wanted, format, listener, sender).await });
     let response = response::stream(format.content_type(), body);
     Ok(response::with_header(response, CACHE_CONTROL, "no-store"))
 }
 
+/// What a stream has.
+#[derive(Default)]
+struct Wanted {
+    question: Question,
+    /// Whose mappings are meant, if somebody's are.
+    who: Option<Who>,
+    hosts: Hosts,
+}
+
+impl Wanted {
+    fn is_everything(&self) -> bool {
+        self.question == Question::default() && self.who.is_none()
+    }
+
+    /// Losses concern every listener.
+    fn has(&self, change: &ChangeEvent) -> bool {
+        change.mapping().is_none_or(|mapping| self.question.matches(mapping))
+    }
+}
+
 async fn send(
     app: &App,
-    question: &Question,
+    wanted: &Wanted,
     format: StreamFormat,
     mut listener: ChangeListener,
     mut sender: Sender<Bytes, BodyError>,
 ) {
     let mut stopping = app.stopping.clone();
-    let wants_all = *question == Question::default();
+    let wants_all = wanted.is_everything();
     loop {
         let mut piece = Vec::new();
         let received = tokio::select! {
@@ -136,22 +164,23 @@ async fn send(
                 Ok(Some(received)) => received,
                 Ok(None) => return,
                 Err(_) => {
-                    format.write(&mut piece, &StreamEvent::Alive);
+                    format.write(&mut piece, &StreamEvent::Alive, &wanted.hosts);
                     Received::default()
                 }
             },
             _ = stopping.wait_for(|stopping| *stopping) => return,
         };
         if received.lost > 0 {
-            format.write(&mut piece, &StreamEvent::Lost { count: received.lost, cause: Cause::Client });
+            let lost = StreamEvent::Lost { count: received.lost, cause: Cause::Client };
+            format.write(&mut piece, &lost, &wanted.hosts);
             if sender.send_data(std::mem::take(&mut piece).into()).await.is_err() {
                 return;
             }
         }
         let piece = match received.whole_batch().filter(|_| wants_all) {
-            Some(batch) => Bytes::from_owner(text_of(batch, received.changes(), format)),
+            Some(batch) => Bytes::from_owner(text_of(batch, received.changes(), format, wanted)),
             None => {
-                write_changes(&mut piece, format, question, received.changes());
+                write_changes(&mut piece, format, wanted, received.changes());
                 piece.into()
             }
         };
@@ -164,29 +193,32 @@ async fn send(
 }
 
 /// The text of a whole batch, which all streams without conditions share.
-fn text_of(batch: &ChangeBatch, changes: &[ChangeEvent], format: StreamFormat) -> Arc<[u8]> {
+fn text_of(batch: &ChangeBatch, changes: &[ChangeEvent], format: StreamFormat, wanted: &Wanted) -> Arc<[u8]> {
     let write = || {
         let mut text = Vec::with_capacity(512 * changes.len());
-        write_changes(&mut text, format, &Question::default(), changes);
+        write_changes(&mut text, format, wanted, changes);
         text.into()
     };
-    batch.texts[format as usize].get_or_init(write).clone()
+    // Streams that show names have other texts.
+    batch.texts[format as usize + 2 * usize::from(wanted.hosts.are_hidden())].get_or_init(write).clone()
 }
 
-fn write_changes(piece: &mut Vec<u8>, format: StreamFormat, question: &Question, changes: &[ChangeEvent]) {
-    for change in changes.iter().filter(|change| is_wanted(question, change)) {
+fn write_changes(piece: &mut Vec<u8>, format: StreamFormat, wanted: &Wanted, changes: &[ChangeEvent]) {
+    let Wanted { question, who, hosts } = wanted;
+    for change in changes.iter().filter(|change| wanted.has(change)) {
         let event = match change {
             ChangeEvent::Lost(count) => StreamEvent::Lost { count: *count, cause: Cause::Kernel },
             ChangeEvent::Opened(traced) => StreamEvent::Opened(Match::new(traced, question)),
             ChangeEvent::Closed(traced) => StreamEvent::Closed(Match::new(traced, question)),
         };
-        format.write(piece, &event);
+        let is_of = match &event {
+            StreamEvent::Opened(found) | StreamEvent::Closed(found) => found.is_of(who.as_ref(), hosts),
+            _ => true,
+        };
+        if is_of {
+            format.write(piece, &event, hosts);
+        }
     }
-}
-
-/// Losses concern every listener.
-fn is_wanted(question: &Question, change: &ChangeEvent) -> bool {
-    change.mapping().is_none_or(|mapping| question.matches(mapping))
 }
 
 #[cfg(test)]
@@ -197,7 +229,7 @@ mod tests {
     fn a_loss_is_written_with_its_cause_in_both_formats() {
         let written = |format: StreamFormat, cause| {
             let mut out = Vec::new();
-            format.write(&mut out, &StreamEvent::Lost { count: 812, cause });
+            format.write(&mut out, &StreamEvent::Lost { count: 812, cause }, &Hosts::default());
             String::from_utf8(out).unwrap()
         };
         assert_eq!(
@@ -213,6 +245,6 @@ mod tests {
     #[test]
     fn losses_concern_every_listener() {
         let question = Question { nat_port: Some(1), ..Question::default() };
-        assert!(is_wanted(&question, &ChangeEvent::Lost(3)));
+        assert!(Wanted { question, ..Wanted::default() }.has(&ChangeEvent::Lost(3)));
     }
 }

@@ -1,5 +1,7 @@
 //! Finding the mappings of a question, in bounded memory, and waiting for one.
 
+use std::net::IpAddr;
+
 use tokio::time::{Instant, sleep_until};
 
 use super::error::Failure;
@@ -34,6 +36,34 @@ pub(super) async fn find(app: &App, question: &Question, client: Client) -> Resu
     drop(answer);
     let place = Some(app.places.take_soon(Kind::Large, client).await?);
     Ok(Found { answer: app.tracker.find(question, MAX_MATCHES).await?, place })
+}
+
+/// Finds the mappings that match and whose inside host has one of these addresses.
+pub(super) async fn find_at(
+    app: &App,
+    question: &Question,
+    addresses: &[IpAddr],
+    client: Client,
+) -> Result<Found, Failure> {
+    let mut all = Found { answer: Answer { value: Vec::new(), complete: true }, place: None };
+    for address in addresses {
+        let by_source = Question { src_ip: Some((*address).into()), ..question.clone() };
+        let by_server = Question { server_ip: Some((*address).into()), ..question.clone() };
+        for asked in [by_source, by_server] {
+            let found = find(app, &asked, client).await?;
+            all.answer.complete &= found.answer.complete;
+            all.place = all.place.or(found.place);
+            for traced in found.answer.value {
+                // A host that is connected to itself is both.
+                let is_new = !all.answer.value.iter().any(|other| other.mapping == traced.mapping);
+                all.answer.value.extend(is_new.then_some(traced));
+            }
+            if all.answer.value.len() > MAX_MATCHES {
+                return Ok(all);
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// Finds the mappings that match, by a scan of the table.

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::answers::{Answer, Answers};
 use super::error::Failure;
+use super::host::Hosts;
 use super::request::LookupRequest;
 use crate::http::app::App;
 use crate::http::counters::LookupOutcome;
@@ -34,13 +35,14 @@ pub(in crate::http) async fn one(
     app: &Arc<App>,
     query: Option<&str>,
     client: Client,
+    hosts: Hosts,
 ) -> Result<Response, Failure> {
     let request = LookupRequest::from_query(query).inspect_err(|_| count_bad(app))?;
     let _place = match request.wait {
         Some(_) => Some(app.places.take(Kind::Wait, client)?),
         None => None,
     };
-    let answer = Answer::find(app, request, client).await?;
+    let answer = Answer::find(app, request, client, hosts).await?;
     let status = if answer.is_empty() { StatusCode::NOT_FOUND } else { StatusCode::OK };
     Answers::of_one(app.clone(), client, answer).respond(status).await
 }
@@ -51,6 +53,7 @@ pub(in crate::http) async fn many(
     app: &Arc<App>,
     body: Incoming,
     client: Client,
+    hosts: Hosts,
 ) -> Result<Response, Failure> {
     // If the header already says that the body is too large, nothing is read.
     if body.size_hint().lower() > MAX_BYTES as u64 {
@@ -69,7 +72,7 @@ pub(in crate::http) async fn many(
         false => None,
     };
     let place = Some(place).filter(|_| requests.len() > FEW_LOOKUPS);
-    Answers::of_many(app.clone(), client, requests, [place, waiting]).respond(StatusCode::OK).await
+    Answers::of_many(app.clone(), client, hosts, requests, [place, waiting]).respond(StatusCode::OK).await
 }
 
 /// Reads a body. A client that sends it in many small parts costs no more memory than others.

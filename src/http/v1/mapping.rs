@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
+use natnames::{Millis, Who};
 use serde::Serialize;
 
+use super::host::Hosts;
 use crate::fields::{Field, KernelFields, PerDirection};
 use crate::http::json;
 use crate::mapping::{Host, Layer4, Protocol, Traced};
@@ -90,8 +92,18 @@ impl<'a> Match<'a> {
         }
     }
 
-    /// Writes it as a JSON object.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
+    /// Whether the inside host is who is meant, if somebody is.
+    pub(super) fn is_of(&self, who: Option<&Who>, hosts: &Hosts) -> bool {
+        who.is_none_or(|who| hosts.is(who, self.inside().ip, millis(self.traced.mapping.opened.wall)))
+    }
+
+    /// The host behind the public end.
+    fn inside(&self) -> Host {
+        if self.is_source { self.traced.source_host() } else { self.traced.server_host() }
+    }
+
+    /// Writes it as a JSON object, with who the inside host is.
+    pub(super) fn write(&self, out: &mut Vec<u8>, hosts: &Hosts) {
         let mapping = &self.traced.mapping;
         let (source, server) = (self.traced.source_host(), self.traced.server_host());
         let protocol = mapping.original.protocol;
@@ -135,7 +147,11 @@ impl<'a> Match<'a> {
         }
         json::text(out, r#","learnt":""#);
         json::text(out, mapping.source.as_str());
-        json::text(out, r#""}"#);
+        json::text(out, r#"""#);
+        if !hosts.are_hidden() {
+            hosts.write(out, self.inside().ip, millis(mapping.opened.wall), mapping.is_live());
+        }
+        json::text(out, "}");
     }
 
     /// Writes the addresses to which the source or the server is translated on the way, from outside to inside.
@@ -154,6 +170,11 @@ impl<'a> Match<'a> {
         self.traced.server_via().for_each(|host| write(server_names, host));
         json::text(out, "}]");
     }
+}
+
+/// A moment, as names have it.
+pub(super) fn millis(wall: u64) -> Millis {
+    Millis::try_from(wall).unwrap_or(Millis::MAX)
 }
 
 /// Writes the begin of a mapping: the protocols of the transport and of the network layer.
@@ -206,7 +227,7 @@ mod tests {
 
     fn written(found: &Match<'_>) -> String {
         let mut out = Vec::new();
-        found.write(&mut out);
+        found.write(&mut out, &Hosts::default());
         String::from_utf8(out).unwrap()
     }
 

@@ -6,8 +6,10 @@ use http_body_util::channel::{Channel, Sender};
 use hyper::Method;
 use hyper::body::Bytes;
 use hyper::header::HeaderName;
+use natnames::Who;
 
 use super::error::Failure;
+use super::host::Hosts;
 use super::mapping::Match;
 use super::request::LookupRequest;
 use super::stream::{NDJSON, PIECES_AHEAD, head};
@@ -27,22 +29,30 @@ pub(in crate::http) async fn answer(
     app: &Arc<App>,
     method: &Method,
     query: Option<&str>,
+    hosts: Hosts,
 ) -> Result<Response, Failure> {
-    let question = LookupRequest::question_only(query)?;
+    let (question, who) = LookupRequest::question_only(query)?;
+    hosts.check(who.as_ref())?;
     if method == Method::HEAD {
         return Ok(head(NDJSON));
     }
     let (sender, body) = Channel::new(PIECES_AHEAD);
     let complete = if app.tracker.is_complete_now().await? { "1" } else { "0" };
     let app = app.clone();
-    tokio::spawn(async move { send(&app, &question, sender).await });
+    tokio::spawn(async move { send(&app, &question, who.as_ref(), &hosts, sender).await });
     let response = response::stream(NDJSON, body);
     Ok(response::with_header(response, HeaderName::from_static("x-nat-complete"), complete))
 }
 
 /// Sends the mappings, some slices of the table in each piece. A client that stops reading stops only its own
 /// stream.
-async fn send(app: &App, question: &Question, mut sender: Sender<Bytes, BodyError>) {
+async fn send(
+    app: &App,
+    question: &Question,
+    who: Option<&Who>,
+    hosts: &Hosts,
+    mut sender: Sender<Bytes, BodyError>,
+) {
     let mut piece = Vec::new();
     let mut next = Some(Cursor::START);
     while let Some(from) = next {
@@ -59,8 +69,11 @@ async fn send(app: &App, question: &Question, mut sender: Sender<Bytes, BodyErro
             }
         };
         piece.reserve(found.len() * LINE);
-        for traced in &found {
-            Match::new(traced, question).write(&mut piece);
+        for found in found.iter().map(|traced| Match::new(traced, question)) {
+            if !found.is_of(who, hosts) {
+                continue;
+            }
+            found.write(&mut piece, hosts);
             piece.push(b'\n');
         }
         // Where few mappings match, they are sent at once.

@@ -17,6 +17,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::error::Failure;
 use super::exposition::{OPENMETRICS, PROMETHEUS, Page, to_prometheus, wants_openmetrics};
+use natnames::{Names, Status};
+
 use crate::http::app::App;
 use crate::http::counters::{HttpCounters, LookupOutcome, Nobody, Responses};
 use crate::http::kind::Kind;
@@ -55,6 +57,7 @@ pub(in crate::http) async fn answer(app: &App, headers: &HeaderMap) -> Result<Re
         entries: proc::conntrack_entries(),
         limit: proc::conntrack_limit(),
         process: Process::read(),
+        names: app.names().map(SourcesSeen::new),
     }));
     let mut page = String::with_capacity(32 * 1024);
     // Writing to memory cannot fail.
@@ -89,6 +92,23 @@ struct Scrape {
     entries: Option<u64>,
     limit: Option<u64>,
     process: Option<Process>,
+    names: Option<SourcesSeen>,
+}
+
+/// What tells who the inside hosts are.
+#[derive(Debug)]
+struct SourcesSeen {
+    sources: Vec<Status>,
+    facts: usize,
+    refused: u64,
+}
+
+impl SourcesSeen {
+    fn new(names: &Names) -> Self {
+        let sources = names.status();
+        let book = names.book();
+        Self { sources, facts: book.len(), refused: book.refused() }
+    }
 }
 
 impl Collector for Scrape {
@@ -100,6 +120,9 @@ impl Collector for Scrape {
         self.write_requests(&mut page)?;
         if self.stats.history.is_on.load(Ordering::Relaxed) {
             write_history(&self.stats.history, &mut page)?;
+        }
+        if let Some(names) = &self.names {
+            write_names(names, &mut page)?;
         }
         match &self.process {
             Some(process) => write_process(process, &mut page),
@@ -431,6 +454,42 @@ fn write_history(history: &HistoryStats, page: &mut Page<'_>) -> fmt::Result {
         "Gaps of the history that have not ended: what happens now may be missing",
         None,
         history.open_gaps.load(Ordering::Relaxed),
+    )
+}
+
+/// The sources of names.
+fn write_names(names: &SourcesSeen, page: &mut Page<'_>) -> fmt::Result {
+    let each = |value: fn(&Status) -> u64| {
+        names.sources.iter().map(move |status| {
+            ([("source", status.name.to_owned()), ("place", status.place.clone())], value(status))
+        })
+    };
+    page.gauges(
+        "pynatconnd_names_followed",
+        "Whether a source of names is followed, by source and place",
+        each(|status| u64::from(status.is_followed)),
+    )?;
+    page.counters(
+        "pynatconnd_names_failures",
+        "How often following a source of names has failed, by source and place",
+        each(|status| status.failures),
+    )?;
+    page.counters(
+        "pynatconnd_names_reports",
+        "What sources of names have reported, by source and place",
+        each(|status| status.reports),
+    )?;
+    page.gauge(
+        "pynatconnd_names_facts",
+        "Names in memory, with their times",
+        None,
+        u64::try_from(names.facts).unwrap_or(u64::MAX),
+    )?;
+    page.counter(
+        "pynatconnd_names_refused",
+        "Names that were not kept, because max_facts was reached by those that hold now",
+        None,
+        names.refused,
     )
 }
 

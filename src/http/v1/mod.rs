@@ -2,7 +2,7 @@
 //!
 //! Each route has a file: `lookup`, `mappings`, `events`, `history`, `auth`, `openapi`, `health` and `metrics`.
 //! `request` reads the fields of a lookup, `find` looks up and waits, `answers` and `mapping` write
-//! what it found, `stream` and `exposition` write the streams and the metrics, and `error` writes errors: JSON with
+//! what it found, `host` who the inside host is, `stream` and `exposition` write the streams and the metrics, and `error` writes errors: JSON with
 //! the error and a hint how to fix it.
 //! `doc/openapi.json` describes all of it.
 
@@ -14,6 +14,7 @@ mod exposition;
 mod find;
 pub(super) mod health;
 pub(super) mod history;
+pub(super) mod host;
 pub(super) mod lookup;
 mod mapping;
 pub(super) mod mappings;

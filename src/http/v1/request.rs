@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
+use natnames::Who;
 use serde_json::{Number, Value};
 
 use super::error::Failure;
@@ -13,7 +14,7 @@ use crate::question::{Question, StateFilter};
 /// The longest `wait`.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The fields of a request.
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 15] = [
     "nat_ip",
     "nat_port",
     "protocol",
@@ -23,6 +24,8 @@ const FIELDS: [&str; 13] = [
     "src_port",
     "server_ip",
     "server_port",
+    "host",
+    "mac",
     "zone",
     "state",
     "wait",
@@ -36,6 +39,8 @@ pub(super) struct LookupRequest {
     pub(super) question: Question,
     pub(super) wait: Option<Duration>,
     pub(super) fields: Vec<Field>,
+    /// Whose mappings are meant, if the request names a host or a device.
+    pub(super) who: Option<Who>,
 }
 
 impl LookupRequest {
@@ -50,10 +55,10 @@ impl LookupRequest {
 
     /// Like [`from_query`](Self::from_query), for a stream: it has no response that could wait, and the
     /// kernel is not queried for each of its mappings.
-    pub(super) fn question_only(query: Option<&str>) -> Result<Question, Failure> {
+    pub(super) fn question_only(query: Option<&str>) -> Result<(Question, Option<Who>), Failure> {
         let request = Self::from_query(query)?;
         let unsupported = match (request.wait, &request.fields[..]) {
-            (None, []) => return Ok(request.question),
+            (None, []) => return Ok((request.question, request.who)),
             (Some(_), _) => "wait",
             (None, _) => "fields",
         };
@@ -115,6 +120,7 @@ impl QuestionBuilder {
                 }
             }
             "fields" => self.request.fields = fields(value)?,
+            "host" | "mac" => self.request.who = Some(who(known, value, self.request.who.take())?),
             _ => {
                 let longest = LONGEST_WAIT.as_millis() as u64;
                 let wait = digits(value).filter(|wait| *wait <= longest);
@@ -144,6 +150,21 @@ fn joined(list: &[Value]) -> Result<String, Failure> {
 fn unknown_field(found: &str) -> Failure {
     let known = Field::ALL.map(Field::as_str).join(", ");
     wrong("fields", found, &format!("any of {known}, separated by commas"))
+}
+
+/// Whose mappings are meant: `host` is a name or a subscriber, `mac` a MAC address.
+pub(super) fn who(name: &str, value: &str, before: Option<Who>) -> Result<Who, Failure> {
+    if before.is_some() {
+        return Err(Failure::bad("host and mac are both given", "give one of them"));
+    }
+    match name {
+        "mac" => value
+            .parse()
+            .map(Who::Mac)
+            .map_err(|_| wrong(name, value, "a MAC address such as 00:16:3e:5a:01:2f")),
+        _ if value.trim().is_empty() => Err(wrong(name, value, "the name of a host, or a subscriber")),
+        _ => Ok(Who::Name(value.trim().to_owned())),
+    }
 }
 
 /// An address or a network. An IPv4-mapped IPv6 address counts as IPv4.

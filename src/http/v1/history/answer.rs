@@ -20,6 +20,7 @@ use crate::http::past::History;
 use crate::http::response::{self, Response};
 use crate::http::route::RouteLabel;
 use crate::http::v1::error::Failure;
+use crate::http::v1::host::Hosts;
 use crate::mapping::Protocol;
 use crate::question::{Question, StateFilter};
 
@@ -35,6 +36,7 @@ pub(in crate::http) async fn answer(
     app: &Arc<App>,
     query: Option<&str>,
     client: IpAddr,
+    hosts: Hosts,
 ) -> Result<Response, Failure> {
     let count = |outcome| app.counters.here().lookups.count(RouteLabel::History, outcome);
     let asked = read(query, app.clock.now()).inspect_err(|_| count(LookupOutcome::Bad))?;
@@ -46,7 +48,7 @@ pub(in crate::http) async fn answer(
         });
     };
     app.counters.here().requests.increment();
-    let answered = search(app, history, asked, query, client).await;
+    let answered = search(app, history, asked, query, client, hosts).await;
     match answered {
         Ok((response, outcome)) => {
             count(outcome);
@@ -70,7 +72,9 @@ async fn search(
     mut asked: Asked,
     query: Option<&str>,
     client: IpAddr,
+    hosts: Hosts,
 ) -> Result<(Response, LookupOutcome), Failure> {
+    hosts.check(asked.who.as_ref())?;
     let kind = if asked.is_moment { Kind::History } else { Kind::HistorySpan };
     let place = app.places.take_soon(kind, client.into()).await?;
     let is_verified = verify(app, &asked.question).await?;
@@ -91,7 +95,7 @@ async fn search(
     };
     let gap = Some(hidden).filter(|_| !is_verified);
     let stopping = app.stopping.clone();
-    let search = Search { history: history.clone(), asked, known_until, gap, trail, stopping, place };
+    let search = Search { history: history.clone(), hosts, asked, known_until, gap, trail, stopping, place };
     let begun = search.start().map_err(|error| no_thread(app, history, &error))?;
     match begun.await {
         Ok(Begin::Whole { text, has_matches, complete }) => {

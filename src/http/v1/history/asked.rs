@@ -4,23 +4,26 @@ use std::net::IpAddr;
 
 use nathistory::log_time::{self, Reference};
 use nathistory::{Millis, Question};
+use natnames::Who;
 
 use crate::http::v1::error::Failure;
-use crate::http::v1::request::{digits, number, protocol, unknown, wrong};
+use crate::http::v1::request::{digits, number, protocol, unknown, who, wrong};
 
 /// The fields of a request.
-const FIELDS: [&str; 12] = [
-    "nat_ip", "nat_port", "protocol", "dst_ip", "dst_port", "src_ip", "src_port", "zone", "at", "skew",
-    "from", "to",
+const FIELDS: [&str; 14] = [
+    "nat_ip", "nat_port", "protocol", "dst_ip", "dst_port", "src_ip", "src_port", "host", "mac", "zone",
+    "at", "skew", "from", "to",
 ];
 /// Milliseconds before and behind `at`.
 const SKEW: Millis = 1000;
 const LARGEST_SKEW: Millis = 3_600_000;
 
 /// A question about the past.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Asked {
     pub(super) question: Question,
+    /// Whose mappings are meant, if somebody's are.
+    pub(super) who: Option<Who>,
     /// Whether it is about a moment, and not about a span.
     pub(super) is_moment: bool,
 }
@@ -38,7 +41,7 @@ impl Asked {
     /// Reads `nat_ip=203.0.113.5&nat_port=40001&at=2026-11-21T09:12:30Z`.
     pub(super) fn from_query(query: Option<&str>, reference: &Reference) -> Result<Self, Failure> {
         let mut question = Question::about(0, 0);
-        let mut times = Times::default();
+        let (mut times, mut who_is_meant) = (Times::default(), None);
         let mut seen = Vec::new();
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             let known = FIELDS.iter().find(|field| **field == name);
@@ -54,6 +57,7 @@ impl Asked {
                 "nat_port" => question.nat_port = Some(number(known, &value)?),
                 "dst_port" => question.dst_port = Some(number(known, &value)?),
                 "src_port" => question.src_port = Some(number(known, &value)?),
+                "host" | "mac" => who_is_meant = Some(who(known, &value, who_is_meant)?),
                 "zone" => question.zone = Some(number(known, &value)?),
                 "protocol" => question.protocol = Some(protocol(known, &value)?.number()),
                 "at" => times.at = Some(time(known, &value, reference)?),
@@ -62,15 +66,16 @@ impl Asked {
                 _ => times.skew = Some(skew(known, &value)?),
             }
         }
-        if question.nat_ip.is_none() && question.nat_port.is_none() && question.src_ip.is_none() {
+        let names_a_host = question.src_ip.is_some() || who_is_meant.is_some();
+        if question.nat_ip.is_none() && question.nat_port.is_none() && !names_a_host {
             return Err(Failure::bad(
-                "nat_ip, nat_port and src_ip are missing",
+                "nat_ip, nat_port, src_ip, host and mac are missing",
                 "give at least one of them: the public address or port, or the inside host",
             ));
         }
         let is_moment = times.at.is_some();
         (question.from, question.to) = times.span(reference.now())?;
-        Ok(Self { question, is_moment })
+        Ok(Self { question, who: who_is_meant, is_moment })
     }
 }
 
@@ -168,7 +173,7 @@ mod tests {
     fn a_question_has_fields_and_a_time() {
         let query = "nat_ip=203.0.113.5&nat_port=40001&protocol=TCP&dst_ip=%3A%3Affff%3A198.51.100.1&dst_port=443\
             &src_ip=fd00::1&src_port=7&zone=3&at=2026-11-21T10%3A12%3A00.385%2B01:00&skew=2.5";
-        let Asked { question, is_moment } = read(query).unwrap();
+        let Asked { question, is_moment, .. } = read(query).unwrap();
         let expected = Question {
             nat_ip: Some([203, 0, 113, 5].into()),
             nat_port: Some(40001),
@@ -205,8 +210,12 @@ mod tests {
     #[test]
     fn other_questions_are_refused_with_what_is_expected() {
         for (query, error, hint) in [
-            ("at=now", "nat_ip, nat_port and src_ip are missing", "give at least one of them: the public"),
-            ("dst_ip=10.0.0.1&at=now", "nat_ip, nat_port and src_ip are missing", "give at least"),
+            (
+                "at=now",
+                "nat_ip, nat_port, src_ip, host and mac are missing",
+                "give at least one of them: the public",
+            ),
+            ("dst_ip=10.0.0.1&at=now", "nat_ip, nat_port, src_ip, host and mac are missing", "give at least"),
             (
                 "nat_port=1",
                 "at and from are missing",

@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use nathistory::{Completeness, Gap, Millis, Question, Record};
+use natnames::Who;
 use tokio::sync::{oneshot, watch};
 
 use super::asked::Asked;
@@ -17,6 +18,7 @@ use crate::http::json;
 use crate::http::past::History;
 use crate::http::places::Place;
 use crate::http::response::PIECE;
+use crate::http::v1::host::Hosts;
 
 /// The maximum number of matches of a question about a moment.
 const MAX_MATCHES: usize = 1000;
@@ -37,6 +39,7 @@ pub(super) enum Begin {
 /// A search, with all that its thread needs.
 pub(super) struct Search {
     pub(super) history: Arc<History>,
+    pub(super) hosts: Hosts,
     pub(super) asked: Asked,
     /// Until when everything can be found, if the question is about what has just happened.
     pub(super) known_until: Option<Millis>,
@@ -96,9 +99,41 @@ impl Search {
     ) -> Result<Completeness, nathistory::Error> {
         let is_wanted = || !answer.borrow().is_unwanted();
         let question = &self.asked.question;
-        let mut found = self.history.past.find(question, &is_wanted, on)?;
+        let mut found = match &self.asked.who {
+            None => self.history.past.find(question, &is_wanted, on)?,
+            Some(who) => self.find_of(who, &is_wanted, on)?,
+        };
         found.gaps.extend(self.gap.iter().filter(|gap| gap.touches(question.from, question.to)).cloned());
         Ok(found)
+    }
+
+    /// Finds the mappings of somebody: those that began while an address was his.
+    fn find_of(
+        &self,
+        who: &Who,
+        is_wanted: &dyn Fn() -> bool,
+        on: &mut dyn FnMut(Record) -> ControlFlow<()>,
+    ) -> Result<Completeness, nathistory::Error> {
+        let asked = &self.asked.question;
+        let mut is_his = |record: Record| {
+            let inside = written::meant_end(&record, asked).map_or(record.src, |end| end.inside);
+            if self.hosts.is(who, inside.ip, record.opened.at) {
+                on(record)
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        if asked.nat_ip.is_some() || asked.nat_port.is_some() || asked.src_ip.is_some() {
+            return self.history.past.find(asked, is_wanted, &mut is_his);
+        }
+        let mut all = Completeness::default();
+        for address in self.hosts.addresses_ever(who) {
+            let question = Question { src_ip: Some(address), ..*asked };
+            let found = self.history.past.find(&question, is_wanted, &mut is_his)?;
+            let new = found.gaps.into_iter().filter(|gap| !all.gaps.contains(gap)).collect::<Vec<_>>();
+            all.gaps.extend(new);
+        }
+        Ok(all)
     }
 
     /// A moment: the matches, live ones before closed ones, then the newest.
@@ -185,7 +220,7 @@ impl<'a> Answer<'a> {
             self.out.push(b',');
         }
         self.matches += 1;
-        written::record(&mut self.out, record, question, &self.gateway);
+        written::record(&mut self.out, record, question, &self.gateway, &self.search.hosts);
         // Hosts of two zones can have the same address. If both ends are meant, both hosts are.
         for end in record.public_ends().filter(|end| question.fits_public(end.public)) {
             let zone = if end.is_source { record.zone } else { record.reply_zone };

@@ -24,6 +24,7 @@ use crate::config::Audit;
 use crate::http::kind::Kind;
 use crate::http::past::{History, Past};
 use crate::http::places::{Limits, Places};
+use crate::http::v1::host::Hosts;
 
 const NOW: Millis = 1_795_252_350_385;
 
@@ -95,6 +96,7 @@ impl Bench {
             known_until: None,
             gap: None,
             history: self.history.clone(),
+            hosts: Hosts::default(),
             asked,
             trail: Trail::new(&self.history, client, query, Stamp { monotonic: 0, wall: 0 }),
             stopping: self.stop.subscribe(),

@@ -3,6 +3,7 @@
 use nathistory::{Gap, Known, Millis, Moment, PublicEnd, Question, Record};
 
 use crate::http::json;
+use crate::http::v1::host::Hosts;
 use crate::http::v1::mapping::{write_nat, write_protocol};
 use crate::mapping::Protocol;
 
@@ -12,7 +13,7 @@ pub(super) fn meant_end(record: &Record, question: &Question) -> Option<PublicEn
 }
 
 /// Writes a mapping as a JSON object.
-pub(super) fn record(out: &mut Vec<u8>, record: &Record, question: &Question, gateway: &str) {
+pub(super) fn record(out: &mut Vec<u8>, record: &Record, question: &Question, gateway: &str, hosts: &Hosts) {
     write_protocol(out, Protocol::from(record.protocol), record.src.ip);
     json::end(out, [r#""src_ip":""#, r#"","src_port":"#], record.src.ip, record.src.port);
     match record.dst {
@@ -24,7 +25,8 @@ pub(super) fn record(out: &mut Vec<u8>, record: &Record, question: &Question, ga
         Some(server) => json::end(out, [r#","server_ip":""#, r#"","server_port":"#], server.ip, server.port),
         None => json::text(out, r#","server_ip":null,"server_port":null"#),
     }
-    let is_source = meant_end(record, question).is_none_or(|end| end.is_source);
+    let end = meant_end(record, question);
+    let is_source = end.is_none_or(|end| end.is_source);
     json::text(out, if is_source { r#","inside":"src","zone":"# } else { r#","inside":"server","zone":"# });
     json::number(out, record.zone);
     if record.reply_zone != record.zone {
@@ -55,6 +57,7 @@ pub(super) fn record(out: &mut Vec<u8>, record: &Record, question: &Question, ga
     }
     json::text(out, r#","gateway":"#);
     json::value(out, &gateway);
+    hosts.write(out, end.map_or(record.src, |end| end.inside).ip, record.opened.at, false);
     json::text(out, "}");
 }
 
@@ -138,7 +141,7 @@ pub(super) mod tests {
 
     fn written(found: &Record, question: &Question) -> String {
         let mut out = Vec::new();
-        record(&mut out, found, question, "gw\"1");
+        record(&mut out, found, question, "gw\"1", &Hosts::default());
         String::from_utf8(out).unwrap()
     }
 

@@ -1,0 +1,197 @@
+//! Keeps what the sources say on the disk, beside the history.
+
+use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nathistory::disk::{Directory, Disk};
+use nathistory::{NameEntry, NameFact, NameGap, NameStore, StoredNames};
+use natnames::{Book, Changes, Fact, Host, Millis, Names, Span};
+
+use crate::error::{Cause, Fatal};
+
+/// The most entries that wait for a disk that cannot be written. Beyond it, the oldest are given up.
+const MOST_WAITING: usize = 100_000;
+
+/// What was kept, before it is used.
+pub(super) struct Loaded {
+    store: NameStore,
+    stored: StoredNames,
+}
+
+/// What a book is to take back.
+pub(super) struct Restore(StoredNames);
+
+impl Loaded {
+    /// Opens what is kept in a directory.
+    pub(super) fn open(directory: &Path, most: usize) -> Result<Self, Fatal> {
+        let failed = |error: &dyn std::fmt::Display| {
+            let path = directory.display();
+            Fatal::new(
+                Cause::Configuration,
+                format!(
+                    "[names]: what is kept in {path} cannot be used: {error}; mend the directory, or move it away"
+                ),
+            )
+        };
+        let disk: Arc<dyn Disk> = Arc::new(Directory::new(directory).map_err(|error| failed(&error))?);
+        let now = wall_clock();
+        let (store, stored) = NameStore::open(disk, most, now).map_err(|error| failed(&error))?;
+        for file in &stored.damaged {
+            log::warn!(
+                "{}/{file} is damaged: the names that could not be read are missing",
+                directory.display()
+            );
+        }
+        Ok(Self { store, stored })
+    }
+
+    pub(super) fn split(self) -> (NameStore, Restore) {
+        (self.store, Restore(self.stored))
+    }
+}
+
+impl Restore {
+    /// Gives it to a book whose sources are those that are followed.
+    pub(super) fn into(self, book: &mut Book) {
+        let StoredNames { facts, gaps, alive, .. } = self.0;
+        let facts: Vec<(u64, Fact)> = facts
+            .into_iter()
+            .filter_map(|stored| {
+                let source = book.number_of(&stored.source, &stored.place)?;
+                Some((stored.key, fact(stored, source)?))
+            })
+            .collect();
+        let gaps: Vec<(u8, Millis, Millis)> = gaps
+            .into_iter()
+            .filter_map(|gap| Some((book.number_of(&gap.source, &gap.place)?, gap.from, gap.to)))
+            .collect();
+        book.restore(facts, gaps, alive);
+    }
+}
+
+fn fact(stored: NameFact, source: u8) -> Option<Fact> {
+    let NameFact { net, name, mac, subscriber, client_id, labels, .. } = stored;
+    let mac = mac.and_then(|mac| mac.parse().ok());
+    let ended = stored.ended.map(|latest| Span { earliest: stored.ended_after.unwrap_or(latest), latest });
+    Some(Fact {
+        net: net.parse().ok()?,
+        host: Arc::new(Host { name, mac, subscriber, client_id, labels }),
+        source,
+        began: Span { earliest: stored.began_after, latest: stored.began },
+        learnt: stored.learnt,
+        ended,
+        until: stored.until,
+    })
+}
+
+fn stored(key: u64, fact: Fact, book: &Book) -> NameFact {
+    let Host { name, mac, subscriber, client_id, labels } = (*fact.host).clone();
+    NameFact {
+        key,
+        net: fact.net.to_string(),
+        source: book.source_name(fact.source).to_owned(),
+        place: book.source_place(fact.source).to_owned(),
+        name,
+        mac: mac.map(|mac| mac.to_string()),
+        subscriber,
+        client_id,
+        labels,
+        began_after: fact.began.earliest,
+        began: fact.began.latest,
+        learnt: fact.learnt,
+        ended_after: fact.ended.map(|ended| ended.earliest),
+        ended: fact.ended.map(|ended| ended.latest),
+        until: fact.until,
+    }
+}
+
+/// The thread that writes.
+#[derive(Debug)]
+pub(super) struct Keeping {
+    stop: Sender<()>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Writer {
+    store: NameStore,
+    names: Arc<Names>,
+    keep: Millis,
+    waiting: Vec<NameEntry>,
+    last_error: Option<String>,
+}
+
+impl Keeping {
+    pub(super) fn start(
+        store: NameStore,
+        names: Arc<Names>,
+        interval: Duration,
+        keep: Millis,
+    ) -> std::io::Result<Self> {
+        let (stop, stopped) = channel();
+        let mut writer = Writer { store, names, keep, waiting: Vec::new(), last_error: None };
+        let run = move || loop {
+            match stopped.recv_timeout(interval) {
+                Err(RecvTimeoutError::Timeout) => writer.write(),
+                _ => return writer.write(),
+            }
+        };
+        let thread = std::thread::Builder::new().name("names".to_owned()).spawn(run)?;
+        Ok(Self { stop, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Writes what is not written yet, and ends.
+    pub(super) fn stop(&self) {
+        let _ = self.stop.send(());
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // If it panicked, that is logged.
+        let _ = thread.map(JoinHandle::join);
+    }
+}
+
+impl Writer {
+    fn write(&mut self) {
+        let now = self.names.now();
+        let Changes { facts, gaps } = self.names.take_changes();
+        {
+            let book = self.names.book();
+            let facts = facts.into_iter().map(|(key, fact)| NameEntry::Fact(stored(key, fact, &book)));
+            self.waiting.extend(facts);
+            self.waiting.extend(gaps.into_iter().map(|(source, from, to)| {
+                let (source, place) =
+                    (book.source_name(source).to_owned(), book.source_place(source).to_owned());
+                NameEntry::Gap(NameGap { source, place, from, to })
+            }));
+        }
+        self.waiting.push(NameEntry::Alive { at: now });
+        let written = self.store.append(&self.waiting).and_then(|()| self.store.sync());
+        let result = match written {
+            Ok(()) => {
+                self.waiting.clear();
+                let oldest = now.saturating_sub(self.keep);
+                self.store.seal_if_due(now, oldest).map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        if self.waiting.len() > MOST_WAITING {
+            let many = self.waiting.len() - MOST_WAITING;
+            self.waiting.drain(..many);
+        }
+        match result {
+            Ok(()) if self.last_error.take().is_some() => log::info!("names are kept again"),
+            Ok(()) => {}
+            Err(error) if self.last_error.as_ref() == Some(&error) => {}
+            Err(error) => {
+                log::warn!("names cannot be kept: {error}");
+                self.last_error = Some(error);
+            }
+        }
+    }
+}
+
+fn wall_clock() -> Millis {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
+}
