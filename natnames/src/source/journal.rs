@@ -43,6 +43,8 @@ struct Said {
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     said: HashMap<IpNetwork, Said>,
+    /// Leases that ended were forgotten, and there is no room nevertheless.
+    is_full: bool,
     is_list: bool,
     /// Whether a whole list was reported before.
     has_listed: bool,
@@ -57,6 +59,7 @@ impl Journal {
     /// A log is read from its begin.
     pub(crate) fn begin_list(&mut self, outlet: &Outlet) -> Result<(), Stopped> {
         self.is_list = true;
+        self.is_full = false;
         self.clock = 0;
         self.older.clear();
         outlet.say(Report::ListBegins { missed_since: None })
@@ -119,8 +122,10 @@ impl Journal {
     }
 
     fn remember(&mut self, net: IpNetwork, said: Said) {
-        if self.said.len() >= MOST_ADDRESSES {
+        if self.said.len() >= MOST_ADDRESSES && !self.is_full {
             self.said.retain(|_, said| said.is_held);
+            // It pays only if many were forgotten.
+            self.is_full = self.said.len() > MOST_ADDRESSES - MOST_ADDRESSES / 10;
         }
         if self.said.len() < MOST_ADDRESSES || self.said.contains_key(&net) {
             self.said.insert(net, said);
