@@ -21,7 +21,7 @@ echo "$(date +%s%3N) $1 $ip" >> "$TRUTH"
 "#;
 
 /// Waits until a condition holds, and returns what it found.
-pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + LONGEST;
     loop {
         if let Some(found) = condition() {
@@ -33,7 +33,7 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
 }
 
 /// What hinders a test that needs these programs, and root.
-pub fn missing(programs: &[&str]) -> Option<String> {
+pub(crate) fn missing(programs: &[&str]) -> Option<String> {
     if let Some(program) = programs.iter().find(|program| !is_there(program)) {
         return Some(format!("{program} is not installed"));
     }
@@ -45,7 +45,7 @@ pub fn missing(programs: &[&str]) -> Option<String> {
 }
 
 /// Namespaces and processes, which end with it.
-pub struct Net {
+pub(crate) struct Net {
     namespaces: Vec<String>,
     children: Vec<Child>,
     folder: tempfile::TempDir,
@@ -53,7 +53,7 @@ pub struct Net {
 
 impl Net {
     /// A namespace for the server, and some for clients.
-    pub fn new(name: &str, clients: usize) -> Self {
+    pub(crate) fn new(name: &str, clients: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut this = Self { namespaces: Vec::new(), children: Vec::new(), folder };
         for number in 0..=clients {
@@ -80,12 +80,12 @@ impl Net {
     }
 
     /// Where the files of the test are.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// A command in a namespace.
-    pub fn command(&self, namespace: usize, program: &str) -> Command {
+    pub(crate) fn command(&self, namespace: usize, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespaces[namespace], program]);
         let path = std::env::var("PATH").unwrap_or_default();
@@ -94,13 +94,13 @@ impl Net {
     }
 
     /// Starts a process, and returns its number.
-    pub fn spawn(&mut self, command: &mut Command) -> usize {
+    pub(crate) fn spawn(&mut self, command: &mut Command) -> usize {
         self.children.push(command.spawn().unwrap());
         self.children.len() - 1
     }
 
     /// Ends a process at once.
-    pub fn kill(&mut self, child: usize) {
+    pub(crate) fn kill(&mut self, child: usize) {
         let child = &mut self.children[child];
         let _ = child.kill();
         let _ = child.wait();
@@ -117,14 +117,14 @@ impl Drop for Net {
 }
 
 /// A DHCP client.
-pub struct Client {
+pub(crate) struct Client {
     child: usize,
     truth: std::path::PathBuf,
 }
 
 impl Client {
     /// Starts a client that names itself so.
-    pub fn start(net: &mut Net, namespace: usize, name: &str) -> Self {
+    pub(crate) fn start(net: &mut Net, namespace: usize, name: &str) -> Self {
         let truth = net.folder().join(name);
         fs::write(&truth, "").unwrap();
         let mut command = net.command(namespace, "udhcpc");
@@ -151,7 +151,7 @@ impl Client {
     }
 
     /// Waits until an event has happened to it, and returns its address and when that was.
-    pub fn wait_for(&self, event: &str) -> (IpAddr, Millis) {
+    pub(crate) fn wait_for(&self, event: &str) -> (IpAddr, Millis) {
         let (address, at) = wait_for(&format!("{event} of {}", self.truth.display()), || {
             let truth = fs::read_to_string(&self.truth).unwrap();
             truth.lines().find_map(|line| {
@@ -165,7 +165,7 @@ impl Client {
     }
 
     /// Waits until it has released its address, and returns when that was.
-    pub fn wait_for_release(&self) -> Millis {
+    pub(crate) fn wait_for_release(&self) -> Millis {
         wait_for("release", || {
             let truth = fs::read_to_string(&self.truth).unwrap();
             let last = truth.lines().last().filter(|_| truth.lines().count() > 1)?;
@@ -175,12 +175,12 @@ impl Client {
     }
 
     /// Sends it a signal: `USR1` to renew, `USR2` to release.
-    pub fn signal(&self, net: &Net, signal: &str) {
+    pub(crate) fn signal(&self, net: &Net, signal: &str) {
         run("sh", &["-c", &format!("kill -{signal} {}", net.children[self.child].id())]);
     }
 
     /// Ends it at once, so that it does not release its address.
-    pub fn kill(&self, net: &mut Net) {
+    pub(crate) fn kill(&self, net: &mut Net) {
         net.kill(self.child);
     }
 }
