@@ -13,7 +13,7 @@ use natnames::source::Source;
 use natnames::source::dhcpd::Dhcpd;
 use natnames::source::dnsmasq::Dnsmasq;
 use natnames::source::kea::Kea;
-use natnames::{Answer, Limits, Millis, Names};
+use natnames::{Answer, Fact, Limits, Millis, Names};
 
 use net::{Client, Net, missing, wait_for};
 
@@ -108,22 +108,23 @@ fn follow(server: &Server, path: &Path) -> Names {
     Names::start(vec![(server.source)(path.to_owned())], limits).unwrap()
 }
 
-fn at(names: &Names, address: IpAddr, at: Millis) -> Answer {
-    names.book().at(address, at)
+/// The fact that decides who had an address, and whether it is certain.
+fn at(names: &Names, address: IpAddr, at: Millis) -> Option<(Fact, bool)> {
+    names.book().at(address, at).found.map(|found| (found.fact.clone(), found.is_certain))
 }
 
 /// The name that is certain at a moment.
 fn certain(names: &Names, address: IpAddr, moment: Millis) -> Option<String> {
-    at(names, address, moment).found.filter(|found| found.is_certain).and_then(|found| found.host.name)
+    at(names, address, moment)
+        .filter(|(_, is_certain)| *is_certain)
+        .and_then(|(fact, _)| fact.host.name.clone())
 }
 
 fn wait_for_name(names: &Names, address: IpAddr, name: Option<&str>) {
     wait_for(&format!("{name:?} at {address}"), || {
-        let answer = at(names, address, now());
-        let is = answer.found.as_ref().filter(|found| found.is_certain);
         let is_right = match name {
-            Some(name) => is.is_some_and(|found| found.host.name.as_deref() == Some(name)),
-            None => answer.found.is_none() && answer.gaps.is_empty(),
+            Some(_) => certain(names, address, now()).as_deref() == name,
+            None => names.book().at(address, now()) == Answer::default(),
         };
         is_right.then_some(())
     });
@@ -173,10 +174,10 @@ fn check(server: &Server) {
     let laptop = Client::start(&mut net, 2, "laptop");
     let (laptop_at, laptop_from) = laptop.wait_for("bound");
     wait_for_name(&names, laptop_at, Some("laptop"));
-    let found = at(&names, phone_at, now()).found.unwrap();
+    let (found, _) = at(&names, phone_at, now()).unwrap();
     assert_eq!(found.host.mac.unwrap().to_string(), "02:00:00:00:77:01");
-    assert!(found.host.client_id.unwrap().ends_with("020000007701"));
-    assert!(found.since.earliest >= phone_from - SECOND - SLOP && found.since.latest <= now());
+    assert!(found.host.client_id.as_ref().unwrap().ends_with("020000007701"));
+    assert!(found.began.earliest >= phone_from - SECOND - SLOP && found.began.latest <= now());
 
     // A lease that is renewed began when it began.
     wait_for("a second is over", || (now() > phone_from + SECOND + SLOP).then_some(()));
@@ -185,8 +186,8 @@ fn check(server: &Server) {
     phone.wait_for("renew");
     wait_for("the renewal is heard", || (names.status()[0].reports > reports).then_some(()));
     wait_for_name(&names, phone_at, Some("phone"));
-    assert_eq!(at(&names, phone_at, now()).found.unwrap().since, found.since);
-    assert_eq!(at(&names, phone_at, now() + 3_600_000).found, None);
+    assert_eq!(at(&names, phone_at, now()).unwrap().0.began, found.began);
+    assert_eq!(at(&names, phone_at, now() + 3_600_000), None);
 
     // The same device with another name; its client was not asked.
     phone.kill(&mut net);
