@@ -104,7 +104,8 @@ check: rust ## before each commit: fmt, clippy, unit tests, layers; without root
 	$(CARGO_TEST) --lib --bins --test house
 
 # One build for each kind of artefact: checked (clippy, doc), tests, release (both packages).
-test: PACKAGES += shellcheck python3-venv nginx haproxy caddy apache2 openssl mandoc systemd prometheus valgrind
+test: PACKAGES += shellcheck python3-venv nginx haproxy caddy apache2 openssl mandoc systemd prometheus valgrind \
+	dnsmasq-base udhcpc
 test: setup ## everything that CI runs
 	$(STEP) "fmt, shellcheck"
 	cargo fmt --all --check

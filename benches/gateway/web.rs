@@ -100,7 +100,8 @@ pub struct Served {
     pub p99: f64,
 }
 
-/// Requests `/nat_port/` with a random port of a range; prints one line of JSON at the end.
+/// Requests a path with a random port of a range at its end, and a random number up to the third argument in place of `*`;
+/// prints one line of JSON at the end.
 const SCRIPT: &str = r#"
 local count = 0
 function setup(thread)
@@ -111,7 +112,8 @@ function init(args)
   math.randomseed(seed)
   requests = {}
   for at = 1, 16384 do
-    requests[at] = wrk.format("GET", "/nat_port/" .. math.random(tonumber(args[1]), tonumber(args[2])))
+    local path = args[4]:gsub("*", math.random(tonumber(args[3])))
+    requests[at] = wrk.format("GET", path .. math.random(tonumber(args[1]), tonumber(args[2])))
   end
   at = 0
 end
@@ -127,12 +129,19 @@ function done(summary, latency)
 end
 "#;
 
+/// What is looked up: a path before a port, in which `*` is a number from 1 to this one.
+pub struct Path(pub &'static str, pub u32);
+
+/// The route of the Python version.
+pub const LEGACY: Path = Path("/nat_port/", 1);
+
 /// Loads a server with lookups over this number of persistent connections, with `threads` threads of wrk.
 pub fn wrk(
     netns: &Netns,
     address: SocketAddr,
     threads: usize,
     connections: usize,
+    path: &Path,
     ports: &Range<u16>,
     time: Duration,
 ) -> Result<Served, String> {
@@ -147,7 +156,8 @@ pub fn wrk(
         .arg("-s")
         .arg(&script)
         .arg(format!("http://{address}"))
-        .args(["--".to_owned(), ports.start.to_string(), (ports.end - 1).to_string()]);
+        .args(["--".to_owned(), ports.start.to_string(), (ports.end - 1).to_string()])
+        .args([path.1.to_string(), path.0.to_owned()]);
     let output = command.output().map_err(|error| format!("wrk cannot be started: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let complaint = String::from_utf8_lossy(&output.stderr);

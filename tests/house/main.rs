@@ -23,9 +23,10 @@ use module::Crate;
 
 /// External crates that a module must not use.
 const FORBIDDEN: &[(&str, &str, &[&str])] = &[
-    ("src", "table", &["hyper", "nathistory", "tokio"]),
-    ("src", "tracker", &["hyper", "nathistory"]),
-    ("src", "recorder", &["hyper"]),
+    ("src", "table", &["hyper", "nathistory", "natnames", "tokio"]),
+    ("src", "tracker", &["hyper", "nathistory", "natnames"]),
+    ("src", "recorder", &["hyper", "natnames"]),
+    ("src", "names", &["hyper", "nfct"]),
     ("src", "http", &["nfct"]),
     ("src", "stats", &["hyper", "nfct"]),
 ];

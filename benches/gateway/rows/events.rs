@@ -28,7 +28,7 @@ const BUFFER_OF_CONNTRACK: u32 = 1 << 30;
 const BACKLOG: u32 = 80_000;
 
 /// The figures of one burst for one listener.
-struct Burst {
+pub(super) struct Burst {
     /// Seconds of CPU for all events, and for each kind.
     cpu: f64,
     new: f64,
@@ -39,19 +39,19 @@ struct Burst {
     created: f64,
     removed: f64,
     /// Events that the kernel dropped because the listener's buffer was full.
-    dropped: u64,
+    pub(super) dropped: u64,
 }
 
 impl Burst {
     /// µs of CPU for one event.
-    fn each(&self) -> f64 {
+    pub(super) fn each(&self) -> f64 {
         self.cpu * 1e6 / self.read
     }
 }
 
 /// The source of events.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
+pub(super) enum Origin {
     /// Entries are created through ctnetlink and flushed: the fastest way.
     Entries,
     /// Packets go through the NAT, and the kernel ends their connections by timeout. No program is involved.
@@ -60,7 +60,7 @@ enum Origin {
 
 /// Generates this number of NEW events at full speed, then as many DESTROY events, and measures what they
 /// cost the process `pid`. With `pause` it has read the first before the others come.
-fn send(bench: &Bench, gateway: &Gateway, pid: u32, origin: Origin, pause: bool) -> Burst {
+pub(super) fn send(bench: &Bench, gateway: &Gateway, pid: u32, origin: Origin, pause: bool) -> Burst {
     let (lab, netns) = (gateway.lab(), gateway.netns());
     let events = bench.many(EVENTS);
     let listener = Listener::new(netns, pid);

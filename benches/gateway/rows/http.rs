@@ -10,7 +10,7 @@ use crate::load::{self, LASTING, PASSING, Pace, Sender};
 use crate::machine;
 use crate::meter::Listener;
 use crate::report::{Row, Target, ratios};
-use crate::web::{self, BareServer, Nginx, Served};
+use crate::web::{self, BareServer, LEGACY, Nginx, Path, Served};
 use lab::Daemon;
 use lab::http::{Client, Response};
 
@@ -26,7 +26,7 @@ pub fn serving(bench: &Bench, mappings: u32) -> (Gateway, Daemon) {
     serving_as(bench, mappings, CONFIG)
 }
 
-fn serving_as(bench: &Bench, mappings: u32, config: &str) -> (Gateway, Daemon) {
+pub(super) fn serving_as(bench: &Bench, mappings: u32, config: &str) -> (Gateway, Daemon) {
     let gateway = Gateway::new();
     let daemon = machine::on(&bench.cpus.measured, || gateway.daemon(config));
     load::make(gateway.netns(), 0..mappings);
@@ -35,10 +35,20 @@ fn serving_as(bench: &Bench, mappings: u32, config: &str) -> (Gateway, Daemon) {
 }
 
 fn load_with_wrk(bench: &Bench, gateway: &Gateway, address: std::net::SocketAddr) -> Result<Served, String> {
+    load_on(bench, gateway, address, &LEGACY)
+}
+
+/// Loads a server with lookups by a path.
+pub(super) fn load_on(
+    bench: &Bench,
+    gateway: &Gateway,
+    address: std::net::SocketAddr,
+    path: &Path,
+) -> Result<Served, String> {
     let time = Duration::from_secs(if bench.quick { 2 } else { 10 });
     machine::on(&bench.cpus.load, || {
         let threads = bench.cpus.load.len();
-        web::wrk(gateway.netns(), address, threads, CONNECTIONS, &LASTING.ports(), time)
+        web::wrk(gateway.netns(), address, threads, CONNECTIONS, path, &LASTING.ports(), time)
     })
 }
 

@@ -1,6 +1,6 @@
 //! The list of the rows, and the choice among them.
 
-use super::{answer, dump, events, http, idle, lock, mappings, memory, start};
+use super::{answer, dump, events, http, idle, lock, mappings, memory, names, start};
 use crate::bench::Bench;
 use crate::report::Row;
 
@@ -13,7 +13,7 @@ pub struct Measurement {
     pub measure: fn(&Bench) -> Result<Vec<Row>, String>,
 }
 
-pub const ROWS: [Measurement; 15] = [
+pub const ROWS: [Measurement; 16] = [
     Measurement {
         name: "events",
         numbers: &["1"],
@@ -98,6 +98,12 @@ pub const ROWS: [Measurement; 15] = [
         numbers: &["15"],
         what: "lookups per second with a history, against without",
         measure: http::with_history,
+    },
+    Measurement {
+        name: "names",
+        numbers: &["16"],
+        what: "lookups, events and memory with 100,000 named hosts, against without",
+        measure: names::measure,
     },
 ];
 

@@ -9,6 +9,7 @@ mod list;
 mod lock;
 mod mappings;
 mod memory;
+mod names;
 mod start;
 
 pub use list::{ROWS, choose};
