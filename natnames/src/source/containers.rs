@@ -36,6 +36,9 @@ use crate::claim::{Claim, Report};
 use crate::outlet::Outlet;
 use crate::time::Millis;
 
+/// A container can have sent its first packets this long before the moment at which its engine notes that it has
+/// started, in milliseconds.
+const EARLY: Millis = 1_000;
 /// The largest answer about one container.
 const LARGEST_INSPECT: usize = 16 << 20;
 /// The largest list of containers. Docker writes about 1 KiB for each.
@@ -332,8 +335,8 @@ impl<'a> Follower<'a> {
             let since = before.get(&address).copied().unwrap_or(connected);
             known.addresses.insert(address, since);
             self.owners.insert(address, id.clone());
-            let since = since.map(to_millis);
-            self.outlet.say(Report::Holds(Claim { since, within: 1, ..Claim::of(address, host) }))?;
+            let since = since.map(|since| to_millis(since) - EARLY);
+            self.outlet.say(Report::Holds(Claim { since, within: EARLY + 1, ..Claim::of(address, host) }))?;
         }
         if self.known.len() >= MOST_CONTAINERS {
             let text = format!("more than {MOST_CONTAINERS} containers run");

@@ -228,10 +228,10 @@ fn written(report: &Report) -> String {
         Report::Ends { net, at } => format!("{} ends {}", net.ip(), after(*at)),
         Report::Stops { .. } => unreachable!("no lease says so"),
         Report::Holds(claim) => {
-            assert_eq!((claim.within, claim.until), (1, None));
+            assert_eq!((claim.within, claim.until), (EARLY + 1, None));
             assert_eq!(claim.host.labels.get("image").map(String::as_str), Some("nginx:1.25"));
             let name = claim.host.name.clone().unwrap_or_default();
-            format!("{} is {name} since {}", claim.net.ip(), after(claim.since))
+            format!("{} is {name} since {}", claim.net.ip(), after(claim.since.map(|since| since + EARLY)))
         }
     }
 }
