@@ -43,11 +43,13 @@ impl<'a> Found<'a> {
         found
     }
 
-    /// Takes over what is not known yet.
-    pub(crate) fn complete_with(&mut self, host: &'a Host) {
+    /// Takes over what is not known yet. Returns whether that is something.
+    pub(crate) fn complete_with(&mut self, host: &'a Host) -> bool {
+        let before = (self.name, self.mac, self.subscriber);
         self.name = self.name.or(host.name.as_deref());
         self.mac = self.mac.or(host.mac);
         self.subscriber = self.subscriber.or(host.subscriber.as_deref());
+        before != (self.name, self.mac, self.subscriber)
     }
 
     /// Whether this can be said of the same device.

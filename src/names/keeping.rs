@@ -1,5 +1,6 @@
 //! Keeps what the sources say on the disk, beside the history.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,8 +13,8 @@ use natnames::{Book, Changes, Fact, Host, Millis, Names, Span};
 
 use crate::error::{Cause, Fatal};
 
-/// The most entries that wait for a disk that cannot be written. Beyond it, the oldest are given up.
-const MOST_WAITING: usize = 100_000;
+/// If nothing changes, it is written this often that the sources are followed, in milliseconds.
+const QUIET: Millis = 10_000;
 
 /// What was kept, before it is used.
 pub(super) struct Loaded {
@@ -68,7 +69,7 @@ impl Restore {
             .into_iter()
             .filter_map(|gap| Some((book.number_of(&gap.source, &gap.place)?, gap.from, gap.to)))
             .collect();
-        book.restore(facts, gaps, alive);
+        book.restore(facts, gaps, alive, wall_clock());
     }
 }
 
@@ -119,7 +120,10 @@ struct Writer {
     store: NameStore,
     names: Arc<Names>,
     keep: Millis,
-    waiting: Vec<NameEntry>,
+    /// What is not written yet: facts by their numbers, of which the last state counts, and ends of gaps.
+    facts: BTreeMap<u64, NameFact>,
+    gaps: BTreeMap<(String, String, Millis), Millis>,
+    written_at: Millis,
     last_error: Option<String>,
 }
 
@@ -131,11 +135,22 @@ impl Keeping {
         keep: Millis,
     ) -> std::io::Result<Self> {
         let (stop, stopped) = channel();
-        let mut writer = Writer { store, names, keep, waiting: Vec::new(), last_error: None };
+        let mut writer = Writer {
+            store,
+            names,
+            keep,
+            facts: BTreeMap::new(),
+            gaps: BTreeMap::new(),
+            written_at: 0,
+            last_error: None,
+        };
         let run = move || loop {
             match stopped.recv_timeout(interval) {
                 Err(RecvTimeoutError::Timeout) => writer.write(),
-                _ => return writer.write(),
+                _ => {
+                    writer.written_at = 0;
+                    return writer.write();
+                }
             }
         };
         let thread = std::thread::Builder::new().name("names".to_owned()).spawn(run)?;
@@ -155,30 +170,34 @@ impl Writer {
     fn write(&mut self) {
         let now = self.names.now();
         let Changes { facts, gaps } = self.names.take_changes();
+        if facts.is_empty() && self.facts.is_empty() && now.saturating_sub(self.written_at) < QUIET {
+            return;
+        }
+        self.written_at = now;
         {
             let book = self.names.book();
-            let facts = facts.into_iter().map(|(key, fact)| NameEntry::Fact(stored(key, fact, &book)));
-            self.waiting.extend(facts);
-            self.waiting.extend(gaps.into_iter().map(|(source, from, to)| {
-                let (source, place) =
-                    (book.source_name(source).to_owned(), book.source_place(source).to_owned());
-                NameEntry::Gap(NameGap { source, place, from, to })
-            }));
+            self.facts.extend(facts.into_iter().map(|(key, fact)| (key, stored(key, fact, &book))));
+            for (source, from, to) in gaps {
+                let (name, place) = (book.source_name(source), book.source_place(source));
+                self.gaps.insert((name.to_owned(), place.to_owned(), from), to);
+            }
         }
-        self.waiting.push(NameEntry::Alive { at: now });
-        let written = self.store.append(&self.waiting).and_then(|()| self.store.sync());
+        let facts = self.facts.values().cloned().map(NameEntry::Fact);
+        let gaps = self.gaps.iter().map(|((source, place, from), to)| {
+            NameEntry::Gap(NameGap { source: source.clone(), place: place.clone(), from: *from, to: *to })
+        });
+        let entries: Vec<NameEntry> = facts.chain(gaps).chain([NameEntry::Alive { at: now }]).collect();
+        let written = self.store.append(&entries).and_then(|()| self.store.sync());
         let result = match written {
             Ok(()) => {
-                self.waiting.clear();
+                self.facts.clear();
+                self.gaps.clear();
                 let oldest = now.saturating_sub(self.keep);
                 self.store.seal_if_due(now, oldest).map_err(|error| error.to_string())
             }
+            // What was appended is appended again, which changes nothing.
             Err(error) => Err(error.to_string()),
         };
-        if self.waiting.len() > MOST_WAITING {
-            let many = self.waiting.len() - MOST_WAITING;
-            self.waiting.drain(..many);
-        }
         match result {
             Ok(()) if self.last_error.take().is_some() => log::info!("names are kept again"),
             Ok(()) => {}

@@ -294,3 +294,46 @@ fn what_was_kept_is_named_if_it_cannot_be_used() {
     assert_eq!(daemon.wait().code(), Some(78), "{}", daemon.stderr());
     assert!(daemon.stderr().contains("history/names cannot be used"), "{}", daemon.stderr());
 }
+
+#[test]
+fn a_question_about_a_host_keeps_its_other_conditions_and_says_what_is_not_known() {
+    if !lab::require() {
+        return;
+    }
+    let mut bench = Bench::new();
+    let [first, second] = [0, 1].map(|client| bench.lab.client_at(client, 1).ip().to_string());
+    let lines = format!("{first},box,,c-1\n{second},other,,c-1\n192.168.0.0/16,office\n");
+    fs::write(bench.path("names.csv"), lines).unwrap();
+    let daemon = bench.start(&format!("file = {}", bench.path("names.csv").display()));
+    daemon.wait_for_line("names: file is followed");
+    bench.flow(0, 1000);
+    bench.flow(1, 1001);
+    assert_eq!(bench.ports(&daemon, "/v1/lookup?host=c-1"), [1000, 1001]);
+    let narrow = format!("/v1/lookup?host=c-1&src_ip={first}");
+    assert_eq!(bench.ports(&daemon, &narrow), [1000]);
+    assert_eq!(bench.ports(&daemon, "/v1/lookup?host=c-1&server_port=444"), [] as [u64; 0]);
+    assert_eq!(bench.get(&daemon, "/v1/lookup?host=box&wait=100").status, 400);
+    // A name of a network is that of addresses without another one.
+    assert_eq!(bench.ports(&daemon, "/v1/lookup?host=office"), [] as [u64; 0]);
+    let refused = bench.get(&daemon, "/v1/history?host=office&from=-1h");
+    assert_eq!((refused.status, refused.text().contains("has a network")), (400, true), "{}", refused.text());
+    assert_eq!(bench.get(&daemon, "/v1/history?host=office&nat_port=1000&from=-1h").status, 404);
+    // One of several lookups that cannot be answered spoils no other.
+    let mut client = Client::connect(bench.lab.gateway(), daemon.local_addr());
+    let body = br#"[{"host":"box"},{"nat_port":1001}]"#;
+    let answers = client.request("POST", "/v1/lookup", &[], body).json();
+    assert_eq!(answers[0]["matches"][0]["host"]["subscriber"], "c-1", "{answers}");
+    assert_eq!(answers[1]["matches"][0]["host"]["name"], "other", "{answers}");
+    // Before the daemon's first start, nobody knew who had an address.
+    let past = bench.get(&daemon, "/v1/history?host=box&from=-1h").json();
+    assert_eq!(
+        (&past["complete"], past["matches"].as_array().map(Vec::len)),
+        (&false.into(), Some(1)),
+        "{past}"
+    );
+    let gaps = past["gaps"].to_string();
+    assert!(gaps.contains("file was not followed") && gaps.contains("dnsmasq was not followed"), "{gaps}");
+    // Nobody with this name is known; the history has gaps nevertheless.
+    let nobody = bench.get(&daemon, "/v1/history?host=nobody&from=-1h");
+    assert_eq!((nobody.status, &nobody.json()["complete"]), (404, &false.into()));
+}

@@ -88,16 +88,23 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// A new log with these entries, durable with its name.
+    /// A new log with these entries, durable with its name. If that fails, there is none.
     pub(super) fn create(disk: &Arc<dyn Disk>, number: u64, entries: &[NameEntry]) -> io::Result<Self> {
-        let file = disk.create(&log_name(number))?;
+        let name = log_name(number);
+        let file = match disk.create(&name) {
+            // What a failure left, which could not be removed then.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                disk.remove(&name).and_then(|()| disk.create(&name))?
+            }
+            other => other?,
+        };
         let mut log = Self { disk: disk.clone(), number, file, sequence: 0, length: 0 };
-        for part in entries.chunks(PART) {
-            log.append(part)?;
+        let filled = log.append(entries).and_then(|()| log.sync()).and_then(|()| disk.sync_names());
+        if filled.is_err() {
+            // Read after the log before it, it would undo what was appended there since.
+            let _ = disk.remove(&name);
         }
-        log.sync()?;
-        disk.sync_names()?;
-        Ok(log)
+        filled.map(|()| log)
     }
 
     /// Goes on with a log that was read, after what is torn at its end is cut off.
@@ -108,24 +115,28 @@ impl Log {
         Ok(Self { disk: disk.clone(), number, file, sequence: said.sequence, length: said.length })
     }
 
-    /// Appends entries: all, or none.
+    /// Appends entries, some to a frame: all, or those of the first frames.
     pub(super) fn append(&mut self, entries: &[NameEntry]) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        let start = frame::begin(&mut bytes);
-        serde_json::to_writer(&mut bytes, entries)?;
-        frame::finish(&mut bytes, start, self.sequence);
-        match self.file.write_all(&bytes) {
-            Ok(()) => {
-                self.length += bytes.len() as u64;
-                self.sequence += 1;
-                Ok(())
+        let mut rest = entries.iter().peekable();
+        while rest.peek().is_some() {
+            let mut bytes = Vec::new();
+            let start = frame::begin(&mut bytes);
+            let mut before = b'[';
+            while let Some(entry) = rest.next_if(|_| bytes.len() < FRAME) {
+                bytes.push(std::mem::replace(&mut before, b','));
+                serde_json::to_writer(&mut bytes, entry)?;
             }
-            Err(error) => {
+            bytes.push(b']');
+            frame::finish(&mut bytes, start, self.sequence);
+            if let Err(error) = self.file.write_all(&bytes) {
                 // If this fails too, a reader finds the next frame behind the torn one.
                 let _ = self.disk.truncate(&log_name(self.number), self.length);
-                Err(error)
+                return Err(error);
             }
+            self.length += bytes.len() as u64;
+            self.sequence += 1;
         }
+        Ok(())
     }
 
     pub(super) fn sync(&mut self) -> io::Result<()> {
@@ -133,5 +144,5 @@ impl Log {
     }
 }
 
-/// The most entries of a frame. A frame may have 16 MiB, and an entry has less than 16 KiB.
-pub(super) const PART: usize = 1000;
+/// A frame ends after the entry that makes it at least this long, in bytes.
+const FRAME: usize = 256 << 10;

@@ -7,12 +7,12 @@ use crate::disk::{Disk, Lock};
 use crate::error::Error;
 use crate::names::fact::{NameEntry, NameFact, NameGap};
 use crate::names::file::{self, FactFile, UNFINISHED};
-use crate::names::log::{Log, PART, Said, log_name, parse_log_name};
+use crate::names::log::{Log, Said, log_name, parse_log_name};
 use crate::time::Millis;
 
 /// A log is sealed after this time, in milliseconds.
 const SPAN: Millis = 24 * 60 * 60 * 1000;
-/// A log is sealed when it has so many bytes.
+/// A log is sealed when so many bytes were appended to it.
 const LONGEST: u64 = 32 << 20;
 
 /// What is stored when a table is opened.
@@ -33,6 +33,8 @@ pub struct NameStore {
     disk: Arc<dyn Disk>,
     _lock: Lock,
     log: Log,
+    /// The length with which the log began: facts that hold.
+    began_with: u64,
     sealed_at: Millis,
     is_synced: bool,
 }
@@ -76,20 +78,29 @@ impl NameStore {
             None => Log::create(&disk, sealed + 1, &[]),
         };
         let log = log.map_err(|error| Error::io(doing("opening a log in"), error))?;
-        stored.facts = said.facts.into_values().collect();
+        // A fact can have been sealed before more was known of it: the log knows more than a file, and a later file more
+        // than an earlier one.
+        let mut facts = said.facts;
         for file in files.iter().rev() {
-            if stored.facts.len() >= most {
+            if facts.len() >= most {
                 break;
             }
             match file::read(&*disk, file) {
-                Ok(facts) => stored.facts.extend(facts),
+                Ok(read) => {
+                    for fact in read {
+                        facts.entry(fact.key).or_insert(fact);
+                    }
+                }
                 Err(_) => stored.damaged.push(file.name.clone()),
             }
         }
+        stored.facts = facts.into_values().collect();
         stored.facts.sort_by_key(|fact| (std::cmp::Reverse(fact.end()), fact.key));
         stored.facts.truncate(most);
         (stored.gaps, stored.alive) = (said.gaps, said.alive);
-        let store = Self { disk, _lock: lock, log, sealed_at: now, is_synced: true };
+        // Without a file, it is not known how old the log is.
+        let sealed_at = files.last().map_or(if logs.is_empty() { now } else { 0 }, |file| file.to);
+        let store = Self { disk, _lock: lock, log, began_with: 0, sealed_at, is_synced: true };
         Ok((store, stored))
     }
 
@@ -99,7 +110,7 @@ impl NameStore {
     /// Those of the disk.
     pub fn append(&mut self, entries: &[NameEntry]) -> io::Result<()> {
         self.is_synced &= entries.is_empty();
-        entries.chunks(PART).try_for_each(|part| self.log.append(part))
+        self.log.append(entries)
     }
 
     /// Makes durable what was appended.
@@ -119,7 +130,8 @@ impl NameStore {
     /// # Errors
     /// Those of the disk. Nothing is lost then.
     pub fn seal_if_due(&mut self, now: Millis, oldest: Millis) -> Result<(), Error> {
-        if self.log.length < LONGEST && now - self.sealed_at < SPAN {
+        let appended = self.log.length.saturating_sub(self.began_with);
+        if appended < LONGEST && now.saturating_sub(self.sealed_at) < SPAN {
             return Ok(());
         }
         self.seal(now, oldest)
@@ -131,6 +143,7 @@ impl NameStore {
         let mut said = Said::default();
         let names = self.disk.list().map_err(|error| Error::io(doing(), error))?;
         let mut logs: Vec<u64> = names.iter().filter_map(|(name, _)| parse_log_name(name)).collect();
+        logs.retain(|number| *number <= self.log.number);
         logs.sort_unstable();
         for number in &logs {
             said.read(&*self.disk, *number)?;
@@ -147,6 +160,7 @@ impl NameStore {
         let before = self.log.number;
         let next = Log::create(&self.disk, before + 1, &entries);
         self.log = next.map_err(|error| Error::io(doing(), error))?;
+        self.began_with = self.log.length;
         // From here on, both logs together have everything, until the file is there.
         let to = ended.iter().map(NameFact::end).max().unwrap_or(now);
         file::write(&*self.disk, before, &mut ended, to)?;

@@ -1,6 +1,6 @@
 //! Questions.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -11,7 +11,23 @@ use crate::fact::{Fact, Span};
 use crate::mac::Mac;
 use crate::time::Millis;
 
+/// So many facts of one MAC address are looked at for a name, the newest ones.
+const MOST_OF_ONE_MAC: usize = 10_000;
+
 impl Book {
+    /// The spans in which a source was not followed, or of which it is not known what it said, that touch a span: with the
+    /// source's number.
+    pub fn gaps(&self, from: Millis, to: Millis) -> Vec<(u8, Millis, Option<Millis>)> {
+        let mut gaps = Vec::new();
+        for (number, state) in (0..).zip(&self.sources).filter(|(_, state)| !state.is_retired) {
+            let ended = state.gaps.iter().map(|(from, to)| (*from, Some(*to)));
+            let all = ended.chain(state.blind_since.map(|since| (since, None)));
+            let touching = all.filter(|(begin, end)| *begin <= to && end.is_none_or(|end| end > from));
+            gaps.extend(touching.map(|(begin, end)| (number, begin, end)));
+        }
+        gaps
+    }
+
     /// The facts of this address, and of networks that contain it; longer prefixes come first.
     fn facts_of(&self, address: IpAddr) -> impl Iterator<Item = &Fact> {
         let lengths = self.lengths[usize::from(address.is_ipv6())].iter().rev();
@@ -31,9 +47,8 @@ impl Book {
 
     /// Who had an address at a moment.
     pub fn at(&self, address: IpAddr, at: Millis) -> Answer<'_> {
-        let gaps =
-            (0..).zip(&self.sources).filter(|(_, state)| state.is_blind_at(at)).map(|(place, _)| place);
-        let gaps = gaps.collect();
+        let blind = (0..).zip(&self.sources).filter(|(_, state)| !state.is_retired && state.is_blind_at(at));
+        let gaps: Vec<u8> = blind.map(|(place, _)| place).collect();
         let mut facts: Vec<(bool, &Fact)> =
             self.facts_of(address).filter_map(|fact| Some((self.holds(fact, at)?, fact))).collect();
         // What is certain precedes what is not, an address its network, and an earlier source a later one. Where one host
@@ -42,29 +57,39 @@ impl Book {
             (!is_certain, 128 - fact.net.prefix(), fact.source, fact.began.latest)
         });
         let Some(&(is_certain, first)) = facts.first() else { return Answer { found: None, gaps } };
+        // A source that decides before this one could have said something else.
+        let is_certain = is_certain && gaps.iter().all(|source| *source > first.source);
         let mut found = Found::new(first, is_certain);
         for (is_certain_too, fact) in &facts[1..] {
             if found.agrees(&fact.host) {
-                found.complete_with(&fact.host);
-            } else if *is_certain_too >= is_certain {
+                let is_new = found.complete_with(&fact.host);
+                found.is_certain &= !is_new || *is_certain_too;
+            } else {
                 found.others.push(fact);
             }
         }
         if let (None, Some(mac)) = (found.name, found.mac) {
-            if let Some(fact) = self.named_by_mac(mac, at) {
-                found.complete_with(&fact.host);
+            for fact in self.named_by_mac(mac, at) {
+                if found.agrees(&fact.host) {
+                    found.complete_with(&fact.host);
+                } else if !found.others.contains(&fact) {
+                    found.others.push(fact);
+                }
             }
         }
         Answer { found: Some(found), gaps }
     }
 
     /// What names a device by another of its addresses: a lease of IPv4 names the device that has made itself addresses
-    /// of IPv6.
-    fn named_by_mac(&self, mac: Mac, at: Millis) -> Option<&Fact> {
-        let ids = self.by_mac.get(&mac)?.iter();
+    /// of IPv6. In the order of their sources, and the newest first.
+    fn named_by_mac(&self, mac: Mac, at: Millis) -> Vec<&Fact> {
+        // A device that makes itself addresses without end is not looked at for ever.
+        let ids = self.by_mac.get(&mac).into_iter().flatten().rev().take(MOST_OF_ONE_MAC);
         let facts = ids.filter_map(|id| self.entries.get(id)).map(|entry| &entry.fact);
         let named = facts.filter(|fact| fact.host.name.is_some() && self.holds(fact, at) == Some(true));
-        named.min_by_key(|fact| (fact.source, std::cmp::Reverse(fact.began.latest)))
+        let mut named: Vec<&Fact> = named.collect();
+        named.sort_by_key(|fact| (fact.source, std::cmp::Reverse(fact.began.latest)));
+        named
     }
 
     /// The addresses of a device from `from` to `to`, with the span in which it can have had each. Other addresses
@@ -79,15 +104,16 @@ impl Book {
             Who::Mac(mac) => find(self.by_mac.get(mac)),
             Who::Name(name) => find(self.by_name.get(&name.to_lowercase())),
         };
-        let mut seen: HashSet<Mac> = HashSet::new();
-        for fact in facts.clone() {
-            let Some(mac) = fact.host.mac.filter(|mac| matches!(who, Who::Name(_)) && seen.insert(*mac))
-            else {
-                continue;
-            };
-            let (from, to) = (fact.began.earliest.max(from), fact.end().latest.min(to));
-            let same = find(self.by_mac.get(&mac)).into_iter();
-            facts.extend(same.filter(|other| other.host.name.is_none() && other.touches(from, to)));
+        // Other addresses of the same device, at the times at which it had this name.
+        let mut spans: HashMap<Mac, Vec<(Millis, Millis)>> = HashMap::new();
+        for fact in facts.iter().filter(|_| matches!(who, Who::Name(_))) {
+            let span = (fact.began.earliest.max(from), fact.end().latest.min(to));
+            fact.host.mac.into_iter().for_each(|mac| spans.entry(mac).or_default().push(span));
+        }
+        for (mac, spans) in spans {
+            let is_then = |other: &&Fact| spans.iter().any(|(from, to)| other.touches(*from, *to));
+            let unnamed = find(self.by_mac.get(&mac)).into_iter().filter(|other| other.host.name.is_none());
+            facts.extend(unnamed.filter(is_then));
         }
         facts
             .iter()

@@ -1,6 +1,6 @@
 //! What sources say, as facts.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
@@ -16,8 +16,10 @@ use crate::time::Millis;
 const LATE: Millis = 100;
 /// While all facts hold, and there is no room, this is how long no room is looked for, in milliseconds.
 const LOOK_AGAIN: Millis = 1_000;
-/// The gaps of a source that are kept.
+/// The gaps of a source that are told apart.
 const MOST_GAPS: usize = 1_000;
+/// How often facts that ended longer ago than they are to be kept are forgotten, in milliseconds.
+const FORGET_EACH: Millis = 60 * 60 * 1_000;
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
@@ -40,8 +42,10 @@ pub(super) struct SourceState {
     pub(super) gaps: VecDeque<(Millis, Millis)>,
     /// Counts lists.
     pub(super) list: u32,
-    /// What is not in the list that is being read ended between this moment and its end.
+    /// What is not in the list that is being read ended between this moment and its end, and what is new began then.
     pub(super) missed_since: Option<Millis>,
+    /// Whether it is not followed any more at all, and only its past is known.
+    pub(super) is_retired: bool,
 }
 
 impl SourceState {
@@ -49,7 +53,30 @@ impl SourceState {
         self.blind_since.is_some_and(|since| at >= since)
             || self.gaps.iter().any(|(from, to)| (*from..*to).contains(&at))
     }
+
+    /// Notes a span in which it was not followed. With many, the oldest become one.
+    pub(super) fn add_gap(&mut self, from: Millis, to: Millis) {
+        self.gaps.push_back((from, to));
+        if self.gaps.len() > MOST_GAPS {
+            if let Some((from, _)) = self.gaps.pop_front() {
+                if let Some(next) = self.gaps.front_mut() {
+                    next.0 = from.min(next.0);
+                }
+            }
+        }
+    }
+
+    /// Notes that nothing is known of the time before a moment.
+    pub(super) fn forget_until(&mut self, until: Millis) {
+        match self.gaps.front_mut().filter(|(from, _)| *from == BEGINNING) {
+            Some((_, to)) => *to = until.max(*to),
+            None => self.gaps.push_front((BEGINNING, until)),
+        }
+    }
 }
+
+/// The beginning of time.
+pub(super) const BEGINNING: Millis = 0;
 
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -58,6 +85,8 @@ pub(super) struct Entry {
     pub(super) list: u32,
     /// What the source last said of its begin.
     pub(super) said_since: Option<Millis>,
+    /// When the source last said it.
+    pub(super) said_at: Millis,
 }
 
 /// The facts of all sources, by address, MAC address and name.
@@ -78,6 +107,8 @@ pub struct Book {
     pub(super) refused: u64,
     /// Until then there is no room.
     pub(super) full_until: Millis,
+    /// When facts that ended long ago are forgotten next.
+    pub(super) forget_at: Millis,
     /// What has changed, if that is wanted.
     pub(super) journal: Option<Journal>,
 }
@@ -89,7 +120,7 @@ impl Book {
         let state = |(name, place): &(&str, &str)| SourceState {
             name: (*name).to_owned(),
             place: (*place).to_owned(),
-            blind_since: Some(now),
+            blind_since: Some(BEGINNING),
             ..SourceState::default()
         };
         Self {
@@ -104,6 +135,7 @@ impl Book {
             current: HashMap::new(),
             refused: 0,
             full_until: Millis::MIN,
+            forget_at: now,
             journal: None,
         }
     }
@@ -150,6 +182,10 @@ impl Book {
         if usize::from(source) >= self.sources.len() {
             return;
         }
+        if now >= self.forget_at {
+            self.forget_at = now.saturating_add(FORGET_EACH);
+            self.forget(now);
+        }
         match report {
             Report::ListBegins { missed_since } => {
                 let state = &mut self.sources[usize::from(source)];
@@ -157,6 +193,8 @@ impl Book {
                 state.missed_since = state.blind_since.into_iter().chain(missed_since).min();
             }
             Report::Holds(claim) => self.hold(source, claim, now),
+            // The past, said again after a restart.
+            Report::Ends { net, at: Some(at) } if self.is_old(source, net, at) => {}
             Report::Ends { net, at } => {
                 if let Some(id) = self.current.remove(&(source, net)) {
                     self.end(id, Span::exactly(at.unwrap_or(now).min(now)));
@@ -176,7 +214,6 @@ impl Book {
     fn end_list(&mut self, source: u8, now: Millis) {
         let state = &mut self.sources[usize::from(source)];
         let list = state.list;
-        state.is_restored = false;
         let ended = Span { earliest: state.missed_since.take().unwrap_or(now).min(now), latest: now };
         self.end_blindness(source, now);
         let entries = &self.entries;
@@ -193,18 +230,23 @@ impl Book {
 
     fn end_blindness(&mut self, source: u8, now: Millis) {
         let state = &mut self.sources[usize::from(source)];
+        state.is_restored = false;
         if let Some(since) = state.blind_since.take().filter(|since| *since < now) {
-            state.gaps.push_back((since, now));
+            state.add_gap(since, now);
             if let Some(journal) = &mut self.journal {
                 journal.gaps.push((source, since, now));
-            }
-            if state.gaps.len() > MOST_GAPS {
-                state.gaps.pop_front();
             }
         }
     }
 
-    fn end(&mut self, id: u64, ended: Span) {
+    /// Whether a source says something of a time before what it said in an earlier run.
+    fn is_old(&self, source: u8, net: IpNetwork, at: Millis) -> bool {
+        let is_before = |fact: &Fact| at < fact.began.earliest;
+        self.sources[usize::from(source)].is_restored
+            && self.current_fact((source, net)).is_some_and(is_before)
+    }
+
+    pub(super) fn end(&mut self, id: u64, ended: Span) {
         if let Some(Entry { fact, .. }) = self.entries.get_mut(&id) {
             // What is over is over.
             if fact.end().latest > ended.earliest {
@@ -218,17 +260,29 @@ impl Book {
     fn hold(&mut self, source: u8, claim: Claim, now: Millis) {
         let Claim { net, host, since, within, until } = claim;
         let host = host.cleaned();
-        let list = self.sources[usize::from(source)].list;
+        let state = &self.sources[usize::from(source)];
+        let list = state.list;
+        // What a list has that begins after a time of which something was missed can have begun in that time. Of a time
+        // before anything was known, nothing is said.
+        let missed = state.missed_since.filter(|since| *since > BEGINNING);
         let mut began = match since {
             Some(since) => {
                 Span { earliest: since, latest: since.saturating_add(within.max(0)).min(now.max(since)) }
             }
-            None => Span { earliest: now.saturating_sub(LATE), latest: now },
+            None => Span { earliest: missed.unwrap_or(now).min(now.saturating_sub(LATE)), latest: now },
         };
         let key = (source, net);
-        let is_before = |fact: &Fact| since.is_some() && began.earliest < fact.began.earliest;
-        if self.sources[usize::from(source)].is_restored && self.current_fact(key).is_some_and(is_before) {
-            // A source that keeps the past says it again after a restart.
+        if since.is_some_and(|since| self.is_old(source, net, since)) {
+            // A source that keeps the past says it again after a restart. What holds is said too, if it began a little
+            // later than the source says, because somebody else still had the address.
+            if let Some(entry) = self.current.get(&key).and_then(|id| self.entries.get_mut(id)) {
+                if *entry.fact.host == host {
+                    (entry.list, entry.said_at) = (list, now);
+                    if until.is_none_or(|until| entry.fact.until.is_some_and(|known| known < until)) {
+                        entry.fact.until = until;
+                    }
+                }
+            }
             return;
         }
         if let Some(&id) = self.current.get(&key) {
@@ -238,8 +292,7 @@ impl Book {
                 // A lease that was renewed after its end is another one.
                 let goes_on = end.latest >= began.earliest;
                 if is_same && goes_on {
-                    entry.list = list;
-                    entry.said_since = since;
+                    (entry.list, entry.said_since, entry.said_at) = (list, since, now);
                     if entry.fact.until != until {
                         entry.fact.until = until;
                         self.note_change(id);
@@ -252,6 +305,10 @@ impl Book {
                     began = Span::exactly(now);
                 }
                 began.earliest = began.earliest.max(entry.fact.began.latest);
+                if !is_renamed && began.latest > entry.said_at {
+                    // The one before had it when the source last said so.
+                    began.earliest = began.earliest.max(entry.said_at.min(end.earliest));
+                }
                 began.latest = began.latest.max(began.earliest);
                 self.end(id, began);
             }
@@ -266,7 +323,7 @@ impl Book {
             return;
         }
         let fact = Fact { net, host: Arc::new(host), source, began, learnt: now, ended: None, until };
-        let id = self.insert(Entry { fact, list, said_since: since });
+        let id = self.insert(Entry { fact, list, said_since: since, said_at: now });
         self.current.insert(key, id);
     }
 
@@ -304,35 +361,42 @@ impl Book {
         self.entries.insert(id, entry);
     }
 
-    fn remove(&mut self, id: u64) {
-        fn drop_from<K: std::hash::Hash + Eq>(index: &mut HashMap<K, Vec<u64>>, key: &K, id: u64) {
-            if let Some(ids) = index.get_mut(key) {
-                ids.retain(|other| *other != id);
-                if ids.is_empty() {
-                    index.remove(key);
-                }
+    /// Forgets facts, and that anything was known of the time until their ends.
+    fn remove(&mut self, ids: &HashSet<u64>, now: Millis) {
+        fn drop_from<K>(index: &mut HashMap<K, Vec<u64>>, ids: &HashSet<u64>) {
+            index.retain(|_, of| {
+                of.retain(|id| !ids.contains(id));
+                !of.is_empty()
+            });
+        }
+        if ids.is_empty() {
+            return;
+        }
+        drop_from(&mut self.by_net, ids);
+        drop_from(&mut self.by_mac, ids);
+        drop_from(&mut self.by_name, ids);
+        self.current.retain(|_, id| !ids.contains(id));
+        for id in ids {
+            let Some(Entry { fact, .. }) = self.entries.remove(id) else { continue };
+            if let Some(state) = self.sources.get_mut(usize::from(fact.source)) {
+                state.forget_until(fact.end().latest.min(now));
             }
-        }
-        let Some(Entry { fact, .. }) = self.entries.remove(&id) else { return };
-        drop_from(&mut self.by_net, &fact.net, id);
-        if let Some(mac) = &fact.host.mac {
-            drop_from(&mut self.by_mac, mac, id);
-        }
-        for name in names_of(&fact.host) {
-            drop_from(&mut self.by_name, &name, id);
-        }
-        let key = (fact.source, fact.net);
-        if self.current.get(&key) == Some(&id) {
-            self.current.remove(&key);
-        }
-        if let Some(journal) = self.journal.as_mut().filter(|journal| journal.changed.contains(&id)) {
-            journal.changed.remove(&id);
-            journal.forgotten.push((id, fact));
+            if let Some(journal) = self.journal.as_mut().filter(|journal| journal.changed.contains(id)) {
+                journal.changed.remove(id);
+                journal.forgotten.push((*id, fact));
+            }
         }
     }
 
-    /// Whether there is room for one more, after those that ended long ago, and then those that ended first, are
-    /// forgotten.
+    /// Forgets what ended longer ago than it is to be kept.
+    pub(super) fn forget(&mut self, now: Millis) {
+        let oldest = now.saturating_sub(self.limits.keep);
+        let old = self.entries.iter().filter(|(_, entry)| entry.fact.end().latest < oldest);
+        let old: HashSet<u64> = old.map(|(id, _)| *id).collect();
+        self.remove(&old, now);
+    }
+
+    /// Whether there is room for one more, after those that ended first are forgotten.
     fn has_room(&mut self, now: Millis) -> bool {
         if self.entries.len() < self.limits.facts {
             return true;
@@ -341,17 +405,13 @@ impl Book {
         if now < self.full_until {
             return false;
         }
-        let mut ended: Vec<(Millis, u64)> = self
-            .entries
-            .iter()
-            .map(|(id, entry)| (entry.fact.end().latest, *id))
-            .filter(|(end, _)| *end <= now)
-            .collect();
+        let ends = self.entries.iter().map(|(id, entry)| (entry.fact.end().latest, *id));
+        let mut ended: Vec<(Millis, u64)> = ends.filter(|(end, _)| *end <= now).collect();
         ended.sort_unstable();
-        let old = ended.partition_point(|(end, _)| *end < now.saturating_sub(self.limits.keep));
         // Some more, so that this is rare.
-        let many = old.max(self.limits.facts / 10).max(1).min(ended.len());
-        ended[..many].iter().for_each(|(_, id)| self.remove(*id));
+        let many = (self.limits.facts / 10).max(1);
+        let first: HashSet<u64> = ended.into_iter().take(many).map(|(_, id)| id).collect();
+        self.remove(&first, now);
         let has_room = self.entries.len() < self.limits.facts;
         if !has_room {
             self.full_until = now.saturating_add(LOOK_AGAIN);

@@ -1,8 +1,10 @@
 //! What changes in a book, so that another one can go on with it.
 
+use ipnetwork::IpNetwork;
+
 use crate::book::book::{Book, Entry, SourceState};
 use crate::book::changes::{Changes, Journal};
-use crate::fact::Fact;
+use crate::fact::{Fact, Span};
 use crate::time::Millis;
 
 impl Book {
@@ -18,7 +20,8 @@ impl Book {
         };
         let known = changed.into_iter().filter_map(|id| Some((id, self.entries.get(&id)?.fact.clone())));
         let facts = known.chain(forgotten).collect();
-        let lasting = (0..).zip(&self.sources).filter_map(|(number, state)| {
+        let lasting = (0..).zip(&self.sources).filter(|(_, state)| !state.is_retired);
+        let lasting = lasting.filter_map(|(number, state)| {
             state.blind_since.filter(|since| *since < now).map(|since| (number, since, now))
         });
         Changes { facts, gaps: gaps.into_iter().chain(lasting).collect() }
@@ -31,27 +34,25 @@ impl Book {
         let number = place_of.unwrap_or(self.sources.len());
         let number = u8::try_from(number).ok()?;
         if place_of.is_none() {
-            let blind_since = self.sources.iter().filter_map(|state| state.blind_since).min();
             let (name, place) = (name.to_owned(), place.to_owned());
-            self.sources.push(SourceState { name, place, blind_since, ..SourceState::default() });
+            self.sources.push(SourceState { name, place, is_retired: true, ..SourceState::default() });
         }
         Some(number)
     }
 
-    /// Takes back what an earlier book knew, which was followed until the moment `alive`.
+    /// Takes back what an earlier book knew, whose sources were followed until the moment `alive`. A source of which
+    /// nothing comes back was not followed before.
     pub fn restore(
         &mut self,
         facts: impl IntoIterator<Item = (u64, Fact)>,
         gaps: impl IntoIterator<Item = (u8, Millis, Millis)>,
         alive: Option<Millis>,
+        now: Millis,
     ) {
-        for state in &mut self.sources {
-            state.blind_since = state.blind_since.into_iter().chain(alive).min();
-            state.is_restored = true;
-        }
         for (source, from, to) in gaps {
             if let Some(state) = self.sources.get_mut(usize::from(source)) {
-                state.gaps.push_back((from, to));
+                state.add_gap(from, to);
+                state.is_restored = true;
             }
         }
         let mut facts: Vec<(u64, Fact)> = facts.into_iter().collect();
@@ -62,14 +63,37 @@ impl Book {
                 continue;
             }
             let key = (fact.source, fact.net);
-            let is_over = fact.ended.is_some();
-            let since = fact.began.earliest;
-            self.insert_as(id, Entry { fact, list: 0, said_since: Some(since) });
+            let (is_over, began) = (fact.ended.is_some(), fact.began);
+            self.sources[usize::from(fact.source)].is_restored = true;
+            let said_at = alive.unwrap_or(fact.learnt);
+            self.insert_as(id, Entry { fact, list: 0, said_since: Some(began.earliest), said_at });
             self.next = self.next.max(id + 1);
+            // What came before has ended, even if that could not be written.
+            if let Some(before) = self.current.remove(&key) {
+                self.end(before, began);
+            }
             if !is_over {
                 self.current.insert(key, id);
             }
         }
+        for state in &mut self.sources {
+            state.blind_since = match (state.is_retired, state.is_restored) {
+                (true, _) => None,
+                // It was known before, and followed until then.
+                (false, true) => alive.or(state.blind_since),
+                (false, false) => state.blind_since,
+            };
+        }
+        // Of what is not followed any more, nobody says when it ends.
+        let is_retired = |source: u8| self.sources[usize::from(source)].is_retired;
+        let retired: Vec<(u8, IpNetwork)> =
+            self.current.keys().filter(|(source, _)| is_retired(*source)).copied().collect();
+        for key in retired {
+            if let Some(id) = self.current.remove(&key) {
+                self.end(id, Span { earliest: alive.unwrap_or(now).min(now), latest: now });
+            }
+        }
+        self.forget(now);
     }
 
     pub(super) fn note_change(&mut self, id: u64) {

@@ -1,12 +1,14 @@
 //! Who had an address.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
 use crate::answer::Who;
 use crate::book::{Book, Changes, Limits};
 use crate::claim::{Claim, Report};
+use crate::fact::{Fact, Span};
 use crate::host::Host;
 use crate::mac::Mac;
 use crate::time::Millis;
@@ -79,7 +81,7 @@ fn what_is_said_again_after_a_restart_adds_nothing() {
     };
     list(&mut before);
     let mut after = Book::new(LIMITS, &[("leases", "/somewhere")], 6_000);
-    after.restore(before.take_changes(6_000).facts, [], Some(6_000));
+    after.restore(before.take_changes(6_000).facts, [], Some(6_000), 6_000);
     list(&mut after);
     let times = [999, 1_999, 2_000, 3_000, 3_999, 4_000, 5_000, 8_999];
     let expected = ["nobody", "a", "nobody", "b", "b", "nobody", "a", "a"];
@@ -186,7 +188,7 @@ fn a_book_goes_on_with_what_an_earlier_one_knew() {
 
     let mut after = Book::new(LIMITS, &[("leases", "/somewhere")], 2_000);
     assert_eq!((after.number_of("leases", "/somewhere"), after.number_of("gone", "/x")), (Some(0), Some(1)));
-    after.restore(facts, gaps, Some(1_000));
+    after.restore(facts, gaps, Some(1_000), 2_000);
     let at = |book: &Book, address, times: [Millis; 4]| times.map(|at| name(book, address, at));
     assert_eq!(at(&after, "10.0.0.1", [499, 550, 999, 1_000]), ["a", "a?", "a", "a?"]);
     assert_eq!(at(&after, "10.0.0.3", [150, 200, 999, 3_000]), ["c", "d", "d", "d?"]);
@@ -212,4 +214,83 @@ fn memory_is_bounded_and_what_holds_is_kept() {
         book.apply(0, claim(&format!("10.9.9.{at}"), Host::named("x"), Some(10_000), None), 10_000);
     }
     assert!(book.len() <= 100 && book.refused() >= 100);
+}
+
+#[test]
+fn what_holds_and_began_later_than_its_source_says_is_not_ended_by_a_restart() {
+    let mut before = book(&["containers"]);
+    before.keep_journal();
+    // Restarted at once: the begin that the source says lies before the end of the first run.
+    before.apply(0, claim("10.0.0.1", device("web", 1), Some(100), None), 100);
+    before.apply(0, Report::Ends { net: net("10.0.0.1"), at: Some(5_000) }, 5_000);
+    before.apply(0, claim("10.0.0.1", device("web", 1), Some(4_300), None), 5_300);
+    // Renamed.
+    before.apply(0, claim("10.0.0.2", device("two", 2), Some(100), None), 100);
+    before.apply(0, claim("10.0.0.2", device("deux", 2), Some(100), None), 3_000);
+    let facts = before.take_changes(5_400).facts;
+    let mut after = Book::new(LIMITS, &[("containers", "/somewhere")], 6_000);
+    after.restore(facts, [], Some(5_500), 6_000);
+    after.apply(0, Report::ListBegins { missed_since: None }, 6_000);
+    after.apply(0, claim("10.0.0.1", device("web", 1), Some(4_300), None), 6_000);
+    after.apply(0, claim("10.0.0.2", device("deux", 2), Some(100), None), 6_000);
+    after.apply(0, Report::ListEnds, 6_000);
+    assert_eq!(["10.0.0.1", "10.0.0.2"].map(|address| name(&after, address, 9_000)), ["web", "deux"]);
+    assert_eq!(name(&after, "10.0.0.2", 2_000), "two");
+}
+
+#[test]
+fn a_name_of_a_source_that_is_not_followed_is_not_certain() {
+    let mut book = book(&["leases", "neighbours"]);
+    let unnamed = Host { name: None, ..device("", 1) };
+    book.apply(0, claim("fd00::1", Host::named("phone"), Some(100), None), 100);
+    book.apply(1, claim("fd00::1", unnamed, None, None), 100);
+    assert_eq!(name(&book, "fd00::1", 500), "phone");
+    book.lose(0, 1_000);
+    assert_eq!(name(&book, "fd00::1", 1_500), "phone?");
+    // Neither is what a source says that decides after one that is not followed.
+    book.apply(1, claim("fd00::2", device("printer", 2), None, None), 1_100);
+    assert_eq!(name(&book, "fd00::2", 1_500), "printer?");
+    book.apply(0, Report::ListBegins { missed_since: None }, 2_000);
+    book.apply(0, Report::ListEnds, 2_000);
+    assert_eq!(name(&book, "fd00::2", 2_000), "printer");
+}
+
+#[test]
+fn nothing_is_said_to_be_known_of_a_time_without_sources() {
+    let address = "10.0.0.1".parse().unwrap();
+    let mut book = Book::new(LIMITS, &[("leases", "/somewhere")], 5_000);
+    book.apply(0, Report::ListBegins { missed_since: None }, 5_000);
+    book.apply(0, claim("10.0.0.1", device("a", 1), None, None), 5_000);
+    book.apply(0, Report::ListEnds, 5_000);
+    assert_eq!(book.at(address, 1_000), crate::Answer { found: None, gaps: vec![0] });
+    assert_eq!(name(&book, "10.0.0.1", 5_000), "a");
+    // What ended longer ago than it is to be kept is forgotten, and so is that anything was known of it.
+    book.apply(0, Report::Ends { net: net("10.0.0.1"), at: None }, 6_000);
+    assert_eq!((name(&book, "10.0.0.1", 5_500), book.at(address, 6_500).gaps), ("a".to_owned(), vec![]));
+    book.apply(0, Report::Followed, 6_000 + 2 * LIMITS.keep + 3_600_000);
+    assert_eq!((book.len(), book.at(address, 5_500).gaps), (0, vec![0]));
+}
+
+#[test]
+fn an_end_that_could_not_be_written_is_that_of_the_next_begin() {
+    let fact = |host: &str, began| Fact {
+        net: net("10.0.0.1"),
+        host: Arc::new(Host::named(host)),
+        source: 0,
+        began: Span::exactly(began),
+        learnt: began,
+        ended: None,
+        until: None,
+    };
+    let mut book = Book::new(LIMITS, &[("leases", "/here")], 5_000);
+    let gone = book.number_of("leases", "/elsewhere").unwrap();
+    let facts = [(7, fact("b", 2_000)), (3, fact("a", 1_000)), (9, Fact { source: gone, ..fact("c", 500) })];
+    book.restore(facts, [], Some(4_000), 5_000);
+    book.apply(0, Report::ListBegins { missed_since: None }, 5_000);
+    book.apply(0, claim("10.0.0.1", Host::named("b"), Some(2_000), None), 5_000);
+    book.apply(0, Report::ListEnds, 5_000);
+    assert_eq!([1_500, 2_500, 6_000].map(|at| name(&book, "10.0.0.1", at)), ["a", "b", "b"]);
+    // A source that is not there any more is no gap, and its facts have ended.
+    let found = book.at("10.0.0.1".parse().unwrap(), 6_000);
+    assert_eq!((found.gaps, found.found.unwrap().others.len()), (vec![], 0));
 }

@@ -314,6 +314,7 @@ impl<'a> Follower<'a> {
             return Ok(());
         }
         let is_start = cause.is_none_or(|cause| cause.is_start);
+        let is_list = cause.is_none();
         let mut before = self.known.remove(&id);
         if let Some(known) = before.take_if(|known| known.started != started) {
             if !is_start {
@@ -332,11 +333,17 @@ impl<'a> Follower<'a> {
         }
         let mut known = Known { started, list: self.list, addresses: BTreeMap::new() };
         for (address, host) in hosts {
-            let since = before.get(&address).copied().unwrap_or(connected);
+            let known_since = before.get(&address).copied();
+            let since = known_since.unwrap_or(connected);
             known.addresses.insert(address, since);
             self.owners.insert(address, id.clone());
             let since = since.map(|since| to_millis(since) - EARLY);
-            self.outlet.say(Report::Holds(Claim { since, within: EARLY + 1, ..Claim::of(address, host) }))?;
+            // A list does not tell whether it was connected to this network at its start, or later.
+            let within = match since {
+                Some(since) if is_list && known_since.is_none() => self.outlet.now().saturating_sub(since),
+                _ => EARLY + 1,
+            };
+            self.outlet.say(Report::Holds(Claim { since, within, ..Claim::of(address, host) }))?;
         }
         if self.known.len() >= MOST_CONTAINERS {
             let text = format!("more than {MOST_CONTAINERS} containers run");

@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 use tokio::time::Instant;
 
 use super::error::{self, Failure};
-use super::find::{FEW_MATCHES, Found, MAX_MATCHES, find, find_at, find_or_wait};
+use super::find::{FEW_MATCHES, Found, MAX_MATCHES, find, find_of, find_or_wait};
 use super::host::Hosts;
 use super::mapping::Match;
 use super::request::LookupRequest;
@@ -52,17 +52,10 @@ impl Answer {
         app.counters.here().requests.increment();
         hosts.check(request.who.as_ref())?;
         let question = &request.question;
-        // A question that names only the host is about each of its addresses.
-        let addresses = match &request.who {
-            Some(who) if !question.is_indexed() => Some(hosts.addresses_of(who)?),
-            _ => None,
-        };
-        let found = match request.wait {
-            _ if addresses.is_some() => {
-                Box::pin(find_at(app, question, &addresses.unwrap_or_default(), client)).await
-            }
-            Some(wait) => Box::pin(find_or_wait(app, question, Instant::now() + wait, client)).await,
-            None => find(app, question, client).await,
+        let found = match (request.wait, &request.who) {
+            (_, Some(who)) => Box::pin(find_of(app, question, who, &hosts, client)).await,
+            (Some(wait), None) => Box::pin(find_or_wait(app, question, Instant::now() + wait, client)).await,
+            (None, None) => find(app, question, client).await,
         };
         let outcome = found.as_ref().map_or(LookupOutcome::Undecided, |Found { answer, .. }| {
             LookupOutcome::of(!answer.value.is_empty(), answer.complete)
@@ -71,7 +64,6 @@ impl Answer {
         let Found { answer, place } = found?;
         let (mut matches, complete) = (answer.value, answer.complete);
         let truncated = matches.len() > MAX_MATCHES;
-        matches.retain(|traced| Match::new(traced, question).is_of(request.who.as_ref(), &hosts));
         matches.truncate(MAX_MATCHES);
         let ambiguous = truncated || is_ambiguous(question, &matches);
         Ok(Self { request, hosts, matches, ambiguous, complete, truncated, written: 0, _place: place })
@@ -236,8 +228,11 @@ impl Answers {
             self.begun = true;
             match self.find(request).await {
                 Ok(answer) => self.current = Some(answer),
-                // Only this lookup has no answer now.
-                Err(failure) if failure.status == StatusCode::SERVICE_UNAVAILABLE => {
+                // Only this lookup has no answer.
+                Err(failure)
+                    if [StatusCode::SERVICE_UNAVAILABLE, StatusCode::BAD_REQUEST]
+                        .contains(&failure.status) =>
+                {
                     out.extend_from_slice(error::text(&failure.error, &failure.hint).as_bytes());
                 }
                 Err(failure) => return Err(failure),

@@ -1,15 +1,22 @@
 //! Finding the mappings of a question, in bounded memory, and waiting for one.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
+use natnames::Who;
 use tokio::time::{Instant, sleep_until};
 
 use super::error::Failure;
+use super::host::{Hosts, is_one_address};
+use super::mapping::Match;
+use super::stream::MAPPINGS_PER_SLICE;
 use crate::http::app::App;
 use crate::http::kind::Kind;
 use crate::http::places::{Client, Place};
-use crate::mapping::Traced;
+use crate::mapping::{Mapping, Traced};
 use crate::question::Question;
+use crate::table::Cursor;
 use crate::tracker::Answer;
 
 /// The maximum number of matches of one lookup; `/v1/mappings` returns more.
@@ -38,32 +45,37 @@ pub(super) async fn find(app: &App, question: &Question, client: Client) -> Resu
     Ok(Found { answer: app.tracker.find(question, MAX_MATCHES).await?, place })
 }
 
-/// Finds the mappings that match and whose inside host has one of these addresses.
-pub(super) async fn find_at(
+/// Finds somebody's mappings, live ones first, then the newest: by a scan of the table, unless the question has an index.
+pub(super) async fn find_of(
     app: &App,
     question: &Question,
-    addresses: &[IpAddr],
+    who: &Who,
+    hosts: &Hosts,
     client: Client,
 ) -> Result<Found, Failure> {
-    let mut all = Found { answer: Answer { value: Vec::new(), complete: true }, place: None };
-    for address in addresses {
-        let by_source = Question { src_ip: Some((*address).into()), ..question.clone() };
-        let by_server = Question { server_ip: Some((*address).into()), ..question.clone() };
-        for asked in [by_source, by_server] {
-            let found = find(app, &asked, client).await?;
-            all.answer.complete &= found.answer.complete;
-            all.place = all.place.or(found.place);
-            for traced in found.answer.value {
-                // A host that is connected to itself is both.
-                let is_new = !all.answer.value.iter().any(|other| other.mapping == traced.mapping);
-                all.answer.value.extend(is_new.then_some(traced));
-            }
-            if all.answer.value.len() > MAX_MATCHES {
-                return Ok(all);
-            }
-        }
+    let is_of = |traced: &Traced| Match::new(traced, question).is_of(Some(who), hosts);
+    if question.is_indexed() {
+        let mut found = find(app, question, client).await?;
+        found.answer.value.retain(is_of);
+        return Ok(found);
     }
-    Ok(all)
+    let place = app.places.take_soon(Kind::Scan, client).await?;
+    let complete = app.tracker.is_complete_now().await?;
+    let nets = hosts.nets_of(who);
+    let (addresses, nets): (Vec<IpNetwork>, Vec<IpNetwork>) =
+        nets.into_iter().partition(|net| is_one_address(*net));
+    let addresses: HashSet<IpAddr> = addresses.iter().map(IpNetwork::ip).collect();
+    let has = |address: IpAddr| addresses.contains(&address) || nets.iter().any(|net| net.contains(address));
+    let wanted =
+        |mapping: &Mapping| question.matches(mapping) && (has(mapping.src_ip()) || has(mapping.server_ip()));
+    let (mut value, mut next) = (Vec::new(), Some(Cursor::START));
+    while let Some(from) = next {
+        let (found, further) = app.tracker.scan_slice(from, MAPPINGS_PER_SLICE, wanted).await?;
+        value.extend(found.into_iter().filter(is_of));
+        next = further.filter(|_| value.len() <= MAX_MATCHES);
+    }
+    value.sort_by_key(|traced| std::cmp::Reverse((traced.mapping.is_live(), traced.mapping.opened.wall)));
+    Ok(Found { answer: Answer { value, complete }, place: Some(place) })
 }
 
 /// Finds the mappings that match, by a scan of the table.

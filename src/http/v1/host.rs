@@ -15,8 +15,8 @@ use crate::http::json;
 /// Facts that were learnt longer than this after they began say so, in milliseconds.
 const PROMPT: Millis = 1_000;
 
-/// The addresses of a host for which a lookup asks one after the other.
-const FEW_ADDRESSES: usize = 64;
+/// The most addresses of a host for which the history is asked one after the other.
+const MOST_ADDRESSES: usize = 1_000;
 /// What is encoded in a header, besides what is not ASCII.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
@@ -81,52 +81,63 @@ impl Hosts {
         }
     }
 
-    /// The addresses that somebody has had, if there are few: a lookup is made for each.
-    ///
-    /// # Errors
-    /// If there are many.
-    pub(super) fn addresses_of(&self, who: &Who) -> Result<Vec<IpAddr>, Failure> {
-        let Some(names) = &self.0 else { return Ok(Vec::new()) };
-        let mut addresses = BTreeSet::new();
-        for (net, _) in names.book().addresses_of(who, Millis::MIN, names.now()) {
-            if !is_one_address(net) || addresses.len() == FEW_ADDRESSES {
-                return Err(Failure::bad(
-                    "this host has a network, or has had many addresses",
-                    "ask /v1/mappings, or name nat_port or src_ip too",
-                ));
-            }
-            addresses.insert(net.ip());
-        }
-        Ok(addresses.into_iter().collect())
-    }
-
-    /// All addresses that somebody is known to have had.
-    pub(super) fn addresses_ever(&self, who: &Who) -> BTreeSet<IpAddr> {
+    /// Where somebody's mappings can be: all addresses and networks that he is known to have had.
+    pub(super) fn nets_of(&self, who: &Who) -> BTreeSet<IpNetwork> {
         let Some(names) = &self.0 else { return BTreeSet::new() };
         let known = names.book().addresses_of(who, Millis::MIN, names.now());
-        known.into_iter().filter(|(net, _)| is_one_address(*net)).map(|(net, _)| net.ip()).collect()
+        known.into_iter().map(|(net, _)| net).collect()
     }
 
-    /// Whether an inside address belonged to somebody at a moment.
-    pub(super) fn is(&self, who: &Who, inside: IpAddr, at: Millis) -> bool {
+    /// Where somebody's mappings can be, for a question that is asked for each address.
+    ///
+    /// # Errors
+    /// If he had a network, or many addresses.
+    pub(super) fn addresses_of(&self, who: &Who) -> Result<BTreeSet<IpAddr>, Failure> {
+        let nets = self.nets_of(who);
+        if nets.len() > MOST_ADDRESSES || nets.iter().any(|net| !is_one_address(*net)) {
+            return Err(Failure::bad(
+                "this host has a network, or has had many addresses",
+                "name src_ip, nat_ip or nat_port too",
+            ));
+        }
+        Ok(nets.iter().map(IpNetwork::ip).collect())
+    }
+
+    /// The sources that were not followed at some time from `from` to `to`, and that time.
+    pub(super) fn gaps(&self, from: Millis, to: Millis) -> Vec<(String, Millis, Option<Millis>)> {
+        let Some(names) = &self.0 else { return Vec::new() };
+        let book = names.book();
+        let named = |(source, from, to)| (book.source_name(source).to_owned(), from, to);
+        book.gaps(from, to).into_iter().map(named).collect()
+    }
+
+    /// Whether somebody is the host that [`write`](Self::write) shows.
+    pub(super) fn is(&self, who: &Who, inside: IpAddr, opened: Millis, is_live: bool) -> bool {
         let Some(names) = &self.0 else { return false };
-        names.book().at(inside, at).found.is_some_and(|found| found.is(who))
+        let book = names.book();
+        let (answer, _) = shown(&book, inside, opened, is_live.then(|| names.now()));
+        answer.found.is_some_and(|found| found.is(who))
     }
 }
 
-fn is_one_address(net: IpNetwork) -> bool {
+/// Who had an address at a moment; if that is not known, who has it now, and whether that is so.
+fn shown(book: &Book, inside: IpAddr, at: Millis, now: Option<Millis>) -> (Answer<'_>, bool) {
+    let mut answer = book.at(inside, at);
+    if let (None, Some(now)) = (&answer.found, now) {
+        answer.found = book.at(inside, now).found;
+        let is_of_now = answer.found.is_some();
+        return (answer, is_of_now);
+    }
+    (answer, false)
+}
+
+/// Whether a network is one address.
+pub(super) fn is_one_address(net: IpNetwork) -> bool {
     net.prefix() == if net.is_ipv4() { 32 } else { 128 }
 }
 
 fn write(out: &mut Vec<u8>, book: &Book, inside: IpAddr, at: Millis, now: Option<Millis>) {
-    let mut answer = book.at(inside, at);
-    let mut is_of_now = false;
-    if let (None, Some(now)) = (&answer.found, now) {
-        let of_now = book.at(inside, now);
-        if of_now.found.is_some() {
-            (answer.found, is_of_now) = (of_now.found, true);
-        }
-    }
+    let (answer, is_of_now) = shown(book, inside, at, now);
     let Answer { found, gaps } = &answer;
     match found {
         Some(found) => {

@@ -94,7 +94,8 @@ impl<'a> Match<'a> {
 
     /// Whether the inside host is who is meant, if somebody is.
     pub(super) fn is_of(&self, who: Option<&Who>, hosts: &Hosts) -> bool {
-        who.is_none_or(|who| hosts.is(who, self.inside().ip, millis(self.traced.mapping.opened.wall)))
+        let mapping = &self.traced.mapping;
+        who.is_none_or(|who| hosts.is(who, self.inside().ip, millis(mapping.opened.wall), mapping.is_live()))
     }
 
     /// The host behind the public end.

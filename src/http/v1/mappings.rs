@@ -12,15 +12,13 @@ use super::error::Failure;
 use super::host::Hosts;
 use super::mapping::Match;
 use super::request::LookupRequest;
-use super::stream::{NDJSON, PIECES_AHEAD, head};
+use super::stream::{MAPPINGS_PER_SLICE, NDJSON, PIECES_AHEAD, head};
 use crate::http::app::App;
 use crate::http::response::{self, BodyError, PIECE, Response};
 use crate::mapping::Mapping;
 use crate::question::Question;
 use crate::table::Cursor;
 
-/// Mappings that are read under one hold of the lock, and verified with one message to the kernel.
-const MAPPINGS_PER_SLICE: usize = 64;
 /// Most lines are a little shorter.
 const LINE: usize = 384;
 

@@ -50,7 +50,7 @@ impl LookupRequest {
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             builder.set(&name, &value)?;
         }
-        Ok(builder.request)
+        builder.finish()
     }
 
     /// Like [`from_query`](Self::from_query), for a stream: it has no response that could wait, and the
@@ -80,7 +80,7 @@ impl LookupRequest {
                 _ => return Err(wrong(name, &value.to_string(), "text or a number")),
             }
         }
-        Ok(builder.request)
+        builder.finish()
     }
 }
 
@@ -91,6 +91,16 @@ struct QuestionBuilder {
 }
 
 impl QuestionBuilder {
+    fn finish(self) -> Result<LookupRequest, Failure> {
+        if self.request.who.is_some() && self.request.wait.is_some() {
+            return Err(Failure::bad(
+                "wait is given together with host or mac",
+                "leave it out, or use /v1/events",
+            ));
+        }
+        Ok(self.request)
+    }
+
     fn set(&mut self, name: &str, value: &str) -> Result<(), Failure> {
         let Some(known) = FIELDS.iter().find(|field| **field == name) else {
             return Err(unknown(name, &FIELDS));

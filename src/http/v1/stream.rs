@@ -15,6 +15,9 @@ pub(super) const PIECES_AHEAD: usize = 1;
 /// Mappings in one piece of a body: about 16 KiB of text.
 pub(super) const MAPPINGS_PER_PIECE: usize = 32;
 
+/// Mappings that are read under one hold of the lock, and verified with one message to the kernel.
+pub(super) const MAPPINGS_PER_SLICE: usize = 64;
+
 /// The response to HEAD: the header of the stream, without its body.
 pub(super) fn head(content_type: HeaderValue) -> Response {
     let mut response = response::empty(StatusCode::OK);

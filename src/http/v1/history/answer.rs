@@ -86,6 +86,13 @@ async fn search(
         now = app.clock.now();
         asked = read(query, now)?;
     }
+    if let Some(who) = asked.who.as_ref().filter(|_| asked.names_no_address()) {
+        asked.addresses = hosts.addresses_of(who)?;
+        // Somebody who has had no address has no mappings, but the history has gaps.
+        if asked.addresses.is_empty() {
+            asked.question.src_ip = Some(std::net::Ipv4Addr::UNSPECIFIED.into());
+        }
+    }
     let trail = Trail::new(history, client, query.unwrap_or_default(), now);
     let hidden = Gap {
         from: Millis::try_from(now.wall).unwrap_or(Millis::MAX) - HIDDEN,

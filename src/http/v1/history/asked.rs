@@ -1,5 +1,6 @@
 //! The fields of a question about the past.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use nathistory::log_time::{self, Reference};
@@ -24,6 +25,8 @@ pub(super) struct Asked {
     pub(super) question: Question,
     /// Whose mappings are meant, if somebody's are.
     pub(super) who: Option<Who>,
+    /// The addresses that he has had, if the question names none.
+    pub(super) addresses: BTreeSet<IpAddr>,
     /// Whether it is about a moment, and not about a span.
     pub(super) is_moment: bool,
 }
@@ -38,6 +41,12 @@ struct Times {
 }
 
 impl Asked {
+    /// Whether it says of whom it is only by a name.
+    pub(super) fn names_no_address(&self) -> bool {
+        let Question { nat_ip, nat_port, src_ip, .. } = self.question;
+        nat_ip.is_none() && nat_port.is_none() && src_ip.is_none()
+    }
+
     /// Reads `nat_ip=203.0.113.5&nat_port=40001&at=2026-11-21T09:12:30Z`.
     pub(super) fn from_query(query: Option<&str>, reference: &Reference) -> Result<Self, Failure> {
         let mut question = Question::about(0, 0);
@@ -75,7 +84,7 @@ impl Asked {
         }
         let is_moment = times.at.is_some();
         (question.from, question.to) = times.span(reference.now())?;
-        Ok(Self { question, who: who_is_meant, is_moment })
+        Ok(Self { question, who: who_is_meant, addresses: BTreeSet::new(), is_moment })
     }
 }
 

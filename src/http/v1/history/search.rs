@@ -1,12 +1,12 @@
 //! Reads the history in a thread, and writes the answer while it reads.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use nathistory::{Completeness, Gap, Millis, Question, Record};
+use nathistory::{Completeness, Gap, Millis, Question, Reason, Record};
 use natnames::Who;
 use tokio::sync::{oneshot, watch};
 
@@ -104,6 +104,7 @@ impl Search {
             Some(who) => self.find_of(who, &is_wanted, on)?,
         };
         found.gaps.extend(self.gap.iter().filter(|gap| gap.touches(question.from, question.to)).cloned());
+        found.gaps.extend(self.unnamed());
         Ok(found)
     }
 
@@ -115,25 +116,45 @@ impl Search {
         on: &mut dyn FnMut(Record) -> ControlFlow<()>,
     ) -> Result<Completeness, nathistory::Error> {
         let asked = &self.asked.question;
-        let mut is_his = |record: Record| {
+        let has_ended = Cell::new(false);
+        let mut his = |record: Record| {
             let inside = written::meant_end(&record, asked).map_or(record.src, |end| end.inside);
-            if self.hosts.is(who, inside.ip, record.opened.at) {
-                on(record)
-            } else {
-                ControlFlow::Continue(())
+            if !self.hosts.is(who, inside.ip, record.opened.at, false) {
+                return ControlFlow::Continue(());
             }
+            let flow = on(record);
+            has_ended.set(has_ended.get() || flow.is_break());
+            flow
         };
-        if asked.nat_ip.is_some() || asked.nat_port.is_some() || asked.src_ip.is_some() {
-            return self.history.past.find(asked, is_wanted, &mut is_his);
+        if self.asked.addresses.is_empty() {
+            return self.history.past.find(asked, is_wanted, &mut his);
         }
         let mut all = Completeness::default();
-        for address in self.hosts.addresses_ever(who) {
-            let question = Question { src_ip: Some(address), ..*asked };
-            let found = self.history.past.find(&question, is_wanted, &mut is_his)?;
-            let new = found.gaps.into_iter().filter(|gap| !all.gaps.contains(gap)).collect::<Vec<_>>();
-            all.gaps.extend(new);
+        for address in &self.asked.addresses {
+            let question = Question { src_ip: Some(*address), ..*asked };
+            let found = self.history.past.find(&question, is_wanted, &mut his)?;
+            for gap in found.gaps {
+                if !all.gaps.contains(&gap) {
+                    all.gaps.push(gap);
+                }
+            }
+            if has_ended.get() || !is_wanted() {
+                break;
+            }
         }
         Ok(all)
+    }
+
+    /// The times of which it is not known who had an address, for a question about somebody.
+    fn unnamed(&self) -> impl Iterator<Item = Gap> {
+        let Question { from, to, .. } = self.asked.question;
+        let gaps = self.asked.who.iter().flat_map(move |_| self.hosts.gaps(from, to));
+        gaps.map(|(source, from, to)| Gap {
+            from,
+            to,
+            reason: Reason::NotReported,
+            detail: Some(format!("who had an address is not known: {source} was not followed")),
+        })
     }
 
     /// A moment: the matches, live ones before closed ones, then the newest.
