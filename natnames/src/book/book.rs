@@ -18,6 +18,8 @@ const LATE: Millis = 100;
 const LOOK_AGAIN: Millis = 1_000;
 /// The gaps of a source that are told apart.
 const MOST_GAPS: usize = 1_000;
+/// When there is no room, the facts of a MAC address that has more than this part of all are forgotten first.
+const MOST_SHARE: usize = 20;
 /// How often facts that ended longer ago than they are to be kept are forgotten, in milliseconds.
 const FORGET_EACH: Millis = 60 * 60 * 1_000;
 
@@ -396,6 +398,14 @@ impl Book {
         self.remove(&old, now);
     }
 
+    /// Those of these facts that ended first, `most` at most.
+    fn ended_first(&self, ids: impl Iterator<Item = u64>, now: Millis, most: usize) -> HashSet<u64> {
+        let ends = ids.filter_map(|id| Some((self.entries.get(&id)?.fact.end().latest, id)));
+        let mut ended: Vec<(Millis, u64)> = ends.filter(|(end, _)| *end <= now).collect();
+        ended.sort_unstable();
+        ended.into_iter().take(most).map(|(_, id)| id).collect()
+    }
+
     /// Whether there is room for one more, after those that ended first are forgotten.
     fn has_room(&mut self, now: Millis) -> bool {
         if self.entries.len() < self.limits.facts {
@@ -405,12 +415,15 @@ impl Book {
         if now < self.full_until {
             return false;
         }
-        let ends = self.entries.iter().map(|(id, entry)| (entry.fact.end().latest, *id));
-        let mut ended: Vec<(Millis, u64)> = ends.filter(|(end, _)| *end <= now).collect();
-        ended.sort_unstable();
-        // Some more, so that this is rare.
+        // Some more than one, so that this is rare.
         let many = (self.limits.facts / 10).max(1);
-        let first: HashSet<u64> = ended.into_iter().take(many).map(|(_, id)| id).collect();
+        // A device that gives itself addresses without end loses its own past first.
+        let most = (self.limits.facts / MOST_SHARE).max(1);
+        let of_crowds = self.by_mac.values().filter(|ids| ids.len() > most).flatten().copied();
+        let mut first = self.ended_first(of_crowds, now, many);
+        if first.is_empty() {
+            first = self.ended_first(self.entries.keys().copied(), now, many);
+        }
         self.remove(&first, now);
         let has_room = self.entries.len() < self.limits.facts;
         if !has_room {

@@ -294,3 +294,19 @@ fn an_end_that_could_not_be_written_is_that_of_the_next_begin() {
     let found = book.at("10.0.0.1".parse().unwrap(), 6_000);
     assert_eq!((found.gaps, found.found.unwrap().others.len()), (vec![], 0));
 }
+
+#[test]
+fn a_device_with_addresses_without_end_loses_its_own_past_only() {
+    let mut book = book(&["neighbours"]);
+    book.limits = Limits { facts: 1_000, keep: Millis::MAX };
+    book.apply(0, claim("10.0.0.1", device("printer", 1), Some(100), None), 100);
+    book.apply(0, Report::Ends { net: net("10.0.0.1"), at: Some(200) }, 200);
+    for at in 1_000..10_000 {
+        let address = format!("fd00::{at:x}");
+        book.apply(0, claim(&address, device("flood", 2), Some(at), None), at);
+        book.apply(0, Report::Ends { net: net(&address), at: Some(at + 1) }, at + 1);
+    }
+    assert!(book.len() <= 1_000 && book.refused() == 0);
+    let found = book.at("10.0.0.1".parse().unwrap(), 150).found;
+    assert_eq!(found.and_then(|found| found.name), Some("printer"));
+}
