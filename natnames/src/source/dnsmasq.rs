@@ -41,11 +41,15 @@ impl Dnsmasq {
         Self { path }
     }
 
-    fn list(&self, file: File, outlet: &Outlet) -> io::Result<()> {
+    /// Reports what a file has, which began to change at this moment.
+    fn list(&self, file: File, changed: Option<Instant>, outlet: &Outlet) -> io::Result<()> {
         let mut unreadable = Unreadable::default();
         let mut seen: HashSet<IpAddr> = HashSet::new();
         let now = outlet.now();
-        outlet.say(Report::ListBegins { missed_since: None })?;
+        // What changed can have changed at any time since then.
+        let since = |changed: Instant| Millis::try_from(changed.elapsed().as_millis()).unwrap_or(0);
+        let missed_since = changed.map(|changed| now.saturating_sub(since(changed)));
+        outlet.say(Report::ListBegins { missed_since })?;
         let mut lines = Lines::new(file);
         while let Some(line) = lines.next().map_err(|error| at_path(&self.path, error))? {
             let (bytes, parsed) = match line {
@@ -94,11 +98,11 @@ impl Source for Dnsmasq {
 
     fn follow(&mut self, outlet: &Outlet) -> io::Result<()> {
         let mut watch = Watch::new(&self.path)?;
-        let mut file = watch.first_open(outlet)?;
+        let (mut file, mut changed) = (watch.first_open(outlet)?, None);
         loop {
             let settled = self.settled(file, &mut watch, outlet)?;
-            self.list(settled, outlet)?;
-            watch.wait_for_quiet(outlet)?;
+            self.list(settled, changed, outlet)?;
+            changed = Some(watch.wait_for_quiet(outlet)?);
             file = watch.reopen(outlet)?;
         }
     }
