@@ -40,7 +40,7 @@ pub(super) struct SourceState {
     pub(super) blind_since: Option<Millis>,
     /// Whether this book knows of an earlier one what it said, and it has not sent its first list.
     pub(super) is_restored: bool,
-    /// Spans in which it was not followed.
+    /// Spans in which it was not followed, in their order.
     pub(super) gaps: VecDeque<(Millis, Millis)>,
     /// Counts lists.
     pub(super) list: u32,
@@ -53,7 +53,9 @@ pub(super) struct SourceState {
 impl SourceState {
     pub(super) fn is_blind_at(&self, at: Millis) -> bool {
         self.blind_since.is_some_and(|since| at >= since)
-            || self.gaps.iter().any(|(from, to)| (*from..*to).contains(&at))
+            // The first one can be that of the beginning, and reach over later ones.
+            || self.gaps.front().is_some_and(|(from, to)| (*from..*to).contains(&at))
+            || self.gaps.iter().rev().take_while(|(_, to)| *to > at).any(|(from, _)| *from <= at)
     }
 
     /// Notes a span in which it was not followed. With many, the oldest become one.

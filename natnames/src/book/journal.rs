@@ -49,6 +49,8 @@ impl Book {
         alive: Option<Millis>,
         now: Millis,
     ) {
+        let mut gaps: Vec<(u8, Millis, Millis)> = gaps.into_iter().collect();
+        gaps.sort_unstable();
         for (source, from, to) in gaps {
             if let Some(state) = self.sources.get_mut(usize::from(source)) {
                 state.add_gap(from, to);

@@ -267,8 +267,11 @@ fn nothing_is_said_to_be_known_of_a_time_without_sources() {
     // What ended longer ago than it is to be kept is forgotten, and so is that anything was known of it.
     book.apply(0, Report::Ends { net: net("10.0.0.1"), at: None }, 6_000);
     assert_eq!((name(&book, "10.0.0.1", 5_500), book.at(address, 6_500).gaps), ("a".to_owned(), vec![]));
-    book.apply(0, Report::Followed, 6_000 + 2 * LIMITS.keep + 3_600_000);
+    book.lose(0, 7_000);
+    book.apply(0, Report::Followed, 7_100);
+    book.apply(0, Report::Followed, 8_000 + 2 * LIMITS.keep + 3_600_000);
     assert_eq!((book.len(), book.at(address, 5_500).gaps), (0, vec![0]));
+    assert_eq!([7_050, 7_200].map(|at| book.at(address, at).gaps), [vec![0], vec![]]);
 }
 
 #[test]
