@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -41,6 +42,9 @@ impl Stop {
 /// Takes reports, with the moment at which they were learnt.
 pub(crate) trait Taker: Send + Sync {
     fn take(&self, report: Report, now: Millis);
+
+    /// What is reported from now on can have happened since this moment; `None` if it is told at once.
+    fn note_delay(&self, _since: Option<Millis>) {}
 }
 
 /// Where a source says what it knows, and how it waits.
@@ -49,7 +53,12 @@ pub struct Outlet {
     taker: Arc<dyn Taker>,
     stop: Arc<Stop>,
     clock: fn() -> Millis,
+    /// Since when there is something that the source has not read; [`NOTHING`] if there is not.
+    unread_since: Arc<AtomicI64>,
 }
+
+/// Everything was read.
+const NOTHING: Millis = Millis::MAX;
 
 impl std::fmt::Debug for Outlet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -59,12 +68,28 @@ impl std::fmt::Debug for Outlet {
 
 impl Outlet {
     pub(crate) fn new(taker: Arc<dyn Taker>, stop: Arc<Stop>, clock: fn() -> Millis) -> Self {
-        Self { taker, stop, clock }
+        Self { taker, stop, clock, unread_since: Arc::new(AtomicI64::new(NOTHING)) }
     }
 
     /// This moment.
     pub fn now(&self) -> Millis {
         (self.clock)()
+    }
+
+    /// Notes that something has happened since this moment at the earliest, which is yet to be read.
+    pub(crate) fn note_unread(&self, since: Millis) {
+        if self.unread_since.fetch_min(since, Ordering::Relaxed) == NOTHING {
+            self.taker.note_delay(Some(since));
+        }
+    }
+
+    /// Notes that everything was read and said. Returns since when that was not so, or this moment.
+    pub(crate) fn note_read(&self) -> Millis {
+        let since = self.unread_since.swap(NOTHING, Ordering::Relaxed);
+        if since != NOTHING {
+            self.taker.note_delay(None);
+        }
+        since.min(self.now())
     }
 
     /// Says something. It is learnt at this moment.

@@ -81,6 +81,10 @@ impl Taker for Ear {
             }
         }
     }
+
+    fn note_delay(&self, since: Option<Millis>) {
+        self.shared.book.write().note_delay(self.source, since);
+    }
 }
 
 impl Names {
@@ -180,7 +184,9 @@ fn follow(mut source: Box<dyn Source>, number: u8, outlet: &Outlet, shared: &Sha
             Ok(Err(error)) => error.to_string(),
             Err(_) => "it panicked: this is a bug, please report it".to_owned(),
         };
-        shared.book.write().lose(number, outlet.now());
+        // What it did not read until it failed is not known.
+        let since = outlet.note_read();
+        shared.book.write().lose(number, since);
         note_failure(shared, number, error);
         if begun.elapsed() > LONGEST_PAUSE {
             pause = PAUSE;

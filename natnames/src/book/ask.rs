@@ -11,8 +11,15 @@ use crate::fact::{Fact, Span};
 use crate::mac::Mac;
 use crate::time::Millis;
 
+/// The end of a lease is written down without the part of its second.
+const WHOLE_SECOND: Millis = 999;
 /// So many facts of one MAC address are looked at for a name, the newest ones.
 const MOST_OF_ONE_MAC: usize = 10_000;
+
+/// What decides: an address before its network, and an earlier source before a later one.
+fn rank(fact: &Fact) -> (u8, u8) {
+    (128 - fact.net.prefix(), fact.source)
+}
 
 impl Book {
     /// The spans in which a source was not followed, or of which it is not known what it said, that touch a span: with the
@@ -42,23 +49,21 @@ impl Book {
     /// Whether a fact held at a moment, and whether that is certain.
     fn holds(&self, fact: &Fact, at: Millis) -> Option<bool> {
         let holds = fact.holds(at)?;
-        Some(holds && !self.sources[usize::from(fact.source)].is_blind_at(at))
+        Some(holds && !self.sources[usize::from(fact.source)].is_unsure_at(at))
     }
 
     /// Who had an address at a moment.
     pub fn at(&self, address: IpAddr, at: Millis) -> Answer<'_> {
         let blind = (0..).zip(&self.sources).filter(|(_, state)| !state.is_retired && state.is_blind_at(at));
         let gaps: Vec<u8> = blind.map(|(place, _)| place).collect();
-        let mut facts: Vec<(bool, &Fact)> =
+        let held: Vec<(bool, &Fact)> =
             self.facts_of(address).filter_map(|fact| Some((self.holds(fact, at)?, fact))).collect();
-        // What is certain precedes what is not, an address its network, and an earlier source a later one. Where one host
-        // follows another, the first one is known to have been there.
-        facts.sort_by_key(|(is_certain, fact)| {
-            (!is_certain, 128 - fact.net.prefix(), fact.source, fact.began.latest)
-        });
+        let is_certain = |is_certain, fact| is_certain && !self.is_in_doubt(fact, &held, at);
+        let mut facts: Vec<(bool, &Fact)> =
+            held.iter().map(|(holds, fact)| (is_certain(*holds, fact), *fact)).collect();
+        // What is certain precedes what is not. Where one host follows another, the first one is known to have been there.
+        facts.sort_by_key(|(is_certain, fact)| (!is_certain, rank(fact), fact.began.latest));
         let Some(&(is_certain, first)) = facts.first() else { return Answer { found: None, gaps } };
-        // A source that decides before this one could have said something else.
-        let is_certain = is_certain && gaps.iter().all(|source| *source > first.source);
         let mut found = Found::new(first, is_certain);
         for (is_certain_too, fact) in &facts[1..] {
             if found.agrees(&fact.host) {
@@ -78,6 +83,40 @@ impl Book {
             }
         }
         Answer { found: Some(found), gaps }
+    }
+
+    /// Who had an address at some moment of this span. It is certain only if the same host had it in the whole span.
+    pub fn during(&self, address: IpAddr, span: Span) -> Answer<'_> {
+        let Span { earliest, latest } = span;
+        let mut answer = self.at(address, latest);
+        let Some(found) = answer.found.as_mut().filter(|found| found.is_certain && earliest < latest) else {
+            return answer;
+        };
+        let before = self.at(address, earliest).found;
+        let is_same = before.is_some_and(|before| {
+            before.is_certain && std::ptr::eq(before.fact, found.fact) && before.name == found.name
+        });
+        let deciding = &self.sources[..=usize::from(found.fact.source)];
+        found.is_certain = is_same && !deciding.iter().any(|state| state.was_unsure(earliest, latest));
+        answer
+    }
+
+    /// Whether an earlier source can know better. What it is not certain of leaves later ones in doubt. A device that lost
+    /// its lease stays in the neighbour table for long, so what began before that end is old.
+    fn is_in_doubt(&self, fact: &Fact, held: &[(bool, &Fact)], at: Millis) -> bool {
+        let earlier = &self.sources[..usize::from(fact.source)];
+        let may_be_another = |(is_certain, other): &(bool, &Fact)| !is_certain && rank(other) < rank(fact);
+        let oldest = fact.began.earliest.saturating_sub(WHOLE_SECOND);
+        let was_outlived = |other: &Fact| {
+            other.source < fact.source
+                && other.host.mac.is_some()
+                && (oldest..=at).contains(&other.end().latest)
+        };
+        let of_address = || self.by_net.get(&fact.net).into_iter().flatten();
+        let mut others = of_address().filter_map(|id| self.entries.get(id)).map(|entry| &entry.fact);
+        earlier.iter().any(|state| !state.is_retired && state.is_unsure_at(at))
+            || held.iter().any(may_be_another)
+            || (fact.until.is_none() && fact.source > 0 && others.any(was_outlived))
     }
 
     /// What names a device by another of its addresses: a lease of IPv4 names the device that has made itself addresses

@@ -40,6 +40,8 @@ pub(super) struct SourceState {
     pub(super) blind_since: Option<Millis>,
     /// Whether this book knows of an earlier one what it said, and it has not sent its first list.
     pub(super) is_restored: bool,
+    /// What it says now can have happened since this moment.
+    pub(super) late_since: Option<Millis>,
     /// Spans in which it was not followed, in their order.
     pub(super) gaps: VecDeque<(Millis, Millis)>,
     /// Counts lists.
@@ -56,6 +58,22 @@ impl SourceState {
             // The first one can be that of the beginning, and reach over later ones.
             || self.gaps.front().is_some_and(|(from, to)| (*from..*to).contains(&at))
             || self.gaps.iter().rev().take_while(|(_, to)| *to > at).any(|(from, _)| *from <= at)
+    }
+
+    /// Whether what it says of a moment can be out of date: it was not followed, or is yet to read what has changed.
+    pub(super) fn is_unsure_at(&self, at: Millis) -> bool {
+        self.is_blind_at(at) || self.late_since.is_some_and(|since| at >= since.saturating_sub(LATE))
+    }
+
+    /// Whether that was so at some moment of this span.
+    pub(super) fn was_unsure(&self, from: Millis, to: Millis) -> bool {
+        self.is_unsure_at(to) || self.gaps.iter().any(|(begin, end)| *begin <= to && from < *end)
+    }
+
+    /// When that can have happened which it reports now, without its time.
+    fn just_now(&self, now: Millis) -> Span {
+        let since = self.late_since.unwrap_or(now).min(now).saturating_sub(LATE);
+        Span { earliest: since, latest: now }
     }
 
     /// Notes a span in which it was not followed. With many, the oldest become one.
@@ -89,7 +107,7 @@ pub(super) struct Entry {
     pub(super) list: u32,
     /// What the source last said of its begin.
     pub(super) said_since: Option<Millis>,
-    /// When the source last said it.
+    /// When the source said it last, or could have said something else instead.
     pub(super) said_at: Millis,
 }
 
@@ -181,6 +199,13 @@ impl Book {
         }
     }
 
+    /// Notes that what a source reports can have happened since this moment, or that it reports it at once again.
+    pub fn note_delay(&mut self, source: u8, since: Option<Millis>) {
+        if let Some(state) = self.sources.get_mut(usize::from(source)) {
+            state.late_since = since;
+        }
+    }
+
     /// Applies what a source reports at this moment.
     pub fn apply(&mut self, source: u8, report: Report, now: Millis) {
         if usize::from(source) >= self.sources.len() {
@@ -201,7 +226,8 @@ impl Book {
             Report::Ends { net, at: Some(at) } if self.is_old(source, net, at) => {}
             Report::Ends { net, at } => {
                 if let Some(id) = self.current.remove(&(source, net)) {
-                    self.end(id, Span::exactly(at.unwrap_or(now).min(now)));
+                    let just_now = self.sources[usize::from(source)].just_now(now);
+                    self.end(id, at.map_or(just_now, |at| Span::exactly(at.min(now))));
                 }
             }
             Report::Stops { net, at } => {
@@ -218,7 +244,8 @@ impl Book {
     fn end_list(&mut self, source: u8, now: Millis) {
         let state = &mut self.sources[usize::from(source)];
         let list = state.list;
-        let ended = Span { earliest: state.missed_since.take().unwrap_or(now).min(now), latest: now };
+        let mut ended = state.just_now(now);
+        ended.earliest = ended.earliest.min(state.missed_since.take().unwrap_or(now));
         self.end_blindness(source, now);
         let entries = &self.entries;
         let is_gone = |(owner, _): &(u8, IpNetwork), id: &u64| {
@@ -265,7 +292,7 @@ impl Book {
         let Claim { net, host, since, within, until } = claim;
         let host = host.cleaned();
         let state = &self.sources[usize::from(source)];
-        let list = state.list;
+        let (list, just_now, blind_since) = (state.list, state.just_now(now), state.blind_since);
         // What a list has that begins after a time of which something was missed can have begun in that time. Of a time
         // before anything was known, nothing is said.
         let missed = state.missed_since.filter(|since| *since > BEGINNING);
@@ -273,7 +300,7 @@ impl Book {
             Some(since) => {
                 Span { earliest: since, latest: since.saturating_add(within.max(0)).min(now.max(since)) }
             }
-            None => Span { earliest: missed.unwrap_or(now).min(now.saturating_sub(LATE)), latest: now },
+            None => Span { earliest: missed.unwrap_or(now).min(just_now.earliest), latest: now },
         };
         let key = (source, net);
         if since.is_some_and(|since| self.is_old(source, net, since)) {
@@ -281,12 +308,15 @@ impl Book {
             // later than the source says, because somebody else still had the address.
             if let Some(entry) = self.current.get(&key).and_then(|id| self.entries.get_mut(id)) {
                 if *entry.fact.host == host {
-                    (entry.list, entry.said_at) = (list, now);
+                    (entry.list, entry.said_at) = (list, just_now.earliest);
                     if until.is_none_or(|until| entry.fact.until.is_some_and(|known| known < until)) {
                         entry.fact.until = until;
                     }
                 }
             }
+            return;
+        }
+        if since.is_some_and(|since| self.is_over(source, net, &host, since)) {
             return;
         }
         if let Some(&id) = self.current.get(&key) {
@@ -296,7 +326,7 @@ impl Book {
                 // A lease that was renewed after its end is another one.
                 let goes_on = end.latest >= began.earliest;
                 if is_same && goes_on {
-                    (entry.list, entry.said_since, entry.said_at) = (list, since, now);
+                    (entry.list, entry.said_since, entry.said_at) = (list, since, just_now.earliest);
                     if entry.fact.until != until {
                         entry.fact.until = until;
                         self.note_change(id);
@@ -306,7 +336,13 @@ impl Book {
                 let is_renamed =
                     goes_on && since == entry.said_since && is_one_device(&entry.fact.host, &host);
                 if is_renamed {
-                    began = Span::exactly(now);
+                    // One that is known since before a gap was renamed in it.
+                    let earliest = match blind_since {
+                        Some(blind) if entry.fact.learnt <= blind => blind,
+                        Some(_) => began.earliest,
+                        None => just_now.earliest,
+                    };
+                    began = Span { earliest: earliest.min(now), latest: now };
                 }
                 began.earliest = began.earliest.max(entry.fact.began.latest);
                 if !is_renamed && began.latest > entry.said_at {
@@ -318,7 +354,7 @@ impl Book {
             }
         }
         // Nobody has an address before the one before has lost it.
-        if let Some(ended) = self.last_end(key) {
+        if let Some(ended) = self.last_fact(key).map(Fact::end) {
             began.earliest = began.earliest.max(ended.earliest.min(began.latest));
         }
         if host.is_empty() || !self.has_room(now) {
@@ -327,7 +363,7 @@ impl Book {
             return;
         }
         let fact = Fact { net, host: Arc::new(host), source, began, learnt: now, ended: None, until };
-        let id = self.insert(Entry { fact, list, said_since: since, said_at: now });
+        let id = self.insert(Entry { fact, list, said_since: since, said_at: just_now.earliest });
         self.current.insert(key, id);
     }
 
@@ -336,11 +372,20 @@ impl Book {
         self.entries.get(self.current.get(&key)?).map(|entry| &entry.fact)
     }
 
-    /// When the last fact of a source about an address ended.
-    fn last_end(&self, (source, net): (u8, IpNetwork)) -> Option<Span> {
+    /// The last fact of a source about an address.
+    fn last_fact(&self, (source, net): (u8, IpNetwork)) -> Option<&Fact> {
         let facts = self.by_net.get(&net)?.iter().rev().filter_map(|id| self.entries.get(id));
-        let last = facts.map(|entry| &entry.fact).find(|fact| fact.source == source)?;
-        Some(last.end())
+        facts.map(|entry| &entry.fact).find(|fact| fact.source == source)
+    }
+
+    /// Whether a source says again what is over since before a restart.
+    fn is_over(&self, source: u8, net: IpNetwork, host: &Host, since: Millis) -> bool {
+        let key = (source, net);
+        let is_known =
+            |last: &Fact| since < last.began.earliest || (*last.host == *host && since < last.end().earliest);
+        self.sources[usize::from(source)].is_restored
+            && !self.current.contains_key(&key)
+            && self.last_fact(key).is_some_and(is_known)
     }
 
     fn insert(&mut self, entry: Entry) -> u64 {

@@ -60,8 +60,8 @@ fn an_address_passes_from_host_to_host() {
     // Renewed, and renamed.
     book.apply(0, claim("192.168.7.23", device("laptop", 2), Some(7_000), Some(11_000)), 7_000);
     book.apply(0, claim("192.168.7.23", device("work", 2), Some(7_000), Some(11_000)), 8_000);
-    let names = [7_999, 8_000, 10_999].map(|at| name(&book, "192.168.7.23", at));
-    assert_eq!(names, ["laptop", "work", "work"]);
+    let names = [7_899, 7_999, 8_000, 10_999].map(|at| name(&book, "192.168.7.23", at));
+    assert_eq!(names, ["laptop", "laptop?", "work", "work"]);
     // One that takes over without a word of the end.
     book.apply(0, claim("192.168.7.23", device("tablet", 3), Some(10_000), Some(14_000)), 10_001);
     assert_eq!([9_999, 10_000].map(|at| name(&book, "192.168.7.23", at)), ["work", "tablet"]);
@@ -115,7 +115,7 @@ fn whole_seconds_of_a_source_are_not_taken_for_more() {
     let (report, now) = within("10.0.0.1", device("b", 2), 10_000, 10_800);
     book.apply(0, report, now);
     let at = |at| name(&book, "10.0.0.1", at);
-    assert_eq!([10_100, 10_300, 10_599].map(at), ["a?", "a", "a"]);
+    assert_eq!([10_100, 10_300, 10_499, 10_599].map(at), ["a?", "a", "a", "a?"]);
     assert_eq!(name(&book, "10.0.0.1", 10_800), "b");
     assert_ne!(name(&book, "10.0.0.1", 10_700), "b");
 }
@@ -312,4 +312,114 @@ fn a_device_with_addresses_without_end_loses_its_own_past_only() {
     assert!(book.len() <= 1_000 && book.refused() == 0);
     let found = book.at("10.0.0.1".parse().unwrap(), 150).found;
     assert_eq!(found.and_then(|found| found.name), Some("printer"));
+}
+
+#[test]
+fn a_log_that_is_read_again_after_a_restart_renames_nobody() {
+    let second = |host, since: Millis, until| {
+        let since = Some(since * 1_000);
+        Report::Holds(Claim { net: net("10.0.0.1"), host, since, within: 999, until: Some(until) })
+    };
+    let ends = |at: Millis| Report::Ends { net: net("10.0.0.1"), at: Some(at * 1_000) };
+    // The second lease is renewed and renamed in one second.
+    let log = [
+        (second(device("a", 1), 1, 90_000), 1_200),
+        (ends(2), 2_500),
+        (second(device("b", 2), 3, 90_000), 3_500),
+        (second(device("b", 2), 5, 90_000), 5_300),
+        (second(device("c", 2), 5, 90_000), 5_400),
+        (ends(9), 9_400),
+    ];
+    let expected = [(1_900, "a"), (4_000, "b"), (5_200, "b"), (5_350, "b?"), (5_400, "c"), (8_000, "c")];
+    for told in [5, 6] {
+        let mut before = book(&["leases"]);
+        before.keep_journal();
+        for (report, now) in log[..told].iter().cloned() {
+            before.apply(0, report, now);
+        }
+        let mut after = Book::new(LIMITS, &[("leases", "/somewhere")], 20_000);
+        after.restore(before.take_changes(10_000).facts, [], Some(10_000), 20_000);
+        after.apply(0, Report::ListBegins { missed_since: None }, 20_000);
+        for (report, _) in log[..told].iter().cloned() {
+            after.apply(0, report, 20_000);
+        }
+        after.apply(0, Report::ListEnds, 20_000);
+        for book in [&before, &after] {
+            for (at, expected) in expected {
+                assert_eq!(name(book, "10.0.0.1", at), expected, "at {at}, {told} were told");
+            }
+        }
+        assert_eq!((after.len(), before.len()), (3, 3));
+        let then = if told == 5 { ["c?", "c"] } else { ["nobody", "nobody"] };
+        assert_eq!([15_000, 20_000].map(|at| name(&after, "10.0.0.1", at)), then);
+    }
+    // Of what is read for the first time, it is not known when the name changed.
+    let mut late = Book::new(LIMITS, &[("leases", "/somewhere")], 20_000);
+    late.apply(0, Report::ListBegins { missed_since: None }, 20_001);
+    log.iter().cloned().for_each(|(report, _)| late.apply(0, report, 20_001));
+    late.apply(0, Report::ListEnds, 20_001);
+    assert_eq!([4_500, 7_000, 20_001].map(|at| name(&late, "10.0.0.1", at)), ["b?", "b?", "nobody"]);
+}
+
+#[test]
+fn what_an_earlier_source_may_know_better_is_not_certain() {
+    let mut book = book(&["leases", "neighbours"]);
+    let unnamed = |mac| Host { name: None, ..device("", mac) };
+    book.apply(0, claim("10.0.0.1", device("a", 1), None, Some(90_000)), 1_000);
+    book.apply(1, claim("10.0.0.1", unnamed(1), None, None), 1_200);
+    let at = |book: &Book, at| name(book, "10.0.0.1", at);
+    assert_eq!([1_000, 4_999].map(|moment| at(&book, moment)), ["a", "a"]);
+    // The neighbour table has it for long after the end of the lease, and while another device has it already.
+    book.apply(0, Report::Ends { net: net("10.0.0.1"), at: None }, 5_000);
+    book.apply(0, claim("10.0.0.1", device("b", 2), None, Some(90_000)), 6_000);
+    assert_eq!([4_899, 5_000, 5_899].map(|moment| at(&book, moment)), ["a", "unnamed?", "unnamed?"]);
+    assert_eq!([5_900, 5_999, 6_000].map(|moment| at(&book, moment)), ["b?", "b?", "b"]);
+    // Whoever is new in the table after that is there.
+    book.apply(0, Report::Ends { net: net("10.0.0.1"), at: None }, 7_000);
+    book.apply(1, claim("10.0.0.1", unnamed(3), None, None), 8_200);
+    assert_eq!([7_500, 8_200].map(|moment| at(&book, moment)), ["unnamed?", "unnamed"]);
+    // While the leases are not known, the table can be old, and names too.
+    book.apply(0, claim("10.0.0.1", device("c", 3), None, Some(90_000)), 9_000);
+    book.lose(0, 10_000);
+    assert_eq!([9_999, 10_000].map(|moment| at(&book, moment)), ["c", "c?"]);
+}
+
+#[test]
+fn what_a_source_reads_late_can_have_happened_before() {
+    let mut book = book(&["leases"]);
+    book.apply(0, claim("10.0.0.1", device("a", 1), None, None), 1_000);
+    book.apply(0, claim("10.0.0.2", device("b", 2), None, None), 1_000);
+    book.note_delay(0, Some(5_000));
+    assert_eq!([4_899, 4_900].map(|at| name(&book, "10.0.0.1", at)), ["a", "a?"]);
+    book.apply(0, Report::ListBegins { missed_since: None }, 6_000);
+    book.apply(0, claim("10.0.0.1", device("c", 3), None, None), 6_000);
+    book.apply(0, Report::ListEnds, 6_000);
+    book.note_delay(0, None);
+    assert_eq!([4_899, 5_999, 6_000].map(|at| name(&book, "10.0.0.1", at)), ["a", "a?", "c"]);
+    assert_eq!([4_899, 5_999, 6_000].map(|at| name(&book, "10.0.0.2", at)), ["b", "b?", "nobody"]);
+    book.apply(0, Report::Ends { net: net("10.0.0.1"), at: None }, 9_000);
+    assert_eq!([8_899, 8_900, 9_000].map(|at| name(&book, "10.0.0.1", at)), ["c", "c?", "nobody"]);
+}
+
+#[test]
+fn a_host_of_a_span_is_certain_if_it_had_the_address_in_all_of_it() {
+    let mut book = book(&["leases"]);
+    book.apply(0, claim("10.0.0.1", device("a", 1), Some(100), None), 100);
+    book.apply(0, claim("10.0.0.1", device("b", 2), Some(500), None), 500);
+    let during = |book: &Book, earliest, latest| {
+        book.during("10.0.0.1".parse().unwrap(), Span { earliest, latest })
+            .found
+            .map(|found| found.is_certain)
+    };
+    let spans = [(100, 499), (100, 500), (500, 600), (Millis::MIN, 600), (400, 50)];
+    let found = spans.map(|(earliest, latest)| during(&book, earliest, latest));
+    assert_eq!(found, [Some(true), Some(false), Some(true), Some(false), None]);
+    book.lose(0, 700);
+    book.apply(0, Report::ListBegins { missed_since: None }, 800);
+    book.apply(0, claim("10.0.0.1", device("b", 2), Some(500), None), 800);
+    book.apply(0, Report::ListEnds, 800);
+    assert_eq!(
+        [(600, 699), (600, 900), (800, 900)].map(|(from, to)| during(&book, from, to)),
+        [Some(true), Some(false), Some(true)]
+    );
 }

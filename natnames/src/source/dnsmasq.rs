@@ -102,6 +102,7 @@ impl Source for Dnsmasq {
         loop {
             let settled = self.settled(file, &mut watch, outlet)?;
             self.list(settled, changed, outlet)?;
+            outlet.note_read();
             changed = Some(watch.wait_for_quiet(outlet)?);
             file = watch.reopen(outlet)?;
         }

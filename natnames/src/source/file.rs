@@ -144,6 +144,7 @@ impl Source for File {
         loop {
             let records = self.read(file, outlet.now())?;
             let mut later = self.list(records, outlet)?;
+            outlet.note_read();
             loop {
                 let next = later.last().map(|(begin, _)| begin.saturating_sub(outlet.now()));
                 let next = next.map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or(0)));

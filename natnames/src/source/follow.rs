@@ -7,6 +7,7 @@
 //! let mut file = watch.first_open(outlet)?;
 //! loop {
 //!     … a whole list, from Lines::new(file) …
+//!     outlet.note_read();
 //!     watch.wait_for_quiet(outlet)?;
 //!     file = watch.reopen(outlet)?;
 //! }
@@ -25,6 +26,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 
 use crate::outlet::Outlet;
+use crate::time::Millis;
 
 /// A writer that is at it has paused when nothing happened for this long.
 const QUIET: Duration = Duration::from_millis(20);
@@ -70,6 +72,8 @@ pub(crate) struct Watch {
     inotify: OwnedFd,
     folder: i32,
     file: Option<i32>,
+    /// When it was last waited for something. What has happened since then is not known.
+    waited: Option<Millis>,
 }
 
 impl Watch {
@@ -91,7 +95,7 @@ impl Watch {
             Errno::NOENT => at_path(path, "its folder does not exist: correct the path, or make the folder"),
             error => at_path(folder, watch_error(error)),
         })?;
-        let mut this = Self { path: path.to_owned(), inotify, folder, file: None };
+        let mut this = Self { path: path.to_owned(), inotify, folder, file: None, waited: None };
         this.watch_file()?;
         Ok(this)
     }
@@ -139,9 +143,16 @@ impl Watch {
         let is_dangling = self.file.is_none() && self.path.is_symlink();
         let at_most =
             if is_dangling { Some(timeout.map_or(DANGLING, |own| own.min(DANGLING))) } else { timeout };
-        let was_written = outlet.wait(&[&self.inotify], at_most)? && self.read_events()?;
+        let is_old = outlet.wait(&[&self.inotify], Some(Duration::ZERO))?;
+        let was_written = (is_old || outlet.wait(&[&self.inotify], at_most)?) && self.read_events()?;
         // The file is watched before the caller reads it, so that nothing after that is missed.
-        Ok(self.watch_file()? || was_written)
+        let is_news = self.watch_file()? || was_written;
+        let now = outlet.now();
+        let before = self.waited.replace(now);
+        if is_news {
+            outlet.note_unread(before.filter(|_| is_old).unwrap_or(now));
+        }
+        Ok(is_news)
     }
 
     /// Waits until something changed, and then until the writer has paused: one that rewrites its file in place would

@@ -241,6 +241,7 @@ pub(crate) fn follow_lines(path: &Path, outlet: &Outlet, taker: &mut dyn Take) -
     loop {
         if read_all(&mut tail, outlet, taker)? {
             gone_since = None;
+            outlet.note_read();
             watch.wait(outlet, None)?;
             continue;
         }
