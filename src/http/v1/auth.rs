@@ -13,8 +13,8 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use super::error::Failure;
 use super::find::{MAX_MATCHES, find};
 use super::host::Hosts;
-use super::mapping::millis;
-use natnames::Millis;
+use super::mapping::opened;
+use natnames::Span;
 
 use crate::http::app::App;
 use crate::http::counters::{LookupOutcome, Nobody};
@@ -92,7 +92,7 @@ async fn why_nobody(app: &App, question: &Question) -> Result<Nobody, Failure> {
 /// The best inside host, when its mapping opened, and whether another one could be meant: any other address, port or zone behind
 /// an end that matches, if the mapping is in the same state. Only a live mapping excludes others, the
 /// closed ones: none of protocol, translation and age tells which of two hosts is the client.
-fn choose(question: &Question, found: &[Traced]) -> Option<(Host, Millis, bool)> {
+fn choose(question: &Question, found: &[Traced]) -> Option<(Host, Span, bool)> {
     // HTTP uses TCP or, for HTTP/3, UDP.
     let is_http =
         |traced: &&Traced| matches!(traced.mapping.original.protocol, Protocol::Tcp | Protocol::Udp);
@@ -109,7 +109,7 @@ fn choose(question: &Question, found: &[Traced]) -> Option<(Host, Millis, bool)>
     };
     let (best, _, host) = ends().max_by_key(rank)?;
     let other = ends().any(|(mapping, _, other)| mapping.is_live() == best.is_live() && other != host);
-    Some((host, millis(best.opened.wall), other || found.len() > MAX_MATCHES))
+    Some((host, opened(best), other || found.len() > MAX_MATCHES))
 }
 
 fn count(app: &App, outcome: LookupOutcome) {

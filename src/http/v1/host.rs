@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use natnames::{Answer, Book, Fact, Found, Millis, Names, Who};
+use natnames::{Answer, Book, Fact, Found, Millis, Names, Span, Who};
 
 use super::error::Failure;
 use crate::http::json;
@@ -49,10 +49,10 @@ impl Hosts {
         }
     }
 
-    /// Writes the member `host` of a mapping: who had this address when the mapping opened. If that is not known and the
-    /// mapping is live, who has it now.
+    /// Writes the member `host` of a mapping: who had this address when the mapping opened, at some moment of this span. If
+    /// that is not known and the mapping is live, who has it now.
     #[inline]
-    pub(super) fn write(&self, out: &mut Vec<u8>, inside: IpAddr, opened: Millis, is_live: bool) {
+    pub(super) fn write(&self, out: &mut Vec<u8>, inside: IpAddr, opened: Span, is_live: bool) {
         if let Some(names) = &self.0 {
             write(out, &names.book(), inside, opened, is_live.then(|| names.now()));
         }
@@ -60,10 +60,10 @@ impl Hosts {
 
     /// Passes what is known of who had an address to `set`, as headers of `/v1/auth`. What a header cannot have is
     /// percent-encoded.
-    pub(super) fn describe(&self, inside: IpAddr, at: Millis, mut set: impl FnMut(&'static str, String)) {
+    pub(super) fn describe(&self, inside: IpAddr, opened: Span, mut set: impl FnMut(&'static str, String)) {
         let Some(names) = &self.0 else { return };
         let book = names.book();
-        let Some(found) = book.at(inside, at).found else { return };
+        let Some(found) = book.during(inside, opened).found else { return };
         let encoded = |text: &str| utf8_percent_encode(text, ENCODED).to_string();
         let name = found.name.map(encoded);
         let subscriber = found.subscriber.map(encoded);
@@ -112,7 +112,7 @@ impl Hosts {
     }
 
     /// Whether somebody is the host that [`write`](Self::write) shows.
-    pub(super) fn is(&self, who: &Who, inside: IpAddr, opened: Millis, is_live: bool) -> bool {
+    pub(super) fn is(&self, who: &Who, inside: IpAddr, opened: Span, is_live: bool) -> bool {
         let Some(names) = &self.0 else { return false };
         let book = names.book();
         let (answer, _) = shown(&book, inside, opened, is_live.then(|| names.now()));
@@ -120,9 +120,9 @@ impl Hosts {
     }
 }
 
-/// Who had an address at a moment; if that is not known, who has it now, and whether that is so.
-fn shown(book: &Book, inside: IpAddr, at: Millis, now: Option<Millis>) -> (Answer<'_>, bool) {
-    let mut answer = book.at(inside, at);
+/// Who had an address at some moment of a span; if that is not known, who has it now, and whether that is so.
+fn shown(book: &Book, inside: IpAddr, opened: Span, now: Option<Millis>) -> (Answer<'_>, bool) {
+    let mut answer = book.during(inside, opened);
     if let (None, Some(now)) = (&answer.found, now) {
         answer.found = book.at(inside, now).found;
         let is_of_now = answer.found.is_some();
@@ -136,8 +136,8 @@ pub(super) fn is_one_address(net: IpNetwork) -> bool {
     net.prefix() == if net.is_ipv4() { 32 } else { 128 }
 }
 
-fn write(out: &mut Vec<u8>, book: &Book, inside: IpAddr, at: Millis, now: Option<Millis>) {
-    let (answer, is_of_now) = shown(book, inside, at, now);
+fn write(out: &mut Vec<u8>, book: &Book, inside: IpAddr, opened: Span, now: Option<Millis>) {
+    let (answer, is_of_now) = shown(book, inside, opened, now);
     let Answer { found, gaps } = &answer;
     match found {
         Some(found) => {

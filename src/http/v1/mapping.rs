@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use natnames::{Millis, Who};
+use natnames::{Millis, Span, Who};
 use serde::Serialize;
 
 use super::host::Hosts;
 use crate::fields::{Field, KernelFields, PerDirection};
 use crate::http::json;
-use crate::mapping::{Host, Layer4, Protocol, Traced};
+use crate::mapping::{Host, Layer4, Mapping, Protocol, Source, Traced};
 use crate::question::Question;
 
 /// A mapping that matches a request.
@@ -95,7 +95,7 @@ impl<'a> Match<'a> {
     /// Whether the inside host is who is meant, if somebody is.
     pub(super) fn is_of(&self, who: Option<&Who>, hosts: &Hosts) -> bool {
         let mapping = &self.traced.mapping;
-        who.is_none_or(|who| hosts.is(who, self.inside().ip, millis(mapping.opened.wall), mapping.is_live()))
+        who.is_none_or(|who| hosts.is(who, self.inside().ip, opened(mapping), mapping.is_live()))
     }
 
     /// The host behind the public end.
@@ -150,7 +150,7 @@ impl<'a> Match<'a> {
         json::text(out, mapping.source.as_str());
         json::text(out, r#"""#);
         if !hosts.are_hidden() {
-            hosts.write(out, self.inside().ip, millis(mapping.opened.wall), mapping.is_live());
+            hosts.write(out, self.inside().ip, opened(mapping), mapping.is_live());
         }
         json::text(out, "}");
     }
@@ -173,8 +173,14 @@ impl<'a> Match<'a> {
     }
 }
 
+/// When a mapping can have opened. One that no event told of has been there for a time that is not known.
+pub(super) fn opened(mapping: &Mapping) -> Span {
+    let latest = millis(mapping.opened.wall);
+    Span { earliest: if mapping.source == Source::Event { latest } else { Millis::MIN }, latest }
+}
+
 /// A moment, as names have it.
-pub(super) fn millis(wall: u64) -> Millis {
+fn millis(wall: u64) -> Millis {
     Millis::try_from(wall).unwrap_or(Millis::MAX)
 }
 

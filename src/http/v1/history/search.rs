@@ -119,7 +119,7 @@ impl Search {
         let has_ended = Cell::new(false);
         let mut his = |record: Record| {
             let inside = written::meant_end(&record, asked).map_or(record.src, |end| end.inside);
-            if !self.hosts.is(who, inside.ip, record.opened.at, false) {
+            if !self.hosts.is(who, inside.ip, written::opened(&record), false) {
                 return ControlFlow::Continue(());
             }
             let flow = on(record);

@@ -1,6 +1,7 @@
 //! What is found in the history, as JSON.
 
 use nathistory::{Gap, Known, Millis, Moment, PublicEnd, Question, Record};
+use natnames::Span;
 
 use crate::http::json;
 use crate::http::v1::host::Hosts;
@@ -57,8 +58,19 @@ pub(super) fn record(out: &mut Vec<u8>, record: &Record, question: &Question, ga
     }
     json::text(out, r#","gateway":"#);
     json::value(out, &gateway);
-    hosts.write(out, end.map_or(record.src, |end| end.inside).ip, record.opened.at, false);
+    hosts.write(out, end.map_or(record.src, |end| end.inside).ip, opened(record), false);
     json::text(out, "}");
+}
+
+/// When a mapping can have opened. A dump tells only that it was no later.
+pub(super) fn opened(record: &Record) -> Span {
+    let Moment { at, known, since } = record.opened;
+    let earliest = match known {
+        Known::Kernel | Known::Event => at,
+        Known::Dump => Millis::MIN,
+        Known::Range => since.unwrap_or(Millis::MIN),
+    };
+    Span { earliest, latest: at }
 }
 
 /// A value of each direction.
