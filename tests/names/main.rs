@@ -7,6 +7,7 @@
 mod clients;
 mod devices;
 mod judge;
+mod privacy;
 mod scene;
 mod server;
 mod story;
