@@ -23,8 +23,9 @@ fn both_formats_are_valid() {
     let server = lab.listen(lab.server_at(443));
     let server6 = lab.listen(lab.server6_at(443));
     let history = TempDir::with_prefix("pynatconnd-history-").expect("a directory can be made");
-    // Some metrics exist only with a history.
-    let config = format!("{CONFIG}[history]\npath = {}\n", history.path().display());
+    // Some metrics exist only with a history, some only with a source of names.
+    let config =
+        format!("{CONFIG}[history]\npath = {}\n[names]\nneighbours = yes\n", history.path().display());
     let mut bench = Bench::new(lab, &config);
     let open = bench.lab.connect_to(&server, bench.lab.client_at(0, 40_001));
     let open6 = bench.lab.connect_to(&server6, bench.lab.client6_at(0, 40_001));
