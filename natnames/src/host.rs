@@ -35,7 +35,8 @@ impl Host {
         let labels = self.labels.into_iter().take(MOST_LABELS);
         Self {
             name: text(self.name),
-            mac: self.mac,
+            // Loopback and tunnels have zeros.
+            mac: self.mac.filter(|mac| mac.0 != [0; 6]),
             subscriber: text(self.subscriber),
             client_id: text(self.client_id),
             labels: labels.filter_map(|(key, value)| Some((clean(&key)?, clean(&value)?))).collect(),

@@ -45,7 +45,7 @@ impl FromStr for Mac {
         if parts.next().is_some() {
             return Err(NoMac);
         }
-        Self::from_bytes(&bytes).ok_or(NoMac)
+        Ok(Self(bytes))
     }
 }
 
@@ -62,9 +62,7 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Mac>().unwrap().to_string(), written);
         }
-        for text in
-            ["", "00:16:3e:5a:01", "00:16:3e:5a:01:2f:00", "00:16:3e:5a:01:+f", "00:00:00:00:00:00", "x"]
-        {
+        for text in ["", "00:16:3e:5a:01", "00:16:3e:5a:01:2f:00", "00:16:3e:5a:01:+f", "x"] {
             assert_eq!(text.parse::<Mac>(), Err(NoMac), "{text}");
         }
     }

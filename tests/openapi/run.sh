@@ -45,6 +45,9 @@ port = 8080
 
 [history]
 path = $work/history
+
+[names]
+neighbours = yes
 END
 "$daemon" -c "$work/pynatconnd.conf" 2>"$work/log" &
 pid=$!

@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 use tokio::time::Instant;
 
 use super::error::{self, Failure};
-use super::find::{FEW_MATCHES, Found, MAX_MATCHES, find, find_of, find_or_wait};
+use super::find::{Asked, FEW_MATCHES, Found, MAX_MATCHES, find_as, find_or_wait};
 use super::host::Hosts;
 use super::mapping::Match;
 use super::request::LookupRequest;
@@ -50,12 +50,12 @@ impl Answer {
         hosts: Hosts,
     ) -> Result<Self, Failure> {
         app.counters.here().requests.increment();
-        hosts.check(request.who.as_ref())?;
+        hosts.check(&request.who)?;
         let question = &request.question;
-        let found = match (request.wait, &request.who) {
-            (_, Some(who)) => Box::pin(find_of(app, question, who, &hosts, client)).await,
-            (Some(wait), None) => Box::pin(find_or_wait(app, question, Instant::now() + wait, client)).await,
-            (None, None) => find(app, question, client).await,
+        let asked = Asked { who: &request.who, hosts: &hosts, client };
+        let found = match request.wait {
+            Some(wait) => Box::pin(find_or_wait(app, question, asked, Instant::now() + wait)).await,
+            None => find_as(app, question, asked).await,
         };
         let outcome = found.as_ref().map_or(LookupOutcome::Undecided, |Found { answer, .. }| {
             LookupOutcome::of(!answer.value.is_empty(), answer.complete)

@@ -113,7 +113,7 @@ pub(in crate::http) fn answer(
     hosts: Hosts,
 ) -> Result<Response, Failure> {
     let (question, who) = LookupRequest::question_only(request.uri().query())?;
-    hosts.check(who.as_ref())?;
+    hosts.check(&who)?;
     let wanted = Wanted { question, who, hosts };
     let format = StreamFormat::of(request);
     if request.method() == Method::HEAD {
@@ -133,13 +133,13 @@ pub(in crate::http) fn answer(
 struct Wanted {
     question: Question,
     /// Whose mappings are meant, if somebody's are.
-    who: Option<Who>,
+    who: Vec<Who>,
     hosts: Hosts,
 }
 
 impl Wanted {
     fn is_everything(&self) -> bool {
-        self.question == Question::default() && self.who.is_none()
+        self.question == Question::default() && self.who.is_empty()
     }
 
     /// Losses concern every listener.
@@ -212,7 +212,7 @@ fn write_changes(piece: &mut Vec<u8>, format: StreamFormat, wanted: &Wanted, cha
             ChangeEvent::Closed(traced) => StreamEvent::Closed(Match::new(traced, question)),
         };
         let is_of = match &event {
-            StreamEvent::Opened(found) | StreamEvent::Closed(found) => found.is_of(who.as_ref(), hosts),
+            StreamEvent::Opened(found) | StreamEvent::Closed(found) => found.is_of(who, hosts),
             _ => true,
         };
         if is_of {

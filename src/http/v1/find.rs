@@ -45,15 +45,26 @@ pub(super) async fn find(app: &App, question: &Question, client: Client) -> Resu
     Ok(Found { answer: app.tracker.find(question, MAX_MATCHES).await?, place })
 }
 
+/// Whose mappings are meant, if somebody's are, and who asks.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) who: &'a [Who],
+    pub(super) hosts: &'a Hosts,
+    pub(super) client: Client,
+}
+
+/// Finds the mappings that match; if somebody's are meant, those.
+pub(super) async fn find_as(app: &App, question: &Question, asked: Asked<'_>) -> Result<Found, Failure> {
+    match asked.who.is_empty() {
+        true => find(app, question, asked.client).await,
+        false => Box::pin(find_of(app, question, asked)).await,
+    }
+}
+
 /// Finds somebody's mappings, live ones first, then the newest: by a scan of the table, unless the question has an index.
-pub(super) async fn find_of(
-    app: &App,
-    question: &Question,
-    who: &Who,
-    hosts: &Hosts,
-    client: Client,
-) -> Result<Found, Failure> {
-    let is_of = |traced: &Traced| Match::new(traced, question).is_of(Some(who), hosts);
+async fn find_of(app: &App, question: &Question, asked: Asked<'_>) -> Result<Found, Failure> {
+    let Asked { who, hosts, client } = asked;
+    let is_of = |traced: &Traced| Match::new(traced, question).is_of(who, hosts);
     if question.is_indexed() {
         let mut found = find(app, question, client).await?;
         found.answer.value.retain(is_of);
@@ -87,13 +98,13 @@ async fn scan(app: &App, question: &Question, place: Place) -> Result<Found, Fai
 async fn find_until(
     app: &App,
     question: &Question,
-    client: Client,
+    asked: Asked<'_>,
     deadline: Instant,
 ) -> Result<Found, Failure> {
-    if question.is_indexed() || Instant::now() >= deadline {
-        return find(app, question, client).await;
+    if question.is_indexed() || !asked.who.is_empty() || Instant::now() >= deadline {
+        return find_as(app, question, asked).await;
     }
-    let place = app.places.take_until(Kind::Scan, client, deadline).await?;
+    let place = app.places.take_until(Kind::Scan, asked.client, deadline).await?;
     scan(app, question, place).await
 }
 
@@ -105,19 +116,19 @@ async fn find_until(
 pub(super) async fn find_or_wait(
     app: &App,
     question: &Question,
+    asked: Asked<'_>,
     deadline: Instant,
-    client: Client,
 ) -> Result<Found, Failure> {
     // Whether each lookup of the whole question is cheap, or needed because it queries the kernel.
-    let is_repeated =
-        question.is_indexed() || !question.outside_tuples(&app.tracker.filter(), &[]).is_empty();
+    let queries_kernel = || !question.outside_tuples(&app.tracker.filter(), &[]).is_empty();
+    let is_repeated = question.is_indexed() || (asked.who.is_empty() && queries_kernel());
     // Watching starts before the first lookup, so that no change in between is missed.
     let watch = app.tracker.watch_changes(question.clone());
     let mut stopping = app.stopping.clone();
     let mut questions = vec![question.clone()];
     loop {
-        for asked in std::mem::take(&mut questions) {
-            let found = find_until(app, &asked, client, deadline).await?;
+        for question in std::mem::take(&mut questions) {
+            let found = find_until(app, &question, asked, deadline).await?;
             if !found.answer.value.is_empty() {
                 return Ok(found);
             }
@@ -127,7 +138,7 @@ pub(super) async fn find_or_wait(
             () = sleep_until(deadline) => None,
             _ = stopping.wait_for(|stopping| *stopping) => None,
         };
-        let Some(matching) = matching else { return last(app, question, is_repeated, client).await };
+        let Some(matching) = matching else { return last(app, question, is_repeated, asked).await };
         questions = match is_repeated || matching.is_unknown {
             true => vec![question.clone()],
             false => matching.mappings.iter().map(|mapping| question.about(&mapping.tuples)).collect(),
@@ -137,9 +148,9 @@ pub(super) async fn find_or_wait(
 
 /// The last lookup: the kernel may have a connection for which it sent no event. If only a scan of the table could
 /// find one that no change has reported, this only finds out whether the empty answer is complete.
-async fn last(app: &App, question: &Question, is_repeated: bool, client: Client) -> Result<Found, Failure> {
+async fn last(app: &App, question: &Question, is_repeated: bool, asked: Asked<'_>) -> Result<Found, Failure> {
     match is_repeated {
-        true => find(app, question, client).await,
-        false => find(app, &question.about_nothing(), client).await,
+        true => find_as(app, question, asked).await,
+        false => find(app, &question.about_nothing(), asked.client).await,
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use hyper::StatusCode;
 use ipnetwork::IpNetwork;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
@@ -39,14 +40,15 @@ impl Hosts {
     ///
     /// # Errors
     /// If it does, and no source of names is set or the client may not see names.
-    pub(super) fn check(&self, who: Option<&Who>) -> Result<(), Failure> {
-        match who {
-            Some(_) if self.are_hidden() => Err(Failure::bad(
-                "hosts cannot be asked about by name",
-                "set a source and acl in [names], and restart the daemon",
-            )),
-            _ => Ok(()),
+    pub(super) fn check(&self, who: &[Who]) -> Result<(), Failure> {
+        if who.is_empty() || !self.are_hidden() {
+            return Ok(());
         }
+        Err(Failure {
+            status: StatusCode::FORBIDDEN,
+            error: "hosts cannot be asked about by name".to_owned(),
+            hint: "set a source and acl in [names], and restart the daemon".to_owned(),
+        })
     }
 
     /// Writes the member `host` of a mapping: who had this address when the mapping opened, at some moment of this span. If
@@ -82,8 +84,8 @@ impl Hosts {
     }
 
     /// Where somebody's mappings can be: all addresses and networks that he is known to have had.
-    pub(super) fn nets_of(&self, who: &Who) -> BTreeSet<IpNetwork> {
-        let Some(names) = &self.0 else { return BTreeSet::new() };
+    pub(super) fn nets_of(&self, who: &[Who]) -> BTreeSet<IpNetwork> {
+        let (Some(names), Some(who)) = (&self.0, who.first()) else { return BTreeSet::new() };
         let known = names.book().addresses_of(who, Millis::MIN, names.now());
         known.into_iter().map(|(net, _)| net).collect()
     }
@@ -92,7 +94,7 @@ impl Hosts {
     ///
     /// # Errors
     /// If he had a network, or many addresses.
-    pub(super) fn addresses_of(&self, who: &Who) -> Result<BTreeSet<IpAddr>, Failure> {
+    pub(super) fn addresses_of(&self, who: &[Who]) -> Result<BTreeSet<IpAddr>, Failure> {
         let nets = self.nets_of(who);
         if nets.len() > MOST_ADDRESSES || nets.iter().any(|net| !is_one_address(*net)) {
             return Err(Failure::bad(
@@ -112,11 +114,11 @@ impl Hosts {
     }
 
     /// Whether somebody is the host that [`write`](Self::write) shows.
-    pub(super) fn is(&self, who: &Who, inside: IpAddr, opened: Span, is_live: bool) -> bool {
+    pub(super) fn is(&self, who: &[Who], inside: IpAddr, opened: Span, is_live: bool) -> bool {
         let Some(names) = &self.0 else { return false };
         let book = names.book();
         let (answer, _) = shown(&book, inside, opened, is_live.then(|| names.now()));
-        answer.found.is_some_and(|found| found.is(who))
+        answer.found.is_some_and(|found| who.iter().all(|who| found.is(who)))
     }
 }
 

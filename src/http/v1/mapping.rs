@@ -93,9 +93,9 @@ impl<'a> Match<'a> {
     }
 
     /// Whether the inside host is who is meant, if somebody is.
-    pub(super) fn is_of(&self, who: Option<&Who>, hosts: &Hosts) -> bool {
+    pub(super) fn is_of(&self, who: &[Who], hosts: &Hosts) -> bool {
         let mapping = &self.traced.mapping;
-        who.is_none_or(|who| hosts.is(who, self.inside().ip, opened(mapping), mapping.is_live()))
+        who.is_empty() || hosts.is(who, self.inside().ip, opened(mapping), mapping.is_live())
     }
 
     /// The host behind the public end.

@@ -30,14 +30,14 @@ pub(in crate::http) async fn answer(
     hosts: Hosts,
 ) -> Result<Response, Failure> {
     let (question, who) = LookupRequest::question_only(query)?;
-    hosts.check(who.as_ref())?;
+    hosts.check(&who)?;
     if method == Method::HEAD {
         return Ok(head(NDJSON));
     }
     let (sender, body) = Channel::new(PIECES_AHEAD);
     let complete = if app.tracker.is_complete_now().await? { "1" } else { "0" };
     let app = app.clone();
-    tokio::spawn(async move { send(&app, &question, who.as_ref(), &hosts, sender).await });
+    tokio::spawn(async move { send(&app, &question, &who, &hosts, sender).await });
     let response = response::stream(NDJSON, body);
     Ok(response::with_header(response, HeaderName::from_static("x-nat-complete"), complete))
 }
@@ -47,7 +47,7 @@ pub(in crate::http) async fn answer(
 async fn send(
     app: &App,
     question: &Question,
-    who: Option<&Who>,
+    who: &[Who],
     hosts: &Hosts,
     mut sender: Sender<Bytes, BodyError>,
 ) {

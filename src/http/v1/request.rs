@@ -39,8 +39,8 @@ pub(super) struct LookupRequest {
     pub(super) question: Question,
     pub(super) wait: Option<Duration>,
     pub(super) fields: Vec<Field>,
-    /// Whose mappings are meant, if the request names a host or a device.
-    pub(super) who: Option<Who>,
+    /// Whose mappings are meant, if the request names a host or a device. With both, both are meant.
+    pub(super) who: Vec<Who>,
 }
 
 impl LookupRequest {
@@ -50,12 +50,12 @@ impl LookupRequest {
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             builder.set(&name, &value)?;
         }
-        builder.finish()
+        Ok(builder.request)
     }
 
     /// Like [`from_query`](Self::from_query), for a stream: it has no response that could wait, and the
     /// kernel is not queried for each of its mappings.
-    pub(super) fn question_only(query: Option<&str>) -> Result<(Question, Option<Who>), Failure> {
+    pub(super) fn question_only(query: Option<&str>) -> Result<(Question, Vec<Who>), Failure> {
         let request = Self::from_query(query)?;
         let unsupported = match (request.wait, &request.fields[..]) {
             (None, []) => return Ok((request.question, request.who)),
@@ -80,7 +80,7 @@ impl LookupRequest {
                 _ => return Err(wrong(name, &value.to_string(), "text or a number")),
             }
         }
-        builder.finish()
+        Ok(builder.request)
     }
 }
 
@@ -91,16 +91,6 @@ struct QuestionBuilder {
 }
 
 impl QuestionBuilder {
-    fn finish(self) -> Result<LookupRequest, Failure> {
-        if self.request.who.is_some() && self.request.wait.is_some() {
-            return Err(Failure::bad(
-                "wait is given together with host or mac",
-                "leave it out, or use /v1/events",
-            ));
-        }
-        Ok(self.request)
-    }
-
     fn set(&mut self, name: &str, value: &str) -> Result<(), Failure> {
         let Some(known) = FIELDS.iter().find(|field| **field == name) else {
             return Err(unknown(name, &FIELDS));
@@ -130,7 +120,7 @@ impl QuestionBuilder {
                 }
             }
             "fields" => self.request.fields = fields(value)?,
-            "host" | "mac" => self.request.who = Some(who(known, value, self.request.who.take())?),
+            "host" | "mac" => self.request.who.push(who(known, value)?),
             _ => {
                 let longest = LONGEST_WAIT.as_millis() as u64;
                 let wait = digits(value).filter(|wait| *wait <= longest);
@@ -163,16 +153,13 @@ fn unknown_field(found: &str) -> Failure {
 }
 
 /// Whose mappings are meant: `host` is a name or a subscriber, `mac` a MAC address.
-pub(super) fn who(name: &str, value: &str, before: Option<Who>) -> Result<Who, Failure> {
-    if before.is_some() {
-        return Err(Failure::bad("host and mac are both given", "give one of them"));
-    }
+pub(super) fn who(name: &str, value: &str) -> Result<Who, Failure> {
     match name {
-        "mac" => value
-            .parse()
-            .map(Who::Mac)
-            .map_err(|_| wrong(name, value, "a MAC address such as 00:16:3e:5a:01:2f")),
-        _ if value.trim().is_empty() => Err(wrong(name, value, "the name of a host, or a subscriber")),
+        "mac" => {
+            let expected = "a MAC address such as 00:16:3e:5a:01:2f";
+            value.parse().map(Who::Mac).map_err(|_| wrong(name, value, expected))
+        }
+        _ if value.is_empty() => Err(wrong(name, value, "the name of a host, or a subscriber")),
         _ => Ok(Who::Name(value.trim().to_owned())),
     }
 }

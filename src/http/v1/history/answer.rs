@@ -74,7 +74,7 @@ async fn search(
     client: IpAddr,
     hosts: Hosts,
 ) -> Result<(Response, LookupOutcome), Failure> {
-    hosts.check(asked.who.as_ref())?;
+    hosts.check(&asked.who)?;
     let kind = if asked.is_moment { Kind::History } else { Kind::HistorySpan };
     let place = app.places.take_soon(kind, client.into()).await?;
     let is_verified = verify(app, &asked.question).await?;
@@ -86,8 +86,8 @@ async fn search(
         now = app.clock.now();
         asked = read(query, now)?;
     }
-    if let Some(who) = asked.who.as_ref().filter(|_| asked.names_no_address()) {
-        asked.addresses = hosts.addresses_of(who)?;
+    if !asked.who.is_empty() && asked.names_no_address() {
+        asked.addresses = hosts.addresses_of(&asked.who)?;
         // Somebody who has had no address has no mappings, but the history has gaps.
         if asked.addresses.is_empty() {
             asked.question.src_ip = Some(std::net::Ipv4Addr::UNSPECIFIED.into());

@@ -24,7 +24,7 @@ const LARGEST_SKEW: Millis = 3_600_000;
 pub(super) struct Asked {
     pub(super) question: Question,
     /// Whose mappings are meant, if somebody's are.
-    pub(super) who: Option<Who>,
+    pub(super) who: Vec<Who>,
     /// The addresses that he has had, if the question names none.
     pub(super) addresses: BTreeSet<IpAddr>,
     /// Whether it is about a moment, and not about a span.
@@ -50,7 +50,7 @@ impl Asked {
     /// Reads `nat_ip=203.0.113.5&nat_port=40001&at=2026-11-21T09:12:30Z`.
     pub(super) fn from_query(query: Option<&str>, reference: &Reference) -> Result<Self, Failure> {
         let mut question = Question::about(0, 0);
-        let (mut times, mut who_is_meant) = (Times::default(), None);
+        let (mut times, mut who_is_meant) = (Times::default(), Vec::new());
         let mut seen = Vec::new();
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             let known = FIELDS.iter().find(|field| **field == name);
@@ -66,7 +66,7 @@ impl Asked {
                 "nat_port" => question.nat_port = Some(number(known, &value)?),
                 "dst_port" => question.dst_port = Some(number(known, &value)?),
                 "src_port" => question.src_port = Some(number(known, &value)?),
-                "host" | "mac" => who_is_meant = Some(who(known, &value, who_is_meant)?),
+                "host" | "mac" => who_is_meant.push(who(known, &value)?),
                 "zone" => question.zone = Some(number(known, &value)?),
                 "protocol" => question.protocol = Some(protocol(known, &value)?.number()),
                 "at" => times.at = Some(time(known, &value, reference)?),
@@ -75,7 +75,7 @@ impl Asked {
                 _ => times.skew = Some(skew(known, &value)?),
             }
         }
-        let names_a_host = question.src_ip.is_some() || who_is_meant.is_some();
+        let names_a_host = question.src_ip.is_some() || !who_is_meant.is_empty();
         if question.nat_ip.is_none() && question.nat_port.is_none() && !names_a_host {
             return Err(Failure::bad(
                 "nat_ip, nat_port, src_ip, host and mac are missing",

@@ -99,9 +99,9 @@ impl Search {
     ) -> Result<Completeness, nathistory::Error> {
         let is_wanted = || !answer.borrow().is_unwanted();
         let question = &self.asked.question;
-        let mut found = match &self.asked.who {
-            None => self.history.past.find(question, &is_wanted, on)?,
-            Some(who) => self.find_of(who, &is_wanted, on)?,
+        let mut found = match &self.asked.who[..] {
+            [] => self.history.past.find(question, &is_wanted, on)?,
+            who => self.find_of(who, &is_wanted, on)?,
         };
         found.gaps.extend(self.gap.iter().filter(|gap| gap.touches(question.from, question.to)).cloned());
         found.gaps.extend(self.unnamed());
@@ -111,7 +111,7 @@ impl Search {
     /// Finds the mappings of somebody: those that began while an address was his.
     fn find_of(
         &self,
-        who: &Who,
+        who: &[Who],
         is_wanted: &dyn Fn() -> bool,
         on: &mut dyn FnMut(Record) -> ControlFlow<()>,
     ) -> Result<Completeness, nathistory::Error> {
@@ -148,7 +148,8 @@ impl Search {
     /// The times of which it is not known who had an address, for a question about somebody.
     fn unnamed(&self) -> impl Iterator<Item = Gap> {
         let Question { from, to, .. } = self.asked.question;
-        let gaps = self.asked.who.iter().flat_map(move |_| self.hosts.gaps(from, to));
+        let is_about_somebody = !self.asked.who.is_empty();
+        let gaps = is_about_somebody.then(|| self.hosts.gaps(from, to)).into_iter().flatten();
         gaps.map(|(source, from, to)| Gap {
             from,
             to,
