@@ -173,10 +173,13 @@ impl<'a> Match<'a> {
     }
 }
 
-/// When a mapping can have opened. One that no event told of has been there for a time that is not known.
+/// When a mapping can have opened. One that no event told of has been there for a time that is not known, and so has one of
+/// which only the end was told: that is the moment of both then.
 pub(super) fn opened(mapping: &Mapping) -> Span {
     let latest = millis(mapping.opened.wall);
-    Span { earliest: if mapping.source == Source::Event { latest } else { Millis::MIN }, latest }
+    let is_end = mapping.closed.is_some_and(|closed| closed.wall == mapping.opened.wall);
+    let is_known = mapping.source == Source::Event && !is_end;
+    Span { earliest: if is_known { latest } else { Millis::MIN }, latest }
 }
 
 /// A moment, as names have it.
@@ -215,7 +218,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Stamp;
-    use crate::mapping::{Doubt, Mapping, Source};
+    use crate::mapping::Doubt;
     use crate::tuples::Tuples;
     use nfct::Tuple;
 
@@ -254,6 +257,21 @@ mod tests {
                 r#""learnt":"event"}"#
             )
         );
+    }
+
+    #[test]
+    fn it_opened_at_a_known_moment_only_if_its_begin_was_told() {
+        let server = ([198, 51, 100, 1], 443);
+        let event = mapping(
+            Tuple::tcp(([192, 168, 7, 2], 40000), server),
+            Tuple::tcp(server, ([203, 0, 113, 9], 51000)),
+        );
+        let is_known = |mapping: &Mapping| opened(mapping).earliest == opened(mapping).latest;
+        assert!(is_known(&event));
+        let later = Stamp { monotonic: 5, wall: event.opened.wall + 4 };
+        assert!(is_known(&Mapping { closed: Some(later), ..event.clone() }));
+        assert!(!is_known(&Mapping { closed: Some(event.opened), ..event.clone() }));
+        assert!(!is_known(&Mapping { source: Source::Dump, ..event }));
     }
 
     #[test]
