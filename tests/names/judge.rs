@@ -121,7 +121,7 @@ impl Judge<'_> {
         let may_be_held = self.holds_of(opened.address).any(|hold| hold.may_touch(from, to));
         let cause = if has_gaps && in_outage {
             "unknown: in a gap"
-        } else if known != "event" {
+        } else if known != "event" || mapping["opened"] == mapping["closed"] {
             "unknown: found in the kernel's table, opened before"
         } else if !may_be_held {
             "unknown: nobody had the address"
