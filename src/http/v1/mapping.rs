@@ -269,8 +269,8 @@ mod tests {
         let is_known = |mapping: &Mapping| opened(mapping).earliest == opened(mapping).latest;
         assert!(is_known(&event));
         let later = Stamp { monotonic: 5, wall: event.opened.wall + 4 };
-        assert!(is_known(&Mapping { closed: Some(later), ..event.clone() }));
-        assert!(!is_known(&Mapping { closed: Some(event.opened), ..event.clone() }));
+        assert!(is_known(&Mapping { closed: Some(later), ..event }));
+        assert!(!is_known(&Mapping { closed: Some(event.opened), ..event }));
         assert!(!is_known(&Mapping { source: Source::Dump, ..event }));
     }
 

@@ -75,7 +75,9 @@ impl LookupRequest {
         for (name, value) in fields {
             match value {
                 Value::String(text) => builder.set(name, text)?,
-                Value::Number(number) => builder.set(name, &plain(number))?,
+                Value::Number(number) if !matches!(&**name, "host" | "mac") => {
+                    builder.set(name, &plain(number))?;
+                }
                 Value::Array(list) if name == "fields" => builder.set(name, &joined(list)?)?,
                 _ => return Err(wrong(name, &value.to_string(), "text or a number")),
             }
@@ -259,7 +261,14 @@ mod tests {
             assert_eq!(error(query).status, hyper::StatusCode::BAD_REQUEST, "{query}");
         }
         assert_eq!(error("natport=1").hint, "did you mean nat_port?");
-        for json in ["[]", "null", r#"{"nat_port": 1.5}"#, r#"{"nat_port": true}"#, r#"{"nat_port": -1}"#] {
+        for json in [
+            "[]",
+            "null",
+            r#"{"host": 0}"#,
+            r#"{"nat_port": 1.5}"#,
+            r#"{"nat_port": true}"#,
+            r#"{"nat_port": -1}"#,
+        ] {
             assert!(LookupRequest::from_json(&serde_json::from_str(json).unwrap()).is_err(), "{json}");
         }
     }
