@@ -578,7 +578,7 @@ pub(crate) const SECTIONS: &[KnownSection] = &[
                 default: Is("1000000"),
                 example: "100000",
                 field: field!(values::count => names.max_facts),
-                help: "The maximum number of names with their times in memory, about 0.5 KiB each. If it is reached, those \
+                help: "The maximum number of names with their times in memory, about 1 KiB each. If it is reached, those \
                     that ended first are forgotten.",
                 reload: RESTART,
             },
