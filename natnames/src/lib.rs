@@ -39,4 +39,4 @@ pub use mac::Mac;
 pub use outlet::{Outlet, Stopped};
 pub use run::{Names, Status};
 pub use text::clean;
-pub use time::Millis;
+pub use time::{Millis, wall_clock};

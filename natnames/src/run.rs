@@ -141,11 +141,6 @@ impl Names {
         self.shared.book.write().take_changes(wall_clock())
     }
 
-    /// This moment, by the clock that facts have.
-    pub fn now(&self) -> Millis {
-        wall_clock()
-    }
-
     /// How each source is.
     pub fn status(&self) -> Vec<Status> {
         let book = self.shared.book.read();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nathistory::disk::{Directory, Disk};
 use nathistory::{NameEntry, NameFact, NameGap, NameStore, StoredNames};
-use natnames::{Book, Changes, Fact, Host, Millis, Names, Span};
+use natnames::{Book, Changes, Fact, Host, Millis, Names, Span, wall_clock};
 
 use crate::error::{Cause, Fatal};
 
@@ -168,7 +168,7 @@ impl Keeping {
 
 impl Writer {
     fn write(&mut self) {
-        let now = self.names.now();
+        let now = wall_clock();
         let Changes { facts, gaps } = self.names.take_changes();
         if facts.is_empty() && self.facts.is_empty() && now.saturating_sub(self.written_at) < QUIET {
             return;
@@ -208,9 +208,4 @@ impl Writer {
             }
         }
     }
-}
-
-fn wall_clock() -> Millis {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
 }

@@ -17,9 +17,16 @@ pub(super) fn log_name(number: u64) -> String {
     format!("{PREFIX}{number:010}{EXTENSION}")
 }
 
-pub(super) fn parse_log_name(name: &str) -> Option<u64> {
+fn parse_log_name(name: &str) -> Option<u64> {
     let number = name.strip_prefix(PREFIX)?.strip_suffix(EXTENSION)?.parse().ok()?;
     (log_name(number) == name).then_some(number)
+}
+
+/// The numbers of the logs among the files of a directory, in their order.
+pub(super) fn log_numbers(files: &[(String, u64)]) -> Vec<u64> {
+    let mut numbers: Vec<u64> = files.iter().filter_map(|(name, _)| parse_log_name(name)).collect();
+    numbers.sort_unstable();
+    numbers
 }
 
 /// What logs have said.

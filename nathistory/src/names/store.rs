@@ -7,7 +7,7 @@ use crate::disk::{Disk, Lock};
 use crate::error::Error;
 use crate::names::fact::{NameEntry, NameFact, NameGap};
 use crate::names::file::{self, FactFile, UNFINISHED};
-use crate::names::log::{Log, Said, log_name, parse_log_name};
+use crate::names::log::{Log, Said, log_name, log_numbers};
 use crate::time::Millis;
 
 /// A log is sealed after this time, in milliseconds.
@@ -57,8 +57,7 @@ impl NameStore {
         let mut files: Vec<FactFile> = names.iter().filter_map(|(name, _)| FactFile::parse(name)).collect();
         files.sort_by_key(|file| file.number);
         let sealed = files.last().map_or(0, |file| file.number);
-        let mut logs: Vec<u64> = names.iter().filter_map(|(name, _)| parse_log_name(name)).collect();
-        logs.sort_unstable();
+        let mut logs = log_numbers(&names);
         // What a crash left.
         for number in logs.iter().filter(|number| **number <= sealed) {
             let _ = disk.remove(&log_name(*number));
@@ -142,9 +141,8 @@ impl NameStore {
         self.sealed_at = now;
         let mut said = Said::default();
         let names = self.disk.list().map_err(|error| Error::io(doing(), error))?;
-        let mut logs: Vec<u64> = names.iter().filter_map(|(name, _)| parse_log_name(name)).collect();
+        let mut logs = log_numbers(&names);
         logs.retain(|number| *number <= self.log.number);
-        logs.sort_unstable();
         for number in &logs {
             said.read(&*self.disk, *number)?;
         }

@@ -41,15 +41,11 @@ impl Dnsmasq {
         Self { path }
     }
 
-    /// Reports what a file has, which began to change at this moment.
-    fn list(&self, file: File, changed: Option<Instant>, outlet: &Outlet) -> io::Result<()> {
+    fn list(&self, file: File, outlet: &Outlet) -> io::Result<()> {
         let mut unreadable = Unreadable::default();
         let mut seen: HashSet<IpAddr> = HashSet::new();
         let now = outlet.now();
-        // What changed can have changed at any time since then.
-        let since = |changed: Instant| Millis::try_from(changed.elapsed().as_millis()).unwrap_or(0);
-        let missed_since = changed.map(|changed| now.saturating_sub(since(changed)));
-        outlet.say(Report::ListBegins { missed_since })?;
+        outlet.say(Report::ListBegins { missed_since: None })?;
         let mut lines = Lines::new(file);
         while let Some(line) = lines.next().map_err(|error| at_path(&self.path, error))? {
             let (bytes, parsed) = match line {
@@ -98,12 +94,12 @@ impl Source for Dnsmasq {
 
     fn follow(&mut self, outlet: &Outlet) -> io::Result<()> {
         let mut watch = Watch::new(&self.path)?;
-        let (mut file, mut changed) = (watch.first_open(outlet)?, None);
+        let mut file = watch.first_open(outlet)?;
         loop {
             let settled = self.settled(file, &mut watch, outlet)?;
-            self.list(settled, changed, outlet)?;
+            self.list(settled, outlet)?;
             outlet.note_read();
-            changed = Some(watch.wait_for_quiet(outlet)?);
+            watch.wait_for_quiet(outlet)?;
             file = watch.reopen(outlet)?;
         }
     }

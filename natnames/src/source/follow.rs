@@ -156,12 +156,12 @@ impl Watch {
     }
 
     /// Waits until something changed, and then until the writer has paused: one that rewrites its file in place would
-    /// be read while it is half done. Returns when it began.
-    pub(crate) fn wait_for_quiet(&mut self, outlet: &Outlet) -> io::Result<Instant> {
+    /// be read while it is half done.
+    pub(crate) fn wait_for_quiet(&mut self, outlet: &Outlet) -> io::Result<()> {
         while !self.wait(outlet, None)? {}
         let begun = Instant::now();
         while begun.elapsed() < LONGEST_UNREST && self.wait(outlet, Some(QUIET))? {}
-        Ok(begun)
+        Ok(())
     }
 
     /// Returns whether something happened to the file.

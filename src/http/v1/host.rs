@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use ipnetwork::IpNetwork;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use natnames::{Answer, Book, Fact, Found, Millis, Names, Span, Who};
+use natnames::{Answer, Book, Fact, Found, Millis, Names, Span, Who, wall_clock};
 
 use super::error::Failure;
 use crate::http::json;
@@ -56,7 +56,7 @@ impl Hosts {
     #[inline]
     pub(super) fn write(&self, out: &mut Vec<u8>, inside: IpAddr, opened: Span, is_live: bool) {
         if let Some(names) = &self.0 {
-            write(out, &names.book(), inside, opened, is_live.then(|| names.now()));
+            write(out, &names.book(), inside, opened, is_live.then(wall_clock));
         }
     }
 
@@ -86,7 +86,7 @@ impl Hosts {
     /// Where somebody's mappings can be: all addresses and networks that he is known to have had.
     pub(super) fn nets_of(&self, who: &[Who]) -> BTreeSet<IpNetwork> {
         let (Some(names), Some(who)) = (&self.0, who.first()) else { return BTreeSet::new() };
-        let known = names.book().addresses_of(who, Millis::MIN, names.now());
+        let known = names.book().addresses_of(who, Millis::MIN, wall_clock());
         known.into_iter().map(|(net, _)| net).collect()
     }
 
@@ -117,7 +117,7 @@ impl Hosts {
     pub(super) fn is(&self, who: &[Who], inside: IpAddr, opened: Span, is_live: bool) -> bool {
         let Some(names) = &self.0 else { return false };
         let book = names.book();
-        let (answer, _) = shown(&book, inside, opened, is_live.then(|| names.now()));
+        let (answer, _) = shown(&book, inside, opened, is_live.then(wall_clock));
         answer.found.is_some_and(|found| who.iter().all(|who| found.is(who)))
     }
 }
@@ -185,10 +185,8 @@ fn write_found(out: &mut Vec<u8>, book: &Book, found: &Found<'_>) {
     let mut begin = r#","others":["#;
     for other in others {
         json::text(out, begin);
-        let mut found = Found::of(other);
-        found.others.clear();
         json::text(out, "{");
-        write_found(out, book, &found);
+        write_found(out, book, &Found::of(other));
         json::text(out, "}");
         begin = ",";
     }
